@@ -1,0 +1,57 @@
+# Everything starts here; `make help` lists the targets. Needs Python 3.11 or newer, make, and bash.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo up test lint stubs generated lock system-packages clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+SERVER := $(VENV)/.installed-server
+DEV := $(VENV)/.installed-dev
+
+# pip's own output is a wall of text: show one counted line a package instead, and pip's errors as they are.
+COUNT = awk -v total="$$(grep -c '^[a-zA-Z]' $<)" '/^(Collecting|Processing) /{sub(".*/", "", $$2); printf "  %d/%d %s\n", ++n, total, $$2; fflush()} \
+	/^Installing /{print "  unpacking (a minute or two)"; fflush()}'
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+demo: $(SERVER) ## start the service, let a simulated shopper teach it a taste, show the result (under 10 minutes)
+	@$(BIN)/papa demo $(ARGS)
+
+up: $(SERVER) ## start the service and keep it running until Ctrl-C
+	@$(BIN)/papa up $(ARGS)
+
+test: $(DEV) ## every test and check
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(DEV) ## only the static checks: ruff, mypy, import rules, buf, stubs
+	@$(BIN)/python -m pytest -q tests/architecture
+
+stubs: $(DEV) ## compile protos/ into services/stubs/
+	@$(BIN)/python protos/generate.py && echo "services/stubs is up to date"
+
+generated: $(DEV) ## write the pages and files that are made from code: chart schema, dashboards, references in docs/
+	@PYTHONPATH=. $(BIN)/python helm/generate.py && $(BIN)/python deploy/grafana/generate.py && PYTHONPATH=. $(BIN)/python docs/generate.py
+
+lock: $(DEV) ## resolve pyproject.toml into requirements/*.txt (ARGS=--upgrade takes newer versions)
+	@echo "==> resolving (a few minutes)" && $(BIN)/python requirements/lock.py $(ARGS)
+
+system-packages: ## Debian packages for the checks that want a packaged Redis and Prometheus (root)
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends redis-server prometheus
+
+clean: ## remove the virtual environment, caches and build folders; service data (papa-data) stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis demo-out
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found; set PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "==> creating $(VENV) with $$($(PYTHON) --version)" && $(PYTHON) -m venv $(VENV)
+
+$(SERVER): requirements/server.txt pyproject.toml | $(BIN)/python
+$(DEV): requirements/dev.txt pyproject.toml | $(BIN)/python
+$(SERVER) $(DEV):
+	@echo "==> installing the locked packages of $< (a few minutes the first time)"
+	@$(BIN)/python -m pip install --progress-bar off -r $< | $(COUNT)
+	@$(BIN)/python -m pip install -qq --no-deps -e . && touch $@ && echo "==> installed"
