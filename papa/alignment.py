@@ -1,0 +1,50 @@
+"""How well a model serves a taste: the measures of docs/results, on samples from fixed evaluation seeds.
+
+A simulated user has a hidden taste, a set of the oracle's classes, and likes exactly the items of those classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor
+
+
+def success_rate(classes: Tensor, preferred: Collection[int]) -> float:
+    """Share of the samples whose class is preferred. Shape: classes [n] int64."""
+    return float(torch.isin(classes, torch.tensor(sorted(preferred))).double().mean())
+
+
+def coverage(classes: Tensor, preferred: Collection[int]) -> float:
+    """Entropy of the classes among the preferred samples over log |preferred|: 1 is even, 0 is one class or none.
+
+    Raises ValueError for fewer than two preferred classes, where the measure means nothing.
+    """
+    if len(preferred) < 2:
+        raise ValueError("coverage needs at least two preferred classes")
+    counts = torch.stack([(classes == kind).sum() for kind in sorted(preferred)]).double()
+    if counts.sum() == 0:
+        return 0.0
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * shares.log()).sum() / math.log(len(preferred)))
+
+
+def frechet_distance(features: Tensor, reference: Tensor) -> float:
+    """‖μ₁ − μ₂‖² + Tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½) (Heusel et al., arXiv 1706.08500, eq. 6), in the oracle's feature space.
+
+    Shape: features [n, F], reference [m, F]; n, m ≥ 2.
+    """
+    first, second = features.double(), reference.double()
+    difference = first.mean(dim=0) - second.mean(dim=0)
+    covariances = torch.cov(first.T), torch.cov(second.T)
+    # Σ₁ Σ₂ is similar to a positive semi-definite matrix: its eigenvalues are real and ≥ 0 but for rounding.
+    eigenvalues = torch.linalg.eigvals(covariances[0] @ covariances[1]).real.clamp(min=0)
+    trace = covariances[0].trace() + covariances[1].trace() - 2 * eigenvalues.sqrt().sum()
+    return float(difference.square().sum() + trace)
+
+
+def labels_to(threshold: float, labels: Sequence[int], success: Sequence[float]) -> int | None:
+    """The first number of labels at which the success rate reaches the threshold; None when it never does."""
+    return next((count for count, rate in zip(labels, success, strict=True) if rate >= threshold), None)

@@ -1,0 +1,1 @@
+"""Backbones: the shipped ones, and the command that trains them."""

@@ -1,0 +1,84 @@
+"""The PAPA objective, one function per term (arXiv 2607.00486; symbols as in the paper).
+
+| here | paper |
+|---|---|
+| eps | ε, the noise that made x_t |
+| eps_theta, eps_star | ε_θ(x_t, t) of the adapter, ε_θ*(x_t, t) of the frozen backbone |
+| weight | w_t |
+| grade | y(x) in [−1, 1] |
+| likes_loss, enhancer_loss, quality_loss | L^p, L^PAE, L^QPDE |
+
+Every function maps rows to rows (shape [n]); ‖·‖² is the mean over all values of a sample.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def squared_error(a: Tensor, b: Tensor) -> Tensor:
+    """‖a − b‖² per row. Shape: a, b [n, ...] → [n]."""
+    return (a - b).square().flatten(1).mean(dim=1)
+
+
+def likes_loss(eps: Tensor, eps_theta: Tensor, weight: Tensor, grade: Tensor) -> Tensor:
+    """L^p = y w_t ‖ε − ε_θ‖² where y > 0, else 0: pulls towards the liked samples."""
+    return grade.clamp(min=0) * weight * squared_error(eps, eps_theta)
+
+
+def enhancer_loss(eps: Tensor, eps_theta: Tensor, weight: Tensor, grade: Tensor) -> Tensor:
+    """L^PAE = y w_t ‖ε − ε_θ‖² where y < 0, else 0: ascent, pushes away from the disliked samples. Unbounded below."""
+    return grade.clamp(max=0) * weight * squared_error(eps, eps_theta)
+
+
+def bounded_enhancer_loss(
+    eps: Tensor, eps_theta: Tensor, eps_star: Tensor, weight: Tensor, grade: Tensor, beta: float
+) -> Tensor:
+    """−|y| w_t log σ(β (‖ε − ε_θ‖² − ‖ε − ε_θ*‖²)) · 2/β where y < 0, else 0: L^PAE, made harmless.
+
+    The gradient equals that of `enhancer_loss` while θ is still at the backbone, and fades once the error on the
+    disliked sample exceeds the backbone's by a few 1/β: forgetting stops when it is done (compare negative preference
+    optimisation, Zhang et al., arXiv 2404.05868). Bounded below by 0.
+    """
+    gap = squared_error(eps, eps_theta) - squared_error(eps, eps_star)
+    return -grade.clamp(max=0) * weight * F.softplus(-beta * gap) * (2 / beta)
+
+
+def bounded_likes_loss(
+    eps: Tensor, eps_theta: Tensor, eps_star: Tensor, weight: Tensor, grade: Tensor, beta: float
+) -> Tensor:
+    """y w_t log(1 + exp(β (‖ε − ε_θ‖² − ‖ε − ε_θ*‖²))) · 2/β where y > 0, else 0: L^p that knows when it is done.
+
+    The gradient equals that of `likes_loss` while θ is at the backbone and fades for a sample that θ already explains
+    better than the backbone does, so that what is common among the likes does not crowd out what is rare.
+    """
+    gap = squared_error(eps, eps_theta) - squared_error(eps, eps_star)
+    return grade.clamp(min=0) * weight * F.softplus(beta * gap) * (2 / beta)
+
+
+def quality_loss(eps_theta: Tensor, eps_star: Tensor, grade: Tensor) -> Tensor:
+    """L^QPDE = ‖ε_θ − ε_θ*‖² where y > 0, else 0: holds the model near the backbone."""
+    return (grade > 0) * squared_error(eps_theta, eps_star)
+
+
+def papa_loss(
+    eps: Tensor, eps_theta: Tensor, eps_star: Tensor, weight: Tensor, grade: Tensor, gamma: float, eta: float
+) -> Tensor:
+    """γ (L^p + L^PAE) + η L^QPDE, as published. Summed over samples and over t in [K, T) it is L(θ)."""
+    preference = likes_loss(eps, eps_theta, weight, grade) + enhancer_loss(eps, eps_theta, weight, grade)
+    return gamma * preference + eta * quality_loss(eps_theta, eps_star, grade)
+
+
+def stratified_timesteps(low: int, high: int, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """m timesteps per sample, one uniform in each of m equal strata of [low, high).
+
+    Shape: `shape` is (samples, m), the result has it, int64, ascending along m. The mean of f over a row, times
+    high − low, is an unbiased estimate of Σ_{t∈[low, high)} f(t): each real position u in the stratum is uniform and
+    floor(u) then falls on t with the share of the stratum that t covers.
+    """
+    samples, m = shape
+    position = torch.rand(samples, m, generator=generator, dtype=torch.float64)
+    width = (high - low) / m
+    return (low + (torch.arange(m) + position) * width).floor().long().clamp(max=high - 1)

@@ -1,0 +1,66 @@
+"""What a user liked and disliked so far: D_p and D_np, bounded, and how replay weighs them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from papa.config import UpdateConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Replay:
+    """Remembered samples, oldest first.
+
+    Shape: `samples` [n, C, H, W], uint8 for pixels (−1…1 as 0…255) or float16 for latents; `grades` [n] float32, not 0;
+    `features` [n, F] float16, the backbone's own description of each sample.
+    """
+
+    samples: Tensor
+    grades: Tensor
+    features: Tensor
+
+    def __len__(self) -> int:
+        return len(self.grades)
+
+    @classmethod
+    def join(cls, parts: list[Replay]) -> Replay:
+        """One after another."""
+        return cls(*(torch.cat([getattr(p, name) for p in parts]) for name in ("samples", "grades", "features")))
+
+    def kept(self, config: UpdateConfig) -> Replay:
+        """The newest within the configured numbers of likes and dislikes."""
+        liked = self.grades > 0
+        newer_likes = liked.flip(0).cumsum(0).flip(0)
+        newer_dislikes = (~liked).flip(0).cumsum(0).flip(0)
+        keep = torch.where(liked, newer_likes <= config.replay_likes, newer_dislikes <= config.replay_dislikes)
+        return Replay(self.samples[keep], self.grades[keep], self.features[keep])
+
+    def x0(self) -> Tensor:
+        """The samples as the backbone sees them, float32."""
+        if self.samples.dtype == torch.uint8:
+            return self.samples.float() / 127.5 - 1
+        return self.samples.float()
+
+    def probabilities(self, chosen: Tensor, config: UpdateConfig) -> Tensor:
+        """How often replay draws each of the rows `chosen` (bool [n]): |grade| times inverse density to `balance`.
+
+        The density of a row is a Gaussian kernel sum over the chosen rows in feature space. Its inverse gives each
+        cluster of tastes about the same weight however often it was shown, which breaks the loop in which the model
+        feeds on its own favourite. Shape: [n], sums to 1, 0 outside `chosen`.
+        """
+        weights = torch.zeros(len(self))
+        weights[chosen] = self.grades[chosen].abs() * _density(self.features[chosen].float(), config.bandwidth) ** (
+            -config.balance
+        )
+        return weights / weights.sum()
+
+
+def _density(features: Tensor, bandwidth: float) -> Tensor:
+    if len(features) < 3:
+        return torch.ones(len(features))
+    distance = torch.cdist(features, features)
+    width = bandwidth * distance[~torch.eye(len(features), dtype=torch.bool)].median().clamp(min=1e-6)
+    return torch.exp(-0.5 * (distance / width) ** 2).mean(dim=1)

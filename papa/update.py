@@ -1,0 +1,187 @@
+"""One interaction step: labelled samples in, the next adapter out, for one user or for many in the same batch.
+
+Each user's rows, noise and timesteps come from the user's own generator and gradients reach only the user's own
+weights, so a user's result is the same whether the user is trained alone or with others (up to the order of float
+sums).
+
+Adam starts from zero moments at every update: the state that travels with a revision is then only the replay, a
+revision can be rebuilt from its parent, its labels and its seed, and rollback needs nothing undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from papa.config import UpdateConfig
+from papa.denoiser import Denoiser
+from papa.objective import bounded_enhancer_loss, bounded_likes_loss, likes_loss, quality_loss, stratified_timesteps
+from papa.replay import Replay
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """What a revision holds: `weights` [P] float32 and the replay."""
+
+    weights: Tensor
+    replay: Replay
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """New opinions in order. Shape: samples [n, C, H, W] uint8 (pixels) or float16 (latents), grades [n] in [−1, 1],
+    not 0."""
+
+    samples: Tensor
+    grades: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class UpdateJob:
+    """One user's part of a joint update; `seed` fixes all its randomness."""
+
+    adapter: Adapter
+    labels: Labels
+    seed: int
+
+
+@dataclass(frozen=True)
+class UpdateStats:
+    """What an update did. `loss_first` and `loss_last` are of its first and last Adam step; `norm` is ‖weights‖,
+    `change` the norm of the difference; `differentiated` and `plain` count U-Net sample-evaluations."""
+
+    likes: int
+    dislikes: int
+    loss_first: float
+    loss_last: float
+    norm: float
+    change: float
+    differentiated: int
+    plain: int
+
+
+def new_adapter(denoiser: Denoiser, seed: int = 0) -> Adapter:
+    """A fresh adapter that changes nothing yet (B = 0), with an empty replay."""
+    weights = denoiser.layout.initial(torch.Generator().manual_seed(seed))
+    empty = torch.zeros(0, *denoiser.sample_shape, dtype=torch.uint8)
+    return Adapter(weights, Replay(empty, torch.zeros(0), torch.zeros(0, denoiser.feature_size, dtype=torch.float16)))
+
+
+def update(
+    denoiser: Denoiser, adapter: Adapter, labels: Labels, config: UpdateConfig, seed: int
+) -> tuple[Adapter, UpdateStats]:
+    """The next adapter of one user."""
+    return update_many(denoiser, [UpdateJob(adapter, labels, seed)], config)[0]
+
+
+def update_many(
+    denoiser: Denoiser, jobs: Sequence[UpdateJob], config: UpdateConfig
+) -> list[tuple[Adapter, UpdateStats]]:
+    """The next adapter of each job's user, all of them in one forward and backward pass a step.
+
+    Raises ValueError for a job without labels or with a grade outside [−1, 1] or equal to 0.
+    """
+    users = [_User(denoiser, job, config) for job in jobs]
+    start = torch.stack([job.adapter.weights for job in jobs]).to(denoiser.device)
+    weights = start.clone().requires_grad_()
+    first, second, losses = torch.zeros_like(start), torch.zeros_like(start), []
+    for step in range(1, config.steps + 1):
+        loss = _joint_loss(denoiser, weights, users, config)
+        (gradient,) = torch.autograd.grad(loss.sum(), weights)
+        with torch.no_grad():
+            weights -= config.learning_rate * _adam_direction(_clipped(gradient, config), first, second, step)
+        losses.append(loss.detach().cpu())
+    return [user.result(start[i], weights.detach()[i], [float(x[i]) for x in losses]) for i, user in enumerate(users)]
+
+
+class _User:
+    """One user's replay and generator during an update."""
+
+    def __init__(self, denoiser: Denoiser, job: UpdateJob, config: UpdateConfig) -> None:
+        grades = job.labels.grades
+        if not len(grades) or not bool(((grades.abs() <= 1) & (grades != 0)).all()):
+            raise ValueError("an update needs labels, each with a grade in [-1, 1] that is not 0")
+        self.config, self.labels = config, job.labels
+        self.generator = torch.Generator().manual_seed(job.seed)
+        fresh = Replay(job.labels.samples, grades, torch.zeros(len(grades), 0))
+        features = denoiser.features(fresh.x0().to(denoiser.device)).cpu().to(torch.float16)
+        self.replay = Replay.join([job.adapter.replay, Replay(fresh.samples, grades, features)]).kept(config)
+        self.x0 = self.replay.x0()
+        self.rows = 0
+
+    def draw(self, high: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The rows of one step: x0, ε, t, and y / number of rows of its kind."""
+        liked = self.replay.grades > 0
+        kinds = [(liked, self.config.like_rows), (~liked, self.config.dislike_rows if self.config.enhancer else 0)]
+        picks, times, grades = [], [], []
+        for chosen, count in kinds:
+            if not count or not bool(chosen.any()):
+                continue
+            rows = torch.multinomial(
+                self.replay.probabilities(chosen, self.config), count, replacement=True, generator=self.generator
+            )
+            picks.append(rows)
+            times.append(stratified_timesteps(self.config.adapt_from, high, (1, count), self.generator)[0])
+            # Replay draws by |grade|, so that a row itself counts as ±1.
+            grades.append(self.replay.grades[rows].sign() / count)
+        x0 = self.x0[torch.cat(picks)]
+        noise = torch.randn(x0.shape, generator=self.generator)
+        self.rows = len(x0)
+        return x0, noise, torch.cat(times), torch.cat(grades)
+
+    def result(self, before: Tensor, after: Tensor, losses: list[float]) -> tuple[Adapter, UpdateStats]:
+        grades, evaluations = self.labels.grades, self.rows * self.config.steps
+        stats = UpdateStats(
+            likes=int((grades > 0).sum()),
+            dislikes=int((grades < 0).sum()),
+            loss_first=losses[0],
+            loss_last=losses[-1],
+            norm=float(after.norm()),
+            change=float((after - before).norm()),
+            differentiated=evaluations,
+            plain=evaluations + len(grades),
+        )
+        return Adapter(after.cpu(), self.replay), stats
+
+
+def _joint_loss(denoiser: Denoiser, weights: Tensor, users: list[_User], config: UpdateConfig) -> Tensor:
+    """L per user, each an average over its own rows. Shape: weights [U, P] → [U]."""
+    schedule = denoiser.schedule
+    drawn = [user.draw(schedule.num_timesteps) for user in users]
+    owner = torch.cat([torch.full((len(rows[2]),), i) for i, rows in enumerate(drawn)]).to(weights.device)
+    x0, eps, t, grade = (torch.cat(parts).to(weights.device) for parts in zip(*drawn, strict=True))
+    x_t = schedule.add_noise(x0, eps, t)
+    with torch.no_grad():
+        eps_star = denoiser.epsilon(x_t, t)
+    eps_theta = denoiser.epsilon(x_t, t, weights.index_select(0, owner))
+    weight = _relative_weights(denoiser, config.adapt_from)[t]
+    per_row = config.enhancer * bounded_enhancer_loss(eps, eps_theta, eps_star, weight, grade, config.enhancer_beta)
+    per_row = per_row + config.eta * grade.clamp(min=0) * quality_loss(eps_theta, eps_star, grade)
+    if config.use_likes:
+        per_row = per_row + (
+            bounded_likes_loss(eps, eps_theta, eps_star, weight, grade, config.like_beta)
+            if config.like_beta
+            else likes_loss(eps, eps_theta, weight, grade)
+        )
+    return torch.zeros(len(users), device=weights.device).index_add(0, owner, per_row)
+
+
+def _relative_weights(denoiser: Denoiser, adapt_from: int) -> Tensor:
+    """w_t over its mean on [K, T): the sum over timesteps becomes a mean, which Adam cannot tell apart."""
+    table = denoiser.schedule.loss_weights()
+    return (table / table[adapt_from:].mean()).float().to(denoiser.device)
+
+
+def _clipped(gradient: Tensor, config: UpdateConfig) -> Tensor:
+    norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
+    return torch.where(norm > config.max_grad_norm, gradient * (config.max_grad_norm / norm), gradient)
+
+
+def _adam_direction(gradient: Tensor, first: Tensor, second: Tensor, step: int) -> Tensor:
+    """m̂ / (√v̂ + ε) with β = (0.9, 0.999) (Kingma & Ba, arXiv 1412.6980), elementwise and so separate per user."""
+    first.lerp_(gradient, 0.1)
+    second.lerp_(gradient.square(), 0.001)
+    return (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
