@@ -1,0 +1,176 @@
+"""Every error that a caller can meet. Each class carries its status; the gateway's one handler puts it on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Status(IntEnum):
+    """The gRPC status codes in use (numbers as in google.rpc.Code)."""
+
+    CANCELLED = 1
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One bad field: `field` is its path in the request ("events[3].grade"), `description` says what to change."""
+
+    field: str
+    description: str
+
+
+class PapaError(Exception):
+    """Base of all typed errors.
+
+    `reason` is stable and machine-readable (google.rpc.ErrorInfo.reason), `message` is for people and says what to
+    change, `retry_after` is in seconds where trying again can help, `metadata` goes into ErrorInfo.
+    """
+
+    status: Status = Status.INTERNAL
+    reason: str = "INTERNAL"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str = "",
+        retry_after: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.retry_after = retry_after
+        self.metadata = dict(metadata or {})
+
+
+class InvalidRequest(PapaError):
+    """The request itself is at fault; all violations are named at once."""
+
+    status, reason = Status.INVALID_ARGUMENT, "INVALID_REQUEST"
+
+    def __init__(self, violations: list[Violation]) -> None:
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations), field=violations[0].field)
+        self.violations = tuple(violations)
+
+
+class ItemNotFound(PapaError):
+    """No such item for this user: never made, made for somebody else, or past its time to live."""
+
+    status, reason = Status.NOT_FOUND, "ITEM_NOT_FOUND"
+
+
+class RevisionNotFound(PapaError):
+    """The user has no such revision."""
+
+    status, reason = Status.NOT_FOUND, "REVISION_NOT_FOUND"
+
+
+class RevisionDamaged(PapaError):
+    """The stored revision fails its checks (sha256, shapes, finiteness, backbone) and is not served."""
+
+    status, reason = Status.FAILED_PRECONDITION, "REVISION_DAMAGED"
+
+
+class UserDeleted(PapaError):
+    """The user was deleted; the tombstone stands."""
+
+    status, reason = Status.FAILED_PRECONDITION, "USER_DELETED"
+
+
+class EventIdReused(PapaError):
+    """The event_id was accepted before with another target or rating."""
+
+    status, reason = Status.INVALID_ARGUMENT, "EVENT_ID_REUSED"
+
+
+class BacklogFull(PapaError):
+    """The user's partition holds as many unapplied events as it may."""
+
+    status, reason = Status.RESOURCE_EXHAUSTED, "BACKLOG_FULL"
+
+
+class QueueFull(PapaError):
+    """The engine's queue is full."""
+
+    status, reason = Status.RESOURCE_EXHAUSTED, "QUEUE_FULL"
+
+
+class RateLimited(PapaError):
+    """The caller sends faster than its limit."""
+
+    status, reason = Status.RESOURCE_EXHAUSTED, "RATE_LIMITED"
+
+
+class Overloaded(PapaError):
+    """The gateway handles as many calls at once as it may."""
+
+    status, reason = Status.RESOURCE_EXHAUSTED, "OVERLOADED"
+
+
+class Unauthenticated(PapaError):
+    """No credential, or one that does not verify."""
+
+    status, reason = Status.UNAUTHENTICATED, "UNAUTHENTICATED"
+
+
+class Forbidden(PapaError):
+    """The credential does not reach this tenant, user or method."""
+
+    status, reason = Status.PERMISSION_DENIED, "FORBIDDEN"
+
+
+class StorageUnavailable(PapaError):
+    """Redis or the object store does not answer, or refuses writes."""
+
+    status, reason = Status.UNAVAILABLE, "STORAGE_UNAVAILABLE"
+
+
+class GeneratorUnavailable(PapaError):
+    """No generator replica answers."""
+
+    status, reason = Status.UNAVAILABLE, "GENERATOR_UNAVAILABLE"
+
+
+class ShuttingDown(PapaError):
+    """This gateway is going away; the next attempt reaches another one."""
+
+    status, reason = Status.UNAVAILABLE, "SHUTTING_DOWN"
+
+
+class DeadlineExceeded(PapaError):
+    """The caller's deadline passed before the work was done."""
+
+    status, reason = Status.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"
+
+
+class Fenced(PapaError):
+    """Another owner holds the partition now: the epoch of this lease is over. Never reaches a caller."""
+
+    status, reason = Status.ABORTED, "FENCED"
+
+
+class LineageConflict(PapaError):
+    """The pointer no longer names the expected parent. Never reaches a caller of feedback."""
+
+    status, reason = Status.ABORTED, "LINEAGE_CONFLICT"
+
+
+def error_from_reason(
+    reason: str, message: str, retry_after: float | None = None, metadata: Mapping[str, str] | None = None
+) -> PapaError:
+    """Rebuilds an error that travelled by its reason; an unknown reason gives the base class."""
+    kinds = {kind.reason: kind for kind in PapaError.__subclasses__() if kind is not InvalidRequest}
+    return kinds.get(reason, PapaError)(message, retry_after=retry_after, metadata=metadata)

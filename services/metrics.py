@@ -1,0 +1,98 @@
+"""Every Prometheus metric of the product, in base units and without a user label.
+
+All processes of a machine write into one folder (`PROMETHEUS_MULTIPROC_DIR`, set before this module is imported) and
+one endpoint serves the sum, so that Ray's worker processes, whose ports nobody knows, are scraped like any other.
+Each metric is documented by its help text; docs/metrics.md is generated from here.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from prometheus_client import Counter, Gauge, Histogram
+
+if _folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    # The first metric opens its file at once, on whichever node this is.
+    Path(_folder).mkdir(parents=True, exist_ok=True)
+
+RPC_SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+LOOP_SECONDS_BUCKETS = (0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 20, 30, 60, 120, 300)
+ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+BUILD_INFO = Gauge(
+    "papa_build_info", "Constant 1; the labels say what runs.", ["version", "backbone"], multiprocess_mode="max"
+)
+
+RPC_HANDLED = Counter("papa_rpc_handled_total", "RPCs ended, by method and gRPC status code.", ["method", "code"])
+RPC_SECONDS = Histogram(
+    "papa_rpc_duration_seconds", "From the arrival of an RPC to its end.", ["method"], buckets=RPC_SECONDS_BUCKETS
+)
+RPC_IN_FLIGHT = Gauge("papa_rpc_in_flight", "RPCs being handled.", ["method"], multiprocess_mode="livesum")
+
+FEEDBACK_EVENTS = Counter(
+    "papa_feedback_events_total",
+    "Feedback events by outcome: accepted, duplicate, or the reason of the refusal.",
+    ["outcome"],
+)
+FEEDBACK_LABELS = Counter("papa_feedback_labels_total", "Accepted opinions, like or dislike.", ["label"])
+FEEDBACK_BACKLOG = Gauge(
+    "papa_feedback_backlog_events",
+    "Accepted events that no revision has applied yet, over owned partitions.",
+    multiprocess_mode="livesum",
+)
+FEEDBACK_OLDEST_AGE = Gauge(
+    "papa_feedback_oldest_age_seconds", "Age of the oldest unapplied event.", multiprocess_mode="livemax"
+)
+FEEDBACK_DEAD_LETTERS = Counter("papa_feedback_dead_letters_total", "Events buried, by reason.", ["reason"])
+
+GENERATIONS = Counter(
+    "papa_generations_total", "Generations by outcome: done, cancelled, or the reason of the failure.", ["outcome"]
+)
+GENERATED_ITEMS = Counter("papa_generated_items_total", "Finished items by the weights that made them.", ["served_by"])
+GENERATION_STAGE_SECONDS = Histogram(
+    "papa_generation_stage_duration_seconds",
+    "Time of a generation in each stage: queued, adapter_load, denoising, encoding.",
+    ["stage"],
+    buckets=RPC_SECONDS_BUCKETS,
+)
+ENGINE_STEP_SECONDS = Histogram(
+    "papa_engine_step_duration_seconds", "One denoising step of one batch.", buckets=RPC_SECONDS_BUCKETS
+)
+ENGINE_STEP_ROWS = Histogram("papa_engine_step_rows", "Rows of one denoising step.", buckets=ROWS_BUCKETS)
+ENGINE_STEP_USERS = Histogram(
+    "papa_engine_step_users", "Distinct adapters in one denoising step.", buckets=ROWS_BUCKETS
+)
+ENGINE_QUEUED_ROWS = Gauge("papa_engine_queued_rows", "Rows waiting for a place.", multiprocess_mode="livesum")
+ENGINE_RUNNING_ROWS = Gauge("papa_engine_running_rows", "Rows being denoised.", multiprocess_mode="livesum")
+ENGINE_SLOTS_USED = Gauge("papa_engine_slots_used", "Adapters resident on the device.", multiprocess_mode="livesum")
+ADAPTER_LOOKUPS = Counter("papa_adapter_lookups_total", "Where an adapter was found: device, host or store.", ["tier"])
+ADAPTER_LOAD_SECONDS = Histogram(
+    "papa_adapter_load_duration_seconds",
+    "Fetching and checking one adapter from the store.",
+    buckets=RPC_SECONDS_BUCKETS,
+)
+ADAPTER_REFUSED = Counter("papa_adapter_refused_total", "Stored revisions that were not served, by reason.", ["reason"])
+
+UPDATES = Counter(
+    "papa_updates_total", "Updates by outcome: committed, refused (by the gate), failed, fenced, conflict.", ["outcome"]
+)
+UPDATE_SECONDS = Histogram("papa_update_duration_seconds", "Training of one update.", buckets=LOOP_SECONDS_BUCKETS)
+UPDATE_LABELS = Histogram("papa_update_labels", "Labels that one update consumed.", buckets=ROWS_BUCKETS)
+UPDATE_LOSS = Histogram(
+    "papa_update_loss", "Preference loss at the end of an update.", buckets=(0.001, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
+)
+GATE_REFUSALS = Counter("papa_gate_refusals_total", "Updates that the promotion gate refused, by reason.", ["reason"])
+FEEDBACK_TO_COMMIT_SECONDS = Histogram(
+    "papa_feedback_to_commit_seconds",
+    "From the acceptance of an event to the commit of the revision that applied it.",
+    buckets=LOOP_SECONDS_BUCKETS,
+)
+FEEDBACK_TO_SERVED_SECONDS = Histogram(
+    "papa_feedback_to_served_seconds",
+    "From the acceptance of a revision's last event to the first generation that used it.",
+    buckets=LOOP_SECONDS_BUCKETS,
+)
+PARTITIONS_OWNED = Gauge(
+    "papa_partitions_owned", "Partitions whose lease this trainer holds.", multiprocess_mode="livesum"
+)
