@@ -1,0 +1,33 @@
+-- Moves events to the dead letters; those that are not in the stream any more are skipped.
+--
+-- KEYS  1 lease hash, 2 events stream, 3 dead stream; then for each event: user hash, pending zset, letters zset
+-- ARGV  1 owner, 2 epoch, 3 consumer group, 4 reason, then the entry id of each event
+-- Reply how many were moved; nothing when the epoch is over
+local held = redis.call('HMGET', KEYS[1], 'owner', 'epoch')
+if held[1] ~= ARGV[1] or held[2] ~= ARGV[2] then
+  return false
+end
+local events, dead, group = KEYS[2], KEYS[3], ARGV[3]
+local moved = 0
+for i = 5, #ARGV do
+  local id, key = ARGV[i], 4 + (i - 5) * 3
+  local state, pending, letters = KEYS[key], KEYS[key + 1], KEYS[key + 2]
+  local entry = redis.call('XRANGE', events, id, id)[1]
+  if entry then
+    local delivery = redis.call('XPENDING', events, group, id, id, 1)[1]
+    local fields = entry[2]
+    for _, value in ipairs({ 'entry', id, 'reason', ARGV[4], 'attempts', delivery and delivery[4] or 0 }) do
+      fields[#fields + 1] = value
+    end
+    local sequence = redis.call('ZSCORE', pending, id)
+    redis.call('XACK', events, group, id) -- before it adds, as in acquire.lua
+    redis.call('XDEL', events, id)
+    redis.call('ZREM', pending, id)
+    redis.call('ZADD', letters, sequence, redis.call('XADD', dead, '*', unpack(fields)))
+    redis.call('HINCRBY', state, 'pending', -1)
+    redis.call('HINCRBY', state, 'dead', 1)
+    redis.call('PUBLISH', state, redis.call('HINCRBY', state, 'version', 1))
+    moved = moved + 1
+  end
+end
+return moved

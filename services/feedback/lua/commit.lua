@@ -1,0 +1,45 @@
+-- The commit: makes a revision current and removes the events that it applied, in one step.
+--
+-- KEYS  1 lease hash, 2 events stream, 3 user hash, 4 pending zset, 5 lineage zset, 6 records hash
+-- ARGV  1 owner, 2 epoch, 3 consumer group, 4 revision, 5 its parent ("" for none), 6 its record (JSON),
+--       then the entry ids of its events
+-- Reply "done" (now, or by an earlier sending of the same revision), "deleted", "fenced", "conflict" (another parent), or
+--       "stale" (the events are not the user's oldest unapplied ones)
+local FIRST_ENTRY = 7
+local lease, events, state, pending, lineage, records = unpack(KEYS)
+local group, revision, parent = ARGV[3], ARGV[4], ARGV[5]
+local known = redis.call('HMGET', state, 'deleted', 'current', 'revisions', 'version', 'pending')
+if known[1] then
+  return 'deleted'
+end
+if redis.call('HEXISTS', records, revision) == 1 then
+  return 'done'
+end
+local held = redis.call('HMGET', lease, 'owner', 'epoch')
+if held[1] ~= ARGV[1] or held[2] ~= ARGV[2] then
+  return 'fenced'
+end
+if (known[2] or '') ~= parent then
+  return 'conflict'
+end
+local count = #ARGV - FIRST_ENTRY + 1
+local oldest = count > 0 and redis.call('ZRANGE', pending, 0, count - 1) or {}
+for i = 1, count do
+  if oldest[i] ~= ARGV[FIRST_ENTRY + i - 1] then
+    return 'stale'
+  end
+end
+
+local number = (tonumber(known[3]) or 0) + 1
+local version = (tonumber(known[4]) or 0) + 1
+if count > 0 then -- before it adds, as in acquire.lua
+  redis.call('XACK', events, group, unpack(oldest))
+  redis.call('XDEL', events, unpack(oldest))
+  redis.call('ZREM', pending, unpack(oldest))
+end
+redis.call('HSET', records, revision, ARGV[6])
+redis.call('ZADD', lineage, number, revision)
+redis.call('HSET', state, 'current', revision, 'record', ARGV[6], 'revisions', number, 'version', version,
+  'pending', (tonumber(known[5]) or 0) - count)
+redis.call('PUBLISH', state, version)
+return 'done'

@@ -1,0 +1,129 @@
+"""Revisions on a file system: one folder a revision, written beside its place and then renamed into it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from services.contracts.errors import RevisionNotFound, StorageUnavailable
+from services.contracts.identity import UserKey
+from services.contracts.revisions import RevisionStore
+from services.store.revision_names import plain
+
+_RETRY_AFTER = 1.0
+T = TypeVar("T")
+
+
+class FileRevisionStore(RevisionStore):
+    """`root`/xx/digest/revision/file: a path is made of the user's digest and of checked names only.
+
+    A folder under its final name is complete and on the disk: files, folder and parents are synchronised before and
+    after the rename. Names that begin with a dot are unfinished.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+
+    async def put(self, user: UserKey, revision: str, files: Mapping[str, bytes]) -> None:
+        """The first complete writing stays; a ValueError for names that are not plain."""
+        folder = self._folder(user, revision)
+        await _in_thread(lambda: _write_folder(self._root, folder, {plain(n): data for n, data in files.items()}))
+
+    async def get(self, user: UserKey, revision: str, name: str) -> bytes:
+        """Reads one file in whole."""
+        path = self._folder(user, revision) / plain(name)
+        data = await _in_thread(lambda: _read_file(path))
+        if data is None:
+            raise RevisionNotFound(f"the store holds no {name} of revision {revision}", field="revision")
+        return data
+
+    async def delete_user(self, user: UserKey) -> int:
+        """Unfinished ones go as well and do not count."""
+        return await _in_thread(lambda: _remove_folder(self._user_folder(user)))
+
+    async def check(self) -> None:
+        """Writes, synchronises and removes a small file."""
+        await _in_thread(lambda: _probe(self._root))
+
+    def _user_folder(self, user: UserKey) -> Path:
+        digest = user.digest
+        return self._root / digest[:2] / digest
+
+    def _folder(self, user: UserKey, revision: str) -> Path:
+        return self._user_folder(user) / plain(revision)
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Runs blocking work beside the event loop; what the file system refuses becomes StorageUnavailable."""
+    try:
+        return await asyncio.to_thread(work)
+    except OSError as error:
+        raise StorageUnavailable(f"revision store: {error.strerror or error}", retry_after=_RETRY_AFTER) from error
+
+
+def _write_folder(root: Path, folder: Path, files: Mapping[str, bytes]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if not folder.exists():
+        _write_and_rename(folder, files)
+    # Also where somebody else has made them: who returns from here may name the revision in a pointer.
+    for level in (folder.parent, folder.parent.parent, root):
+        _synchronise(level)
+
+
+def _write_and_rename(folder: Path, files: Mapping[str, bytes]) -> None:
+    unfinished = folder.parent / f".{folder.name}.{secrets.token_hex(8)}"
+    unfinished.mkdir()
+    try:
+        for name, data in files.items():
+            _write_file(unfinished / name, data)
+        _synchronise(unfinished)
+        unfinished.rename(folder)
+    except OSError:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if not folder.exists():  # else somebody wrote the same revision meanwhile
+            raise
+
+
+def _read_file(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _synchronise(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_folder(folder: Path) -> int:
+    if not folder.is_dir():
+        return 0
+    revisions = sum(not entry.name.startswith(".") for entry in folder.iterdir())
+    shutil.rmtree(folder)
+    _synchronise(folder.parent)
+    return revisions
+
+
+def _probe(root: Path) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    path = root / f".check.{secrets.token_hex(8)}"
+    try:
+        _write_file(path, b"papa")
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,52 @@
+-- Deletes a user: sets the tombstone and removes everything else that Redis holds of them, in one step.
+--
+-- KEYS  1 user hash, 2 pending zset, 3 letters zset, 4 ids hash, 5 older ids hash, 6 lineage zset, 7 records hash,
+--       8 items zset, 9 events stream, 10 dead stream; and the item hashes, ARGV[4] .. item id, in the same slot
+-- ARGV  1 receipt id, 2 time to live of the tombstone in ms, 3 consumer group, 4 start of the item keys
+-- Reply the receipt, JSON (deleted_at in ms); while a tombstone stands, the one of the first deletion
+local BATCH = 1000 -- far below what unpack can take
+local state, group = KEYS[1], ARGV[3]
+
+local function in_batches(members, work)
+  for first = 1, #members, BATCH do
+    work({ unpack(members, first, math.min(first + BATCH - 1, #members)) })
+  end
+end
+
+local receipt = redis.call('HGET', state, 'deleted')
+if receipt then
+  return receipt
+end
+local events = redis.call('ZRANGE', KEYS[2], 0, -1)
+local letters = redis.call('ZRANGE', KEYS[3], 0, -1)
+local items = redis.call('ZRANGE', KEYS[8], 0, -1)
+local revisions = redis.call('HLEN', KEYS[7])
+local time = redis.call('TIME')
+
+local alive = 0
+in_batches(events, function(ids)
+  redis.call('XDEL', KEYS[9], unpack(ids))
+  redis.call('XACK', KEYS[9], group, unpack(ids))
+end)
+in_batches(letters, function(ids)
+  redis.call('XDEL', KEYS[10], unpack(ids))
+end)
+in_batches(items, function(ids)
+  for i, id in ipairs(ids) do
+    ids[i] = ARGV[4] .. id
+  end
+  alive = alive + redis.call('UNLINK', unpack(ids))
+end)
+redis.call('UNLINK', unpack(KEYS, 1, 8))
+receipt = cjson.encode({
+  receipt_id = ARGV[1],
+  deleted_at = time[1] * 1000 + math.floor(time[2] / 1000),
+  events = #events,
+  dead_letters = #letters,
+  items = alive,
+  revisions = revisions,
+})
+redis.call('HSET', state, 'deleted', receipt)
+redis.call('PEXPIRE', state, ARGV[2])
+redis.call('PUBLISH', state, 'deleted')
+return receipt

@@ -1,0 +1,111 @@
+"""User state on Redis: one hash a user, and the lineage beside it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+from redis.asyncio import Redis
+
+from services.contracts.errors import RevisionNotFound, StorageUnavailable
+from services.contracts.identity import UserKey
+from services.contracts.revisions import DeletionReceipt, Revision, UserDirectory, UserState
+from services.settings import StoreSettings
+from services.store.records import STATE_FIELDS, decode_receipt, decode_revision, decode_state, user_deleted
+from services.store.redis_changes import ChangeFeed
+from services.store.redis_client import Argument, call
+from services.store.redis_keys import GROUP, Keys
+from services.store.redis_scripts import load
+
+_POINT = load(__package__, "point")
+_LINEAGE = load(__package__, "lineage")
+_DELETE = load(__package__, "delete_user")
+
+
+class RedisUserDirectory(UserDirectory):
+    """The feedback log's scripts write the counters and the pointer; here they are read, set back and removed."""
+
+    def __init__(self, client: Redis, changes: ChangeFeed, keys: Keys, settings: StoreSettings) -> None:
+        self._client = client
+        self._keys = keys
+        self._tombstone_ttl = max(1, round(settings.tombstone_ttl * 1000))
+        self._changes = changes
+
+    async def get(self, user: UserKey) -> UserState:
+        """One look-up."""
+        return decode_state(user, await self._fields(user, *STATE_FIELDS))
+
+    async def watch(self, user: UserKey) -> AsyncIterator[UserState]:
+        """Listens before it looks, so that no change falls between."""
+        async with self._changes.listen(self._keys.user(user).state) as change:
+            last = await self.get(user)
+            yield last
+            while not self._changes.closed:
+                await change.wait()
+                with suppress(StorageUnavailable):  # the end of the outage is a notification
+                    state = await self.get(user)
+                    if state != last:
+                        last = state
+                        yield state
+
+    async def current(self, user: UserKey) -> Revision | None:
+        """One look-up of two fields."""
+        deleted, record = await self._fields(user, "deleted", "record")
+        if deleted:
+            raise user_deleted()
+        return decode_revision(record) if record else None
+
+    async def revision(self, user: UserKey, revision: str) -> Revision:
+        """One look-up."""
+        record = await call(self._client, "HGET", self._keys.user(user).records, revision)
+        if record is None:
+            raise _no_revision(revision)
+        return decode_revision(record)
+
+    async def lineage(self, user: UserKey, limit: int, before: str = "") -> list[Revision]:
+        """Raises RevisionNotFound when `before` is none of the user's."""
+        keys = self._keys.user(user)
+        records = await _LINEAGE.run(self._client, [keys.lineage, keys.records], [limit, before])
+        if records == 0:
+            raise _no_revision(before)
+        return [decode_revision(record) for record in records]
+
+    async def rollback(self, user: UserKey, revision: str) -> UserState:
+        """The lineage keeps its later revisions; the next update's parent is `revision`."""
+        if not revision:
+            raise _no_revision(revision)
+        return await self._point(user, revision)
+
+    async def reset(self, user: UserKey) -> UserState:
+        """The lineage stays, so that rollback can undo this."""
+        return await self._point(user, "")
+
+    async def delete(self, user: UserKey) -> DeletionReceipt:
+        """One script; while the tombstone stands, repeating answers the first receipt."""
+        keys = self._keys.user(user)
+        partition = keys.partition
+        script_keys = [keys.state, keys.pending, keys.letters, keys.ids, keys.older_ids, keys.lineage, keys.records]
+        script_keys += [keys.items, partition.events, partition.dead]
+        arguments: list[Argument] = [secrets.token_hex(16), self._tombstone_ttl, GROUP, keys.item("")]
+        return decode_receipt(await _DELETE.run(self._client, script_keys, arguments))
+
+    async def close(self) -> None:
+        """Ends every watch and closes the pool."""
+        await self._changes.close()
+        await self._client.aclose()
+
+    async def _fields(self, user: UserKey, *names: str) -> list[bytes | None]:
+        values: list[bytes | None] = await call(self._client, "HMGET", self._keys.user(user).state, *names)
+        return values
+
+    async def _point(self, user: UserKey, revision: str) -> UserState:
+        keys = self._keys.user(user)
+        values = await _POINT.run(self._client, [keys.state, keys.records], [revision, *STATE_FIELDS])
+        if values == 0:
+            raise _no_revision(revision)
+        return decode_state(user, values)
+
+
+def _no_revision(revision: str) -> RevisionNotFound:
+    return RevisionNotFound(f"this user has no revision {revision!r}", field="revision")
