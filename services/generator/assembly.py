@@ -1,0 +1,56 @@
+"""The room put together from the settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from papa.config import DEFAULT_LORA, DEFAULT_UPDATE
+from papa.denoiser import Denoiser, load_denoiser
+from services.contracts.items import BackboneInfo, ItemStore
+from services.contracts.revisions import RevisionStore, UserDirectory
+from services.generator.adapters import Adapters
+from services.generator.engine import Engine, EngineConfig
+from services.generator.generation import Defaults, Generator
+from services.generator.slots import Slots
+from services.settings import Settings
+
+
+@dataclass(frozen=True)
+class Stores:
+    """What the room reads and writes."""
+
+    users: UserDirectory
+    revisions: RevisionStore
+    items: ItemStore
+
+
+@dataclass(frozen=True)
+class Room:
+    """The engine, not started yet, and its front."""
+
+    engine: Engine
+    generator: Generator
+    adapters: Adapters
+    backbone: BackboneInfo
+
+
+def assemble(settings: Settings, stores: Stores) -> Room:
+    """Loads the backbone and wires the room. Raises FileNotFoundError or ValueError for an unusable backbone."""
+    mine = settings.generator
+    torch.set_num_threads(mine.threads)
+    denoiser = load_denoiser(settings.backbone, DEFAULT_LORA, mine.device, getattr(torch, mine.dtype))
+    slots = Slots(mine.slots, denoiser.layout.size, denoiser.device, denoiser.dtype)
+    engine = Engine(
+        denoiser, slots, EngineConfig(mine.max_rows, mine.max_queued_rows, DEFAULT_UPDATE.adapt_from, clip=True)
+    )
+    adapters = Adapters(stores.users, stores.revisions, denoiser, slots, mine.host_cache)
+    defaults = Defaults(mine.sampler, mine.steps, mine.exploration)
+    generator = Generator(engine, adapters, stores.items, defaults)
+    return Room(engine, generator, adapters, backbone_info(settings.backbone, denoiser))
+
+
+def backbone_info(name: str, denoiser: Denoiser) -> BackboneInfo:
+    """What the room announces; pixels are samples for every backbone that `load_denoiser` takes."""
+    return BackboneInfo(denoiser.backbone, name, denoiser.sample_shape)
