@@ -1,0 +1,84 @@
+"""The Python client of the service: needs grpc and nothing else.
+
+with Client("127.0.0.1:50051") as client:
+    generation = client.generate("alice", 10)
+    client.submit_feedback([FeedbackEvent("alice", 1.0, item_id=generation.items[0].item_id)])
+    client.wait_for_revision("alice", after=generation.revision)
+"""
+
+from services.client.aio import AsyncClient
+from services.client.connection import Tls
+from services.client.errors import CallFailed
+from services.client.records import (
+    DeletionReceipt,
+    FeedbackEvent,
+    Generation,
+    Item,
+    Outcome,
+    Revision,
+    Sampler,
+    ServedBy,
+    Timings,
+    User,
+    UserState,
+)
+from services.client.retry import Retry, Timeouts
+from services.client.sync import Client
+from services.contracts.errors import (
+    BacklogFull,
+    DeadlineExceeded,
+    EventIdReused,
+    Forbidden,
+    GeneratorUnavailable,
+    InvalidRequest,
+    ItemNotFound,
+    Overloaded,
+    PapaError,
+    QueueFull,
+    RateLimited,
+    RevisionDamaged,
+    RevisionNotFound,
+    ShuttingDown,
+    StorageUnavailable,
+    Unauthenticated,
+    UserDeleted,
+    Violation,
+)
+
+__all__ = [
+    "AsyncClient",
+    "BacklogFull",
+    "CallFailed",
+    "Client",
+    "DeadlineExceeded",
+    "DeletionReceipt",
+    "EventIdReused",
+    "FeedbackEvent",
+    "Forbidden",
+    "Generation",
+    "GeneratorUnavailable",
+    "InvalidRequest",
+    "Item",
+    "ItemNotFound",
+    "Outcome",
+    "Overloaded",
+    "PapaError",
+    "QueueFull",
+    "RateLimited",
+    "Retry",
+    "Revision",
+    "RevisionDamaged",
+    "RevisionNotFound",
+    "Sampler",
+    "ServedBy",
+    "ShuttingDown",
+    "StorageUnavailable",
+    "Timeouts",
+    "Timings",
+    "Tls",
+    "Unauthenticated",
+    "User",
+    "UserDeleted",
+    "UserState",
+    "Violation",
+]

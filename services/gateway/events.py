@@ -1,0 +1,91 @@
+"""From feedback events on the wire to those of the log, each on its own: an event or the error that it earns."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from services.contracts.errors import InvalidRequest, PapaError, Violation
+from services.contracts.feedback import FeedbackEvent
+from services.gateway import validation
+from services.gateway.backbone import KnownBackbone
+from services.gateway.identity import caller
+from services.gateway.pictures import BadPicture, PictureReader
+from services.gateway.trace import traceparent
+from services.settings import GatewaySettings
+from services.stubs.serving.v1 import feedback_pb2
+
+Message = feedback_pb2.FeedbackEvent
+Converted = FeedbackEvent | PapaError
+
+_GRADES: dict[int, float] = {feedback_pb2.SIGNAL_LIKE: 1.0, feedback_pb2.SIGNAL_DISLIKE: -1.0}
+
+
+class EventReader:
+    """Checks and converts; images are decoded into the backbone's shape."""
+
+    def __init__(self, limits: GatewaySettings, backbone: KnownBackbone, pictures: PictureReader) -> None:
+        self._limits, self._backbone, self._pictures = limits, backbone, pictures
+
+    async def read(self, messages: Sequence[Message], path: Callable[[int], str]) -> list[Converted]:
+        """One result per message, in order. `path(i)` precedes the field names of message i in violations."""
+        findings = [self._findings(message, path(index)) for index, message in enumerate(messages)]
+        pictures = [index for index, message in enumerate(messages) if message.WhichOneof("target") == "image"]
+        images = await asyncio.gather(
+            *(self._image(messages[index].image.data, path(index), findings[index]) for index in pictures)
+        )
+        decoded = dict(zip(pictures, images, strict=True))
+        arrived = time.time()
+        return [
+            _converted(message, findings[index], decoded.get(index, b""), arrived)
+            for index, message in enumerate(messages)
+        ]
+
+    def _findings(self, message: Message, path: str) -> list[Violation]:
+        violations: list[Violation] = []
+        validation.check_event(message, path, self._limits, violations)
+        return violations
+
+    async def _image(self, data: bytes, path: str, violations: list[Violation]) -> bytes | PapaError:
+        """A packed sample. Bytes at fault go to `violations`; what is not their fault is returned."""
+        if any(violation.field == f"{path}image.data" for violation in violations):
+            return b""
+        try:
+            return await self._pictures.read(data, (await self._backbone.info()).image_shape)
+        except BadPicture as error:
+            violations.append(Violation(f"{path}image.data", str(error)))
+            return b""
+        except PapaError as error:
+            return error
+
+
+def violations_of(results: Sequence[Converted]) -> list[Violation]:
+    """Everything that is malformed in a whole batch."""
+    return [violation for result in results if isinstance(result, InvalidRequest) for violation in result.violations]
+
+
+def _converted(
+    message: Message, violations: list[Violation], image: bytes | PapaError, arrived: float
+) -> FeedbackEvent | PapaError:
+    if violations:
+        return InvalidRequest(violations)
+    if isinstance(image, PapaError):
+        return image
+    try:
+        user = caller.get().key(message.user)
+    except PapaError as error:
+        return error
+    return FeedbackEvent(
+        event_id=message.event_id,
+        user=user,
+        grade=message.grade or _GRADES[message.signal],
+        item_id=message.item_id,
+        image=image,
+        occurred_at=_seconds(message) if message.HasField("occurred_at") else arrived,
+        traceparent=traceparent.get(),
+    )
+
+
+def _seconds(message: Message) -> float:
+    return message.occurred_at.seconds + message.occurred_at.nanos / 1e9

@@ -1,0 +1,104 @@
+"""The gateway as a whole: wires the services, binds, drains."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from services.gateway.backbone import KnownBackbone
+from services.gateway.backends import Backends
+from services.gateway.binding import CannotBind
+from services.gateway.drain import Drain
+from services.gateway.edge import Edge
+from services.gateway.engine import Engine
+from services.gateway.events import EventReader
+from services.gateway.feedback import FeedbackService
+from services.gateway.generation import GenerationService
+from services.gateway.health import FEEDBACK, GENERATION, USER, Readiness
+from services.gateway.identity import Authenticate, anybody
+from services.gateway.pictures import PictureReader
+from services.gateway.users import UserService
+from services.settings import GatewaySettings
+from services.stubs.serving.v1 import feedback_pb2_grpc, generation_pb2_grpc, user_pb2_grpc
+
+# Room beside the limit of the edge, so that health checks pass and the refused are told why.
+SPARE_RPCS = 128
+
+
+class Gateway:
+    """One gRPC server with everything in it."""
+
+    def __init__(self, settings: GatewaySettings, backends: Backends, authenticate: Authenticate = anybody) -> None:
+        self._settings, self._backends = settings, backends
+        self._drain, self._pictures = Drain(), PictureReader(settings.max_image_pixels)
+        self._engine = Engine(settings.generator)
+        self._readiness = Readiness(self._engine.channel, backends.items, self._drain)
+        self._server = grpc.aio.server(
+            interceptors=[Edge(authenticate, settings.max_concurrent_rpcs)],
+            options=_options(settings),
+            maximum_concurrent_rpcs=settings.max_concurrent_rpcs + SPARE_RPCS,
+        )
+        self._add_services()
+        self.address = ""
+
+    async def start(self) -> None:
+        """Binds and serves. Raises CannotBind."""
+        host, port = self._settings.host, self._settings.port
+        try:
+            self.address = f"{host}:{self._server.add_insecure_port(f'{host}:{port}')}"
+        except RuntimeError as error:
+            raise CannotBind("gRPC", host, port) from error
+        await self._readiness.start()
+        await self._server.start()
+
+    async def drain(self) -> None:
+        """NOT_SERVING first; then no new calls, and up to drain_seconds in all for those that run."""
+        deadline = time.monotonic() + self._settings.drain_seconds
+        await self._readiness.leave()
+        await asyncio.sleep(min(self._settings.notice_seconds, self._settings.drain_seconds))
+        self._drain.begin()
+        await self._server.stop(max(0.0, deadline - time.monotonic()))
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends what still runs and closes every connection."""
+        await self._readiness.leave()
+        await self._server.stop(None)
+        self._pictures.close()
+        await self._engine.close()
+        await self._backends.close()
+
+    def _add_services(self) -> None:
+        limits, backends = self._settings, self._backends
+        backbone = KnownBackbone(backends.items)
+        reader = EventReader(limits, backbone, self._pictures)
+        generation_pb2_grpc.add_GenerationServiceServicer_to_server(
+            GenerationService(limits, self._engine, backbone), self._server
+        )
+        feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(
+            FeedbackService(limits, backends.log, reader, self._drain), self._server
+        )
+        user_pb2_grpc.add_UserServiceServicer_to_server(
+            UserService(backends.users, backends.revisions, self._drain), self._server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, self._server)
+        if limits.reflection:
+            names = (GENERATION, FEEDBACK, USER, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+
+
+def _options(settings: GatewaySettings) -> list[tuple[str, int]]:
+    return [
+        # Two gateways on one port would share it silently.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        # Watching clients may ping, and dead ones are found.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+    ]
