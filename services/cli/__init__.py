@@ -1,0 +1,1 @@
+"""The command line: `papa`. Each command is a thin reading of its options; the work is done in the other rooms."""

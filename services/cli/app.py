@@ -1,0 +1,95 @@
+"""The command tree, and the one place that turns errors into a line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from services.cli.backbone_commands import backbone
+from services.cli.config_commands import config
+from services.cli.configuration import describe
+from services.cli.demo_command import demo
+from services.cli.doctor_command import doctor
+from services.cli.feedback_command import feedback
+from services.cli.generate_command import generate
+from services.cli.health_command import health, smoke
+from services.cli.metrics_command import metrics
+from services.cli.up_command import gateway, up
+from services.cli.users_commands import users
+from services.cli.version_command import version
+from services.contracts.errors import PapaError
+from services.local.failure import Failure
+
+SERVICE, CALLS, SETUP = "The service", "Calling a running service", "Setting up"
+
+app = typer.Typer(
+    name="papa",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Settings come from papa.toml, then PAPA_* variables, then flags. Try first: [bold]papa demo[/bold]",
+)
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """A diffusion model of their own for every user of your recommender, learnt from likes."""
+    del debug  # taken from the arguments before they are parsed: it is allowed behind a command as well
+
+
+def _add(panel: str, *commands: Callable[..., None]) -> None:
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+
+
+_add(SERVICE, up, demo, gateway, metrics)
+_add(CALLS, generate, feedback, health, smoke)
+app.add_typer(users, rich_help_panel=CALLS)
+_add(SETUP, doctor)
+app.add_typer(config, rich_help_panel=SETUP)
+app.add_typer(backbone, rich_help_panel=SETUP)
+_add(SETUP, version)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line (without the program's name) and returns the exit code."""
+    debug = "--debug" in arguments
+    try:
+        code = app([each for each in arguments if each != "--debug"], prog_name="papa", standalone_mode=False)
+    except Exception as error:
+        if debug:
+            raise
+        return _report(error)
+    return code if isinstance(code, int) else 0
+
+
+def _report(error: Exception) -> int:
+    """Prints what a person needs to know of `error` on standard error."""
+    match error:
+        case typer.Abort():
+            line, hint, code = "given up", "", 1
+        case typer.TyperException() if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message())
+            return 0
+        case typer.TyperException():
+            context = getattr(error, "ctx", None)
+            line, code = error.format_message().rstrip("."), error.exit_code
+            hint = f"see {context.command_path} --help" if context else ""
+        case Failure():
+            line, hint, code = error.message, error.hint, 1
+        case ValidationError():
+            line, hint, code = describe(error), "papa config show prints what is in effect", 1
+        case PapaError():
+            line, code = error.message, 1
+            hint = f"{error.reason}" + (f", try again in {error.retry_after:g} s" if error.retry_after else "")
+        case _:
+            line, hint, code = f"{type(error).__name__}: {error}", "run it again with --debug for the traceback", 1
+    print(f"papa: {line}" + (f" ({hint})" if hint else ""), file=sys.stderr)
+    return code

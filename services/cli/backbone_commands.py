@@ -1,0 +1,136 @@
+"""`papa backbone`: train one of your own, and measure it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+
+from services.cli.output import console
+from services.local.failure import Failure
+
+if TYPE_CHECKING:
+    from papa.backbone.datasets import LabelledImages
+    from papa.backbone.train import TrainProgress
+
+backbone = typer.Typer(name="backbone", no_args_is_help=True, help="Train a backbone of your own, and measure it.")
+
+Data = Annotated[Path, typer.Argument(help="An .npz of images and classes.", show_default=False)]
+Out = Annotated[
+    Path, typer.Option("--out", help="Folder of the run; an interrupted run in it goes on.", file_okay=False)
+]
+Steps = Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps in all.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1)]
+LearningRate = Annotated[float, typer.Option("--learning-rate", min=0)]
+BFloat16 = Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16.")]
+Seed = Annotated[int, typer.Option("--seed")]
+SheetEvery = Annotated[int, typer.Option("--sheet-every", min=0, help="Steps between sample sheets; 0 draws none.")]
+Backbone = Annotated[str, typer.Option("--backbone", help="A shipped name, a diffusers folder or a hub id.")]
+
+
+@backbone.command()
+def train(
+    data: Data,
+    out: Out = Path("backbone-run"),
+    steps: Steps = 10_000,
+    batch_size: BatchSize = 64,
+    learning_rate: LearningRate = 4e-4,
+    bf16: BFloat16 = False,
+    seed: Seed = 0,
+    sheet_every: SheetEvery = 1000,
+) -> None:
+    """Train a small DDPM U-Net; Ctrl-C and the same command go on where it stopped."""
+    from papa.backbone import train as training
+
+    config = training.TrainConfig(
+        steps=steps, batch_size=batch_size, learning_rate=learning_rate, bfloat16=bf16, seed=seed
+    )
+    images = _read(data, "train")
+    with Progress(*_columns(), console=console) as progress:
+        task = progress.add_task("training", total=steps)
+
+        def report(done: TrainProgress) -> None:
+            progress.update(task, completed=done.step, description=f"loss {done.loss:.4f}")
+
+        try:
+            pipeline = training.train(images, out, config, report, sheet_every=sheet_every)
+        except ValueError as error:
+            raise Failure(str(error), "name another folder with --out, or the same settings as before") from error
+    console.print(f"the backbone lies in {pipeline}; serve it with: papa up --backbone {pipeline}", soft_wrap=True)
+
+
+@backbone.command()
+def oracle(
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="The file to write.", dir_okay=False)],
+    epochs: Annotated[int, typer.Option("--epochs", min=1)] = 8,
+    seed: Seed = 0,
+) -> None:
+    """Train the classifier that plays the simulated shopper and measures alignment."""
+    from papa.oracle import save_oracle, train_oracle
+
+    trained = train_oracle(
+        _read(data, "train"),
+        epochs,
+        seed,
+        lambda epoch, loss: console.print(f"epoch {epoch}: loss {loss:.4f}"),
+    )
+    save_oracle(trained, out)
+    test = _read(data, "test")
+    accuracy = float((trained.classify(test.x) == test.y).double().mean())
+    console.print(f"test accuracy {accuracy:.4f}; the oracle lies in {out}", soft_wrap=True)
+
+
+@backbone.command()
+def report(
+    data: Data,
+    backbone: Backbone = "fashion_mnist",
+    out: Annotated[Path, typer.Option("--out", help="Folder for report.json and sheet.png.", file_okay=False)] = Path(
+        "backbone-report"
+    ),
+    count: Annotated[int, typer.Option("--count", min=2, help="Samples to draw.")] = 1024,
+    sampler: Annotated[str, typer.Option("--sampler", help="ddpm, ddim or dpmpp_2m.")] = "dpmpp_2m",
+    steps: Annotated[int, typer.Option("--steps", min=1, max=1000, help="Denoising steps.")] = 12,
+) -> None:
+    """Measure a backbone: Fréchet distance in the oracle's features, the oracle's confidence, a sample sheet."""
+    from papa.backbone.report import backbone_report
+    from papa.backbone.sheet import picture
+    from papa.config import DEFAULT_LORA
+    from papa.denoiser import load_denoiser
+    from papa.oracle import load_oracle
+
+    with Progress(*_columns(), console=console) as progress:
+        task = progress.add_task("sampling", total=count)
+        result = backbone_report(
+            load_denoiser(backbone, DEFAULT_LORA),
+            load_oracle(),
+            _read(data, "train"),
+            _read(data, "test"),
+            count,
+            sampler,
+            steps,
+            progress=lambda done: progress.update(task, completed=done),
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    figures = {name: value for name, value in vars(result).items() if name != "samples"}
+    (out / "report.json").write_text(json.dumps(figures, indent=1) + "\n")
+    picture(result.samples[:96]).save(out / "sheet.png")
+    for name, value in figures.items():
+        console.print(f"{name}: {value}", soft_wrap=True)
+    console.print(f"written to {out}", soft_wrap=True)
+
+
+def _read(data: Path, split: str) -> LabelledImages:
+    from papa.backbone.datasets import load_npz
+
+    try:
+        return load_npz(data, split)
+    except (OSError, KeyError, ValueError) as error:
+        raise Failure(f"{data} cannot be read as images: {error}") from error
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    return (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

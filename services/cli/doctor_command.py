@@ -1,0 +1,27 @@
+"""`papa doctor`."""
+
+from __future__ import annotations
+
+import typer
+
+from services.cli.configuration import ConfigFile, Overrides, load
+from services.cli.output import AsJson, console, print_json
+
+_MARKS = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "error": "[red]✗[/red]"}
+
+
+def doctor(file: ConfigFile = None, overrides: Overrides = [], json: AsJson = False) -> None:  # noqa: B006
+    """Check ports, Redis, disk, device and backbone; say how to mend what is wrong."""
+    from services.local.diagnosis import Verdict, diagnose
+
+    findings = []
+    for finding in diagnose(load(file, overrides)):
+        findings.append(finding)
+        if not json:
+            console.print(f"{_MARKS[finding.verdict.value]} {finding.check:<13} {finding.found}", soft_wrap=True)
+            if finding.hint:
+                console.print(f"  [bold]{finding.hint}[/bold]", soft_wrap=True)
+    if json:
+        print_json(findings)
+    if any(finding.verdict is Verdict.BAD for finding in findings):
+        raise typer.Exit(1)

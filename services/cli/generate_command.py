@@ -1,0 +1,74 @@
+"""`papa generate`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.cli.connection import Address, Tenant, UserId, connect
+from services.cli.output import AsJson, console, print_json, print_table
+from services.client import Generation, Sampler
+from services.client.records import GenerateOptions
+
+Count = Annotated[int, typer.Option("--count", "-n", min=1, help="Number of items.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the first item; random when absent.")]
+SamplerName = Annotated[Sampler | None, typer.Option("--sampler", help="The server's default when absent.")]
+Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Denoising steps.")]
+RevisionName = Annotated[str, typer.Option("--revision", help="An exact revision, or 'base'.", show_default=False)]
+Exploration = Annotated[
+    float | None, typer.Option("--exploration", min=0, max=1, help="Share of items drawn from the backbone.")
+]
+Prompt = Annotated[str, typer.Option("--prompt", help="For a backbone that takes one.", show_default=False)]
+Out = Annotated[Path, typer.Option("--out", help="Folder for the images.", file_okay=False)]
+
+
+def generate(
+    user: UserId,
+    count: Count = 10,
+    seed: Seed = None,
+    sampler: SamplerName = None,
+    steps: Steps = None,
+    revision: RevisionName = "",
+    exploration: Exploration = None,
+    prompt: Prompt = "",
+    out: Out = Path("items"),
+    address: Address = "",
+    tenant: Tenant = "",
+    json: AsJson = False,
+) -> None:
+    """Generate items with a user's newest adapter and save the images."""
+    chosen = {
+        "seed": seed, "sampler": sampler, "steps": steps, "exploration": exploration,
+        "revision": revision or None, "prompt": prompt or None,
+    }  # fmt: skip
+    options = GenerateOptions(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[typeddict-item]
+    with connect(address, tenant) as client:
+        generation = client.generate(user, count, **options)
+    files = _save(generation, out)
+    if json:
+        items = [{**asdict(item), "file": file} for item, file in zip(generation.items, files, strict=True)]
+        print_json({**asdict(generation), "items": items})
+        return
+    made_by = f"revision {generation.revision}" if generation.revision else "the backbone"
+    rows = [
+        (item.item_id, item.seed, item.served_by.value, file)
+        for item, file in zip(generation.items, files, strict=True)
+    ]
+    print_table("", ("item", "seed", "served by", "file"), rows)
+    console.print(f"{len(rows)} items by {made_by} in {generation.timings.total:.2f} s")
+
+
+def _save(generation: Generation, folder: Path) -> list[Path]:
+    """Files are named by the generation and the item's position: item ids are opaque and not used in paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    prefix = "".join(letter for letter in generation.generation_id if letter.isalnum())[:16]
+    files = []
+    for item in generation.items:
+        suffix = item.content_type.rpartition("/")[2]
+        file = folder / f"{prefix}-{item.index:02d}.{suffix if suffix.isalnum() else 'bin'}"
+        file.write_bytes(item.image)
+        files.append(file)
+    return files

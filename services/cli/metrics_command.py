@@ -1,0 +1,34 @@
+"""`papa metrics`: what the processes beside this one have counted, for Prometheus."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from services.cli.configuration import ConfigFile, Overrides, load
+from services.local.failure import Failure
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def metrics(file: ConfigFile = None, overrides: Overrides = []) -> None:  # noqa: B006
+    """Serve the metrics that all processes with this data folder write, until Ctrl-C.
+
+    Where there is no gateway process to do it, as in the pods of Ray's workers.
+    """
+    from services.gateway.binding import CannotBind
+    from services.gateway.exposition import FOLDER, Exposition
+
+    settings = load(file, overrides)
+    folder = settings.data_dir / "metrics"
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ[FOLDER] = str(folder)
+    # Blocked, then waited for: no signal falls between the start and the wait.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        exposition = Exposition(settings.metrics)
+    except CannotBind as error:
+        raise Failure(str(error), "choose another port with --set metrics.port=0") from error
+    print(f"metrics of {folder} at http://{exposition.address}/metrics", flush=True)
+    signal.sigwait(_SIGNALS)
+    exposition.close()

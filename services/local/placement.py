@@ -1,0 +1,62 @@
+"""From settings as given to settings as this machine runs them: absolute paths, ports that are free."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from services.local.backbone_check import find_backbone
+from services.local.failure import Failure
+from services.local.ports import claim_port
+from services.settings import Settings
+
+
+def with_places(settings: Settings) -> Settings:
+    """Absolute paths, since child processes may run elsewhere. Raises Failure for a backbone that does not exist."""
+    backbone = settings.backbone
+    if find_backbone(backbone) == Path(backbone):
+        backbone = str(Path(backbone).absolute())
+    store = settings.store.path or settings.data_dir / "revisions"
+    placed = settings.model_copy(update={"data_dir": settings.data_dir.absolute(), "backbone": backbone})
+    return updated(placed, store={"path": store.absolute()})
+
+
+def with_ports(settings: Settings) -> Settings:
+    """Every port checked, and chosen where it is 0; the gateway knows the local generator's. Raises Failure."""
+    gateway: dict[str, object] = {"port": claim_port(settings.gateway.host, settings.gateway.port, "gateway.port")}
+    metrics = {"port": claim_port(settings.metrics.host, settings.metrics.port, "metrics.port")}
+    if settings.ray.address:
+        return updated(settings, gateway=gateway, metrics=metrics)
+    port = claim_port("127.0.0.1", settings.ray.serve_grpc_port, "ray.serve_grpc_port")
+    gateway["generator"] = f"127.0.0.1:{port}"
+    return updated(settings, gateway=gateway, metrics=metrics, ray={"serve_grpc_port": port})
+
+
+def updated(settings: Settings, **sections: Mapping[str, object]) -> Settings:
+    """Settings with some fields of some sections replaced."""
+    return settings.model_copy(
+        update={name: getattr(settings, name).model_copy(update=dict(changes)) for name, changes in sections.items()}
+    )
+
+
+def fresh_metrics_folder(settings: Settings) -> Path:
+    """Empty: the files of processes that have ended would be summed as if they lived."""
+    folder = settings.data_dir / "metrics"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def reachable(host: str, port: int) -> str:
+    """host:port at which this machine reaches a server that may listen on all interfaces."""
+    return f"127.0.0.1:{port}" if host in ("0.0.0.0", "::", "[::]", "") else f"{host}:{port}"  # noqa: S104 - not bound
+
+
+def check_combination(settings: Settings) -> None:
+    """Raises Failure for settings that cannot work together."""
+    if settings.ray.address and not settings.redis.url:
+        raise Failure("an existing Ray cluster needs a Redis that its nodes reach", "name it with --redis")
+    if settings.ray.address and not settings.ray.serve_grpc_port:
+        hint = "set ray.serve_grpc_port, and gateway.generator to the host and port at which the gateway finds it"
+        raise Failure("an existing Ray cluster needs a port for the generator", hint)

@@ -1,0 +1,25 @@
+"""TCP ports: which are taken, and free ones."""
+
+from __future__ import annotations
+
+import socket
+
+from services.local.failure import Failure
+
+
+def claim_port(host: str, port: int, setting: str) -> int:
+    """`port`, or a free one where it is 0. Raises Failure, naming the `setting`, when something listens there already.
+
+    The port is not held: whoever is to listen binds it soon after.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # Connections of an earlier run that are still closing do not count as "in use".
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            variable = f"PAPA_{setting.replace('.', '__').upper()}"
+            hint = f"stop what listens there, or choose another: --set {setting}=0 or {variable}=0 takes a free one"
+            raise Failure(f"port {port} of {host} cannot be used: {error.strerror}", hint) from error
+        return int(probe.getsockname()[1])
