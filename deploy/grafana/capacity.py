@@ -1,0 +1,100 @@
+"""What is used of what is there, and what one unit of it yields."""
+
+from board import Board, Form, Panel, Query, rate
+
+BOARD = Board(
+    "capacity",
+    "Capacity",
+    "Work per engine and trainer, and the nodes below them.",
+    {
+        "Engines": [
+            Panel(
+                "Busy share of each engine",
+                "Seconds of denoising per second; near 1 another replica is needed.",
+                "percentunit",
+                [Query(rate("papa_engine_step_duration_seconds_sum", "instance"), "{{instance}}")],
+            ),
+            Panel(
+                "Items per busy second",
+                "What a second of denoising yields; it falls when batches are small.",
+                "short",
+                [
+                    Query(
+                        f"{rate('papa_generated_items_total')} / {rate('papa_engine_step_duration_seconds_sum')}",
+                        "items",
+                    )
+                ],
+            ),
+            Panel(
+                "Mean rows of a step",
+                "Against generator.max_rows.",
+                "short",
+                [Query(f"{rate('papa_engine_step_rows_sum')} / {rate('papa_engine_step_rows_count')}", "rows")],
+            ),
+        ],
+        "Trainers": [
+            Panel(
+                "Busy share of each trainer pod",
+                "Seconds of training per second, over the trainers of the pod.",
+                "percentunit",
+                [Query(rate("papa_update_duration_seconds_sum", "instance"), "{{instance}}")],
+            ),
+            Panel(
+                "Labels per busy second",
+                "What a second of training consumes.",
+                "short",
+                [Query(f"{rate('papa_update_labels_sum')} / {rate('papa_update_duration_seconds_sum')}", "labels")],
+            ),
+            Panel(
+                "Builds",
+                "Gateways by what they run; two lines are a rollout.",
+                "short",
+                [Query("count by (version, backbone) (papa_build_info)", "{{version}} {{backbone}}")],
+                Form.STACK,
+            ),
+        ],
+        "Nodes (Ray's exporter)": [
+            Panel(
+                "CPU",
+                "Of each Ray pod's node.",
+                "percent",
+                [Query("ray_node_cpu_utilization", "{{instance}}")],
+                source="ray",
+            ),
+            Panel(
+                "Memory", "Of each Ray pod's node.", "bytes", [Query("ray_node_mem_used", "{{instance}}")], source="ray"
+            ),
+            Panel(
+                "GPU",
+                "Utilisation and memory of each GPU.",
+                "percent",
+                [
+                    Query("ray_node_gpus_utilization", "{{instance}} {{GpuIndex}}"),
+                    Query(
+                        "100 * ray_node_gram_used / (ray_node_gram_used + ray_node_gram_available)",
+                        "{{instance}} memory",
+                    ),
+                ],
+                source="ray",
+            ),
+            Panel(
+                "Ray nodes",
+                "Alive, pending and failed.",
+                "short",
+                [
+                    Query("sum(ray_cluster_active_nodes)", "active"),
+                    Query("sum(ray_cluster_pending_nodes)", "pending"),
+                    Query("sum(ray_cluster_failed_nodes)", "failed"),
+                ],
+                source="ray",
+            ),
+            Panel(
+                "Replicas",
+                "Generator replicas that are healthy.",
+                "short",
+                [Query("sum by (deployment) (ray_serve_deployment_replica_healthy)", "{{deployment}}")],
+                source="ray",
+            ),
+        ],
+    },
+)

@@ -1,0 +1,121 @@
+"""The golden signals and the time of the loop, on one screen."""
+
+from board import Board, Form, Panel, Query, buckets, quantile, quantiles, rate
+
+GENERATE = 'method=~".*Generate"'
+
+BOARD = Board(
+    "overview",
+    "Overview",
+    "Is the service well? Traffic, errors, latency and saturation, and the time from a like to what it changes.",
+    {
+        "Now": [
+            Panel(
+                "Generated items",
+                "Finished items per second.",
+                "cps",
+                [Query(rate("papa_generated_items_total"))],
+                Form.NUMBER,
+                6,
+            ),
+            Panel(
+                "Likes and dislikes",
+                "Accepted opinions per second.",
+                "cps",
+                [Query(rate("papa_feedback_labels_total"))],
+                Form.NUMBER,
+                6,
+            ),
+            Panel(
+                "Like to served, p95",
+                "From a revision's last event to the first generation that used it.",
+                "s",
+                [Query("papa:feedback_to_served_seconds:p95_rate15m")],
+                Form.NUMBER,
+                6,
+            ),
+            Panel(
+                "Oldest unlearnt event",
+                "Age of the oldest event that no revision has applied.",
+                "s",
+                [Query("max(papa_feedback_oldest_age_seconds)")],
+                Form.NUMBER,
+                6,
+            ),
+        ],
+        "Traffic and errors": [
+            Panel(
+                "Calls",
+                "Calls that ended, per second, by method.",
+                "reqps",
+                [Query(rate("papa_rpc_handled_total", "method"), "{{method}}")],
+                Form.STACK,
+            ),
+            Panel(
+                "Codes",
+                "Calls that did not end with OK, per second.",
+                "reqps",
+                [Query(rate("papa_rpc_handled_total", "method, code", 'code!="OK"'), "{{method}} {{code}}")],
+                eventful=True,
+            ),
+            Panel(
+                "Share of failed calls",
+                "Errors of the service; above 2 % for ten minutes an alert fires.",
+                "percentunit",
+                [Query("papa:rpc_errors:ratio_rate5m", "{{method}}")],
+                at_most=1,
+                eventful=True,
+            ),
+        ],
+        "Latency": [
+            Panel(
+                "Generate",
+                "From the arrival of a Generate call to its end.",
+                "s",
+                quantiles("papa_rpc_duration_seconds", GENERATE),
+            ),
+            Panel(
+                "Other calls, p95",
+                "By method; streams last as long as their callers want.",
+                "s",
+                [
+                    Query(
+                        quantile(0.95, "papa_rpc_duration_seconds", "method", 'method!~".*(Generate|Stream|Watch).*"'),
+                        "{{method}}",
+                    )
+                ],
+            ),
+            Panel(
+                "Like to served",
+                "From the last event of a revision to the first generation that used it.",
+                "s",
+                buckets("papa_feedback_to_served_seconds"),
+                Form.HEAT,
+            ),
+        ],
+        "Saturation": [
+            Panel(
+                "Calls in progress",
+                "Calls being handled, by method.",
+                "short",
+                [Query("sum by (method) (papa_rpc_in_flight)", "{{method}}")],
+                Form.STACK,
+            ),
+            Panel(
+                "Rows in the engines",
+                "Rows waiting for a place and rows being denoised.",
+                "short",
+                [
+                    Query("sum(papa_engine_queued_rows)", "waiting"),
+                    Query("sum(papa_engine_running_rows)", "running"),
+                ],
+            ),
+            Panel(
+                "Backlog",
+                "Accepted events that no revision has applied.",
+                "short",
+                [Query("sum(papa_feedback_backlog_events)", "events")],
+            ),
+        ],
+    },
+)

@@ -1,0 +1,79 @@
+"""From the call to the stream to the commit: is anything waiting, refused or buried?"""
+
+from board import Board, Form, Panel, Query, quantiles, rate
+
+BOARD = Board(
+    "queues",
+    "Redis and queues",
+    "Feedback on its way, and the Redis that holds it.",
+    {
+        "Feedback": [
+            Panel(
+                "Events by outcome",
+                "Accepted, duplicate, or the reason of the refusal, per second.",
+                "cps",
+                [Query(rate("papa_feedback_events_total", "outcome"), "{{outcome}}")],
+                Form.STACK,
+            ),
+            Panel(
+                "Backlog",
+                "Accepted events that no revision has applied.",
+                "short",
+                [Query("sum by (instance) (papa_feedback_backlog_events)", "{{instance}}")],
+                Form.STACK,
+            ),
+            Panel(
+                "Oldest event",
+                "Age of the oldest unapplied event; above 300 s an alert fires.",
+                "s",
+                [Query("max(papa_feedback_oldest_age_seconds)", "age")],
+            ),
+            Panel(
+                "Dead letters",
+                "Events buried per second, by reason.",
+                "cps",
+                [Query(rate("papa_feedback_dead_letters_total", "reason"), "{{reason}}")],
+                eventful=True,
+            ),
+            Panel(
+                "Like to revision",
+                "From the acceptance of an event to its commit.",
+                "s",
+                quantiles("papa_feedback_to_commit_seconds"),
+            ),
+            Panel(
+                "In and out",
+                "Events accepted and events committed, per second.",
+                "cps",
+                [
+                    Query(rate("papa_feedback_events_total", where='outcome="accepted"'), "accepted"),
+                    Query(rate("papa_update_labels_sum"), "committed"),
+                ],
+            ),
+        ],
+        "Redis server (redis_exporter)": [
+            Panel(
+                "Memory",
+                "Used and allowed; at the limit writes are refused, nothing is evicted.",
+                "bytes",
+                [Query("redis_memory_used_bytes", "used"), Query("redis_memory_max_bytes", "limit")],
+                source="redis_exporter",
+            ),
+            Panel(
+                "Commands",
+                "Per second.",
+                "cps",
+                [Query("rate(redis_commands_processed_total[$__rate_interval])", "commands")],
+                source="redis_exporter",
+            ),
+            Panel(
+                "Persistence",
+                "1 while the append-only file is on and its last write went well.",
+                "short",
+                [Query("redis_aof_enabled", "enabled"), Query("redis_aof_last_write_status", "last write")],
+                source="redis_exporter",
+                at_most=1,
+            ),
+        ],
+    },
+)

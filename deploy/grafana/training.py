@@ -1,0 +1,92 @@
+"""Do users get what they like, and is it learnt in time and without damage?"""
+
+from board import Board, Form, Panel, Query, buckets, quantiles, rate
+
+BOARD = Board(
+    "training",
+    "Training and alignment",
+    "The share of likes, updates, the gate, and the time from a like to its revision.",
+    {
+        "Alignment": [
+            Panel(
+                "Share of likes",
+                "Likes among the opinions; it rises when items meet tastes.",
+                "percentunit",
+                [
+                    Query(
+                        rate("papa_feedback_labels_total", where='label="like"')
+                        + " / "
+                        + rate("papa_feedback_labels_total"),
+                        "now",
+                    ),
+                    Query("papa:feedback_likes:ratio_rate1h", "last hour"),
+                ],
+                width=12,
+                at_most=1,
+            ),
+            Panel(
+                "Opinions",
+                "Likes and dislikes per second.",
+                "cps",
+                [Query(rate("papa_feedback_labels_total", "label"), "{{label}}")],
+                Form.STACK,
+                12,
+            ),
+        ],
+        "Updates": [
+            Panel(
+                "Outcomes",
+                "Updates per second: committed, refused by the gate, failed, fenced.",
+                "cps",
+                [Query(rate("papa_updates_total", "outcome"), "{{outcome}}")],
+                Form.STACK,
+            ),
+            Panel("Time of an update", "Training alone.", "s", quantiles("papa_update_duration_seconds")),
+            Panel(
+                "Labels of an update", "What one update consumed.", "short", buckets("papa_update_labels"), Form.HEAT
+            ),
+            Panel(
+                "Loss",
+                "Preference loss at the end of an update; rising for long, it says that learning is unstable.",
+                "short",
+                quantiles("papa_update_loss"),
+            ),
+            Panel(
+                "Refusals of the gate",
+                "Updates that would have damaged an adapter, per second, by reason.",
+                "cps",
+                [Query(rate("papa_gate_refusals_total", "reason"), "{{reason}}")],
+                eventful=True,
+            ),
+            Panel(
+                "Share refused",
+                "Of all updates of the last half hour; above 20 % an alert fires.",
+                "percentunit",
+                [Query("papa:updates_refused:ratio_rate30m", "refused")],
+                at_most=1,
+                eventful=True,
+            ),
+        ],
+        "Loop": [
+            Panel(
+                "Like to revision",
+                "From the acceptance of an event to the commit that applied it.",
+                "s",
+                quantiles("papa_feedback_to_commit_seconds"),
+            ),
+            Panel(
+                "Like to served",
+                "From a revision's last event to the first generation that used it.",
+                "s",
+                quantiles("papa_feedback_to_served_seconds"),
+            ),
+            Panel(
+                "Partitions owned",
+                "By trainers; the sum is feedback.partitions, except while trainers come and go.",
+                "short",
+                [Query("sum by (instance) (papa_partitions_owned)", "{{instance}}")],
+                Form.STACK,
+            ),
+        ],
+    },
+)

@@ -1,0 +1,162 @@
+"""values.schema.json: shaped like values.yaml, limited by the table below; `config` is the settings' own schema."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from services.settings import Settings
+
+Schema = dict[str, Any]
+
+CHART_DECIDES = {
+    "": ("data_dir", "backbone", "metrics", "ray"),
+    "redis": ("url", "password"),
+    "store": ("path",),
+    "gateway": ("host", "port", "generator", "drain_seconds", "notice_seconds"),
+    "generator": ("device", "threads", "replicas", "max_replicas", "drain_seconds"),
+    "trainer": ("device", "threads", "actors"),
+}
+"""Settings that other values set, by section; `config` refuses them."""
+
+_NAME = {"type": "string", "maxLength": 253, "pattern": "^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$"}
+_DIGEST = {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"}
+_TAG = {"type": "string", "pattern": "^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$", "not": {"const": "latest"}}
+_PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
+_SIZE = {"type": "string", "pattern": "^[1-9][0-9]*(\\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$"}
+_COUNT = {"type": "integer", "minimum": 1}
+_SECONDS = {"type": "integer", "minimum": 0, "maximum": 3600}
+_DEVICE = {"enum": ["cpu", "cuda"]}
+_RESOURCES = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        kind: {"type": "object", "additionalProperties": {"type": ["string", "integer", "number"]}}
+        for kind in ("requests", "limits")
+    },
+}
+
+LIMITS: dict[str, Schema] = {
+    "image.pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
+    "image.pullSecrets": {"type": "array", "items": {"type": "string", "minLength": 1}},
+    "*.tag": _TAG,
+    "*.digest": _DIGEST,
+    "*.repository": {"type": "string", "minLength": 1, "pattern": "^[^:@]+$"},
+    "*.port": _PORT,
+    "*.host": _NAME,
+    "*.existingSecret": _NAME,
+    "*.caSecret": _NAME,
+    "*.existingClaim": _NAME,
+    "*.storageClass": _NAME,
+    "*.priorityClassName": _NAME,
+    "*.runtimeClassName": _NAME,
+    "*.size": _SIZE,
+    "*.resources": _RESOURCES,
+    "*.drainSeconds": _SECONDS,
+    "*.noticeSeconds": _SECONDS,
+    "*.minReplicas": _COUNT,
+    "*.maxReplicas": _COUNT,
+    "*.maxUnavailable": {"type": "integer", "minimum": 0},
+    "*.device": _DEVICE,
+    "*.threads": _COUNT,
+    "backbone.name": {"type": "string", "minLength": 1},
+    "redis.database": {"type": "integer", "minimum": 0},
+    "revisions.accessModes": {
+        "type": "array",
+        "minItems": 1,
+        "items": {"enum": ["ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]},
+    },
+    "gateway.replicas": _COUNT,
+    "gateway.autoscaling.targetCPUUtilizationPercentage": {"type": "integer", "minimum": 1, "maximum": 100},
+    "gateway.service.type": {"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
+    "gateway.service.appProtocol": {"type": "string", "minLength": 1},
+    "gateway.route.parentRefs": {"type": "array", "items": {"type": "object", "required": ["name"]}},
+    "gateway.route.hostnames": {"type": "array", "items": _NAME},
+    "ray.version": {"type": "string", "pattern": "^[0-9]+\\.[0-9]+\\.[0-9]+$"},
+    "ray.objectStoreMemory": {"type": "integer", "minimum": 78_643_200},
+    "ray.upgrade.type": {"enum": ["NewCluster", "None"]},
+    "ray.autoscaler.idleTimeoutSeconds": {"type": "integer", "minimum": 1},
+    "ray.autoscaler.upscalingMode": {"enum": ["Default", "Aggressive", "Conservative"]},
+    "generator.gpus": {"type": "integer", "minimum": 1},
+    "generator.autoscaling.targetOngoingRequests": _COUNT,
+    "generator.autoscaling.upscaleDelaySeconds": _SECONDS,
+    "generator.autoscaling.downscaleDelaySeconds": _SECONDS,
+    "trainer.actors": _COUNT,
+    "metrics.monitors.interval": {"type": "string", "pattern": "^[1-9][0-9]*(s|m)$"},
+    "metrics.rules.runbookUrl": {"type": "string", "pattern": "^https?://.*[^/]$"},
+}
+"""By path, or by "*." and the last name; what is not here has the type of its default."""
+
+_ROUTE_NEEDS_PARENT = {
+    "if": {"properties": {"enabled": {"const": True}}},
+    "then": {"properties": {"parentRefs": {"minItems": 1}}},
+}
+_INGRESS_NEEDS_HOST = {
+    "if": {"properties": {"enabled": {"const": True}}},
+    "then": {"properties": {"host": {"minLength": 1}, "tlsSecret": {"minLength": 1}}},
+}
+_REDIS_IS_SOMEWHERE = {
+    "if": {"properties": {"valkey": {"properties": {"enabled": {"const": False}}}}},
+    "then": {"properties": {"redis": {"properties": {"host": {"minLength": 1}}}}},
+}
+
+
+def values_schema(values: Schema) -> Schema:
+    """The JSON schema of the chart's values, from its default values."""
+    schema = _object("", values)
+    schema["properties"]["config"] = settings_schema()
+    schema["properties"]["global"] = {"type": "object"}
+    schema["properties"]["gateway"]["properties"]["route"] |= _ROUTE_NEEDS_PARENT
+    schema["properties"]["gateway"]["properties"]["ingress"] |= _INGRESS_NEEDS_HOST
+    return (
+        {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Values of papa"}
+        | schema
+        | (_REDIS_IS_SOMEWHERE)
+    )
+
+
+def _object(path: str, values: Schema) -> Schema:
+    properties = {name: _field(f"{path}.{name}".lstrip("."), value) for name, value in values.items()}
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _field(path: str, value: object) -> Schema:
+    limit = LIMITS.get(path) or LIMITS.get(f"*.{path.rpartition('.')[2]}")
+    if limit is not None:
+        return copy.deepcopy(limit)
+    if path in FREE or value in ({}, []):
+        return {"type": "object" if isinstance(value, dict) else "array"}
+    if isinstance(value, dict):
+        return _object(path, value)
+    return {"type": {bool: "boolean", int: "integer", str: "string", list: "array"}[type(value)]}
+
+
+FREE = ("podSecurityContext", "containerSecurityContext", "metrics.dashboards.labels")
+"""Objects that Kubernetes defines; their defaults are examples of what may stand there."""
+
+
+def settings_schema() -> Schema:
+    """Of `config`: sections and fields of services.settings, without those that CHART_DECIDES and without secrets."""
+    whole = Settings.model_json_schema()
+    return _without_noise(_inlined(whole, whole["$defs"], ""))
+
+
+def _inlined(schema: Schema, definitions: Schema, section: str) -> Schema:
+    """The schema of one section with those of its subsections in place of references to them."""
+    properties = {}
+    for name, field in schema["properties"].items():
+        if name in CHART_DECIDES.get(section, ()) or field.get("writeOnly"):
+            continue
+        reference = field.get("$ref")
+        properties[name] = _inlined(definitions[reference.split("/")[-1]], definitions, name) if reference else field
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _without_noise(schema: Schema) -> Schema:
+    """Defaults are those of the service, which `papa config show` prints; titles repeat names."""
+    noise = {"title", "default"}
+    return {
+        key: {name: _without_noise(field) for name, field in value.items()} if key == "properties" else value
+        for key, value in schema.items()
+        if key not in noise
+    }

@@ -1,0 +1,15 @@
+{{/* DNS, both Redis, and what extraEgress names. Call with (dict "redis" … "gcs" … "policy" .Values.networkPolicy). */}}
+{{- define "papa.egressEverybodyNeeds" -}}
+- ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
+- ports:
+    - {port: {{ .redis.port }}, protocol: TCP}
+    {{- if ne (int .redis.port) (int .gcs.port) }}
+    - {port: {{ .gcs.port }}, protocol: TCP}
+    {{- end }}
+  {{- with .policy.redisTo }}
+  to: {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- with .policy.extraEgress }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,62 @@
+{{- define "papa.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Labels by which objects are selected. Call with (dict "root" $ "component" "gateway"). */}}
+{{- define "papa.selector" -}}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/part-of: papa
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{/* The same with everything that informs; on objects, never in selectors. */}}
+{{- define "papa.labels" -}}
+{{ include "papa.selector" . }}
+app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Call with (dict "root" $ "image" .Values.image.gateway "registry" "…"). */}}
+{{- define "papa.image" -}}
+{{- $name := .image.repository -}}
+{{- if .registry -}}{{- $name = printf "%s/%s" .registry .image.repository -}}{{- end -}}
+{{- if .image.digest -}}
+{{- printf "%s@%s" $name .image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $name (default .root.Chart.AppVersion .image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "papa.gatewayImage" -}}
+{{- include "papa.image" (dict "root" . "image" .Values.image.gateway "registry" .Values.image.registry) -}}
+{{- end -}}
+
+{{- define "papa.serverImage" -}}
+{{- include "papa.image" (dict "root" . "image" .Values.image.server "registry" .Values.image.registry) -}}
+{{- end -}}
+
+{{- define "papa.gatewayAccount" -}}
+{{- if .Values.serviceAccount.create -}}{{ include "papa.fullname" . }}-gateway{{- else -}}{{ default "default" .Values.serviceAccount.gatewayName }}{{- end -}}
+{{- end -}}
+
+{{- define "papa.rayAccount" -}}
+{{- if .Values.serviceAccount.create -}}{{ include "papa.fullname" . }}-ray{{- else -}}{{ default "default" .Values.serviceAccount.rayName }}{{- end -}}
+{{- end -}}
+
+{{- define "papa.revisionsClaim" -}}
+{{- default (printf "%s-revisions" (include "papa.fullname" .)) .Values.revisions.existingClaim -}}
+{{- end -}}

@@ -1,0 +1,181 @@
+{{/* Two trainers reserve one CPU of Ray's count; a GPU holds one. */}}
+{{- define "papa.trainersPerPod" -}}
+{{- ternary 1 2 (eq .Values.trainer.device "cuda") -}}
+{{- end -}}
+
+{{- define "papa.trainerPods" -}}
+{{- $each := include "papa.trainersPerPod" . | int -}}
+{{- div (sub (add .Values.trainer.actors $each) 1) $each -}}
+{{- end -}}
+
+{{/* What Serve deploys. The places of a pod are counted by resources of our own, so that a generator pod never takes a
+trainer, whatever its CPUs. */}}
+{{- define "papa.serveConfig" -}}
+{{- $environment := dict "env_vars" (dict "PROMETHEUS_MULTIPROC_DIR" "/var/lib/papa/metrics") -}}
+proxy_location: EveryNode
+# HTTP carries nothing but the proxies' health; Serve has no proxy without it.
+http_options: {host: 0.0.0.0, port: 8000}
+grpc_options:
+  port: 9000
+  grpc_servicer_functions: [services.stubs.engine.v1.engine_pb2_grpc.add_EngineServiceServicer_to_server]
+  enable_reflection: false
+logging_config: {encoding: JSON, log_level: INFO, enable_access_log: false}
+applications:
+  - name: generator
+    import_path: services.generator.deployment:app
+    route_prefix: /generator
+    deployments:
+      - name: generator
+        autoscaling_config:
+          min_replicas: {{ .Values.generator.autoscaling.minReplicas }}
+          max_replicas: {{ .Values.generator.autoscaling.maxReplicas }}
+          target_ongoing_requests: {{ .Values.generator.autoscaling.targetOngoingRequests }}
+          upscale_delay_s: {{ .Values.generator.autoscaling.upscaleDelaySeconds }}
+          downscale_delay_s: {{ .Values.generator.autoscaling.downscaleDelaySeconds }}
+        graceful_shutdown_timeout_s: {{ add .Values.generator.drainSeconds 5 }}
+        ray_actor_options:
+          num_cpus: 0
+          num_gpus: {{ ternary .Values.generator.gpus 0 (eq .Values.generator.device "cuda") }}
+          resources: {papa_generator: 1}
+          runtime_env: {{ $environment | toJson }}
+  - name: trainer
+    import_path: services.trainer.deployment:app
+    route_prefix: /trainer
+    deployments:
+      - name: trainers
+        ray_actor_options:
+          num_cpus: 0
+          resources: {papa_trainer: 0.001}
+          runtime_env: {{ $environment | toJson }}
+{{- end -}}
+
+{{/* Environment of every Ray container, appended to papa.environment. */}}
+{{- define "papa.rayEnvironment" -}}
+- {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+- {name: RAY_ENABLE_UV_RUN_RUNTIME_ENV, value: "0"}
+- {name: RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO, value: "0"}
+{{- $redis := include "papa.gcsRedis" . | fromJson }}
+{{- if and $redis.tls.enabled $redis.tls.caSecret }}
+- {name: RAY_REDIS_CA_CERT, value: /etc/papa/gcs-redis-ca/{{ $redis.tls.caKey }}}
+{{- end }}
+{{- end -}}
+
+{{/* The container in which `ray start` runs. Call with (dict "root" $ "name" "ray-worker" "values" .Values.generator). */}}
+{{- define "papa.rayContainer" -}}
+{{- $redis := include "papa.gcsRedis" .root | fromJson -}}
+name: {{ .name }}
+image: {{ include "papa.serverImage" .root }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+{{ include "papa.environment" .root }}
+{{ include "papa.rayEnvironment" .root | indent 2 }}
+securityContext: {{- toYaml .root.Values.containerSecurityContext | nindent 2 }}
+volumeMounts: {{- include "papa.volumeMounts" .root | nindent 2 }}
+{{- if .root.Values.backbone.existingClaim }}
+  - {name: backbone, mountPath: /backbone, readOnly: true}
+{{- end }}
+{{- if and $redis.tls.enabled $redis.tls.caSecret }}
+  - {name: gcs-redis-ca, mountPath: /etc/papa/gcs-redis-ca, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "papa.rayVolumes" -}}
+{{- $redis := include "papa.gcsRedis" . | fromJson -}}
+{{- include "papa.volumes" . }}
+{{- if .Values.backbone.existingClaim }}
+- name: backbone
+  persistentVolumeClaim: {claimName: {{ .Values.backbone.existingClaim }}, readOnly: true}
+{{- end }}
+{{- if and $redis.tls.enabled $redis.tls.caSecret }}
+- name: gcs-redis-ca
+  secret: {secretName: {{ $redis.tls.caSecret }}}
+{{- end }}
+{{- end -}}
+
+{{/* Serves what the processes of the Ray container have written; it must see them, to know which of them live. */}}
+{{- define "papa.metricsContainer" -}}
+name: metrics
+image: {{ include "papa.gatewayImage" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+args: [metrics]
+envFrom:
+  - configMapRef: {name: {{ include "papa.fullname" . }}-settings}
+env:
+  - {name: HOME, value: /var/lib/papa}
+ports:
+  - {name: papa-metrics, containerPort: 9464}
+readinessProbe:
+  httpGet: {path: /metrics, port: papa-metrics}
+  periodSeconds: 15
+  timeoutSeconds: 5
+resources: {{- toYaml .Values.metrics.resources | nindent 2 }}
+securityContext: {{- toYaml .Values.containerSecurityContext | nindent 2 }}
+volumeMounts:
+  - {name: tmp, mountPath: /tmp}
+  - {name: data, mountPath: /var/lib/papa}
+{{- end -}}
+
+{{- define "papa.rayPodMetadata" -}}
+labels: {{- include "papa.labels" (dict "root" .root "component" .component) | nindent 2 }}
+annotations:
+  # A change of the settings starts a new cluster beside the running one.
+  checksum/settings: {{ include "papa.settings" .root | sha256sum }}
+  {{- with .values.podAnnotations }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end -}}
+
+{{/* A group of worker pods. Call with (dict "root" $ "component" "generator" "values" .Values.generator "parameters" (dict …)
+"gpus" 0 "minimum" 1 "maximum" 4 "drain" 65). */}}
+{{- define "papa.workerGroup" -}}
+groupName: {{ .component }}
+replicas: {{ .minimum }}
+minReplicas: {{ .minimum }}
+maxReplicas: {{ .maximum }}
+rayStartParams: {{- toYaml .parameters | nindent 2 }}
+template:
+  metadata: {{- include "papa.rayPodMetadata" . | nindent 4 }}
+  spec:
+    serviceAccountName: {{ include "papa.rayAccount" .root }}
+    automountServiceAccountToken: false
+    enableServiceLinks: false
+    {{- if .root.Values.ray.autoscaler.enabled }}
+    # A worker whose Ray has ended is replaced by the autoscaler, never started again under the same identity.
+    restartPolicy: Never
+    {{- end }}
+    shareProcessNamespace: true
+    securityContext: {{- toYaml .root.Values.podSecurityContext | nindent 6 }}
+    terminationGracePeriodSeconds: {{ add .drain 30 }}
+    {{- include "papa.placement" . | nindent 4 }}
+    containers:
+      - {{ include "papa.rayContainer" (dict "root" .root "name" "ray-worker") | nindent 8 | trim }}
+        ports:
+          - {name: serve, containerPort: 8000}
+          - {name: generator, containerPort: 9000}
+          - {name: metrics, containerPort: 8080}
+        resources:
+          requests:
+            {{- toYaml .values.resources.requests | nindent 12 }}
+            {{- if .gpus }}
+            {{ .values.gpuResource }}: {{ .gpus }}
+            {{- end }}
+          limits:
+            {{- toYaml .values.resources.limits | nindent 12 }}
+            {{- if .gpus }}
+            {{ .values.gpuResource }}: {{ .gpus }}
+            {{- end }}
+        {{- with .readiness }}
+        readinessProbe: {{- toYaml . | nindent 10 }}
+        {{- end }}
+        lifecycle:
+          # Serve moves its replicas elsewhere and lets running work end; the trainer's leases are taken over.
+          preStop:
+            exec:
+              command:
+                - bash
+                - -c
+                - >-
+                  ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message "the pod ends"
+                  --deadline-remaining-seconds {{ .drain }} && sleep {{ .drain }}
+      - {{ include "papa.metricsContainer" .root | nindent 8 | trim }}
+    volumes: {{- include "papa.rayVolumes" .root | nindent 6 }}
+{{- end -}}

@@ -1,0 +1,36 @@
+{{/* {trainer: {min_labels: 5}} as PAPA_TRAINER__MIN_LABELS: "5". Call with (dict "prefix" "PAPA_" "values" …). */}}
+{{- define "papa.flatten" -}}
+{{- range $name, $value := .values }}
+{{- $key := printf "%s%s" $.prefix (upper $name) }}
+{{- if kindIs "map" $value }}
+{{- include "papa.flatten" (dict "prefix" (printf "%s__" $key) "values" $value) }}
+{{- else }}
+{{ $key }}: {{ ternary $value (toJson $value) (kindIs "string" $value) | quote }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Every PAPA_ variable that is no secret; the same for all pods, so that a revision means the same to all. */}}
+{{- define "papa.settings" -}}
+PAPA_DATA_DIR: /var/lib/papa
+PAPA_STORE__PATH: /var/lib/papa-revisions
+PAPA_BACKBONE: {{ ternary .Values.backbone.name (printf "/backbone/%s" .Values.backbone.name) (eq .Values.backbone.existingClaim "") | quote }}
+PAPA_REDIS__URL: {{ include "papa.redisUrl" . | quote }}
+PAPA_GATEWAY__HOST: 0.0.0.0
+PAPA_GATEWAY__PORT: "50051"
+PAPA_GATEWAY__GENERATOR: {{ include "papa.fullname" . }}-generator:9000
+PAPA_GATEWAY__DRAIN_SECONDS: {{ add .Values.gateway.drainSeconds .Values.gateway.noticeSeconds | quote }}
+PAPA_GATEWAY__NOTICE_SECONDS: {{ .Values.gateway.noticeSeconds | quote }}
+PAPA_METRICS__HOST: 0.0.0.0
+PAPA_METRICS__PORT: "9464"
+PAPA_RAY__SERVE_GRPC_PORT: "9000"
+PAPA_GENERATOR__DEVICE: {{ .Values.generator.device }}
+PAPA_GENERATOR__THREADS: {{ .Values.generator.threads | quote }}
+PAPA_GENERATOR__REPLICAS: {{ .Values.generator.autoscaling.minReplicas | quote }}
+PAPA_GENERATOR__MAX_REPLICAS: {{ .Values.generator.autoscaling.maxReplicas | quote }}
+PAPA_GENERATOR__DRAIN_SECONDS: {{ .Values.generator.drainSeconds | quote }}
+PAPA_TRAINER__DEVICE: {{ .Values.trainer.device }}
+PAPA_TRAINER__THREADS: {{ .Values.trainer.threads | quote }}
+PAPA_TRAINER__ACTORS: {{ .Values.trainer.actors | quote }}
+{{- include "papa.flatten" (dict "prefix" "PAPA_" "values" .Values.config) }}
+{{- end -}}
