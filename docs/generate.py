@@ -1,0 +1,75 @@
+"""Writes the reference pages, metrics.md and settings.md; with --check only says what is out of date."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
+from pydantic import SecretStr
+
+from services import metrics
+from services.cli.configuration import fields
+from services.settings import Settings
+
+FOLDER = Path(__file__).parent
+KINDS = {Counter: "counter", Gauge: "gauge", Histogram: "histogram"}
+
+METRICS = """# Metrics
+
+Every metric of the product, generated from services/metrics.py (`make generated`). Base units, and never a label that
+names a user or a tenant: the number of series does not grow with them. A gateway serves those of its machine at
+`metrics.host:metrics.port` under `/metrics`, and beside Ray's workers `papa metrics` does. Histograms have `_bucket`,
+`_sum` and `_count` series.
+
+| metric | kind | labels | meaning |
+|---|---|---|---|
+"""
+SETTINGS = """# Settings
+
+Generated from services/settings.py (`make generated`). A setting comes from papa.toml (`[trainer]`, `min_labels = 5`),
+then from the environment (`PAPA_TRAINER__MIN_LABELS=5`), then from a flag (`--set trainer.min_labels=5`); on Kubernetes
+from the chart's value `config.trainer.min_labels`, except for those that the chart decides (helm/papa/README.md).
+`papa config show` prints what is in effect, `papa config validate` checks it.
+
+| setting | default | meaning |
+|---|---|---|
+"""
+
+
+def metric_rows() -> Iterator[str]:
+    """One row a metric, in the order of the file."""
+    for each in vars(metrics).values():
+        if isinstance(each, MetricWrapperBase):
+            (described,) = each.describe()
+            name = described.name + ("_total" if isinstance(each, Counter) else "")
+            labels = ", ".join(f"`{label}`" for label in each._labelnames) or "–"
+            yield f"| `{name}` | {KINDS[type(each)]} | {labels} | {described.documentation} |"
+
+
+def setting_rows() -> Iterator[str]:
+    """One row a setting; values that are secret or absent have no default."""
+    for name, info, value in fields(Settings.model_construct(**_defaults())):
+        shown = "" if value is None or isinstance(value, SecretStr) else f"`{json.dumps(value, default=str)}`"
+        yield f"| `{name}` | {shown} | {info.description or ''} |"
+
+
+def _defaults() -> dict[str, object]:
+    """Those of the file, whatever the environment of this process says."""
+    return {name: info.default for name, info in Settings.model_fields.items()}
+
+
+if __name__ == "__main__":
+    pages = {
+        FOLDER / "metrics.md": METRICS + "\n".join(metric_rows()) + "\n",
+        FOLDER / "settings.md": SETTINGS + "\n".join(setting_rows()) + "\n",
+    }
+    stale = {path: text for path, text in pages.items() if not path.exists() or path.read_text() != text}
+    if "--check" in sys.argv:
+        sys.exit("\n".join(f"out of date, run `make generated`: {path}" for path in stale) or 0)
+    for path, text in stale.items():
+        path.write_text(text)
+        print(f"wrote {path}")
