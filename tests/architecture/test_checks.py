@@ -1,0 +1,49 @@
+"""The static checks, each one a test: `make lint` runs this folder alone."""
+
+from __future__ import annotations
+
+import filecmp
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.fail(f"{' '.join(command)}\n{done.stdout}{done.stderr}", pytrace=False)
+
+
+def test_ruff_finds_nothing() -> None:
+    run(str(BIN / "ruff"), "check", ".")
+
+
+def test_everything_is_formatted() -> None:
+    run(str(BIN / "ruff"), "format", "--check", ".")
+
+
+def test_types_are_strict() -> None:
+    run(str(BIN / "mypy"))
+
+
+def test_rooms_import_only_what_they_may() -> None:
+    run(str(BIN / "lint-imports"), "--no-cache")
+
+
+def test_the_wire_contract_is_lint_clean() -> None:
+    run(str(BIN / "buf"), "lint", "protos")
+
+
+def test_the_stubs_are_those_of_the_protos(tmp_path: Path) -> None:
+    run(sys.executable, "protos/generate.py", str(tmp_path))
+    committed = ROOT / "services" / "stubs"
+    fresh = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.py*"))
+    kept = sorted(path.relative_to(committed) for path in committed.rglob("*.py*") if path.suffix != ".pyc")
+    assert [path for path in kept if path != Path("__init__.py")] == fresh
+    differing = [path for path in fresh if not filecmp.cmp(tmp_path / path, committed / path, shallow=False)]
+    assert not differing, "run `make stubs`"

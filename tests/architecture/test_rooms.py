@@ -1,0 +1,61 @@
+"""Rules of the house that no linter knows."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+REDIS_FILES = ("redis_",)
+RAY_FILES = ("actor.py", "deployment.py", "ray_", "serve_")
+VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "manager"}
+
+
+def sources() -> Iterator[Path]:
+    for room in ("papa", "services"):
+        yield from (path for path in (ROOT / room).rglob("*.py") if "stubs" not in path.parts)
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level packages that a file imports anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+@pytest.mark.parametrize(("package", "allowed"), [("redis", REDIS_FILES), ("ray", RAY_FILES)])
+def test_a_technology_stays_in_files_named_for_it(package: str, allowed: tuple[str, ...]) -> None:
+    users = [path for path in sources() if package in imported(path)]
+    strangers = [str(path.relative_to(ROOT)) for path in users if not path.name.startswith(allowed)]
+    assert users
+    assert not strangers
+
+
+def test_a_file_name_says_what_is_inside() -> None:
+    vague = [str(path.relative_to(ROOT)) for path in sources() if path.stem in VAGUE]
+    assert not vague
+
+
+def test_no_file_grows_beyond_one_idea() -> None:
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in sources()}
+    assert not {name: lines for name, lines in lengths.items() if lines > 300}
+
+
+def test_pickle_is_nowhere() -> None:
+    assert not [str(path) for path in sources() if imported(path) & {"pickle", "cloudpickle", "dill", "joblib"}]
+
+
+def test_nothing_generated_or_large_is_tracked_by_accident() -> None:
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    paths = [ROOT / name for name in tracked.split("\0") if name]
+    assert not [str(path) for path in paths if path.is_file() and path.stat().st_size > 12 * 2**20]
+    assert not [str(path) for path in paths if path.suffix in {".pyc", ".log", ".aof", ".rdb"}]

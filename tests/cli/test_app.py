@@ -1,0 +1,82 @@
+"""The command tree as a whole: help, start-up, and how errors read."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from services.cli import app as application
+from services.contracts.errors import QueueFull
+from services.local.failure import Failure
+from tests.cli.conftest import Papa
+
+COMMANDS = ("up", "demo", "gateway", "generate", "feedback", "users", "config", "backbone", "doctor", "version")
+HEAVY = ("torch", "ray", "diffusers", "redis", "matplotlib", "prometheus_client", "safetensors", "papa")
+
+
+def test_help_lists_every_command_and_loads_nothing_heavy() -> None:
+    program = f"""
+import sys
+from services.cli.app import run
+code = run(["--help"])
+loaded = set({HEAVY!r}) & set(sys.modules)
+sys.exit(f"loaded {{loaded}}" if loaded else code)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for command in COMMANDS:
+        assert f" {command} " in done.stdout
+
+
+@pytest.mark.parametrize("command", [[], ["users"], ["config"], ["backbone"]])
+def test_a_group_alone_shows_its_help(papa: Papa, command: list[str]) -> None:
+    ended = papa(*command)
+    assert ended.code == 0
+    assert "Usage: papa" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["nonsense"], "No such command 'nonsense' (see papa --help)"),
+        (["up", "--nonsense"], "No such option: --nonsense (see papa up --help)"),
+        (["users", "get"], "Missing argument 'USER' (see papa users get --help)"),
+        (["up", "--port", "many"], "Invalid value for '--port'"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(papa: Papa, arguments: list[str], expected: str) -> None:
+    ended = papa(*arguments)
+    assert ended.code == 2
+    assert ended.err.startswith("papa: ")
+    assert expected in ended.err
+    assert ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (Failure("the door is closed", "open it"), "papa: the door is closed (open it)\n"),
+        (QueueFull("too much", retry_after=2.0), "papa: too much (QUEUE_FULL, try again in 2 s)\n"),
+        (typer.Abort(), "papa: given up\n"),
+        (ZeroDivisionError("1/0"), "papa: ZeroDivisionError: 1/0 (run it again with --debug for the traceback)\n"),
+    ],
+)
+def test_every_error_is_one_line_and_a_non_zero_exit(
+    papa: Papa, monkeypatch: pytest.MonkeyPatch, error: Exception, expected: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(application, "app", fail)
+    ended = papa("version")
+    assert (ended.code, ended.err) == (1, expected)
+    with pytest.raises(type(error)):
+        papa("version", "--debug")
+
+
+def test_version_names_what_runs(papa: Papa) -> None:
+    assert "torch" in papa("version").out
+    assert {"papa", "python", "ray"} <= set(papa("version", "--json").json)

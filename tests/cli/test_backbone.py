@@ -1,0 +1,51 @@
+"""`papa backbone train` on a handful of images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.cli.conftest import Papa
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The model is too small for more, and on a busy machine threads would mostly wait for one another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 256, (16, 8, 8), dtype=np.uint8), np.zeros(16, dtype=np.uint8)
+    path = tmp_path / "data.npz"
+    np.savez(path, x_train=images, y_train=labels, x_test=images, y_test=labels)
+    return path
+
+
+def test_a_run_is_served_goes_on_and_keeps_its_configuration(papa: Papa, data: Path) -> None:
+    arguments = ["backbone", "train", str(data), "--out", "run", "--sheet-every", "0"]
+    first = papa(*arguments, "--batch-size", "2", "--steps", "1")
+    assert first.code == 0, first.err
+    assert "papa up --backbone run/pipeline" in first.out
+    assert Path("run/pipeline/unet/config.json").is_file()
+    assert papa(*arguments, "--batch-size", "2", "--steps", "2").code == 0
+    assert [json.loads(line)["step"] for line in Path("run/log.jsonl").read_text().splitlines()] == [1, 2]
+    changed = papa(*arguments, "--batch-size", "4", "--steps", "2")
+    assert changed.code == 1
+    assert "another configuration" in changed.err
+    assert "--out" in changed.err
+
+
+def test_what_is_no_data_set_is_one_line(papa: Papa, tmp_path: Path) -> None:
+    assert "cannot be read as images" in papa("backbone", "train", str(tmp_path / "nothing.npz")).err
+    (tmp_path / "text.npz").write_text("text")
+    assert "cannot be read as images" in papa("backbone", "train", str(tmp_path / "text.npz")).err

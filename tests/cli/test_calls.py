@@ -1,0 +1,101 @@
+"""The commands that call a running service, over a socket."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from services.contracts.feedback import UserBatch
+from services.contracts.identity import UserKey
+from services.contracts.revisions import Revision
+from tests.cli.conftest import Ended, Papa
+from tests.gateway.service import Service
+
+Call = Callable[..., Awaitable[Ended]]
+
+
+async def test_generate_saves_the_images_and_names_them(papa_call: Call) -> None:
+    ended = await papa_call("generate", "alice", "--count", "3", "--seed", "7", "--out", "pictures", "--json")
+    assert ended.code == 0, ended.err
+    document = ended.json
+    assert document["revision"] == "000001-aa"
+    assert [item["seed"] for item in document["items"]] == [7, 8, 9]
+    files = [Path(item["file"]) for item in document["items"]]
+    assert {file.parent for file in files} == {Path("pictures")}
+    assert [file.read_bytes() for file in files] == [bytes([index]) * 16 for index in range(3)]
+
+
+async def test_generate_passes_its_options_on(papa_call: Call, service: Service) -> None:
+    options = ["--sampler", "dpmpp_2m", "--steps", "9", "--revision", "base", "--exploration", "0.5"]
+    ended = await papa_call("generate", "alice", "-n", "1", *options)
+    assert ended.code == 0, ended.err
+    (request,) = service.engine.requests
+    assert (request.sampler, request.steps, request.revision) == ("dpmpp_2m", 9, "base")
+    assert request.exploration == 0.5
+    assert request.user == "alice"
+
+
+async def test_generate_prints_whole_ids_where_there_is_no_terminal(papa_call: Call, service: Service) -> None:
+    ended = await papa_call("generate", "alice", "-n", "1")
+    (request,) = service.engine.requests
+    assert f"{request.generation_id}-0" in ended.out
+
+
+async def test_feedback_is_acknowledged_event_by_event(papa_call: Call, service: Service) -> None:
+    service.log.missing.add("unknown")
+    ended = await papa_call("feedback", "alice", "--like", "known", "--dislike", "unknown", "--json")
+    assert ended.code == 1
+    first, second = ended.json["outcomes"]
+    assert first["sequence"] == 1
+    assert second["reason"] == "ITEM_NOT_FOUND"
+    graded = await papa_call("feedback", "alice", "--grade", "known=-0.5")
+    assert graded.code == 0, graded.err
+    assert "accepted" in graded.out
+    state = (await papa_call("users", "get", "alice", "--json")).json
+    assert (state["likes"], state["dislikes"], state["pending_events"]) == (1, 1, 2)
+
+
+async def test_feedback_that_says_nothing_is_refused(papa: Papa) -> None:
+    assert "there is nothing to say" in papa("feedback", "alice").err
+    assert "--grade takes ITEM=GRADE" in papa("feedback", "alice", "--grade", "item").err
+    assert "cannot be read" in papa("feedback", "alice", "--like-image", "nowhere.png").err
+
+
+async def test_what_the_service_refuses_is_one_line(papa_call: Call) -> None:
+    ended = await papa_call("generate", "alice", "--count", "10000")
+    assert ended.code == 1
+    assert "count" in ended.err
+    assert "INVALID_REQUEST" in ended.err
+
+
+async def test_users_are_rolled_back_reset_and_deleted(papa_call: Call, service: Service) -> None:
+    await papa_call("feedback", "alice", "--like", "known")
+    revision = await _learn(service)
+    listed = await papa_call("users", "revisions", "alice", "--json")
+    assert [each["revision"] for each in listed.json] == [revision]
+    assert revision in (await papa_call("users", "revisions", "alice")).out
+    assert "the backbone" in (await papa_call("users", "reset", "alice")).out
+    assert (await papa_call("users", "rollback", "alice", revision, "--json")).json["current_revision"]["parent"] == ""
+    assert "REVISION_NOT_FOUND" in (await papa_call("users", "rollback", "alice", "000009-ff")).err
+    receipt = (await papa_call("users", "delete", "alice", "--yes", "--json")).json
+    assert receipt["receipt_id"]
+    assert "USER_DELETED" in (await papa_call("users", "get", "alice")).err
+
+
+async def _learn(service: Service) -> str:
+    """Commits what is pending as a trainer would."""
+    user = UserKey("default", "alice")
+    partition = user.partition(service.log.partitions)
+    lease = await service.log.acquire(partition, "trainer", 30)
+    assert lease is not None
+    events = await service.log.read(lease, "", 10)
+    revision = Revision("000001-aa", "", 1.0, "0" * 64, len(events), len(events), 1, len(events))
+    assert await service.log.commit(lease, UserBatch(user, tuple(events)), revision)
+    return revision.revision
+
+
+async def test_nobody_there_is_one_line(papa: Papa) -> None:
+    ended = papa("users", "get", "alice", "--address", "127.0.0.1:1")
+    assert ended.code == 1
+    assert ended.err.startswith("papa: UNAVAILABLE")
+    assert ended.err.count("\n") == 1

@@ -1,0 +1,50 @@
+"""Every check says what it found, and how to mend what is wrong."""
+
+from __future__ import annotations
+
+import socket
+
+from tests.cli.conftest import Papa
+
+FREE = ["--set", "gateway.port=0", "--set", "metrics.port=0", "--set", "ray.serve_grpc_port=0"]
+
+
+def checks(papa: Papa, *arguments: str) -> tuple[int, dict[str, dict[str, str]]]:
+    ended = papa("doctor", "--json", *FREE, *arguments)
+    return ended.code, {finding["check"]: finding for finding in ended.json}
+
+
+def test_a_machine_that_is_fit(papa: Papa) -> None:
+    code, found = checks(papa)
+    assert code == 0, found
+    assert set(found) == {
+        "python", "gateway port", "metrics port", "ray port", "redis", "disk", "backbone", "torch device",
+    }  # fmt: skip
+    assert "embedded" in found["redis"]["found"]
+
+
+def test_each_fault_has_a_way_out(papa: Papa) -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        code, found = checks(
+            papa,
+            *("--set", f"gateway.port={port}"),
+            *("--set", "redis.url=redis://127.0.0.1:1"),
+            *("--set", "backbone=nothing"),
+            *("--set", "generator.device=abacus"),
+        )
+    assert code == 1
+    bad = {check for check, finding in found.items() if finding["verdict"] == "error"}
+    assert bad == {"gateway port", "redis", "backbone", "torch device"}
+    assert all(found[check]["hint"] for check in bad)
+    assert str(port) in found["gateway port"]["found"]
+
+
+def test_for_people_the_hint_follows_its_finding(papa: Papa) -> None:
+    ended = papa("doctor", *FREE, "--set", "backbone=nothing")
+    assert ended.code == 1
+    lines = ended.out.splitlines()
+    place = next(index for index, line in enumerate(lines) if "no backbone 'nothing'" in line)
+    assert "papa backbone train" in lines[place + 1]

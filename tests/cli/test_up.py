@@ -1,0 +1,74 @@
+"""`papa up` where it must not start: one clear line, a non-zero exit, and nothing left behind.
+
+What it does where it may start is tested in tests/local (with placeholders) and tests/loop (with everything).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.local.instance_lock import InstanceLock
+from services.local.redis_process import RedisProcess
+from tests.cli.conftest import Ended, Papa
+
+FREE = ("--port", "0", "--metrics-port", "0", "--set", "ray.serve_grpc_port=0")
+
+
+@pytest.fixture
+def taken_port() -> Iterator[str]:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield str(listening.getsockname()[1])
+
+
+def refused(ended: Ended) -> str:
+    """The one line."""
+    assert ended.code == 1
+    assert ended.err.count("\n") == 1
+    assert "gRPC" not in ended.out
+    return ended.err
+
+
+@pytest.mark.parametrize("option", ["--port", "--metrics-port"])
+def test_a_port_in_use(papa: Papa, taken_port: str, option: str) -> None:
+    ended = papa("up", *FREE, option, taken_port)
+    assert f"port {taken_port} of 127.0.0.1 cannot be used: Address already in use" in refused(ended)
+    assert not ended.out
+
+
+def test_a_missing_backbone(papa: Papa) -> None:
+    ended = papa("up", *FREE, "--backbone", "nothing")
+    assert "there is no backbone 'nothing'" in refused(ended)
+    assert not Path("papa-data").exists()
+
+
+def test_a_service_that_runs_already(papa: Papa, tmp_path: Path) -> None:
+    with InstanceLock(tmp_path / "data"):
+        assert "already running" in refused(papa("up", *FREE, "--data-dir", "data"))
+
+
+def test_a_redis_that_would_lose_likes(papa: Papa, tmp_path: Path) -> None:
+    with RedisProcess(tmp_path / "redis", port=0) as redis:
+        import redis as client
+
+        with client.Redis.from_url(redis.url) as connection:
+            connection.config_set("appendonly", "no")
+        ended = papa("up", *FREE, "--redis", redis.url)
+    assert "keeps no append-only file" in refused(ended)
+    assert "✗ redis" in ended.out
+
+
+def test_no_redis_at_all(papa: Papa) -> None:
+    assert "does not answer" in refused(papa("up", *FREE, "--redis", "redis://127.0.0.1:1"))
+
+
+def test_a_ray_cluster_that_is_not_there(papa: Papa, tmp_path: Path) -> None:
+    with RedisProcess(tmp_path / "redis", port=0) as redis:
+        options = ["--redis", redis.url, "--set", "ray.serve_grpc_port=9000", "--ray-address", "127.0.0.1:1"]
+        assert "does not answer" in refused(papa("up", *FREE, *options))
+    assert "Redis that its nodes reach" in refused(papa("up", *FREE, "--ray-address", "127.0.0.1:1"))

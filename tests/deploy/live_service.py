@@ -1,0 +1,141 @@
+"""The real service under load, scraped by a real Prometheus."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from services.client import Client, FeedbackEvent
+from services.contracts.errors import PapaError
+from tests.deploy.rules import ROOT, RULES, program
+
+USERS = ("ada", "bob", "eve")
+
+
+@dataclass(frozen=True)
+class Live:
+    """Addresses, host:port each."""
+
+    gateway: str
+    metrics: str
+    prometheus: str
+
+
+@contextmanager
+def live_service(folder: Path, backbone: str, **settings: str) -> Iterator[Live]:
+    """`papa up` and Prometheus, both gone at the end; without Prometheus' program the test is skipped."""
+    prometheus = program("prometheus")
+    with (
+        _papa(folder / "data", backbone, settings) as (gateway, metrics),
+        _prometheus(prometheus, folder, metrics) as address,
+    ):
+        yield Live(gateway, metrics, address)
+
+
+@contextmanager
+def _papa(folder: Path, backbone: str, settings: dict[str, str]) -> Iterator[tuple[str, str]]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PAPA_", "PROM", "RAY_"))}
+    chosen = {"gateway.port": "0", "metrics.port": "0", "ray.serve_grpc_port": "0", **settings}
+    command = [sys.executable, "-m", "services.cli.main", "up", "--data-dir", str(folder), "--backbone", backbone]
+    command += [part for name, value in chosen.items() for part in ("--set", f"{name}={value}")]
+    process = subprocess.Popen(
+        command, env={**inherited, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        yield _addresses(process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(90)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)  # the second one ends everything at once
+        process.communicate()
+
+
+def _addresses(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Of gateway and metrics, from the lines that say so."""
+    assert process.stdout is not None
+    found: dict[str, str] = {}
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if match := re.match(r"(gRPC|metrics)\s+(?:http://)?([\d.]+:\d+)", line):
+            found[match[1]] = match[2]
+        if len(found) == 2:
+            threading.Thread(target=process.stdout.read, daemon=True).start()
+            return found["gRPC"], found["metrics"]
+    raise AssertionError(f"papa up has ended: {''.join(said)}")
+
+
+@contextmanager
+def _prometheus(binary: str, folder: Path, target: str) -> Iterator[str]:
+    """Scrapes and evaluates every second, so that seconds of load are enough for every window."""
+    config = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(RULES)],
+        "scrape_configs": [{"job_name": "papa", "static_configs": [{"targets": [target]}]}],
+    }
+    (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    command = [binary, f"--config.file={folder}/prometheus.yaml", f"--storage.tsdb.path={folder}/series"]
+    with (folder / "prometheus.log").open("w") as log:
+        process = subprocess.Popen([*command, f"--web.listen-address={address}"], stdout=log, stderr=log)
+    try:
+        _wait_until_ready(address)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _wait_until_ready(address: str) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://{address}/-/ready", timeout=5):
+                return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def load(address: str, rounds: int, likes: int = 4) -> None:
+    """Users who look at items, like one half and dislike the other, and come back for what was learnt."""
+    threads = [threading.Thread(target=_shop, args=(address, user, rounds, likes)) for user in USERS]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _shop(address: str, user: str, rounds: int, likes: int) -> None:
+    with Client(address) as client:
+        revision = ""
+        for _ in range(rounds):
+            items = client.generate(user, likes).items
+            grades = itertools.cycle((1.0, -1.0))
+            events = [
+                FeedbackEvent(user, grade, item_id=item.item_id) for item, grade in zip(items, grades, strict=False)
+            ]
+            client.submit_feedback(events)
+            try:
+                revision = client.wait_for_revision(user, after=revision, timeout=60.0).revision
+            except PapaError:
+                continue  # the gate may refuse what so few labels teach a random backbone

@@ -1,0 +1,179 @@
+"""FeedbackLog.append over memory and Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from itertools import count
+
+from services.contracts.errors import BacklogFull, EventIdReused, ItemNotFound, UserDeleted
+from services.contracts.feedback import FeedbackEvent
+from services.contracts.identity import UserKey
+from services.settings import FeedbackSettings, StoreSettings
+from tests.store.backends import PARTITIONS, Backend, OpenBackend, an_item, image_event
+
+
+async def test_events_get_sequences_in_the_order_of_the_call(backend: Backend, user: UserKey) -> None:
+    other = UserKey("shop", "other")
+    calls = [image_event(user, "a"), image_event(other, "a"), image_event(user, "b"), image_event(other, "b")]
+    results = await backend.log.append(calls)
+    assert [(r.event_id, r.sequence, r.duplicate, r.error) for r in results] == [
+        ("a", 1, False, None),
+        ("a", 1, False, None),
+        ("b", 2, False, None),
+        ("b", 2, False, None),
+    ]
+
+
+async def test_an_event_is_read_as_it_was_written(backend: Backend, user: UserKey) -> None:
+    await backend.items.put(user, [an_item("i1", "000003-0a0b0c0d")])
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    await backend.log.append([FeedbackEvent("é1", user, -0.25, item_id="i1", traceparent=trace)])
+    await backend.log.append([image_event(user, "2", image=bytes(range(256)))])
+    first, second = await backend.pending(await backend.own(user))
+    assert (first.event_id, first.user, first.grade, first.sequence) == ("é1", user, -0.25, 1)
+    assert (first.sample, first.revision, first.traceparent) == (b"sample of i1", "000003-0a0b0c0d", trace)
+    assert (second.sample, second.revision, second.attempts) == (bytes(range(256)), "", 0)
+    assert 0 <= second.accepted_at - first.accepted_at < 60
+
+
+async def test_a_sample_outlives_its_item(open_backend: OpenBackend, user: UserKey) -> None:
+    backend = open_backend(store=StoreSettings(item_ttl=0.2))
+    for attempt in count():
+        await backend.items.put(user, [an_item("i1")])
+        (result,) = await backend.log.append([FeedbackEvent(f"in time {attempt}", user, 1.0, item_id="i1")])
+        if result.error is None:
+            break
+    await backend.until_expired(user, "i1")
+    (late,) = await backend.log.append([FeedbackEvent("late", user, 1.0, item_id="i1")])
+    assert isinstance(late.error, ItemNotFound)
+    assert [event.sample for event in await backend.pending(await backend.own(user))] == [b"sample of i1"]
+
+
+async def test_a_retry_is_a_duplicate_with_the_first_sequence(backend: Backend, user: UserKey) -> None:
+    await backend.append(user, "a", "b")
+    again, new, twice = await backend.log.append([image_event(user, name) for name in ("a", "c", "c")])
+    assert (again.sequence, again.duplicate) == (1, True)
+    assert (new.sequence, new.duplicate) == (3, False)
+    assert (twice.sequence, twice.duplicate) == (3, True)
+    assert len(await backend.pending(await backend.own(user))) == 3
+
+
+async def test_a_retry_after_the_commit_is_still_a_duplicate(backend: Backend, user: UserKey) -> None:
+    await backend.append(user, "a")
+    await backend.commit(user, 1)
+    (again,) = await backend.log.append([image_event(user, "a")])
+    assert (again.sequence, again.duplicate) == (1, True)
+    assert await backend.pending(await backend.own(user)) == ()
+
+
+async def test_an_event_id_cannot_say_two_things(backend: Backend, user: UserKey) -> None:
+    await backend.items.put(user, [an_item("i1")])
+    await backend.append(user, "a")
+    changed = [
+        image_event(user, "a", -1.0),
+        image_event(user, "a", image=b"x"),
+        FeedbackEvent("a", user, 1, item_id="i1"),
+    ]
+    for result in await backend.log.append(changed):
+        assert isinstance(result.error, EventIdReused)
+    (same,) = await backend.log.append([image_event(user, "a", 1)])
+    assert same.duplicate
+
+
+async def test_event_ids_belong_to_their_user(backend: Backend, user: UserKey) -> None:
+    await backend.append(user, "a")
+    await backend.append(UserKey(user.tenant, "other"), "a")
+    await backend.append(UserKey("elsewhere", user.user), "a")
+
+
+async def test_an_event_id_is_forgotten_only_after_its_time(open_backend: OpenBackend, user: UserKey) -> None:
+    backend = open_backend(store=StoreSettings(event_id_ttl=0.3))
+    begun = time.monotonic()
+    await backend.append(user, "a")
+    while True:
+        (again,) = await backend.log.append([image_event(user, "a")])
+        if not again.duplicate:
+            break
+        await asyncio.sleep(0.02)
+    assert time.monotonic() - begun >= 0.3
+    assert again.sequence == 2
+
+
+async def test_feedback_on_foreign_and_unknown_items_is_refused_alone(backend: Backend, user: UserKey) -> None:
+    other = UserKey(user.tenant, "other")
+    await backend.items.put(other, [an_item("theirs")])
+    await backend.items.put(user, [an_item("mine")])
+    targets = ["theirs", "mine", "", "nobody's"]
+    events = [
+        FeedbackEvent(f"e{i}", user, 1.0, item_id=target, image=b"" if target else b"p")
+        for i, target in enumerate(targets)
+    ]
+    results = await backend.log.append(events)
+    assert [type(result.error) for result in results] == [ItemNotFound, type(None), type(None), ItemNotFound]
+    assert [result.sequence for result in results] == [0, 1, 2, 0]
+    assert (await backend.users.get(user)).likes == 2
+
+
+async def test_a_refused_event_may_be_sent_again(backend: Backend, user: UserKey) -> None:
+    event = FeedbackEvent("e", user, 1.0, item_id="late")
+    (refused,) = await backend.log.append([event])
+    await backend.items.put(user, [an_item("late")])
+    (accepted,) = await backend.log.append([event])
+    assert refused.error is not None
+    assert (accepted.sequence, accepted.duplicate) == (1, False)
+
+
+async def test_nothing_is_known_of_a_user_whose_events_were_all_refused(backend: Backend, user: UserKey) -> None:
+    await backend.log.append([FeedbackEvent("e", user, 1.0, item_id="none")])
+    assert (await backend.users.get(user)).version == 0
+
+
+async def test_a_full_partition_refuses_new_events_and_knows_old_ones(open_backend: OpenBackend, user: UserKey) -> None:
+    backend = open_backend(feedback=FeedbackSettings(partitions=PARTITIONS, backlog_limit=3))
+    results = await backend.log.append([image_event(user, str(n)) for n in range(5)])
+    assert [result.sequence for result in results] == [1, 2, 3, 0, 0]
+    for result in results[3:]:
+        assert isinstance(result.error, BacklogFull)
+        assert result.error.retry_after
+    (again,) = await backend.log.append([image_event(user, "2")])
+    assert again.duplicate
+    await backend.commit(user, 1)
+    await backend.append(user, "3")
+
+
+async def test_a_full_partition_does_not_stop_another(open_backend: OpenBackend, user: UserKey) -> None:
+    backend = open_backend(feedback=FeedbackSettings(partitions=PARTITIONS, backlog_limit=1))
+    others = (UserKey("shop", str(n)) for n in range(100))
+    elsewhere = next(o for o in others if o.partition(PARTITIONS) != user.partition(PARTITIONS))
+    results = await backend.log.append([image_event(user, "1"), image_event(user, "2"), image_event(elsewhere, "1")])
+    assert [result.sequence for result in results] == [1, 0, 1]
+
+
+async def test_a_deleted_user_gets_no_events(backend: Backend, user: UserKey) -> None:
+    await backend.append(user, "a")
+    await backend.users.delete(user)
+    for result in await backend.log.append([image_event(user, "a"), image_event(user, "b")]):
+        assert isinstance(result.error, UserDeleted)
+    assert await backend.pending(await backend.own(user)) == ()
+
+
+async def test_counters_follow_the_grades(backend: Backend, user: UserKey) -> None:
+    grades = [1.0, 0.1, -0.1, -1.0, 1]
+    await backend.log.append([image_event(user, str(n), grade) for n, grade in enumerate(grades)])
+    state = await backend.users.get(user)
+    assert (state.likes, state.dislikes, state.pending) == (3, 2, 5)
+
+
+async def test_a_large_call_keeps_each_users_order(backend: Backend) -> None:
+    users = [UserKey("shop", str(n)) for n in range(7)]
+    events = [image_event(users[n % 7], str(n)) for n in range(3000)]
+    results = await backend.log.append(events)
+    assert [result.sequence for result in results] == [n // 7 + 1 for n in range(3000)]
+    for member in users:
+        read = await backend.pending(await backend.own(member), member)
+        assert [event.event_id for event in read] == [e.event_id for e in events if e.user == member]
+
+
+async def test_no_events_are_no_work(backend: Backend) -> None:
+    assert await backend.log.append([]) == []

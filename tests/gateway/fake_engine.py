@@ -1,0 +1,125 @@
+"""An EngineService over a real socket that does what a test tells it, run by run."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import grpc
+
+from services.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
+
+Step = Callable[[engine_pb2.RunRequest, grpc.aio.ServicerContext], Awaitable[engine_pb2.RunResponse | None]]
+
+
+def items(
+    first: int, last: int | None = None, *, revision: str = "000001-aa", adapter: bool = True, size: int = 16
+) -> Step:
+    """Items `first` to `last`, both included, in one message."""
+
+    async def step(request: engine_pb2.RunRequest, context: grpc.aio.ServicerContext) -> engine_pb2.RunResponse:
+        done = engine_pb2.ItemsDone(revision=revision)
+        for index in range(first, (first if last is None else last) + 1):
+            done.items.add(
+                item_id=f"{request.generation_id}-{index}",
+                image=bytes([index % 256]) * size,
+                content_type="image/png",
+                seed=request.seed + index,
+                index=index,
+                adapter=adapter,
+            )
+        return engine_pb2.RunResponse(items=done)
+
+    return step
+
+
+def done(revision: str = "000001-aa") -> Step:
+    """The regular end."""
+
+    async def step(request: engine_pb2.RunRequest, context: grpc.aio.ServicerContext) -> engine_pb2.RunResponse:
+        timings = {"queued_seconds": 0.25, "denoising_seconds": 0.5, "adapter_load_seconds": 0.125}
+        return engine_pb2.RunResponse(done=engine_pb2.RunDone(revision=revision, **timings))
+
+    return step
+
+
+def error(reason: str, message: str = "as told", retry_after: float = 0.0, **metadata: str) -> Step:
+    """An error of the engine itself."""
+
+    async def step(request: engine_pb2.RunRequest, context: grpc.aio.ServicerContext) -> engine_pb2.RunResponse:
+        report = engine_pb2.RunError(reason=reason, message=message, retry_after_seconds=retry_after, metadata=metadata)
+        return engine_pb2.RunResponse(error=report)
+
+    return step
+
+
+def fail(code: grpc.StatusCode) -> Step:
+    """A failure below the engine."""
+
+    async def step(request: engine_pb2.RunRequest, context: grpc.aio.ServicerContext) -> None:
+        await context.abort(code, "Traceback (most recent call last): secret")
+
+    return step
+
+
+def wait(event: asyncio.Event) -> Step:
+    """Goes on once `event` is set."""
+
+    async def step(request: engine_pb2.RunRequest, context: grpc.aio.ServicerContext) -> None:
+        await event.wait()
+
+    return step
+
+
+class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
+    """Runs one script per Run, the last one again and again; without scripts it makes all items at once."""
+
+    def __init__(self) -> None:
+        self.scripts: list[list[Step]] = []
+        self.requests: list[engine_pb2.RunRequest] = []
+        self.metadata: list[dict[str, str]] = []
+        self.timeouts: list[float | None] = []
+        self.running = asyncio.Event()
+        self.cancelled = asyncio.Event()
+        self._server: grpc.aio.Server | None = None
+        self.port = 0
+
+    async def start(self, port: int = 0) -> None:
+        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        engine_pb2_grpc.add_EngineServiceServicer_to_server(self, self._server)
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        await self._server.start()
+
+    async def die(self) -> None:
+        assert self._server is not None
+        await self._server.stop(None)
+
+    async def Run(
+        self, request: engine_pb2.RunRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[engine_pb2.RunResponse]:
+        self.requests.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
+        self.timeouts.append(context.time_remaining())
+        script = self._next_script(request)
+        self.running.set()
+        try:
+            for step in script:
+                response = await step(request, context)
+                if response is not None:
+                    yield response
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+    def _next_script(self, request: engine_pb2.RunRequest) -> list[Step]:
+        if not self.scripts:
+            return [items(0, request.count - 1), done()]
+        return self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

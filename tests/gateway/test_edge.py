@@ -1,0 +1,222 @@
+"""What every RPC passes through: request ids, identity, limits, metrics, errors that nobody expected."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+import grpc
+import pytest
+from prometheus_client import REGISTRY
+
+from services.contracts.errors import StorageUnavailable, Unauthenticated
+from services.contracts.identity import UserKey
+from services.gateway.identity import Identity
+from services.logs import request_id
+from services.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
+from tests.gateway.fake_engine import wait
+from tests.gateway.service import Service, eventually, refusal
+
+ALICE = types_pb2.User(user="alice")
+GET = user_pb2.GetUserRequest(user=ALICE)
+
+
+def counted(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+async def trailers(call: grpc.aio.Call) -> dict[str, str]:
+    return dict(await call.trailing_metadata())
+
+
+async def test_a_callers_request_id_comes_back_and_a_missing_one_is_made(service: Service) -> None:
+    call = service.user.GetUser(GET, metadata=(("x-request-id", "order-17"),))
+    await call
+    assert (await trailers(call))["x-request-id"] == "order-17"
+    made = []
+    for bad in (None, "", "x" * 129, "two words"):
+        call = service.user.GetUser(GET, metadata=None if bad is None else (("x-request-id", bad),))
+        await call
+        made.append((await trailers(call))["x-request-id"])
+    assert len(set(made)) == 4
+    assert all(len(each) == 32 for each in made)
+
+
+async def test_an_error_carries_the_request_id(service: Service) -> None:
+    call = service.user.GetUser(user_pb2.GetUserRequest(), metadata=(("x-request-id", "order-18"),))
+    refused = await refusal(call)
+    assert refused.trailers["x-request-id"] == "order-18"
+    assert refused.metadata["request_id"] == "order-18"
+
+
+async def test_log_lines_of_a_call_know_its_request_id(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    seen = []
+    handler = logging.Handler()
+    handler.emit = lambda record: seen.append((record.getMessage(), request_id.get()))  # type: ignore[method-assign]
+    logging.getLogger("services.gateway.edge").addHandler(handler)
+    service.users.failure = StorageUnavailable("redis is away")
+    await refusal(service.user.GetUser(GET, metadata=(("x-request-id", "order-19"),)))
+    logging.getLogger("services.gateway.edge").removeHandler(handler)
+    assert seen == [("UserService/GetUser: redis is away", "order-19")], "the log says what the caller is not told"
+
+
+async def test_an_unexpected_exception_leaks_nothing_and_is_logged(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.users.failure = KeyError("secret-password")
+    refused = await refusal(service.user.GetUser(GET))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+    assert "secret" not in refused.message + str(refused.metadata)
+    record = next(record for record in caplog.records if record.levelname == "ERROR")
+    assert record.exc_info is not None
+    assert "secret-password" in str(record.exc_info[1])
+
+
+async def test_an_unexpected_exception_in_a_stream(service: Service) -> None:
+    service.log.failure = KeyError("secret-password")
+    call = service.feedback.StreamFeedback()
+    event = feedback_pb2.FeedbackEvent(event_id="e", user=ALICE, item_id="i", grade=1.0)
+    await call.write(feedback_pb2.StreamFeedbackRequest(event=event))
+    refused = await refusal(call)
+    assert (refused.code, refused.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+    assert "secret" not in refused.message
+
+
+@pytest.mark.parametrize("method", ["/papa.serving.v1.UserService/GetUser", "/papa.serving.v1.UserService/WatchUser"])
+async def test_bytes_that_are_no_message(service: Service, method: str) -> None:
+    kind = service.channel.unary_stream if method.endswith("WatchUser") else service.channel.unary_unary
+    refused = await refusal(kind(method)(b"\xff\xff\xff\xff"))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+
+
+async def test_bytes_that_are_no_message_in_a_stream(service: Service) -> None:
+    method = service.channel.stream_stream("/papa.serving.v1.FeedbackService/StreamFeedback")
+    event = feedback_pb2.FeedbackEvent(event_id="e", user=ALICE, item_id="i", grade=1.0)
+    good = feedback_pb2.StreamFeedbackRequest(event=event).SerializeToString()
+    answers = aiter(method(iter([good, b"\xff\xff"])))
+    assert feedback_pb2.StreamFeedbackResponse.FromString(await anext(answers)).outcome.ack.sequence == 1
+    refused = await refusal(answers)
+    assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+
+
+async def test_a_method_that_does_not_exist(service: Service) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await service.channel.unary_unary("/papa.serving.v1.UserService/Nothing")(b"")
+    assert failure.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_message_over_the_limit(unstarted: Service) -> None:
+    await unstarted.start(max_message_bytes=10_000)
+    event = feedback_pb2.FeedbackEvent(event_id="e", user=ALICE, item_id="i" * 20_000, grade=1.0)
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await unstarted.feedback.SubmitFeedback(feedback_pb2.SubmitFeedbackRequest(events=[event]))
+    assert failure.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert unstarted.log.groups == []
+    await unstarted.user.GetUser(GET)
+
+
+async def test_calls_beyond_the_limit_are_told_when_to_try_again(unstarted: Service) -> None:
+    await unstarted.start(max_concurrent_rpcs=2)
+    gate = asyncio.Event()
+    unstarted.engine.scripts = [[wait(gate)]]
+    request = generation_pb2.GenerateRequest(user=ALICE, count=1)
+    calls = [unstarted.generation.Generate(request) for _ in range(2)]
+    waiting = [asyncio.ensure_future(refusal(call)) for call in calls]
+    await eventually(lambda: len(unstarted.engine.requests) == 2)
+    refused = await refusal(unstarted.user.GetUser(GET))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+    assert refused.retry_after is not None
+    assert await unstarted.serving(""), "health checks pass beside the limit"
+    gate.set()
+    await asyncio.gather(*waiting)
+    await unstarted.user.GetUser(GET)
+
+
+async def test_metrics_of_a_call(service: Service) -> None:
+    method = {"method": "UserService/GetUser"}
+    handled = {code: counted("papa_rpc_handled_total", code=code, **method) for code in ("OK", "INVALID_ARGUMENT")}
+    timed = counted("papa_rpc_duration_seconds_count", **method)
+    await service.user.GetUser(GET)
+    await refusal(service.user.GetUser(user_pb2.GetUserRequest()))
+    for code, before in handled.items():
+        assert counted("papa_rpc_handled_total", code=code, **method) == before + 1
+    assert counted("papa_rpc_duration_seconds_count", **method) == timed + 2
+    assert counted("papa_rpc_in_flight", **method) == 0
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(None, "CANCELLED"), (0.2, "DEADLINE_EXCEEDED")])
+async def test_metrics_of_a_call_that_its_caller_ends(service: Service, seconds: float | None, code: str) -> None:
+    labels = {"method": "GenerationService/Generate", "code": code}
+    before = counted("papa_rpc_handled_total", **labels)
+    service.engine.scripts = [[wait(asyncio.Event())]]
+    call = service.generation.Generate(generation_pb2.GenerateRequest(user=ALICE, count=1), timeout=seconds)
+    await asyncio.wait_for(service.engine.running.wait(), 5)
+    if seconds is None:
+        call.cancel()
+    await eventually(lambda: counted("papa_rpc_handled_total", **labels) == before + 1)
+    await eventually(lambda: counted("papa_rpc_in_flight", method="GenerationService/Generate") == 0)
+
+
+async def test_metrics_of_feedback(service: Service) -> None:
+    def outcomes(name: str) -> float:
+        return counted("papa_feedback_events_total", outcome=name)
+
+    names = ("accepted", "duplicate", "ITEM_NOT_FOUND")
+    before = {name: outcomes(name) for name in names}
+    likes = counted("papa_feedback_labels_total", label="like")
+    service.log.missing = {"gone"}
+    events = [
+        feedback_pb2.FeedbackEvent(event_id=item, user=ALICE, item_id=item, signal=feedback_pb2.SIGNAL_LIKE)
+        for item in ("a", "b", "a", "gone")
+    ]
+    await service.feedback.SubmitFeedback(feedback_pb2.SubmitFeedbackRequest(events=events))
+    assert [outcomes(name) - before[name] for name in names] == [2, 1, 1]
+    assert counted("papa_feedback_labels_total", label="like") == likes + 2
+
+
+async def by_token(metadata: Mapping[str, str]) -> Identity:
+    token = metadata.get("authorization", "").removeprefix("Bearer ")
+    if not token:
+        raise Unauthenticated("send a bearer token")
+    return Identity(tenant=token, bound=True)
+
+
+async def test_a_credential_binds_the_tenant_of_every_method(unstarted: Service) -> None:
+    await unstarted.start(authenticate=by_token)
+    shop = (("authorization", "Bearer shop"),)
+    own, foreign = types_pb2.User(user="alice"), types_pb2.User(tenant="rival", user="alice")
+    state = (await unstarted.user.GetUser(user_pb2.GetUserRequest(user=own), metadata=shop)).state
+    assert state.user.tenant == "shop"
+    calls = {
+        unstarted.generation.Generate: generation_pb2.GenerateRequest(user=foreign, count=1),
+        unstarted.generation.StreamGenerate: generation_pb2.StreamGenerateRequest(user=foreign, count=1),
+        unstarted.user.GetUser: user_pb2.GetUserRequest(user=foreign),
+        unstarted.user.WatchUser: user_pb2.WatchUserRequest(user=foreign),
+        unstarted.user.ListRevisions: user_pb2.ListRevisionsRequest(user=foreign),
+        unstarted.user.RollbackAdapter: user_pb2.RollbackAdapterRequest(user=foreign, revision="r"),
+        unstarted.user.ResetUser: user_pb2.ResetUserRequest(user=foreign),
+        unstarted.user.DeleteUser: user_pb2.DeleteUserRequest(user=foreign),
+        unstarted.feedback.SubmitFeedback: feedback_pb2.SubmitFeedbackRequest(
+            events=[feedback_pb2.FeedbackEvent(event_id="e", user=foreign, item_id="i", grade=1.0)]
+        ),
+    }
+    for method, request in calls.items():
+        refused = await refusal(method(request, metadata=shop))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, "FORBIDDEN")
+        refused = await refusal(method(request))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+    stream = unstarted.feedback.StreamFeedback(
+        iter(
+            feedback_pb2.StreamFeedbackRequest(
+                event=feedback_pb2.FeedbackEvent(event_id="e", user=user, item_id="i", grade=1.0)
+            )
+            for user in (foreign, own)
+        ),
+        metadata=shop,
+    )
+    first, second = [response.outcome async for response in stream]
+    assert first.error.reason == "FORBIDDEN"
+    assert second.ack.sequence == 1
+    assert (await unstarted.users.get(UserKey("rival", "alice"))).version == 0
+    assert unstarted.engine.requests == []

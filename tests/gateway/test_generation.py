@@ -1,0 +1,271 @@
+"""Generate and StreamGenerate: what reaches the engine, what comes back, what happens when the engine fails."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import grpc
+import pytest
+
+from services.contracts.items import BackboneInfo
+from services.stubs.serving.v1 import generation_pb2, types_pb2
+from tests.gateway.fake_engine import done, error, fail, free_port, items, wait
+from tests.gateway.service import Service, refusal
+
+ALICE = types_pb2.User(user="alice")
+Request, StreamRequest = generation_pb2.GenerateRequest, generation_pb2.StreamGenerateRequest
+
+
+async def test_every_field_reaches_the_engine(service: Service) -> None:
+    before = time.time()
+    service.items.info = BackboneInfo("b", "text", (3, 64, 64), takes_prompt=True)
+    request = Request(
+        user=types_pb2.User(tenant="shop", user="alice"),
+        count=3,
+        prompt="a red shoe",
+        seed=2**63 - 1,
+        sampler=generation_pb2.SAMPLER_DPMPP_2M,
+        steps=7,
+        revision="000004-bb",
+        exploration=0.5,
+    )
+    trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    metadata = (("x-request-id", "my-id"), ("traceparent", trace))
+    response = await service.generation.Generate(request, timeout=30, metadata=metadata)
+    sent = service.engine.requests[0]
+    assert (sent.tenant, sent.user, sent.count, sent.prompt) == ("shop", "alice", 3, "a red shoe")
+    assert (sent.seed, sent.sampler, sent.steps) == (2**63 - 1, "dpmpp_2m", 7)
+    assert (sent.revision, sent.exploration, sent.traceparent) == ("000004-bb", 0.5, trace)
+    assert (sent.request_id, sent.generation_id) == ("my-id", response.generation_id)
+    assert before + 25 < sent.deadline < before + 31
+    assert 25 < (service.engine.timeouts[0] or 0) < 31
+    assert service.engine.metadata[0]["application"] == "generator"
+
+
+async def test_absent_fields_leave_the_choice_to_the_engine(service: Service) -> None:
+    await service.generation.Generate(Request(user=ALICE, count=1))
+    sent = service.engine.requests[0]
+    assert (sent.tenant, sent.sampler, sent.steps, sent.revision, sent.exploration) == ("default", "", 0, "", -1.0)
+    assert (sent.deadline, sent.prompt, sent.traceparent) == (0.0, "", "")
+
+
+async def test_an_absent_seed_is_random_and_an_explicit_zero_is_not(service: Service) -> None:
+    for request in (Request(user=ALICE, count=64), Request(user=ALICE, count=64), Request(user=ALICE, count=1, seed=0)):
+        await service.generation.Generate(request)
+    first, second, zero = (sent.seed for sent in service.engine.requests)
+    assert first != second
+    assert max(first, second) + 63 < 2**63
+    assert zero == 0
+
+
+async def test_items_come_sorted_with_their_origin(service: Service) -> None:
+    service.engine.scripts = [[items(2), items(0, 1, adapter=False), done()]]
+    response = await service.generation.Generate(Request(user=ALICE, count=3, seed=10))
+    assert [item.index for item in response.items] == [0, 1, 2]
+    assert [item.seed for item in response.items] == [10, 11, 12]
+    base, adapter = generation_pb2.SERVED_BY_BASE, generation_pb2.SERVED_BY_ADAPTER
+    assert [item.served_by for item in response.items] == [base, base, adapter]
+    assert response.items[2].image == b"\x02" * 16
+    assert response.items[2].content_type == "image/png"
+    assert (response.revision, response.served_by) == ("000001-aa", adapter)
+    timings = response.timings
+    assert (timings.queued_seconds, timings.denoising_seconds, timings.adapter_load_seconds) == (0.25, 0.5, 0.125)
+    assert timings.total_seconds > 0
+
+
+async def test_a_user_without_adapter_is_served_by_the_base(service: Service) -> None:
+    service.engine.scripts = [[items(0, revision="", adapter=False), done(revision="")]]
+    response = await service.generation.Generate(Request(user=ALICE, count=1))
+    assert (response.revision, response.served_by) == ("", generation_pb2.SERVED_BY_BASE)
+
+
+async def test_a_stream_sends_each_item_at_once_and_the_timings_last(service: Service) -> None:
+    gate = asyncio.Event()
+    service.engine.scripts = [[items(1), wait(gate), items(0), items(2), done()]]
+    call = aiter(service.generation.StreamGenerate(StreamRequest(user=ALICE, count=3, seed=5)))
+    first = await anext(call)
+    assert (first.item.index, first.item.seed, first.revision) == (1, 6, "000001-aa"), "sent while the others run"
+    gate.set()
+    rest = [message async for message in call]
+    assert [message.item.index for message in rest if message.HasField("item")] == [0, 2]
+    assert not rest[-1].HasField("item")
+    assert rest[-1].timings.denoising_seconds == 0.5
+    assert {message.generation_id for message in rest} == {first.generation_id}
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        ("QUEUE_FULL", grpc.StatusCode.RESOURCE_EXHAUSTED),
+        ("REVISION_NOT_FOUND", grpc.StatusCode.NOT_FOUND),
+        ("REVISION_DAMAGED", grpc.StatusCode.FAILED_PRECONDITION),
+        ("USER_DELETED", grpc.StatusCode.FAILED_PRECONDITION),
+        ("DEADLINE_EXCEEDED", grpc.StatusCode.DEADLINE_EXCEEDED),
+        ("GENERATOR_UNAVAILABLE", grpc.StatusCode.UNAVAILABLE),
+    ],
+)
+async def test_errors_of_the_engine_keep_their_type(service: Service, reason: str, code: grpc.StatusCode) -> None:
+    service.engine.scripts = [[error(reason, "said the engine", retry_after=2.5, queue="gpu")]]
+    refused = await refusal(service.generation.Generate(Request(user=ALICE, count=1)))
+    assert (refused.code, refused.reason, refused.domain) == (code, reason, "papa")
+    assert (refused.message, refused.retry_after, refused.metadata["queue"]) == ("said the engine", 2.5, "gpu")
+    assert len(service.engine.requests) == 1, "an answer of the engine is not asked for again"
+
+
+async def test_a_request_that_only_the_engine_can_refuse_names_its_field(service: Service) -> None:
+    service.engine.scripts = [[error("INVALID_REQUEST", "too many steps for ddpm", field="steps")]]
+    refused = await refusal(service.generation.Generate(Request(user=ALICE, count=1)))
+    assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert refused.violations == {"steps": "too many steps for ddpm"}
+
+
+async def test_an_internal_error_of_the_engine_tells_nothing(service: Service) -> None:
+    service.engine.scripts = [[error("INTERNAL", "KeyError in /srv/secret.py")]]
+    refused = await refusal(service.generation.Generate(Request(user=ALICE, count=1)))
+    assert refused.code is grpc.StatusCode.INTERNAL
+    assert "secret" not in refused.message
+
+
+@pytest.mark.parametrize("code", ["UNIMPLEMENTED", "INTERNAL", "NOT_FOUND", "UNKNOWN", "CANCELLED"])
+async def test_a_proxy_without_its_application_is_unavailable(service: Service, code: str) -> None:
+    service.engine.scripts = [[fail(grpc.StatusCode[code])]]
+    refused = await refusal(service.generation.Generate(Request(user=ALICE, count=1)))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "GENERATOR_UNAVAILABLE")
+    assert refused.retry_after is not None
+    assert "secret" not in refused.message
+    assert len(service.engine.requests) == 1
+
+
+async def test_backpressure_of_the_proxy_is_a_full_queue(service: Service) -> None:
+    service.engine.scripts = [[fail(grpc.StatusCode.RESOURCE_EXHAUSTED)]]
+    refused = await refusal(service.generation.Generate(Request(user=ALICE, count=1)))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+    assert refused.retry_after is not None
+
+
+async def test_one_retry_while_nothing_has_arrived(service: Service) -> None:
+    service.engine.scripts = [[fail(grpc.StatusCode.UNAVAILABLE)], [items(0), done()]]
+    response = await service.generation.Generate(Request(user=ALICE, count=1, seed=3))
+    assert len(response.items) == 1
+    assert service.engine.requests[0] == service.engine.requests[1], "the same generation, not another one"
+
+
+async def test_no_second_retry(service: Service) -> None:
+    service.engine.scripts = [[fail(grpc.StatusCode.UNAVAILABLE)]]
+    refused = await refusal(service.generation.Generate(Request(user=ALICE, count=1)))
+    assert refused.reason == "GENERATOR_UNAVAILABLE"
+    assert len(service.engine.requests) == 2
+
+
+async def test_no_retry_once_an_item_has_arrived(service: Service) -> None:
+    service.engine.scripts = [[items(0), fail(grpc.StatusCode.UNAVAILABLE)], [items(0, 1), done()]]
+    call = aiter(service.generation.StreamGenerate(StreamRequest(user=ALICE, count=2)))
+    assert (await anext(call)).item.index == 0
+    assert (await refusal(call)).reason == "GENERATOR_UNAVAILABLE"
+    assert len(service.engine.requests) == 1
+
+
+async def test_an_engine_that_just_ends_is_unavailable(service: Service) -> None:
+    service.engine.scripts = [[items(0)]]
+    refused = await refusal(service.generation.Generate(Request(user=ALICE, count=2)))
+    assert refused.reason == "GENERATOR_UNAVAILABLE"
+
+
+async def test_an_engine_that_dies_under_a_generation(service: Service) -> None:
+    service.engine.scripts = [[items(0), wait(asyncio.Event())]]
+    call = aiter(service.generation.StreamGenerate(StreamRequest(user=ALICE, count=2)))
+    assert (await anext(call)).item.index == 0
+    await service.engine.die()
+    assert (await refusal(call)).reason == "GENERATOR_UNAVAILABLE"
+
+
+async def test_a_generator_that_comes_back_is_found_again(unstarted: Service) -> None:
+    port = free_port()
+    await unstarted.start(engine_up=False, generator=f"127.0.0.1:{port}")
+    refused = await refusal(unstarted.generation.Generate(Request(user=ALICE, count=1)))
+    assert refused.reason == "GENERATOR_UNAVAILABLE"
+    await unstarted.engine.start(port)
+    await unstarted.until_serving("papa.serving.v1.GenerationService")
+    assert len((await unstarted.generation.Generate(Request(user=ALICE, count=1))).items) == 1
+
+
+async def test_a_deadline_reaches_the_caller_and_the_engine(service: Service) -> None:
+    service.engine.scripts = [[wait(asyncio.Event())]]
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await service.generation.Generate(Request(user=ALICE, count=1), timeout=0.3)
+    assert failure.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await asyncio.wait_for(service.engine.cancelled.wait(), 5)
+
+
+@pytest.mark.parametrize("method", ["Generate", "StreamGenerate"])
+async def test_a_caller_that_hangs_up_stops_the_engine(service: Service, method: str) -> None:
+    service.engine.scripts = [[items(0), wait(asyncio.Event())]]
+    kind = Request if method == "Generate" else StreamRequest
+    call = getattr(service.generation, method)(kind(user=ALICE, count=2))
+    if method == "StreamGenerate":
+        await call.read()
+    await asyncio.wait_for(service.engine.running.wait(), 5)
+    call.cancel()
+    await asyncio.wait_for(service.engine.cancelled.wait(), 5)
+
+
+async def test_an_answer_too_large_for_one_message_says_so(unstarted: Service) -> None:
+    await unstarted.start(max_message_bytes=20_000)
+    unstarted.engine.scripts = [[items(0, 3, size=6_000), done()]]
+    refused = await refusal(unstarted.generation.Generate(Request(user=ALICE, count=4)))
+    assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "StreamGenerate" in refused.violations["count"]
+    call = unstarted.generation.StreamGenerate(StreamRequest(user=ALICE, count=4))
+    assert len([message async for message in call if message.HasField("item")]) == 4
+
+
+async def test_a_prompt_for_a_backbone_without_one(service: Service) -> None:
+    refused = await refusal(service.generation.Generate(Request(user=ALICE, count=1, prompt="a shoe")))
+    assert "prompt" in refused.violations
+    assert service.engine.requests == []
+
+
+BAD = [
+    (Request(count=1), {"user.user"}),
+    (Request(user=types_pb2.User(user="x" * 129), count=1), {"user.user"}),
+    (Request(user=types_pb2.User(user="a\nb"), count=1), {"user.user"}),
+    (Request(user=types_pb2.User(user="a\x00b"), count=1), {"user.user"}),
+    (Request(user=types_pb2.User(user="a", tenant="t" * 129), count=1), {"user.tenant"}),
+    (Request(user=types_pb2.User(user="a", tenant="t\t"), count=1), {"user.tenant"}),
+    (Request(user=ALICE), {"count"}),
+    (Request(user=ALICE, count=65), {"count"}),
+    (Request(user=ALICE, count=2**32 - 1), {"count"}),
+    (Request(user=ALICE, count=1, prompt="p" * 1001), {"prompt"}),
+    (Request(user=ALICE, count=1, seed=2**63), {"seed"}),
+    (Request(user=ALICE, count=1, sampler=9), {"sampler"}),
+    (Request(user=ALICE, count=1, steps=0), {"steps"}),
+    (Request(user=ALICE, count=1, steps=1001), {"steps"}),
+    (Request(user=ALICE, count=1, revision="r" * 129), {"revision"}),
+    (Request(user=ALICE, count=1, exploration=-0.1), {"exploration"}),
+    (Request(user=ALICE, count=1, exploration=1.1), {"exploration"}),
+    (Request(user=ALICE, count=1, exploration=float("nan")), {"exploration"}),
+    (Request(count=0, seed=2**64 - 1, steps=0), {"user.user", "count", "seed", "steps"}),
+]
+
+
+@pytest.mark.parametrize(("request_", "fields"), BAD, ids=lambda value: str(value)[:40].replace("\n", " "))
+async def test_bad_requests_name_every_field_and_reach_nobody(
+    service: Service, request_: Request, fields: set[str]
+) -> None:
+    service.items.info = BackboneInfo("b", "text", (3, 64, 64), takes_prompt=True)
+    for call in (
+        service.generation.Generate(request_),
+        service.generation.StreamGenerate(StreamRequest.FromString(request_.SerializeToString())),
+    ):
+        refused = await refusal(call)
+        assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+        assert set(refused.violations) == fields
+        assert all(refused.violations.values())
+    assert service.engine.requests == []
+
+
+async def test_any_printable_user_is_somebody(service: Service) -> None:
+    for user in ("x" * 128, "../../etc/passwd", "Ünïcødé 名前", "a b"):
+        await service.generation.Generate(Request(user=types_pb2.User(user=user), count=1))
+    assert service.engine.requests[1].user == "../../etc/passwd"

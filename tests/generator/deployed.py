@@ -1,0 +1,101 @@
+"""A generator on a real Ray Serve, behind its real gRPC proxy, over a real redis-server and real files."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+from diffusers import DDPMPipeline, DDPMScheduler
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector
+from ray import serve
+
+from services.contracts.identity import UserKey
+from services.generator.deployment import SERVICER, application
+from services.local.redis_process import RedisProcess
+from services.settings import FeedbackSettings, GeneratorSettings, RedisSettings, Settings
+from tests.generator.tiny import tiny_unet
+
+NAME = "generator"
+
+
+class Deployed:
+    """Where it is, and what its replica reports."""
+
+    def __init__(self, settings: Settings, port: int, logs: Path) -> None:
+        self.settings = settings
+        self.address = f"127.0.0.1:{port}"
+        self.logs = logs
+
+    def metric(self, name: str, **labels: str) -> float:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, str(self.settings.data_dir / "metrics"))
+        return registry.get_sample_value(name, labels) or 0.0
+
+    def log_lines(self) -> str:
+        return "".join(path.read_text(errors="replace") for path in self.logs.glob("worker-*.err"))
+
+
+@contextmanager
+def deployed(folder: Path, ray_folder: Path) -> Iterator[Deployed]:
+    DDPMPipeline(unet=tiny_unet(), scheduler=DDPMScheduler()).save_pretrained(folder / "tiny")
+    with RedisProcess(folder / "redis") as redis:
+        settings = Settings(
+            data_dir=folder / "data",
+            backbone=str(folder / "tiny"),
+            redis=RedisSettings(url=redis.url, prefix=f"t{secrets.token_hex(4)}"),
+            feedback=FeedbackSettings(partitions=2),
+            generator=GeneratorSettings(
+                threads=1, sampler="ddim", steps=4, max_rows=8, max_queued_rows=16, drain_seconds=20
+            ),
+        )
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            object_store_memory=100 * 2**20,
+            _temp_dir=str(ray_folder),
+        )
+        try:
+            port = _serve(settings)
+            yield Deployed(settings, port, ray_folder / "session_latest" / "logs")
+        finally:
+            serve.shutdown()
+            ray.shutdown()
+
+
+def _serve(settings: Settings) -> int:
+    http, grpc = _free_port(), _free_port()
+    serve.start(
+        proxy_location="HeadOnly",
+        http_options={"host": "127.0.0.1", "port": http},
+        grpc_options={"port": grpc, "grpc_servicer_functions": [SERVICER], "enable_reflection": False},
+    )
+    serve.run(application(settings), name=NAME, route_prefix=f"/{NAME}")
+    return grpc
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def key(name: str) -> UserKey:
+    return UserKey("tenant", name)
+
+
+def until(condition: object, seconds: float = 60.0) -> None:
+    """Waits until `condition()` holds."""
+    assert callable(condition)
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)

@@ -1,0 +1,85 @@
+"""The queue's bound, and rows that are given up."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.contracts.errors import QueueFull
+from services.generator.pace import LONGEST, SHORTEST, Pace
+from tests.generator.driving import Run, running, submit
+from tests.generator.tiny import GatedDenoiser, random_weights
+
+
+def test_full_queue_refuses_and_says_when_to_come_back(gate: GatedDenoiser) -> None:
+    with running(gate, max_rows=2, max_queued_rows=4) as engine:
+        first = submit(engine, Run("ann", 2, 50))
+        gate.advance(3)
+        submit(engine, Run("bob", 3, 50))
+        with pytest.raises(QueueFull) as refusal:
+            engine.door.reserve(2, 50)
+        assert SHORTEST <= (refusal.value.retry_after or 0) <= LONGEST
+        engine.door.reserve(1, 50)
+        engine.door.release(1)
+        gate.open()
+        first.wait()
+
+
+def test_empty_queue_takes_more_than_its_bound(gate: GatedDenoiser) -> None:
+    with running(gate, max_rows=2, max_queued_rows=4) as engine:
+        large = submit(engine, Run("ann", 9, 2))
+        gate.open()
+        assert large.wait().error is None
+
+
+def test_room_comes_back_when_rows_are_admitted_or_cancelled(gate: GatedDenoiser) -> None:
+    with running(gate, max_rows=2, max_queued_rows=4) as engine:
+        submit(engine, Run("ann", 2, 50))
+        gate.advance()
+        for _ in range(3):
+            waiting = submit(engine, Run("bob", 4, 50))
+            gate.advance()
+            with pytest.raises(QueueFull):
+                engine.door.reserve(4, 50)
+            engine.door.cancel(waiting.job)
+            gate.advance()
+
+
+def test_cancelled_rows_are_free_at_the_next_step(gate: GatedDenoiser) -> None:
+    with running(gate, slots=1) as engine:
+        given_up = submit(engine, Run("ann", 5, 500, weights=random_weights(gate, 1)))
+        gate.advance(2)
+        stays = submit(engine, Run("bob", 2, 6))
+        gate.advance(2)
+        engine.door.cancel(given_up.job)
+        gate.advance(2)
+        assert len(gate.steps[-1]) == 2
+        after = submit(engine, Run("cat", 1, 2, weights=random_weights(gate, 2)))
+        gate.open()
+        assert stays.wait().error is None
+        assert after.wait().error is None, "its slot was freed as well"
+        assert not given_up.samples
+
+
+def test_cancelling_what_waits_or_is_done_is_harmless(gate: GatedDenoiser) -> None:
+    with running(gate, max_rows=1) as engine:
+        running_one, waiting = submit(engine, Run("ann", 1, 3)), Run("bob", 2, 3)
+        gate.advance()
+        submit(engine, waiting)
+        engine.door.cancel(waiting.job)
+        gate.open()
+        running_one.wait()
+        engine.door.cancel(running_one.job)
+        assert submit(engine, Run("cat", 1, 2)).wait().error is None
+    assert not waiting.samples
+
+
+def test_pace_is_that_of_the_last_steps() -> None:
+    pace = Pace()
+    assert pace.seconds(1_000_000) == 1.0
+    for _ in range(200):
+        pace.record(rows=8, seconds=80.0)
+    for _ in range(200):
+        pace.record(rows=8, seconds=0.8)
+    assert pace.seconds(100) == pytest.approx(10.0, rel=0.05)
+    assert pace.seconds(0) == SHORTEST
+    assert pace.seconds(10**9) == LONGEST

@@ -1,0 +1,196 @@
+"""The generator as it is deployed: Ray Serve, gRPC, Redis and files, all real; Ray is started once for all tests."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from PIL import Image
+from ray import serve
+
+from papa.adapter import MANIFEST_FILE, Origin, digest, pack
+from papa.config import DEFAULT_LORA, DEFAULT_UPDATE
+from papa.denoiser import load_denoiser
+from papa.sampler import sample
+from papa.update import Adapter, new_adapter
+from services.contracts.errors import UserDeleted
+from services.contracts.feedback import FeedbackEvent, UserBatch
+from services.contracts.identity import UserKey
+from services.contracts.revisions import Revision
+from services.contracts.samples import unpack_sample
+from services.feedback import open_log
+from services.generator.deployment import app
+from services.settings import Settings
+from services.store import open_items, open_revisions, open_users
+from services.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
+from tests.generator.deployed import NAME, Deployed, deployed, key, until
+from tests.generator.tiny import random_weights
+
+ROUTE = (("application", NAME),)
+RUNNING, QUEUED = "papa_engine_running_rows", "papa_engine_queued_rows"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    # Ray's sockets lie below its folder, and their paths must be short.
+    ray_folder = Path(tempfile.mkdtemp(prefix="ray-"))
+    with deployed(tmp_path_factory.mktemp("deployed"), ray_folder) as running:
+        yield running
+    shutil.rmtree(ray_folder, ignore_errors=True)
+
+
+@pytest.fixture
+def stub(service: Deployed) -> Iterator[engine_pb2_grpc.EngineServiceStub]:
+    with grpc.insecure_channel(service.address) as channel:
+        yield engine_pb2_grpc.EngineServiceStub(channel)
+
+
+def request(name: str, **fields: object) -> engine_pb2.RunRequest:
+    defaults = {"request_id": f"q-{name}", "generation_id": f"g-{name}", "count": 2, "seed": 5, "exploration": -1.0}
+    return engine_pb2.RunRequest(tenant="tenant", user=name, **(defaults | fields))  # type: ignore[arg-type]
+
+
+def run(stub: engine_pb2_grpc.EngineServiceStub, asked: engine_pb2.RunRequest) -> list[engine_pb2.RunResponse]:
+    return list(stub.Run(asked, metadata=ROUTE, timeout=60))
+
+
+def items_of(responses: list[engine_pb2.RunResponse]) -> list[engine_pb2.EngineItem]:
+    return [item for response in responses for item in response.items.items]
+
+
+async def learn(settings: Settings, user: UserKey, item_id: str, adapter_seed: int, spoil: bool = False) -> str:
+    """What gateway and trainer do with one like: append, store a revision, commit."""
+    denoiser = load_denoiser(settings.backbone, DEFAULT_LORA)
+    log, users, revisions = open_log(settings), open_users(settings), open_revisions(settings)
+    (appended,) = await log.append([FeedbackEvent(f"e-{item_id}", user, 1.0, item_id)])
+    assert appended.error is None
+    lease = await log.acquire(user.partition(settings.feedback.partitions), "test", 30)
+    assert lease is not None
+    events = tuple(event for event in await log.read(lease, "", 10) if event.user == user)
+    state = await users.get(user)
+    parent = state.current.revision if state.current else ""
+    origin = Origin(denoiser.backbone, parent, time.time())
+    adapter = Adapter(random_weights(denoiser, adapter_seed), new_adapter(denoiser).replay)
+    files = pack(adapter, denoiser.layout, DEFAULT_UPDATE, origin)
+    sha256 = digest(files[MANIFEST_FILE])
+    made = Revision(f"{state.revisions + 1:06d}-{sha256[:8]}", parent, time.time(), sha256, 1, 1)
+    await revisions.put(user, made.revision, files if not spoil else {n: d[:-1] for n, d in files.items()})
+    await log.commit(lease, UserBatch(user, events), made)
+    await log.release(lease)
+    await log.close()
+    await users.close()
+    return made.revision
+
+
+def test_base_serves_and_the_items_can_be_named(service: Deployed, stub: engine_pb2_grpc.EngineServiceStub) -> None:
+    responses = run(stub, request("ann", count=3))
+    items = items_of(responses)
+    assert responses[-1].WhichOneof("event") == "done"
+    assert responses[-1].done.revision == ""
+    assert [(item.index, item.seed, item.adapter) for item in items] == [(0, 5, False), (1, 6, False), (2, 7, False)]
+
+    async def check() -> None:
+        store = open_items(service.settings)
+        info = await store.backbone()
+        assert info is not None
+        assert info.image_shape == (1, 8, 8)
+        for item in items:
+            stored = await store.get(key("ann"), item.item_id)
+            picture = np.asarray(Image.open(io.BytesIO(item.image)))
+            assert np.array_equal(unpack_sample(stored.sample)[0], picture)
+        await store.close()
+
+    asyncio.run(check())
+
+
+def test_newest_revision_is_served_at_once(service: Deployed, stub: engine_pb2_grpc.EngineServiceStub) -> None:
+    denoiser = load_denoiser(service.settings.backbone, DEFAULT_LORA)
+    revisions = []
+    for adapter_seed in (1, 2):
+        liked = items_of(run(stub, request("bob", generation_id=f"g{adapter_seed}")))[0].item_id
+        revisions.append(asyncio.run(learn(service.settings, key("bob"), liked, adapter_seed)))
+        responses = run(stub, request("bob", count=1))
+        assert responses[-1].done.revision == revisions[-1]
+        assert responses[-1].done.adapter_load_seconds > 0
+        weights = random_weights(denoiser, adapter_seed)
+        alone = sample(denoiser, [5], weights[None], "ddim", 4, DEFAULT_UPDATE.adapt_from)[0, 0]
+        picture = np.asarray(Image.open(io.BytesIO(items_of(responses)[0].image)))
+        assert np.abs(picture - ((alone.clamp(-1, 1) + 1) * 127.5).numpy()).max() <= 1
+    assert run(stub, request("bob", revision=revisions[0]))[-1].done.revision == revisions[0]
+    assert run(stub, request("bob", revision="base"))[-1].done.revision == ""
+    assert service.metric("papa_adapter_lookups_total", tier="store") == 2
+
+    liked = items_of(run(stub, request("bob", generation_id="g3")))[0].item_id
+    broken = asyncio.run(learn(service.settings, key("bob"), liked, 3, spoil=True))
+    assert run(stub, request("bob"))[-1].done.revision == revisions[1]
+    assert run(stub, request("bob", revision=broken))[-1].error.reason == "REVISION_DAMAGED"
+    assert service.metric("papa_adapter_refused_total", reason="checksum") == 1
+
+
+def test_errors_travel_in_the_stream(service: Deployed, stub: engine_pb2_grpc.EngineServiceStub) -> None:
+    (response,) = run(stub, request("cat", revision="000001-nothere", request_id="find-me"))
+    assert response.error.reason == "REVISION_NOT_FOUND"
+    (response,) = run(stub, request("cat", deadline=1.0))
+    assert response.error.reason == "DEADLINE_EXCEEDED"
+    asyncio.run(delete(service.settings, key("cat")))
+    (response,) = run(stub, request("cat"))
+    assert response.error.reason == UserDeleted.reason
+    lines = [json.loads(line) for line in service.log_lines().splitlines() if '"request_id": "find-me"' in line]
+    assert [line["reason"] for line in lines] == ["REVISION_NOT_FOUND"]
+
+
+async def delete(settings: Settings, user: UserKey) -> None:
+    users = open_users(settings)
+    await users.delete(user)
+    await users.close()
+
+
+def test_full_queue_is_an_answer_and_cancelling_frees_the_rows(
+    service: Deployed, stub: engine_pb2_grpc.EngineServiceStub
+) -> None:
+    long = [stub.Run(request("dan", count=12, steps=1000), metadata=ROUTE)]
+    until(lambda: service.metric(RUNNING) == 8)
+    long.append(stub.Run(request("dan", count=12, steps=1000), metadata=ROUTE))
+    until(lambda: service.metric(QUEUED) == 16)
+    (response,) = run(stub, request("eve"))
+    assert response.error.reason == "QUEUE_FULL"
+    assert response.error.retry_after_seconds > 0
+    for call in long:
+        call.cancel()
+    until(lambda: service.metric(RUNNING) == service.metric(QUEUED) == 0)
+    assert len(items_of(run(stub, request("eve")))) == 2
+
+
+def test_configuration_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PAPA_GENERATOR__MAX_REPLICAS", "3")
+    monkeypatch.setenv("PAPA_GENERATOR__DRAIN_SECONDS", "77")
+    deployment = app({})._bound_deployment
+    assert deployment._deployment_config.autoscaling_config.max_replicas == 3
+    assert deployment._deployment_config.graceful_shutdown_timeout_s >= 77
+    (settings,) = deployment.init_args
+    assert settings.data_dir == tmp_path / "papa-data"
+    with pytest.raises(ValueError, match="PAPA_"):
+        app({"max_rows": 3})
+
+
+def test_shutdown_lets_running_generations_finish(service: Deployed, stub: engine_pb2_grpc.EngineServiceStub) -> None:
+    call = stub.Run(request("fay", steps=100), metadata=ROUTE, timeout=60)
+    until(lambda: service.metric(RUNNING) == 2)
+    removal = threading.Thread(target=serve.delete, args=(NAME,))
+    removal.start()
+    responses = list(call)
+    assert responses[-1].WhichOneof("event") == "done"
+    assert len(items_of(responses)) == 2
+    removal.join(60)
+    assert not removal.is_alive()

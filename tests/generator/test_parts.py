@@ -1,0 +1,109 @@
+"""Exploration, images, forgetting, and what crosses the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from papa.denoiser import Denoiser
+from services.contracts.errors import QueueFull, StorageUnavailable, UserDeleted, error_from_reason
+from services.contracts.generation import GeneratedItem, GenerationDone, GenerationTimings
+from services.contracts.identity import UserKey
+from services.generator.adapters import Adapters
+from services.generator.exploration import explored
+from services.generator.forgetting import forget_deleted_users
+from services.generator.images import png, to_pixels
+from services.generator.wire import error_to_wire, event_to_wire, spec_from_wire
+from services.stubs.engine.v1 import engine_pb2
+from tests.generator.stored import World
+
+
+@given(st.integers(1, 64), st.floats(0, 1))
+def test_exploring_items_are_as_many_as_asked_and_spread(count: int, share: float) -> None:
+    chosen = explored(count, share)
+    assert len(chosen) == round(share * count)
+    assert all(0 <= index < count for index in chosen)
+    gaps = np.diff(sorted(chosen))
+    assert len(gaps) == 0 or gaps.max() - gaps.min() <= 1
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
+def test_png_holds_the_very_pixels(channels: int, mode: str) -> None:
+    samples = torch.linspace(-1.2, 1.2, channels * 20).view(1, channels, 4, 5)
+    pixels = to_pixels(samples)[0]
+    image = Image.open(io.BytesIO(png(pixels)))
+    assert image.mode == mode
+    assert np.array_equal(np.asarray(image).reshape(4, 5, channels), pixels.transpose(1, 2, 0))
+    assert (pixels.min(), pixels.max()) == (0, 255)
+    assert to_pixels(torch.zeros(1, 1, 1, 1)).item() in (127, 128)
+
+
+async def test_deleted_users_leave_the_caches_unasked(
+    reference: Denoiser, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world, users = World(reference), [UserKey("tenant", name) for name in "abc"]
+    forgotten = asyncio.Event()
+    monkeypatch.setattr(world.adapters, "forget", lambda user: (Adapters.forget(world.adapters, user), forgotten.set()))
+    forgetting = asyncio.create_task(forget_deleted_users(world.users, world.adapters, every=0.01))
+    for user in users:
+        await world.commit(user, "r1")
+        await world.adapters.resolve(user, "")
+    with monkeypatch.context() as outage:
+        asked = asyncio.Event()
+
+        async def down(_user: UserKey) -> None:
+            asked.set()
+            raise StorageUnavailable("no answer")
+
+        outage.setattr(world.users, "current", down)
+        await asyncio.wait_for(asked.wait(), 10)
+    assert world.adapters.users() == set(users)
+    await world.users.delete(users[1])
+    await asyncio.wait_for(forgotten.wait(), 10)
+    assert world.adapters.users() == {users[0], users[2]}
+    assert not forgetting.done()
+    forgetting.cancel()
+    assert "could not be checked" in caplog.text
+
+
+def test_wire() -> None:
+    request = engine_pb2.RunRequest(
+        request_id="q", generation_id="g", tenant="t", user="u", count=3, seed=2**63 - 1, sampler="ddpm", steps=9,
+        revision="base", exploration=-1, deadline=12.5, prompt="p", traceparent="tp",
+    )  # fmt: skip
+    spec = spec_from_wire(request)
+    assert spec.user == UserKey("t", "u")
+    for name in ("request_id", "generation_id", "count", "seed", "sampler", "steps", "revision", "exploration"):
+        assert getattr(spec, name) == getattr(request, name)
+    assert (spec.deadline, spec.prompt, spec.traceparent) == (12.5, "p", "tp")
+
+    items = event_to_wire(
+        tuple(GeneratedItem(f"i{i}", b"png", "image/png", 7 + i, i, "r1" * i) for i in range(2))
+    ).items
+    assert items.revision == "r1"
+    assert [(item.item_id, item.seed, item.index, item.adapter) for item in items.items] == [
+        ("i0", 7, 0, False),
+        ("i1", 8, 1, True),
+    ]
+    done = event_to_wire(GenerationDone("r1", GenerationTimings(0.5, 2.0, 0.25))).done
+    assert (done.revision, done.queued_seconds, done.denoising_seconds, done.adapter_load_seconds) == (
+        "r1",
+        0.5,
+        2.0,
+        0.25,
+    )
+
+
+def test_errors_keep_their_type_on_the_wire() -> None:
+    for error in (QueueFull("full", retry_after=1.5, metadata={"rows": "9"}), UserDeleted("gone")):
+        sent = error_to_wire(error).error
+        again = error_from_reason(sent.reason, sent.message, sent.retry_after_seconds or None, dict(sent.metadata))
+        assert type(again) is type(error)
+        assert (again.message, again.retry_after, again.metadata) == (error.message, error.retry_after, error.metadata)

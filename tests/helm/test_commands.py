@@ -1,0 +1,149 @@
+"""What the pods run exists: every command, every parameter of Ray, the Serve configuration, every setting."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import time
+
+import pytest
+import redis
+import yaml
+
+from services.cli.app import run
+from services.cli.configuration import load
+from services.generator import deployment as generator
+from services.local.redis_binary import find_redis_server
+from services.local.serve_applications import APPLICATIONS
+from tests.helm.rendering import EXAMPLES, example, merged, only, pod_specs, render
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_papa_commands_exist_with_their_options(name, capsys):
+    commands = {
+        tuple(container["args"])
+        for spec in pod_specs(render(example(name))).values()
+        for container in spec["containers"]
+        if "papa-gateway" in container["image"]
+    }
+    assert {command[0] for command in commands} == {"gateway", "metrics", "smoke"}
+    for command in commands:
+        assert run([*command, "--help"]) == 0
+        assert "Usage" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_rendered_environment_is_a_valid_configuration(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    environment = only(render(example(name)), "ConfigMap", "-settings")["data"]
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    settings = load(None)
+    assert settings.redis.url.startswith("redis" if name == "dev" else "rediss")
+    assert settings.gateway.generator == "demo-papa-generator:9000"
+
+
+def test_config_reaches_the_settings_unchanged(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    config = {
+        "trainer": {"max_wait": 0.5, "gate": {"min_diversity": 0.25}},
+        "gateway": {"max_message_bytes": 33554432, "reflection": False},
+        "store": {"event_id_ttl": 1209600},
+    }
+    environment = only(render(merged(example("dev"), {"config": config})), "ConfigMap", "-settings")["data"]
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    settings = load(None)
+    assert settings.trainer.max_wait == 0.5
+    assert settings.trainer.gate.min_diversity == 0.25
+    assert settings.gateway.max_message_bytes == 33554432
+    assert settings.gateway.reflection is False
+    assert settings.store.event_id_ttl == 1209600
+
+
+def test_redis_with_its_own_authority_user_and_database(monkeypatch):
+    redis_values = {"database": 3, "username": "papa", "tls": {"caSecret": "ca", "caKey": "root.pem"}}
+    manifests = render(merged(example("production"), {"redis": redis_values}))
+    url = only(manifests, "ConfigMap", "-settings")["data"]["PAPA_REDIS__URL"]
+    pool = redis.ConnectionPool.from_url(url)
+    assert pool.connection_class is redis.SSLConnection
+    assert pool.connection_kwargs["username"] == "papa"
+    assert pool.connection_kwargs["db"] == 3
+    path = pool.connection_kwargs["ssl_ca_certs"]
+    for pod in ("demo-papa-gateway", "demo-papa generator", "demo-papa trainer"):
+        spec = pod_specs(manifests)[pod]
+        (mount,) = [each for each in spec["containers"][0]["volumeMounts"] if each["name"] == "redis-ca"]
+        assert path == f"{mount['mountPath']}/root.pem"
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_serve_takes_the_configuration(name):
+    from ray.serve.schema import ServeDeploySchema
+
+    text = only(render(example(name)), "RayService")["spec"]["serveConfigV2"]
+    config = ServeDeploySchema.model_validate(yaml.safe_load(text))
+    assert {each.name: each.import_path for each in config.applications} == APPLICATIONS
+    assert config.grpc_options.grpc_servicer_functions == [generator.SERVICER]
+    assert config.grpc_options.enable_reflection is False
+    deployments = {each.name for application in config.applications for each in application.deployments}
+    assert deployments == {"generator", "trainers"}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_ray_knows_every_parameter_and_the_drain_command(name):
+    from click.testing import CliRunner
+    from ray.scripts.scripts import cli
+
+    cluster = only(render(example(name)), "RayService")["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        line = " ".join(f"--{key}={value}" for key, value in group["rayStartParams"].items())
+        parsed = CliRunner().invoke(cli, ["start", *shlex.split(line), "--help"])
+        assert parsed.exit_code == 0, parsed.output
+        for hook in [group["template"]["spec"]["containers"][0].get("lifecycle")]:
+            if hook:
+                command, _, _ = hook["preStop"]["exec"]["command"][-1].partition("&&")
+                parsed = CliRunner().invoke(cli, [*shlex.split(command)[1:], "--help"])
+                assert parsed.exit_code == 0, parsed.output
+
+
+def test_places_fit_what_is_placed():
+    """A generator pod holds one replica and no trainer; a trainer pod holds two trainers, one with a GPU."""
+    from services.trainer.actor import CPUS
+
+    for name in EXAMPLES:
+        values = render(example(name))
+        service = only(values, "RayService")["spec"]
+        groups = {each["groupName"]: each for each in service["rayClusterConfig"]["workerGroupSpecs"]}
+        applications = yaml.safe_load(service["serveConfigV2"])["applications"]
+        replica = applications[0]["deployments"][0]
+        (resources,) = shlex.split(groups["generator"]["rayStartParams"]["resources"])
+        assert yaml.safe_load(resources) == replica["ray_actor_options"]["resources"] == {"papa_generator": 1}
+        assert groups["generator"]["rayStartParams"]["num-cpus"] == "0"
+        assert int(groups["generator"]["rayStartParams"]["num-gpus"]) == replica["ray_actor_options"]["num_gpus"]
+        assert groups["generator"]["maxReplicas"] >= replica["autoscaling_config"]["max_replicas"]
+        actors = int(only(values, "ConfigMap", "-settings")["data"]["PAPA_TRAINER__ACTORS"])
+        start = groups["trainer"]["rayStartParams"]
+        places = int(start["num-cpus"]) / CPUS if start["num-gpus"] == "0" else int(start["num-gpus"])
+        assert groups["trainer"]["minReplicas"] * places >= actors > (groups["trainer"]["minReplicas"] - 1) * places
+
+
+def test_the_trial_valkey_keeps_likes(tmp_path):
+    """Its arguments, given to a real server: append-only file on, nothing evicted, a password asked for."""
+    container = pod_specs(render(example("dev")))["demo-papa-valkey"]["containers"][0]
+    arguments = [each.replace("/data", str(tmp_path)).replace("$(PASSWORD)", "secret") for each in container["args"]]
+    socket = tmp_path / "s"
+    command = [str(find_redis_server()), *arguments, "--port", "0", "--unixsocket", str(socket)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        client = redis.Redis(unix_socket_path=str(socket), password="secret", decode_responses=True)
+        for _ in range(200):
+            if socket.exists():
+                break
+            time.sleep(0.05)
+        info = client.info()
+        assert (info["aof_enabled"], info["maxmemory_policy"]) == (1, "noeviction")
+        with pytest.raises(redis.AuthenticationError):
+            redis.Redis(unix_socket_path=str(socket)).ping()
+    finally:
+        server.kill()
+        server.wait()

@@ -1,0 +1,76 @@
+"""Every example and every toggle renders to manifests that fit their schemas."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from helm_python.chart import lint
+
+from tests.helm.rendering import CHART, CUSTOM, EXAMPLES, check, example, merged, need_custom_schemas, render
+
+TOGGLES: dict[str, dict[str, Any]] = {
+    "no autoscaling": {"gateway": {"autoscaling": {"enabled": False}}, "ray": {"autoscaler": {"enabled": False}}},
+    "no network policy": {"networkPolicy": {"enabled": False}},
+    "no accounts": {"serviceAccount": {"create": False}},
+    "ingress": {"gateway": {"ingress": {"enabled": True, "host": "papa.example.com", "tlsSecret": "papa-tls"}}},
+    "own volume": {"revisions": {"existingClaim": "adapters"}, "backbone": {"existingClaim": "backbones"}},
+    "monitoring": {
+        "metrics": {"monitors": {"enabled": True}, "rules": {"enabled": True}, "dashboards": {"enabled": True}}
+    },
+    "placement": {
+        "generator": {"nodeSelector": {"pool": "a"}, "priorityClassName": "high", "runtimeClassName": "nvidia"},
+        "gateway": {"tolerations": [{"key": "a", "operator": "Exists"}], "topologySpread": False},
+    },
+    "names": {"fullnameOverride": "recommender", "commonLabels": {"team": "shop"}, "image": {"pullSecrets": ["a"]}},
+    "environment": {"extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}]},
+    "no auth": {"ray": {"auth": {"enabled": False}}},
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_are_free_of_lint(name):
+    report = lint(CHART, example(name), strict=True, kube_version="v1.30.0")
+    assert report["errors"] == []
+    assert [each for each in report["messages"] if each["severity"] > 1] == []
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_fit_the_kubernetes_schemas(name):
+    manifests = [each for each in render(example(name)) if each["kind"] not in CUSTOM]
+    assert {"Deployment", "Service", "ConfigMap", "Pod"} <= {each["kind"] for each in manifests}
+    for each in manifests:
+        check(each)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_fit_the_custom_schemas(name):
+    need_custom_schemas()
+    for each in render(example(name)):
+        if each["kind"] in CUSTOM:
+            check(each)
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.combinations(TOGGLES, 2)))
+def test_toggles_fit_together(first, second):
+    values = merged(merged(example("dev"), TOGGLES[first]), TOGGLES[second])
+    for each in render(values):
+        if each["kind"] not in CUSTOM:
+            check(each)
+
+
+@pytest.mark.parametrize("toggle", TOGGLES)
+def test_toggles_fit_the_custom_schemas(toggle):
+    need_custom_schemas()
+    for each in render(merged(example("gpu"), TOGGLES[toggle])):
+        if each["kind"] in CUSTOM:
+            check(each)
+
+
+def test_names_are_unique_and_owned_by_the_release():
+    manifests = render(merged(example("dev"), TOGGLES["monitoring"]), release="shop")
+    names = [(each["kind"], each["metadata"]["name"]) for each in manifests]
+    assert len(names) == len(set(names))
+    assert all(name.startswith("shop-papa") for _, name in names)
+    assert all(each["metadata"]["labels"]["app.kubernetes.io/instance"] == "shop" for each in manifests)

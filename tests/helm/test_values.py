@@ -1,0 +1,77 @@
+"""Bad values are refused before anything reaches a cluster, with a message that names them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from helm_python.chart import Chart
+from helm_python.errors import HelmError
+
+from services.settings import Settings
+from tests.helm.rendering import CHART, example, merged, notes, only, render
+
+
+def refusal(more: dict[str, Any], base: str = "dev") -> str:
+    with Chart.load(CHART) as chart, pytest.raises(HelmError) as refused:
+        chart.validate_schema(merged(example(base), more))
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"gatway": {}}, "gatway"),
+        ({"gateway": {"replica": 3}}, "replica"),
+        ({"gateway": {"replicas": 0}}, "/gateway/replicas"),
+        ({"gateway": {"service": {"port": 70000}}}, "/gateway/service/port"),
+        ({"gateway": {"service": {"type": "Loadbalancer"}}}, "/gateway/service/type"),
+        ({"gateway": {"ingress": {"enabled": True}}}, "/gateway/ingress/host"),
+        ({"gateway": {"route": {"enabled": True}}}, "/gateway/route/parentRefs"),
+        ({"generator": {"device": "gpu"}}, "/generator/device"),
+        ({"image": {"server": {"tag": "latest"}}}, "/image/server/tag"),
+        ({"image": {"gateway": {"digest": "abc"}}}, "/image/gateway/digest"),
+        ({"trainer": {"actors": "two"}}, "/trainer/actors"),
+        ({"revisions": {"size": "20 GB"}}, "/revisions/size"),
+        ({"valkey": {"enabled": False}}, "/redis/host"),
+        ({"metrics": {"monitors": {"interval": "15"}}}, "/metrics/monitors/interval"),
+        ({"config": {"trainer": {"min_label": 5}}}, "min_label"),
+        ({"config": {"trainer": {"min_labels": 0}}}, "/config/trainer/min_labels"),
+        ({"config": {"generator": {"dtype": "float8"}}}, "/config/generator/dtype"),
+        ({"config": {"redis": {"url": "redis://elsewhere"}}}, "url"),
+        ({"config": {"redis": {"password": "secret"}}}, "password"),
+        ({"config": {"data_dir": "/tmp"}}, "data_dir"),
+        ({"config": {"trainer": {"actors": 3}}}, "actors"),
+    ],
+)
+def test_bad_values_are_refused_by_name(values, named):
+    assert named in refusal(values)
+
+
+def test_rendering_refuses_them_too():
+    with pytest.raises(HelmError, match="gatway"):
+        render(merged(example("dev"), {"gatway": {}}))
+
+
+def test_every_setting_is_either_in_config_or_decided_by_the_chart():
+    with Chart.load(CHART) as chart:
+        offered = chart.schema["properties"]["config"]["properties"]
+    environment = only(render(example("dev")), "ConfigMap", "-settings")["data"]
+    for section, field in Settings.model_fields.items():
+        names = getattr(field.annotation, "model_fields", None)
+        if names is None:
+            assert f"PAPA_{section.upper()}" in environment or section in offered
+            continue
+        for name in names:
+            decided = f"PAPA_{section.upper()}__{name.upper()}" in environment
+            secret = (section, name) == ("redis", "password")
+            local = section in ("ray", "metrics")
+            assert decided or secret or local or name in offered[section]["properties"], f"{section}.{name}"
+
+
+def test_notes_warn_of_what_is_not_safe():
+    assert "for trials" in notes(example("dev"))
+    assert "head pod is lost" in notes(merged(example("production"), {"gcsRedis": {"host": ""}}))
+    assert "can run code" in notes(merged(example("production"), {"networkPolicy": {"enabled": False}}))
+    quiet = notes(example("production"))
+    assert "WARNING" not in quiet and "NOTE" not in quiet

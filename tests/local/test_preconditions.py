@@ -1,0 +1,125 @@
+"""What is checked before anything starts: ports, the folder's lock, the backbone, combinations."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.local.backbone_check import find_backbone
+from services.local.environment import settings_environment
+from services.local.failure import Failure
+from services.local.instance_lock import InstanceLock
+from services.local.placement import check_combination, reachable, with_places, with_ports
+from services.local.ports import claim_port
+from services.settings import RaySettings, RedisSettings, Settings
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield int(listening.getsockname()[1])
+
+
+def test_a_port_in_use_is_named_with_the_way_out(taken_port: int) -> None:
+    with pytest.raises(Failure) as refused:
+        claim_port("127.0.0.1", taken_port, "gateway.port")
+    assert f"port {taken_port} of 127.0.0.1" in refused.value.message
+    assert "PAPA_GATEWAY__PORT=0" in refused.value.hint
+
+
+def test_port_zero_becomes_a_free_one() -> None:
+    port = claim_port("127.0.0.1", 0, "gateway.port")
+    assert claim_port("127.0.0.1", port, "gateway.port") == port
+
+
+def test_every_port_of_the_service_is_checked(taken_port: int) -> None:
+    free = Settings(gateway={"port": 0}, metrics={"port": 0}, ray={"serve_grpc_port": 0})
+    placed = with_ports(free)
+    assert 0 not in (placed.gateway.port, placed.metrics.port, placed.ray.serve_grpc_port)
+    assert placed.gateway.generator == f"127.0.0.1:{placed.ray.serve_grpc_port}"
+    for section, field in (("gateway", "port"), ("metrics", "port"), ("ray", "serve_grpc_port")):
+        changed = getattr(free, section).model_copy(update={field: taken_port})
+        with pytest.raises(Failure, match=str(taken_port)):
+            with_ports(free.model_copy(update={section: changed}))
+
+
+def test_a_second_service_on_one_folder_is_refused_with_the_first_ones_process(tmp_path: Path) -> None:
+    refusal = f"already running on {tmp_path} .process {os.getpid()}."
+    with InstanceLock(tmp_path), pytest.raises(Failure, match=refusal):
+        InstanceLock(tmp_path).__enter__()
+    with InstanceLock(tmp_path):
+        pass
+
+
+def test_the_lock_goes_with_a_process_that_is_killed(tmp_path: Path) -> None:
+    program = "import sys, time; from pathlib import Path; from services.local.instance_lock import InstanceLock\n"
+    program += "with InstanceLock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(Failure):
+            InstanceLock(tmp_path).__enter__()
+        holder.kill()
+    with InstanceLock(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Failure, match="cannot be written"):
+        InstanceLock(tmp_path / "file" / "data").__enter__()
+
+
+def test_a_backbone_is_a_shipped_name_a_folder_or_a_hub_id(tmp_path: Path) -> None:
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").write_text("{}")
+    assert find_backbone(str(tmp_path)) == tmp_path
+    assert find_backbone("google/ddpm-cifar10-32") is None
+    with pytest.raises(Failure, match="no backbone 'nothing'"):
+        find_backbone("nothing")
+    with pytest.raises(Failure, match="no diffusers folder"):
+        find_backbone(str(tmp_path / "unet"))
+
+
+def test_places_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model/unet").mkdir(parents=True)
+    Path("model/unet/config.json").write_text("{}")
+    placed = with_places(Settings(data_dir="data", backbone="model"))
+    assert placed.data_dir == tmp_path / "data"
+    assert placed.store.path == tmp_path / "data" / "revisions"
+    assert placed.backbone == str(tmp_path / "model")
+
+
+def test_an_existing_ray_needs_an_existing_redis() -> None:
+    with pytest.raises(Failure, match="Redis that its nodes reach"):
+        check_combination(Settings(ray=RaySettings(address="10.0.0.1:6379")))
+    redis = RedisSettings(url="redis://r:6379")
+    check_combination(Settings(ray=RaySettings(address="10.0.0.1:6379"), redis=redis))
+    with pytest.raises(Failure, match="needs a port for the generator"):
+        check_combination(Settings(ray=RaySettings(address="10.0.0.1:6379", serve_grpc_port=0), redis=redis))
+
+
+def test_a_server_on_all_interfaces_is_reached_over_loopback() -> None:
+    assert reachable("0.0.0.0", 5) == reachable("::", 5) == "127.0.0.1:5"
+    assert reachable("10.1.2.3", 5) == "10.1.2.3:5"
+
+
+def test_settings_travel_through_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = Settings(
+        data_dir=tmp_path,
+        redis={"url": "redis://h:1", "password": "s e c r e t", "require_persistence": False},
+        trainer={"min_labels": 3, "gate": {"max_norm": 2.5}},
+    )
+    for name, value in settings_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    assert Settings() == settings

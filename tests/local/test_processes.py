@@ -1,0 +1,101 @@
+"""Children: restarted when they die, ended when we end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from services.local.descendants import descendants
+from services.local.supervised_process import SupervisedProcess
+
+SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
+STUBBORN = [
+    sys.executable,
+    "-c",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)",
+]
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+def running(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def test_a_process_that_dies_is_started_again(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "child.log"
+    with SupervisedProcess(SLEEPER, os.environ, log) as child:
+        first = child.pid
+        eventually(lambda: log.exists() and log.read_text() == "up\n")
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: child.restarts == 1 and child.pid != first and running(child.pid))
+        eventually(lambda: log.read_text() == "up\nup\n")
+        second = child.pid
+    assert not running(second)
+
+
+def test_one_that_ignores_the_request_is_killed(tmp_path: Path) -> None:
+    log = tmp_path / "child.log"
+    with SupervisedProcess(STUBBORN, os.environ, log) as child:
+        eventually(lambda: log.read_text() == "up\n")
+        child.stop(grace=0.2)
+        assert not running(child.pid)
+
+
+def test_one_that_cannot_start_is_tried_at_growing_intervals(tmp_path: Path) -> None:
+    failing = [sys.executable, "-c", "import sys; sys.exit('no')"]
+    with SupervisedProcess(failing, os.environ, tmp_path / "child.log") as child:
+        eventually(lambda: child.restarts >= 2)
+
+
+def test_a_supervised_process_does_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+    program = f"""
+import os, sys, time
+from pathlib import Path
+from services.local.supervised_process import SupervisedProcess
+with SupervisedProcess({SLEEPER!r}, os.environ, Path({str(tmp_path / "log")!r})) as child:
+    print(child.pid, flush=True)
+    time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert running(child)
+        assert descendants(parent.pid) == [child]
+        parent.kill()
+    eventually(lambda: not running(child))
+
+
+def test_the_second_signal_ends_a_slow_end_at_once() -> None:
+    program = f"""
+import subprocess, time
+from services.local.stop_signals import Stopped, StopSignals
+child = subprocess.Popen({SLEEPER!r}, stdout=subprocess.DEVNULL, start_new_session=True)
+with StopSignals() as signals:
+    try:
+        print(child.pid, flush=True)
+        time.sleep(600)
+    except Stopped:
+        print("stopping", flush=True)
+        time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "stopping\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    eventually(lambda: not running(child))

@@ -1,0 +1,63 @@
+"""The locks install anywhere, and hold what pyproject.toml asks for."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from requirements import lock as locking
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCKS = sorted(locking.LOCKS)
+
+
+def locked(name: str) -> dict[str, str]:
+    lines = (ROOT / "requirements" / name).read_text().splitlines()
+    pins = [line.split(" ")[0].split("==") for line in lines if line and line[0] not in " #"]
+    return {canonicalize_name(package): version for package, version in pins}
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_belongs_to_no_machine(name: str) -> None:
+    text = (ROOT / "requirements" / name).read_text()
+    assert not re.search(r"^(nvidia-|cuda-|triton)", text, re.MULTILINE)
+    assert not re.search(r"--hash|://|--(extra-)?index|find-links|^-e|[a-z]\+[a-z]|\s/", text, re.MULTILINE)
+
+
+def test_torch_is_pinned_where_it_is_needed_and_only_there() -> None:
+    assert {name: locked(name).get("torch") for name in LOCKS} == {
+        "dev.txt": "2.13.0",
+        "gateway.txt": None,
+        "server.txt": "2.13.0",
+    }
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_satisfies_what_the_project_asks_for(name: str) -> None:
+    extras = PROJECT["optional-dependencies"]
+    asked = [*PROJECT["dependencies"], *(each for extra in locking.LOCKS[name] for each in extras[extra])]
+    pins = locked(name)
+    for requirement in map(Requirement, asked):
+        assert Version(pins[canonicalize_name(requirement.name)]) in requirement.specifier, str(requirement)
+
+
+def test_the_developers_lock_runs_what_the_servers_lock_ships() -> None:
+    server, dev = locked("server.txt"), locked("dev.txt")
+    assert {package: dev.get(package) for package in server} == server
+
+
+def test_what_one_machine_adds_is_taken_out() -> None:
+    resolved = (
+        "torch==2.13.0+cpu\n    # via diffusers\n"
+        "nvidia-cublas==13.4\n    # via\n    #   torch\n"
+        "triton==3.5\n    # via torch\n"
+        "numpy==2.4.6\n    # via torch\n"
+    )
+    assert locking.portable(resolved) == "torch==2.13.0\n    # via diffusers\nnumpy==2.4.6\n    # via torch\n"

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from papa.adapter import AdapterDamagedError, Origin, digest, pack, unpack, unpack_weights
+from papa.config import UpdateConfig
+from papa.denoiser import Denoiser
+from papa.update import Adapter, Labels, new_adapter, update
+from tests.papa.conftest import random_adapters, tiny_denoiser
+
+ORIGIN = Origin("", "", 12.5, events=("e1", "e2"), first_sequence=1, last_sequence=2, seed=7, stats={"loss": 0.5})
+
+
+@pytest.fixture(scope="module")
+def adapter(denoiser: Denoiser) -> Adapter:
+    opinions = Labels(torch.randint(0, 256, (3, 1, 8, 8), dtype=torch.uint8), torch.tensor([1.0, -1.0, 0.5]))
+    config = UpdateConfig(steps=1, like_rows=2, dislike_rows=2)
+    trained, _ = update(denoiser, new_adapter(denoiser), opinions, config, 0)
+    return Adapter(random_adapters(denoiser, 1)[0], trained.replay)
+
+
+@pytest.fixture
+def files(denoiser: Denoiser, adapter: Adapter) -> dict[str, bytes]:
+    return pack(adapter, denoiser.layout, UpdateConfig(), replace(ORIGIN, backbone=denoiser.backbone))
+
+
+def test_packing_loses_nothing(denoiser: Denoiser, adapter: Adapter, files: dict[str, bytes]) -> None:
+    again = unpack(files, denoiser.layout, denoiser.backbone, digest(files["manifest.json"]))
+    assert torch.equal(again.weights, adapter.weights)
+    for name in ("samples", "grades", "features"):
+        assert torch.equal(getattr(again.replay, name), getattr(adapter.replay, name))
+
+
+def test_the_manifest_tells_where_the_revision_comes_from(denoiser: Denoiser, files: dict[str, bytes]) -> None:
+    manifest = json.loads(files["manifest.json"])
+    assert manifest["backbone"] == denoiser.backbone
+    assert manifest["events"] == ["e1", "e2"]
+    assert manifest["stats"] == {"loss": 0.5}
+    assert manifest["update"]["adapt_from"] == UpdateConfig().adapt_from
+    assert {name: digest(files[name]) for name in manifest["files"]} == {
+        name: entry["sha256"] for name, entry in manifest["files"].items()
+    }
+
+
+def test_packing_is_deterministic(denoiser: Denoiser, adapter: Adapter, files: dict[str, bytes]) -> None:
+    assert pack(adapter, denoiser.layout, UpdateConfig(), replace(ORIGIN, backbone=denoiser.backbone)) == files
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "adapter_model.safetensors", "state.safetensors"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "append", "remove"])
+def test_every_damage_is_found(denoiser: Denoiser, files: dict[str, bytes], name: str, damage: str) -> None:
+    sha256, data = digest(files["manifest.json"]), files[name]
+    flipped = data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]
+    files[name] = {"flip": flipped, "truncate": data[:-1], "append": data + b"0", "remove": b""}[damage]
+    with pytest.raises(AdapterDamagedError) as error:
+        unpack(files, denoiser.layout, denoiser.backbone, sha256)
+    assert error.value.reason == "checksum"
+
+
+def _resealed(files: dict[str, bytes], tensors: dict[str, torch.Tensor]) -> str:
+    """Puts other tensors under a manifest that vouches for them, as a buggy trainer would."""
+    files["adapter_model.safetensors"] = save(tensors)
+    manifest = json.loads(files["manifest.json"])
+    manifest["files"]["adapter_model.safetensors"]["sha256"] = digest(files["adapter_model.safetensors"])
+    files["manifest.json"] = json.dumps(manifest).encode()
+    return digest(files["manifest.json"])
+
+
+def test_values_that_are_not_finite_are_refused_under_a_valid_checksum(
+    denoiser: Denoiser, files: dict[str, bytes]
+) -> None:
+    tensors = load(files["adapter_model.safetensors"])
+    next(iter(tensors.values())).view(-1)[0] = float("nan")
+    with pytest.raises(AdapterDamagedError, match="finite"):
+        unpack_weights(files, denoiser.layout, denoiser.backbone, _resealed(files, tensors))
+
+
+def test_missing_layers_are_refused(denoiser: Denoiser, files: dict[str, bytes]) -> None:
+    tensors = load(files["adapter_model.safetensors"])
+    tensors.pop(next(iter(tensors)))
+    with pytest.raises(AdapterDamagedError) as error:
+        unpack_weights(files, denoiser.layout, denoiser.backbone, _resealed(files, tensors))
+    assert error.value.reason == "shape"
+
+
+def test_another_backbone_is_refused(denoiser: Denoiser, files: dict[str, bytes]) -> None:
+    other = tiny_denoiser(seed=9)
+    assert other.backbone != denoiser.backbone
+    with pytest.raises(AdapterDamagedError) as error:
+        unpack_weights(files, other.layout, other.backbone, digest(files["manifest.json"]))
+    assert error.value.reason == "backbone"
+
+
+def test_a_lower_rank_is_padded_and_a_higher_one_refused(denoiser: Denoiser, files: dict[str, bytes]) -> None:
+    sha256, x, t = digest(files["manifest.json"]), torch.randn(1, 1, 8, 8), torch.tensor([500])
+    wide, narrow = tiny_denoiser(rank=3), tiny_denoiser(rank=1)
+    padded = unpack_weights(files, wide.layout, wide.backbone, sha256)
+    exact = unpack_weights(files, denoiser.layout, denoiser.backbone, sha256)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            wide.epsilon(x, t, padded[None]), denoiser.epsilon(x, t, exact[None]), atol=1e-5, rtol=1e-4
+        )
+    with pytest.raises(AdapterDamagedError) as error:
+        unpack_weights(files, narrow.layout, narrow.backbone, sha256)
+    assert error.value.reason == "shape"

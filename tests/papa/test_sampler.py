@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from torch import Tensor
+
+from papa.denoiser import Denoiser
+from papa.sampler import Rows, sample, timesteps
+from tests.papa.conftest import random_adapters
+
+SCHEDULERS = {
+    "ddim": lambda: DDIMScheduler(timestep_spacing="trailing", set_alpha_to_one=True, clip_sample=True),
+    "ddpm": lambda: DDPMScheduler(timestep_spacing="trailing", clip_sample=True),
+    "dpmpp_2m": lambda: DPMSolverMultistepScheduler(timestep_spacing="trailing"),
+}
+
+
+@torch.no_grad()
+def diffusers_sample(denoiser: Denoiser, sampler: str, steps: int, seed: int) -> Tensor:
+    scheduler = SCHEDULERS[sampler]()
+    scheduler.set_timesteps(steps)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(1, *denoiser.sample_shape, generator=generator)
+    for t in scheduler.timesteps:
+        arguments = {"generator": generator} if sampler == "ddpm" else {}
+        x = scheduler.step(denoiser.epsilon(x, t[None]), t, x, **arguments).prev_sample
+    return x
+
+
+@pytest.mark.parametrize("steps", [5, 10, 25])
+@pytest.mark.parametrize("sampler", sorted(SCHEDULERS))
+def test_equals_the_scheduler_of_diffusers(denoiser: Denoiser, sampler: str, steps: int) -> None:
+    # DPM-Solver++ of diffusers does not clip.
+    ours = sample(denoiser, [3], None, sampler, steps, clip=sampler != "dpmpp_2m")
+    torch.testing.assert_close(ours, diffusers_sample(denoiser, sampler, steps, 3), atol=1e-3, rtol=1e-2)
+
+
+def test_timesteps_start_at_the_noisiest_and_match_diffusers() -> None:
+    for steps in (1, 10, 13, 25, 1000):
+        scheduler = SCHEDULERS["ddpm"]()
+        scheduler.set_timesteps(steps)
+        assert timesteps(1000, steps).tolist() == scheduler.timesteps.tolist()
+        assert timesteps(1000, steps)[0] == 999
+
+
+def test_rows_of_different_methods_lengths_and_ages_share_a_batch(denoiser: Denoiser) -> None:
+    settings = [("ddim", 4, 11), ("dpmpp_2m", 5, 12), ("ddpm", 3, 13)]
+    alone = [sample(denoiser, [seed], None, kind, steps) for kind, steps, seed in settings]
+    generators = [torch.Generator().manual_seed(seed) for _, _, seed in settings]
+    draw = [lambda g=g: torch.randn(1, *denoiser.sample_shape, generator=g) for g in generators]
+    parts = [Rows.start(d(), kind, steps, 1000) for d, (kind, steps, _) in zip(draw, settings, strict=True)]
+    batch, waiting, finished = parts[0], parts[1:], {}
+    order = [0]
+    while order:
+        with torch.no_grad():
+            eps = denoiser.epsilon(batch.x, batch.t)
+        noise = torch.cat([draw[i]() if settings[i][0] == "ddpm" else torch.zeros(1, 1, 8, 8) for i in order])
+        batch.advance(denoiser.schedule, eps, noise, clip=True)
+        done = [row for row in range(len(order)) if batch.t[row] < 0]
+        finished |= {order[row]: batch.x[row : row + 1] for row in done}
+        keep = [row for row in range(len(order)) if row not in done]
+        batch, order = batch.select(torch.tensor(keep, dtype=torch.int64)), [order[row] for row in keep]
+        if waiting:
+            batch, order = Rows.concat([batch, waiting.pop(0)]), [*order, max(finished.keys() | set(order)) + 1]
+    for index, expected in enumerate(alone):
+        torch.testing.assert_close(finished[index], expected, atol=1e-4, rtol=1e-3)
+
+
+def test_below_k_the_backbone_alone_is_asked(denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, bool]] = []
+    epsilon = denoiser.epsilon
+
+    def spy(x: Tensor, t: Tensor, adapters: Tensor | None = None) -> Tensor:
+        asked.append((int(t[0]), adapters is not None))
+        return epsilon(x, t, adapters)
+
+    monkeypatch.setattr(denoiser, "epsilon", spy)
+    adapted = sample(denoiser, [1], random_adapters(denoiser, 1), steps=10, adapt_from=400)
+    assert asked == [(t, t >= 400) for t in timesteps(1000, 10).tolist()]
+    assert not torch.allclose(adapted, sample(denoiser, [1], None, steps=10))
+    monkeypatch.undo()
+    never = sample(denoiser, [1], random_adapters(denoiser, 1), steps=10, adapt_from=1000)
+    assert torch.equal(never, sample(denoiser, [1], None, steps=10))
+
+
+def test_a_row_does_not_depend_on_its_neighbours(denoiser: Denoiser) -> None:
+    adapters = random_adapters(denoiser, 3)
+    together = sample(denoiser, [7, 8, 9], adapters, "ddpm", 5)
+    alone = sample(denoiser, [8], adapters[1:2], "ddpm", 5)
+    torch.testing.assert_close(together[1:2], alone, atol=1e-4, rtol=1e-3)

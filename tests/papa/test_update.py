@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from papa.config import UpdateConfig
+from papa.denoiser import Denoiser
+from papa.objective import squared_error
+from papa.replay import Replay
+from papa.update import Adapter, Labels, UpdateJob, new_adapter, update, update_many
+
+SMALL = UpdateConfig(steps=3, like_rows=6, dislike_rows=4)
+
+
+def labels(likes: int, dislikes: int, seed: int = 0) -> Labels:
+    generator = torch.Generator().manual_seed(seed)
+    samples = torch.randint(0, 256, (likes + dislikes, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    return Labels(samples, torch.tensor([1.0] * likes + [-1.0] * dislikes))
+
+
+def test_users_trained_together_equal_each_alone(denoiser: Denoiser) -> None:
+    jobs = [
+        UpdateJob(new_adapter(denoiser), labels(3, 2, seed=1), seed=11),
+        UpdateJob(new_adapter(denoiser), labels(0, 4, seed=2), seed=12),
+        UpdateJob(update(denoiser, new_adapter(denoiser), labels(2, 2), SMALL, 5)[0], labels(5, 0, seed=3), seed=13),
+    ]
+    together = update_many(denoiser, jobs, SMALL)
+    for job, (adapter, stats) in zip(jobs, together, strict=True):
+        alone, alone_stats = update(denoiser, job.adapter, job.labels, SMALL, job.seed)
+        # Adam turns a gradient of nearly nothing into a whole step, so that single weights may differ: the norm tells.
+        moved, differs = adapter.weights - job.adapter.weights, adapter.weights - alone.weights
+        assert torch.linalg.vector_norm(differs) < 0.02 * torch.linalg.vector_norm(moved)
+        assert torch.equal(adapter.replay.samples, alone.replay.samples)
+        assert stats.differentiated == alone_stats.differentiated
+
+
+def test_an_update_is_a_function_of_its_seed(denoiser: Denoiser) -> None:
+    first, second, other = (update(denoiser, new_adapter(denoiser), labels(3, 3), SMALL, seed)[0] for seed in (1, 1, 2))
+    assert torch.equal(first.weights, second.weights)
+    assert not torch.equal(first.weights, other.weights)
+
+
+def test_an_update_learns_the_likes_and_unlearns_the_dislikes(denoiser: Denoiser) -> None:
+    config = UpdateConfig(steps=40, like_rows=16, dislike_rows=16, learning_rate=2e-2)
+    bright, dark = torch.full((4, 1, 8, 8), 220), torch.full((4, 1, 8, 8), 30)
+    opinions = Labels(torch.cat([bright, dark]).to(torch.uint8), torch.tensor([1.0] * 4 + [-1.0] * 4))
+    adapter, stats = update(denoiser, new_adapter(denoiser), opinions, config, 0)
+    before, after = (_errors(denoiser, opinions, weights) for weights in (None, adapter.weights))
+    assert after[:4].mean() < before[:4].mean()
+    assert after[4:].mean() > before[4:].mean()
+    assert stats.likes == stats.dislikes == 4
+    assert stats.change > 0
+
+
+@torch.no_grad()
+def _errors(denoiser: Denoiser, opinions: Labels, weights: Tensor | None) -> Tensor:
+    x0 = (opinions.samples.float() / 127.5 - 1).repeat(64, 1, 1, 1)
+    generator = torch.Generator().manual_seed(99)
+    noise = torch.randn(x0.shape, generator=generator)
+    t = torch.randint(400, 1000, (len(x0),), generator=generator)
+    adapters = None if weights is None else weights.expand(len(x0), -1)
+    eps = denoiser.epsilon(denoiser.schedule.add_noise(x0, noise, t), t, adapters)
+    return squared_error(eps, noise).view(64, -1).mean(dim=0)
+
+
+def test_epapa_trains_no_timestep_below_k(denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+    epsilon = denoiser.epsilon
+
+    def spy(x: Tensor, t: Tensor, adapters: Tensor | None = None) -> Tensor:
+        if adapters is not None:
+            seen.append(t)
+        return epsilon(x, t, adapters)
+
+    monkeypatch.setattr(denoiser, "epsilon", spy)
+    update(denoiser, new_adapter(denoiser), labels(3, 3), replace(SMALL, adapt_from=700), 0)
+    assert torch.cat(seen).min() >= 700
+    seen.clear()
+    update(denoiser, new_adapter(denoiser), labels(3, 3), replace(SMALL, adapt_from=0, steps=10), 0)
+    assert torch.cat(seen).min() < 300
+
+
+@pytest.mark.parametrize("grades", [[], [0.0], [1.5], [float("nan")]])
+def test_labels_that_mean_nothing_are_refused(denoiser: Denoiser, grades: list[float]) -> None:
+    samples = torch.zeros(len(grades), 1, 8, 8, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="grade"):
+        update(denoiser, new_adapter(denoiser), Labels(samples, torch.tensor(grades)), SMALL, 0)
+
+
+def test_replay_keeps_the_newest_of_each_kind(denoiser: Denoiser) -> None:
+    config = replace(SMALL, replay_likes=3, replay_dislikes=2, steps=1)
+    adapter = new_adapter(denoiser)
+    for seed in range(3):
+        adapter, _ = update(denoiser, adapter, labels(2, 2, seed), config, seed)
+    assert adapter.replay.grades.tolist() == [1.0, 1.0, 1.0, -1.0, -1.0]
+    newest = labels(2, 2, 2).samples
+    assert torch.equal(adapter.replay.samples[1:], newest)
+
+
+def test_replay_gives_rare_tastes_the_weight_of_common_ones() -> None:
+    features = torch.cat([torch.randn(30, 4) * 0.1, torch.randn(24, 4) * 0.1 + 5]).half()
+    replay = Replay(torch.zeros(54, 1, 8, 8, dtype=torch.uint8), torch.ones(54), features)
+    everything = torch.ones(54, dtype=torch.bool)
+    uniform = replay.probabilities(everything, replace(SMALL, balance=0.0))
+    balanced = replay.probabilities(everything, replace(SMALL, balance=1.0))
+    assert uniform[30:].sum().item() == pytest.approx(24 / 54, abs=1e-3)
+    assert balanced[30:].sum().item() == pytest.approx(0.5, abs=0.1)
+
+
+def test_graded_opinions_are_drawn_by_their_strength() -> None:
+    replay = Replay(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.tensor([1.0, 0.25]), torch.zeros(2, 3).half())
+    shares = replay.probabilities(torch.tensor([True, True]), SMALL)
+    assert shares.tolist() == pytest.approx([0.8, 0.2])
+
+
+def test_an_adapter_without_history_starts_empty(denoiser: Denoiser) -> None:
+    adapter: Adapter = new_adapter(denoiser)
+    assert len(adapter.replay) == 0
+    assert adapter.weights.shape == (denoiser.layout.size,)

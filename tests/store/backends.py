@@ -1,0 +1,158 @@
+"""Fixtures of the state rooms: the same tests run over memory and over a real redis-server."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from services.contracts.errors import ItemNotFound
+from services.contracts.feedback import FeedbackEvent, FeedbackLog, Lease, LoggedEvent, UserBatch
+from services.contracts.identity import UserKey
+from services.contracts.items import ItemStore, StoredItem
+from services.contracts.revisions import Revision, UserDirectory
+from services.feedback import open_log
+from services.feedback.memory_log import MemoryFeedbackLog
+from services.local.redis_process import RedisProcess
+from services.settings import FeedbackSettings, RedisSettings, Settings
+from services.store import open_items, open_users
+from services.store.memory_items import MemoryItemStore
+from services.store.memory_state import MemoryState
+from services.store.memory_users import MemoryUserDirectory
+
+PARTITIONS = 4
+
+
+@dataclass
+class Backend:
+    """The three stores over one state, and shorthands that tests read by."""
+
+    settings: Settings
+    log: FeedbackLog
+    users: UserDirectory
+    items: ItemStore
+
+    async def close(self) -> None:
+        await self.log.close()
+        await self.users.close()
+        await self.items.close()
+
+    async def own(self, user: UserKey, owner: str = "trainer", seconds: float = 30.0) -> Lease:
+        lease = await self.log.acquire(user.partition(PARTITIONS), owner, seconds)
+        assert lease is not None
+        return lease
+
+    async def append(self, user: UserKey, *event_ids: str) -> None:
+        results = await self.log.append([image_event(user, event_id) for event_id in event_ids])
+        assert [result.error for result in results] == [None] * len(event_ids)
+
+    async def pending(self, lease: Lease, user: UserKey | None = None) -> tuple[LoggedEvent, ...]:
+        events = await self.log.read(lease, "", 10_000)
+        return tuple(event for event in events if user is None or event.user == user)
+
+    async def commit(self, user: UserKey, number: int, parent: str = "", lease: Lease | None = None) -> Revision:
+        """Applies all that the user has pending."""
+        lease = lease or await self.own(user)
+        batch = UserBatch(user, await self.pending(lease, user))
+        revision = a_revision(number, parent, batch)
+        assert await self.log.commit(lease, batch, revision)
+        return revision
+
+    async def until_expired(self, user: UserKey, item_id: str) -> None:
+        with suppress(ItemNotFound):
+            while await self.items.get(user, item_id):  # noqa: ASYNC110 - nobody tells of an expiry
+                await asyncio.sleep(0.02)
+
+
+def image_event(user: UserKey, event_id: str, grade: float = 1.0, image: bytes = b"picture") -> FeedbackEvent:
+    return FeedbackEvent(event_id, user, grade, image=image)
+
+
+def an_item(item_id: str, revision: str = "") -> StoredItem:
+    return StoredItem(item_id, b"sample of " + item_id.encode(), revision, "generation", 7)
+
+
+def a_revision(number: int, parent: str = "", batch: UserBatch | None = None) -> Revision:
+    events = batch.events if batch is not None else ()
+    sequences = [event.sequence for event in events] or [0]
+    return Revision(
+        f"{number:06d}-{number:08x}",
+        parent,
+        1.5,
+        "ab" * 32,
+        len(events),
+        max(sequences),
+        min(sequences),
+        max(sequences),
+    )
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
+    with RedisProcess(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def user() -> UserKey:
+    return UserKey("shop", "élise:{p00}/../x")
+
+
+OpenBackend = Callable[..., Backend]
+
+
+def redis_settings(url: str, data_dir: Path, **sections: Any) -> Settings:
+    prefix = f"t{secrets.token_hex(6)}"
+    sections.setdefault("feedback", FeedbackSettings(partitions=PARTITIONS))
+    return Settings(redis=RedisSettings(url=url, prefix=prefix), data_dir=data_dir, **sections)
+
+
+def open_redis(settings: Settings) -> Backend:
+    return Backend(settings, open_log(settings), open_users(settings), open_items(settings))
+
+
+def _open_memory(settings: Settings) -> Backend:
+    state = MemoryState(settings)
+    return Backend(settings, MemoryFeedbackLog(state), MemoryUserDirectory(state), MemoryItemStore(state))
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def open_backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OpenBackend]:
+    """Opens empty backends with the given sections of the settings."""
+    opened: list[Backend] = []
+    url = request.getfixturevalue("redis_server").url if request.param == "redis" else "redis://unused"
+
+    def open_one(**sections: Any) -> Backend:
+        settings = redis_settings(url, tmp_path, **sections)
+        opened.append(open_redis(settings) if request.param == "redis" else _open_memory(settings))
+        return opened[-1]
+
+    yield open_one
+    for backend in opened:
+        await backend.close()
+
+
+@pytest.fixture
+def backend(open_backend: OpenBackend) -> Backend:
+    return open_backend()
+
+
+@pytest.fixture
+async def redis_backend(redis_server: RedisProcess, tmp_path: Path) -> AsyncIterator[Backend]:
+    backend = open_redis(redis_settings(redis_server.url, tmp_path))
+    yield backend
+    await backend.close()
+
+
+@pytest.fixture
+async def raw(redis_server: RedisProcess) -> AsyncIterator[Redis]:
+    """A bare client of the test server, to look at what lies there."""
+    async with Redis.from_url(redis_server.url, protocol=2) as client:
+        yield client

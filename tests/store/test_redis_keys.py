@@ -1,0 +1,110 @@
+"""What lies in Redis: only documented keys, in their partition's slot, and nothing of a user after a deletion."""
+
+from __future__ import annotations
+
+import re
+
+from redis.asyncio import Redis
+from redis.crc import key_slot
+
+from services.contracts.feedback import UserBatch
+from services.contracts.identity import UserKey
+from services.contracts.items import BackboneInfo
+from services.store import redis_keys
+from tests.store.backends import PARTITIONS, Backend, an_item, image_event
+
+
+async def fill(backend: Backend, user: UserKey) -> None:
+    """Touches every kind of key."""
+    await backend.items.publish_backbone(BackboneInfo("ab" * 32, "name", (1, 28, 28)))
+    await backend.items.put(user, [an_item("i1")])
+    await backend.append(user, "a")
+    await backend.commit(user, 1)
+    await backend.append(user, "b", "c")
+    lease = await backend.own(user)
+    await backend.log.begin_attempt(lease, UserBatch(user, await backend.pending(lease)))
+    await backend.log.bury(lease, (await backend.pending(lease))[:1], "poison")
+    await backend.log.heartbeat("trainer", 30)
+
+
+async def keys_of(backend: Backend, raw: Redis) -> list[str]:
+    return [key.decode() async for key in raw.scan_iter(match=f"{backend.settings.redis.prefix}:*")]
+
+
+async def test_every_key_is_documented(redis_backend: Backend, raw: Redis, user: UserKey) -> None:
+    await fill(redis_backend, user)
+    documented = [
+        re.sub(r"NN", r"\\d+", re.sub(r":D\b", ":[0-9a-f]{32}", re.sub(r"TOKEN|ID$", ".+", name))).replace("{p", r"\{p")
+        for name in re.findall(r"^    papa:(\S+)", redis_keys.__doc__ or "", re.MULTILINE)
+    ]
+    kinds = set()
+    for key in await keys_of(redis_backend, raw):
+        name = key.partition(":")[2]
+        matching = [pattern for pattern in documented if re.fullmatch(pattern, name)]
+        assert matching, key
+        kinds.update(matching)
+    older_ids = {pattern for pattern in documented if pattern.endswith("older_ids")}
+    assert kinds == set(documented) - older_ids
+
+
+async def test_the_keys_of_a_partition_share_a_slot_of_redis_cluster(
+    redis_backend: Backend, raw: Redis, user: UserKey
+) -> None:
+    await fill(redis_backend, user)
+    tag = f"{{p{user.partition(PARTITIONS):02d}}}"
+    keys = [key for key in await keys_of(redis_backend, raw) if "{p" in key]
+    assert len(keys) >= 10
+    assert {key_slot(key.encode()) for key in keys} == {key_slot(tag.encode())}
+
+
+async def test_nothing_of_a_deleted_user_is_left_but_the_tombstone(
+    redis_backend: Backend, raw: Redis, user: UserKey
+) -> None:
+    await fill(redis_backend, user)
+    await redis_backend.users.delete(user)
+    left = [key for key in await keys_of(redis_backend, raw) if user.digest in key]
+    assert left == [f"{redis_backend.settings.redis.prefix}:{{p{user.partition(PARTITIONS):02d}}}:user:{user.digest}"]
+    assert await raw.hkeys(left[0]) == [b"deleted"]
+    assert 0 < await raw.pttl(left[0]) <= 86_400_000
+    for key in await keys_of(redis_backend, raw):
+        if await raw.type(key) == b"stream":
+            assert await raw.xlen(key) == 0
+            for group in await raw.xinfo_groups(key):
+                assert group["pending"] == 0
+
+
+async def test_committed_events_leave_nothing_in_the_group(redis_backend: Backend, raw: Redis, user: UserKey) -> None:
+    await redis_backend.append(user, "a", "b")
+    lease = await redis_backend.own(user)
+    await redis_backend.log.begin_attempt(lease, UserBatch(user, await redis_backend.pending(lease)))
+    await redis_backend.commit(user, 1, lease=lease)
+    (stream,) = [key for key in await keys_of(redis_backend, raw) if key.endswith(":events")]
+    (group,) = await raw.xinfo_groups(stream)
+    assert (group["name"], group["pending"]) == (redis_keys.GROUP.encode(), 0)
+
+
+async def test_what_should_expire_does(redis_backend: Backend, raw: Redis, user: UserKey) -> None:
+    await fill(redis_backend, user)
+    expiring = [key for key in await keys_of(redis_backend, raw) if await raw.pttl(key) > 0]
+    assert {re.sub(r".*\}:(user:[0-9a-f]+:)?(\w+).*", r"\2", key) for key in expiring} == {
+        "call",
+        "ids",
+        "item",
+        "items",
+    }
+
+
+async def test_event_ids_that_moved_aside_are_still_known(redis_backend: Backend, raw: Redis, user: UserKey) -> None:
+    await redis_backend.append(user, "before")
+    (state,) = [key for key in await keys_of(redis_backend, raw) if key.endswith(user.digest)]
+    one_time_to_live = 1 + round(redis_backend.settings.store.event_id_ttl * 1000)
+    await raw.hincrby(state, "ids_since", -one_time_to_live)
+    await redis_backend.append(user, "after")
+    assert await raw.hkeys(f"{state}:older_ids") == [b"before"]
+    assert await raw.hkeys(f"{state}:ids") == [b"after"]
+    again = await redis_backend.log.append([image_event(user, name) for name in ("before", "after")])
+    assert [(result.sequence, result.duplicate) for result in again] == [(1, True), (2, True)]
+    for key in (f"{state}:ids", f"{state}:older_ids"):
+        assert 0 < await raw.pttl(key) <= 2 * one_time_to_live
+    await redis_backend.users.delete(user)
+    assert not await raw.exists(f"{state}:ids", f"{state}:older_ids")

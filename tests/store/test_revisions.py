@@ -1,0 +1,159 @@
+"""Revision files over memory and the file system."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from services.contracts.errors import RevisionNotFound, StorageUnavailable
+from services.contracts.identity import UserKey
+from services.contracts.revisions import RevisionStore
+from services.settings import Settings
+from services.store import open_revisions
+from services.store.file_revisions import FileRevisionStore
+from services.store.memory_revisions import MemoryRevisionStore
+
+NAME = "000001-0a0b0c0d"
+FILES = {"manifest.json": b"{}", "adapter_model.safetensors": bytes(range(256)) * 40, "empty": b""}
+
+
+def files_below(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(params=["memory", "files"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> RevisionStore:
+    return MemoryRevisionStore() if request.param == "memory" else FileRevisionStore(tmp_path / "revisions")
+
+
+async def test_files_are_read_as_they_were_written(store: RevisionStore, user: UserKey) -> None:
+    await store.put(user, NAME, FILES)
+    assert {name: await store.get(user, NAME, name) for name in FILES} == FILES
+
+
+async def test_what_is_not_there_is_not_found(store: RevisionStore, user: UserKey) -> None:
+    await store.put(user, NAME, FILES)
+    for key, revision, name in [
+        (user, NAME, "other.json"),
+        (user, "000002-0a0b0c0d", "manifest.json"),
+        (UserKey(user.tenant, "other"), NAME, "manifest.json"),
+    ]:
+        with pytest.raises(RevisionNotFound):
+            await store.get(key, revision, name)
+
+
+async def test_a_revision_is_immutable(store: RevisionStore, user: UserKey) -> None:
+    await store.put(user, NAME, FILES)
+    await store.put(user, NAME, FILES)
+    await store.put(user, NAME, {"manifest.json": b"changed"})
+    assert await store.get(user, NAME, "manifest.json") == b"{}"
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", ".hidden", "a/b", "/etc/passwd", "a\\b", "a\x00", "é", "a" * 129, "a\n"]
+)
+async def test_only_plain_names_make_a_path(store: RevisionStore, user: UserKey, name: str) -> None:
+    with pytest.raises(ValueError, match="plain name"):
+        await store.put(user, name, FILES)
+    with pytest.raises(ValueError, match="plain name"):
+        await store.put(user, NAME, {name: b""})
+    with pytest.raises(ValueError, match="plain name"):
+        await store.get(user, name, "manifest.json")
+
+
+async def test_deletion_removes_all_of_one_user(store: RevisionStore, user: UserKey) -> None:
+    other = UserKey(user.tenant, "other")
+    for revision in (NAME, "000002-0a0b0c0d"):
+        await store.put(user, revision, FILES)
+    await store.put(other, NAME, FILES)
+    assert await store.delete_user(user) == 2
+    assert await store.delete_user(user) == 0
+    with pytest.raises(RevisionNotFound):
+        await store.get(user, NAME, "manifest.json")
+    assert await store.get(other, NAME, "manifest.json") == b"{}"
+
+
+async def test_writers_of_the_same_revision_do_not_disturb_one_another(store: RevisionStore, user: UserKey) -> None:
+    await asyncio.gather(*(store.put(user, NAME, FILES) for _ in range(8)))
+    assert {name: await store.get(user, NAME, name) for name in FILES} == FILES
+
+
+async def test_a_sound_store_passes_its_check(store: RevisionStore) -> None:
+    await store.check()
+
+
+async def test_the_path_holds_nothing_of_the_callers_strings(tmp_path: Path) -> None:
+    user = UserKey("../../tenant", "..\\user\x00/..")
+    await FileRevisionStore(tmp_path).put(user, NAME, FILES)
+    folder = tmp_path / user.digest[:2] / user.digest / NAME
+    assert files_below(tmp_path) == {folder / name for name in FILES}
+
+
+async def test_an_unfinished_writing_is_invisible_and_goes_with_the_user(
+    tmp_path: Path, user: UserKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FileRevisionStore(tmp_path)
+
+    def power_cut(self: Path, target: Path) -> None:
+        raise SystemExit("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", power_cut)
+        with pytest.raises(SystemExit):
+            await store.put(user, NAME, FILES)
+    with pytest.raises(RevisionNotFound):
+        await store.get(user, NAME, "manifest.json")
+    await store.put(user, NAME, FILES)
+    assert await store.delete_user(user) == 1
+    assert files_below(tmp_path) == set()
+
+
+async def test_a_folder_is_complete_and_synchronised_before_it_gets_its_name(
+    tmp_path: Path, user: UserKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synchronised: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def noting_fsync(descriptor: int) -> None:
+        synchronised.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    def noting_rename(self: Path, target: Path) -> Path:
+        synchronised.append(f"rename to {target.name}")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", noting_fsync)
+    monkeypatch.setattr(Path, "rename", noting_rename)
+    await FileRevisionStore(tmp_path).put(user, NAME, FILES)
+    at = synchronised.index(f"rename to {NAME}")
+    assert set(FILES) <= set(synchronised[:at])
+    assert synchronised[at - 1].startswith(f".{NAME}.")
+    assert synchronised[at + 1] == user.digest
+
+
+async def test_a_full_or_broken_disk_is_unavailable_storage(tmp_path: Path, user: UserKey) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    store = FileRevisionStore(tmp_path / "file" / "below")
+    for attempt in (store.check(), store.put(user, NAME, FILES)):
+        with pytest.raises(StorageUnavailable, match="revision store"):
+            await attempt
+
+
+async def test_deletion_during_a_writing_ends_in_a_typed_error_or_in_nothing_left(tmp_path: Path) -> None:
+    store = FileRevisionStore(tmp_path)
+    for n in range(20):
+        user = UserKey("shop", str(n))
+        writings = [asyncio.create_task(store.put(user, f"{m:06d}-0a0b0c0d", FILES)) for m in range(4)]
+        await asyncio.sleep(0.001 * (n % 5))
+        outcomes = await asyncio.gather(store.delete_user(user), *writings, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} <= {int, type(None), StorageUnavailable}
+        await store.delete_user(user)
+    assert files_below(tmp_path) == set()
+
+
+async def test_the_folder_of_the_settings_is_used(tmp_path: Path, user: UserKey) -> None:
+    await open_revisions(Settings(data_dir=tmp_path)).put(user, NAME, FILES)
+    assert (tmp_path / "revisions" / user.digest[:2] / user.digest / NAME / "manifest.json").is_file()

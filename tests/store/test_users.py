@@ -1,0 +1,152 @@
+"""User state over memory and Redis."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from services.contracts.errors import ItemNotFound, RevisionNotFound, UserDeleted
+from services.contracts.identity import UserKey
+from services.contracts.revisions import UserState
+from services.settings import StoreSettings
+from tests.store.backends import Backend, OpenBackend, an_item
+
+
+async def three_revisions(backend: Backend, user: UserKey) -> list[str]:
+    names = [""]
+    for number in (1, 2, 3):
+        await backend.append(user, str(number))
+        names.append((await backend.commit(user, number, names[-1])).revision)
+    return names[1:]
+
+
+async def test_an_unknown_user_is_all_zero(backend: Backend, user: UserKey) -> None:
+    assert await backend.users.get(user) == UserState(user)
+    assert await backend.users.current(user) is None
+    assert await backend.users.lineage(user, 10) == []
+    with pytest.raises(RevisionNotFound):
+        await backend.users.revision(user, "000001-00000001")
+
+
+async def test_the_lineage_is_listed_newest_first_in_pages(backend: Backend, user: UserKey) -> None:
+    first, second, third = await three_revisions(backend, user)
+    assert [r.revision for r in await backend.users.lineage(user, 2)] == [third, second]
+    assert [r.revision for r in await backend.users.lineage(user, 2, before=second)] == [first]
+    assert await backend.users.lineage(user, 2, before=first) == []
+    with pytest.raises(RevisionNotFound):
+        await backend.users.lineage(user, 2, before="000009-00000009")
+
+
+async def test_rollback_points_at_an_earlier_revision_and_back(backend: Backend, user: UserKey) -> None:
+    first, _, third = await three_revisions(backend, user)
+    before = await backend.users.get(user)
+    state = await backend.users.rollback(user, first)
+    assert state == await backend.users.get(user)
+    assert state.current is not None
+    assert state.current.revision == first
+    assert (state.revisions, state.version) == (3, before.version + 1)
+    assert (await backend.users.rollback(user, third)).current == before.current
+    assert len(await backend.users.lineage(user, 10)) == 3
+
+
+async def test_rollback_to_the_current_revision_changes_nothing(backend: Backend, user: UserKey) -> None:
+    *_, third = await three_revisions(backend, user)
+    before = await backend.users.get(user)
+    assert await backend.users.rollback(user, third) == before
+
+
+@pytest.mark.parametrize("revision", ["", "base", "000009-00000009", "../1"])
+async def test_rollback_needs_a_revision_of_this_user(backend: Backend, user: UserKey, revision: str) -> None:
+    await three_revisions(backend, user)
+    other = UserKey(user.tenant, "other")
+    for key in (user, other):
+        before = await backend.users.get(key)
+        with pytest.raises(RevisionNotFound):
+            await backend.users.rollback(key, revision)
+        assert await backend.users.get(key) == before
+
+
+async def test_reset_points_at_the_base_and_can_be_undone(backend: Backend, user: UserKey) -> None:
+    *_, third = await three_revisions(backend, user)
+    state = await backend.users.reset(user)
+    assert (state.current, state.revisions) == (None, 3)
+    assert await backend.users.current(user) is None
+    await backend.append(user, "fresh")
+    fourth = await backend.commit(user, 4, parent="")
+    assert (await backend.users.get(user)).current == fourth
+    undone = await backend.users.rollback(user, third)
+    assert undone.current is not None
+    assert undone.current.revision == third
+
+
+async def test_resetting_who_has_nothing_changes_nothing(backend: Backend, user: UserKey) -> None:
+    assert await backend.users.reset(user) == UserState(user)
+
+
+async def test_deletion_removes_everything_and_says_what(backend: Backend, user: UserKey) -> None:
+    await backend.items.put(user, [an_item("i1"), an_item("i2")])
+    first, second, _ = await three_revisions(backend, user)
+    await backend.append(user, "a", "b", "c")
+    lease = await backend.own(user)
+    await backend.log.bury(lease, (await backend.pending(lease))[:1], "poison")
+    receipt = await backend.users.delete(user)
+    assert (receipt.events, receipt.dead_letters, receipt.items, receipt.revisions) == (2, 1, 2, 3)
+    assert receipt.receipt_id
+    assert receipt.deleted_at > 1e9
+    assert await backend.pending(lease) == ()
+    assert await backend.users.lineage(user, 10) == []
+    with pytest.raises(ItemNotFound):
+        await backend.items.get(user, "i1")
+    with pytest.raises(RevisionNotFound):
+        await backend.users.revision(user, second)
+    for attempt in (backend.users.get(user), backend.users.current(user), backend.users.reset(user)):
+        with pytest.raises(UserDeleted):
+            await attempt
+    with pytest.raises(UserDeleted):
+        await backend.users.rollback(user, first)
+    with pytest.raises(UserDeleted):
+        await backend.items.put(user, [an_item("i3")])
+
+
+async def test_deleting_again_gives_the_first_receipt(backend: Backend, user: UserKey) -> None:
+    await backend.append(user, "a")
+    assert await backend.users.delete(user) == await backend.users.delete(user)
+
+
+async def test_deletion_leaves_other_users_alone(backend: Backend, user: UserKey) -> None:
+    other = UserKey("other", user.user)
+    await backend.items.put(other, [an_item("i1")])
+    await backend.append(other, "a")
+    await backend.append(user, "a")
+    await backend.users.delete(user)
+    assert (await backend.users.get(other)).pending == 1
+    assert (await backend.items.get(other, "i1")).item_id == "i1"
+
+
+async def test_a_deleted_id_starts_afresh_after_the_tombstone(open_backend: OpenBackend, user: UserKey) -> None:
+    backend = open_backend(store=StoreSettings(tombstone_ttl=0.1))
+    await three_revisions(backend, user)
+    await backend.users.delete(user)
+    await asyncio.sleep(0.2)
+    assert await backend.users.get(user) == UserState(user)
+    await backend.append(user, "1")
+    assert (await backend.commit(user, 1)).first_sequence == 1
+
+
+async def test_every_change_raises_the_version(backend: Backend, user: UserKey) -> None:
+    versions = [(await backend.users.get(user)).version]
+
+    async def note() -> None:
+        versions.append((await backend.users.get(user)).version)
+
+    await backend.append(user, "a", "b")
+    await note()
+    lease = await backend.own(user)
+    await backend.log.bury(lease, (await backend.pending(lease))[:1], "poison")
+    await note()
+    await backend.commit(user, 1)
+    await note()
+    await backend.users.reset(user)
+    await note()
+    assert versions == sorted(set(versions))
