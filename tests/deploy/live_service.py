@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,20 +117,25 @@ def _wait_until_ready(address: str) -> None:
             time.sleep(0.1)
 
 
-def load(address: str, rounds: int, likes: int = 4) -> None:
-    """Users who look at items, like one half and dislike the other, and come back for what was learnt."""
-    threads = [threading.Thread(target=_shop, args=(address, user, rounds, likes)) for user in USERS]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+@contextmanager
+def shoppers(address: str) -> Iterator[None]:
+    """Within the block users look at items, like one half, dislike the other, and come back for what was learnt."""
+    closed = threading.Event()
+    with futures.ThreadPoolExecutor() as pool:
+        shopping = [pool.submit(_shop, address, user, closed) for user in USERS]
+        try:
+            yield
+        finally:
+            closed.set()
+        for each in shopping:
+            each.result()
 
 
-def _shop(address: str, user: str, rounds: int, likes: int) -> None:
+def _shop(address: str, user: str, closed: threading.Event, count: int = 4) -> None:
     with Client(address) as client:
         revision = ""
-        for _ in range(rounds):
-            items = client.generate(user, likes).items
+        while not closed.is_set():
+            items = client.generate(user, count).items
             grades = itertools.cycle((1.0, -1.0))
             events = [
                 FeedbackEvent(user, grade, item_id=item.item_id) for item, grade in zip(items, grades, strict=False)
