@@ -59,7 +59,12 @@ class LayerSlice:
     @property
     def end(self) -> int:
         """One past the last element of B."""
-        return self.offset + self.a_size + math.prod(self.b_shape)
+        return self.offset + self.a_size + self.b_size
+
+    @property
+    def b_size(self) -> int:
+        """Elements of B."""
+        return math.prod(self.b_shape)
 
     def a(self, weights: Tensor) -> Tensor:
         """A of each row, a view. Shape: weights [m, P] → [m, *a_shape]."""
@@ -82,6 +87,17 @@ class AdapterLayout:
         """P, the number of parameters of one adapter."""
         return self.layers[-1].end
 
+    def parts(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """(A, B) of every layer, in order, as views.
+
+        One split for all of them: its backward pass is one concatenation, where that of a slice per layer would
+        fill and add a whole [m, P] each time. Shape: weights [m, P] → [m, *a_shape], [m, out, r] per layer.
+        """
+        sizes = [size for layer in self.layers for size in (layer.a_size, layer.b_size)]
+        flat = weights.split(sizes, dim=1)
+        pairs = zip(self.layers, flat[::2], flat[1::2], strict=True)
+        return [(a.unflatten(1, layer.a_shape), b.unflatten(1, layer.b_shape)) for layer, a, b in pairs]
+
     def initial(self, generator: torch.Generator) -> Tensor:
         """A fresh adapter: A ~ U(−1/√fan_in, 1/√fan_in) as in peft, B = 0, hence ΔW = 0. Shape: [P]."""
         flat = torch.zeros(1, self.size)
@@ -97,11 +113,11 @@ class SlotLora:
     def __init__(self, model: nn.Module, config: LoraConfig) -> None:
         """Raises ValueError when a target matches nothing that can be adapted."""
         self.layout = AdapterLayout(config, tuple(_slices(model, config)))
-        self._weights: Tensor | None = None
+        self._parts: list[tuple[Tensor, Tensor]] | None = None
         modules = dict(model.named_modules())
-        for layer in self.layout.layers:
+        for index, layer in enumerate(self.layout.layers):
             delta = _linear_delta if layer.kind == "linear" else _conv_delta
-            modules[layer.name].register_forward_hook(self._hook(layer, delta))
+            modules[layer.name].register_forward_hook(self._hook(index, delta))
 
     @contextmanager
     def rows(self, weights: Tensor | None) -> Iterator[None]:
@@ -109,19 +125,19 @@ class SlotLora:
 
         Shape: weights [m, P] with m ≤ the batch; None is m = 0.
         """
-        self._weights = weights if weights is not None and len(weights) else None
+        self._parts = self.layout.parts(weights) if weights is not None and len(weights) else None
         try:
             yield
         finally:
-            self._weights = None
+            self._parts = None
 
-    def _hook(self, layer: LayerSlice, delta: _Delta) -> _Hook:
+    def _hook(self, index: int, delta: _Delta) -> _Hook:
         def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            weights = self._weights
-            if weights is None:
+            if self._parts is None:
                 return output
-            adapted = len(weights)
-            change = delta(module, inputs[0][:adapted], layer.a(weights), layer.b(weights)) * self.layout.config.scale
+            a, b = self._parts[index]
+            adapted = len(a)
+            change = delta(module, inputs[0][:adapted], a, b) * self.layout.config.scale
             if adapted == len(output):
                 return output + change
             return torch.cat([output[:adapted] + change, output[adapted:]])
