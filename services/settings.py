@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -107,13 +107,75 @@ class GeneratorSettings(Section):
     drain_seconds: float = Field(60.0, gt=0, description="time to finish running generations on shutdown")
 
 
+class TlsSettings(Section):
+    """TLS of the public gRPC server; a changed certificate is taken up without a restart."""
+
+    certificate: Path | None = Field(None, description="PEM file of the chain; absent: no TLS")
+    key: Path | None = Field(None, description="PEM file of its private key")
+    client_ca: Path | None = Field(None, description="PEM file; callers must show a certificate that it has signed")
+
+    @model_validator(mode="after")
+    def _complete(self) -> TlsSettings:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together")
+        if self.client_ca is not None and self.certificate is None:
+            raise ValueError("client_ca needs certificate and key")
+        return self
+
+
+class AuthSettings(Section):
+    """Who may call: nobody is asked, or a bearer token with every call decides tenant, user and scopes."""
+
+    mode: Literal["none", "keys", "jwt"] = Field("none", description="keys are for development")
+    keys_file: Path | None = Field(None, description="TOML file of static keys (docs/security.md), for mode keys")
+    jwks: str = Field("", description="JWKS or PEM file, or https URL of a JWKS, for mode jwt")
+    refresh: float = Field(300.0, gt=0, description="seconds after which keys are read anew")
+    audience: str = Field("", description="that a JWT must be for")
+    issuer: str = Field("", description="that a JWT must come from")
+    algorithms: tuple[str, ...] = Field(
+        ("RS256", "PS256", "ES256", "EdDSA"), min_length=1, description="signatures that are accepted"
+    )
+    leeway: float = Field(30.0, ge=0, description="seconds that clocks may differ")
+    tenant_claim: str = Field("tenant", min_length=1, description="claim with the tenant")
+    user_claim: str = Field("user", min_length=1, description="claim with the one user; without it: the whole tenant")
+    scope_claim: str = Field("scope", min_length=1, description="claim with the scopes, a list or separated by spaces")
+    scope_prefix: str = Field("", description='before "generate", "feedback" and "admin" in that claim')
+    tenant: str = Field("", description="tenant of a JWT that names none; empty: refuse it")
+
+    @model_validator(mode="after")
+    def _complete(self) -> AuthSettings:
+        if self.mode == "keys" and self.keys_file is None:
+            raise ValueError("mode keys needs keys_file")
+        if self.mode == "jwt" and not (self.jwks and self.audience and self.issuer):
+            raise ValueError("mode jwt needs jwks, audience and issuer")
+        if any(name == "none" for name in map(str.lower, self.algorithms)):
+            raise ValueError("an unsigned JWT is worth nothing")
+        return self
+
+
+class RateSettings(Section):
+    """Token buckets of each gateway process; an item, a feedback event or another call costs one. 0: no limit."""
+
+    tenant: float = Field(0.0, ge=0, description="per second and tenant")
+    tenant_burst: float = Field(1_000.0, gt=0, description="that a rested tenant may use at once")
+    user: float = Field(0.0, ge=0, description="per second and user")
+    user_burst: float = Field(200.0, gt=0, description="that a rested user may use at once")
+    tenant_calls: int = Field(0, ge=0, description="calls under way at once with one tenant's credentials")
+
+
 class GatewaySettings(Section):
     """The public gRPC server."""
 
     host: str = "127.0.0.1"
     port: int = Field(50051, ge=0, le=65535, description="0 takes a free one")
     generator: str = Field("127.0.0.1:9000", description="host:port of the generator's gRPC")
-    reflection: bool = True
+    reflection: bool | None = Field(None, description="absent: on, unless callers must show a token")
+    health_port: int | None = Field(
+        None, ge=0, le=65535, description="the health service alone, without TLS, for probes that speak none"
+    )
+    tls: TlsSettings = TlsSettings()
+    auth: AuthSettings = AuthSettings()
+    rates: RateSettings = RateSettings()
     max_message_bytes: int = Field(8 * 2**20, ge=1024)
     max_count: int = Field(64, ge=1, description="items of one Generate")
     max_steps: int = Field(1000, ge=1)
@@ -123,6 +185,17 @@ class GatewaySettings(Section):
     max_concurrent_rpcs: int = Field(1024, ge=1)
     drain_seconds: float = Field(20.0, ge=0, description="from the signal to the end, for calls that run")
     notice_seconds: float = Field(1.0, ge=0, description="of those, between NOT_SERVING and the refusal of new calls")
+
+
+class ClientSettings(Section):
+    """How the commands of `papa` that call a running service identify themselves."""
+
+    tls: bool = Field(False, description="speak TLS; also on when ca is set")
+    ca: Path | None = Field(None, description="PEM file of the authority to trust; the system's when absent")
+    certificate: Path | None = Field(None, description="PEM file of a certificate to show, for mutual TLS")
+    key: Path | None = Field(None, description="PEM file of its private key")
+    token: SecretStr | None = Field(None, description="bearer token of every call")
+    token_file: Path | None = Field(None, description="file with that token, read anew for each call")
 
 
 class MetricsSettings(Section):
@@ -161,6 +234,7 @@ class Settings(BaseSettings):
     trainer: TrainerSettings = TrainerSettings()
     generator: GeneratorSettings = GeneratorSettings()
     gateway: GatewaySettings = GatewaySettings()
+    client: ClientSettings = ClientSettings()
     metrics: MetricsSettings = MetricsSettings()
     ray: RaySettings = RaySettings()
     log: LogSettings = LogSettings()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -120,7 +121,7 @@ def as_toml(settings: Settings) -> str:
         if path != section:
             section = path
             lines += ["", f"[{section}]"]
-        absent = value is None or isinstance(value, SecretStr)
+        absent = value is None or isinstance(value, SecretStr) or (isinstance(value, str) and _shown(value) != value)
         assignment = ("# " if absent else "") + f"{field} = " + ("" if value is None else json.dumps(_shown(value)))
         lines.append(assignment + (f"  # {info.description}" if info.description else ""))
     return "\n".join(lines)
@@ -129,4 +130,6 @@ def as_toml(settings: Settings) -> str:
 def _shown(value: object) -> object:
     if isinstance(value, SecretStr):
         return str(value)
+    if isinstance(value, str):
+        return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:**********@", value)
     return str(value) if isinstance(value, Path) else value

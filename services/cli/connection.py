@@ -1,13 +1,17 @@
-"""How the calling commands find the gateway."""
+"""How the calling commands find the gateway, and what they show it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from services.cli.configuration import load
-from services.client import Client
+from services.client import Client, Tls
+from services.local.failure import Failure
+from services.settings import ClientSettings, Settings
 
 Address = Annotated[
     str,
@@ -22,9 +26,37 @@ UserId = Annotated[str, typer.Argument(metavar="USER", help="Your own id of the 
 
 
 def connect(address: str, tenant: str = "") -> Client:
-    """A client of the gateway at `address`, or of the one that the settings describe."""
+    """A client of the gateway at `address`, or of the one that the settings describe, with their `client.*`."""
+    return open_client(load(None), address, tenant)
+
+
+def open_client(settings: Settings, address: str = "", tenant: str = "") -> Client:
+    """The same with settings that are known already. Raises Failure for a file that cannot be read."""
     if not address:
-        gateway = load(None).gateway
+        gateway = settings.gateway
         host = "127.0.0.1" if gateway.host in ("0.0.0.0", "::", "") else gateway.host  # noqa: S104 - a listening address
         address = f"{host}:{gateway.port}"
-    return Client(address, tenant=tenant)
+    mine = settings.client
+    return Client(address, tenant=tenant, tls=_tls(mine), token=_token(mine))
+
+
+def _tls(settings: ClientSettings) -> Tls | None:
+    if not settings.tls and settings.ca is None:
+        return None
+    ca, key, chain = (
+        None if path is None else _read(path) for path in (settings.ca, settings.key, settings.certificate)
+    )
+    return Tls(ca, key, chain)
+
+
+def _token(settings: ClientSettings) -> str | Callable[[], str] | None:
+    if (path := settings.token_file) is not None:
+        return lambda: _read(path).decode().strip()
+    return settings.token.get_secret_value() if settings.token else None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Failure(f"{path} cannot be read: {error.strerror}", "see the settings client.*") from error

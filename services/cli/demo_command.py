@@ -14,6 +14,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from services.cli.configuration import load
+from services.cli.connection import connect
 from services.cli.output import console
 from services.client import Client
 from services.demo.evaluation import Evaluation, goal
@@ -64,7 +65,7 @@ def demo(
     wanted, plan = _classes(taste), DemoPlan(rounds=rounds, per_round=per_round, seed=seed)
     started = time.monotonic()
     try:
-        with _service(address, backbone, per_round) as place, Client(place) as client:
+        with _service(address, backbone, per_round) as place, connect(place) as client:
             shopper = Shopper(_oracle(), wanted)
             result = _show(client, shopper, plan)
     except Stopped as stopped:

@@ -109,9 +109,14 @@ class QueueFull(PapaError):
 
 
 class RateLimited(PapaError):
-    """The caller sends faster than its limit."""
+    """The caller sends faster than its limit; `subject` says whose ("tenant:…", "user:…")."""
 
     status, reason = Status.RESOURCE_EXHAUSTED, "RATE_LIMITED"
+
+    @property
+    def subject(self) -> str:
+        """Whose limit it is; part of the metadata."""
+        return self.metadata.get("subject", "")
 
 
 class Overloaded(PapaError):
@@ -126,10 +131,22 @@ class Unauthenticated(PapaError):
     status, reason = Status.UNAUTHENTICATED, "UNAUTHENTICATED"
 
 
+class CredentialExpired(PapaError):
+    """The credential of a stream expired while it ran; connect again with a fresh one."""
+
+    status, reason = Status.UNAUTHENTICATED, "CREDENTIAL_EXPIRED"
+
+
 class Forbidden(PapaError):
     """The credential does not reach this tenant, user or method."""
 
     status, reason = Status.PERMISSION_DENIED, "FORBIDDEN"
+
+
+class KeysUnavailable(PapaError):
+    """The keys that tokens are checked with cannot be had at the moment, so that nobody can be let in."""
+
+    status, reason = Status.UNAVAILABLE, "KEYS_UNAVAILABLE"
 
 
 class StorageUnavailable(PapaError):

@@ -11,8 +11,9 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any
 
 import grpc
@@ -20,7 +21,8 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from services.contracts.errors import InvalidRequest, Overloaded, PapaError, Status, Violation
-from services.gateway.identity import Authenticate, caller
+from services.gateway.access import check_scope
+from services.gateway.identity import Authenticate, Identity, caller
 from services.gateway.status import rich_status
 from services.gateway.trace import read_traceparent, traceparent
 from services.logs import request_id
@@ -42,10 +44,12 @@ class Unreadable:
 class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Wraps the handlers of this product's services; health and reflection pass untouched."""
 
-    def __init__(self, authenticate: Authenticate, max_concurrent_rpcs: int) -> None:
+    def __init__(self, authenticate: Authenticate, max_concurrent_rpcs: int, tenant_calls: int = 0) -> None:
+        """`tenant_calls` is the limit for credentials of one tenant, 0 for none."""
         self._authenticate = authenticate
-        self._limit = max_concurrent_rpcs
+        self._limit, self._tenant_limit = max_concurrent_rpcs, tenant_calls
         self._in_flight = 0
+        self._of_tenant: Counter[str] = Counter()
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
@@ -96,8 +100,11 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         try:
             if self._in_flight > self._limit:
                 raise Overloaded(f"the gateway handles {self._limit} calls at once and no more")
-            caller.set(await self._authenticate(metadata))
-            yield
+            identity = await self._authenticate(metadata)
+            check_scope(identity, method)
+            caller.set(identity)
+            with self._place(identity):
+                yield
         except (asyncio.CancelledError, GeneratorExit):
             code = "DEADLINE_EXCEEDED" if _expired(context) else "CANCELLED"
             raise
@@ -109,6 +116,20 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             RPC_IN_FLIGHT.labels(method).dec()
             RPC_HANDLED.labels(method, code).inc()
             RPC_SECONDS.labels(method).observe(time.monotonic() - started)
+
+    @contextmanager
+    def _place(self, identity: Identity) -> Iterator[None]:
+        """Among the calls of the tenant. Raises Overloaded."""
+        tenant = identity.tenant
+        if self._tenant_limit and self._of_tenant[tenant] >= self._tenant_limit:
+            raise Overloaded(f"this tenant has {self._tenant_limit} calls under way and may have no more")
+        self._of_tenant[tenant] += 1
+        try:
+            yield
+        finally:
+            self._of_tenant[tenant] -= 1
+            if not self._of_tenant[tenant]:
+                del self._of_tenant[tenant]
 
 
 def _begin(context: Context) -> dict[str, str]:

@@ -1,32 +1,48 @@
 """Who calls, and whom they may speak for: the one place through which every RPC's tenant and user go.
 
-There is no credential yet: everybody is the default tenant and may name any other. A verified credential becomes
-another `Authenticate` that returns a bound Identity; nothing else changes.
+Without authentication everybody is the default tenant, may name any other, and has every scope. A verified credential
+gives a bound Identity instead.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from enum import StrEnum
 
 from services.contracts.errors import Forbidden
 from services.contracts.identity import DEFAULT_TENANT, UserKey
 from services.stubs.serving.v1 import types_pb2
 
 
+class Scope(StrEnum):
+    """What a credential may be used for; none includes another."""
+
+    GENERATE = "generate"
+    FEEDBACK = "feedback"
+    ADMIN = "admin"
+
+
 @dataclass(frozen=True)
 class Identity:
-    """A caller. `tenant` answers where a request names none; a `bound` caller reaches no other tenant."""
+    """A caller. `tenant` answers where a request names none; a `bound` caller reaches no other tenant, and where
+    `user` is set no other user. `expires_at` is in seconds since the epoch."""
 
     tenant: str = DEFAULT_TENANT
     bound: bool = False
+    user: str = ""
+    scopes: frozenset[Scope] = frozenset(Scope)
+    expires_at: float = math.inf
 
     def key(self, user: types_pb2.User) -> UserKey:
-        """The user that a request means. Raises Forbidden for a foreign tenant."""
+        """The user that a request means. Raises Forbidden for a foreign tenant or user."""
         tenant = user.tenant or self.tenant
         if self.bound and tenant != self.tenant:
             raise Forbidden("the credential does not reach this tenant", field="user.tenant")
+        if self.user and user.user != self.user:
+            raise Forbidden("the credential does not reach this user", field="user.user")
         return UserKey(tenant, user.user)
 
 

@@ -35,10 +35,10 @@ def main(settings: Settings) -> int:
 async def _serve(settings: Settings) -> int:
     try:
         backends = open_backends(settings)
+        gateway = Gateway(settings.gateway, backends)
     except ValueError as error:
         log.error("%s", error)
         return FAILED
-    gateway = Gateway(settings.gateway, backends)
     stopping = _stop_signals()
     try:
         await gateway.start()

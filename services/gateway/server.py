@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 
 import grpc
@@ -11,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 
 from services.gateway.backbone import KnownBackbone
 from services.gateway.backends import Backends
+from services.gateway.bearer import open_authenticator
 from services.gateway.binding import CannotBind
 from services.gateway.drain import Drain
 from services.gateway.edge import Edge
@@ -19,11 +21,14 @@ from services.gateway.events import EventReader
 from services.gateway.feedback import FeedbackService
 from services.gateway.generation import GenerationService
 from services.gateway.health import FEEDBACK, GENERATION, USER, Readiness
-from services.gateway.identity import Authenticate, anybody
+from services.gateway.identity import Authenticate
 from services.gateway.pictures import PictureReader
+from services.gateway.transport import server_credentials
 from services.gateway.users import UserService
 from services.settings import GatewaySettings
 from services.stubs.serving.v1 import feedback_pb2_grpc, generation_pb2_grpc, user_pb2_grpc
+
+log = logging.getLogger(__name__)
 
 # Room beside the limit of the edge, so that health checks pass and the refused are told why.
 SPARE_RPCS = 128
@@ -32,26 +37,33 @@ SPARE_RPCS = 128
 class Gateway:
     """One gRPC server with everything in it."""
 
-    def __init__(self, settings: GatewaySettings, backends: Backends, authenticate: Authenticate = anybody) -> None:
+    def __init__(self, settings: GatewaySettings, backends: Backends, authenticate: Authenticate | None = None) -> None:
+        """Callers are told apart as the settings say, or by `authenticate`. Raises ValueError for keys or certificates
+        that cannot be used."""
         self._settings, self._backends = settings, backends
+        self._credentials = server_credentials(settings.tls)
+        authenticate = authenticate or open_authenticator(settings.auth)
         self._drain, self._pictures = Drain(), PictureReader(settings.max_image_pixels)
         self._engine = Engine(settings.generator)
         self._readiness = Readiness(self._engine.channel, backends.items, self._drain)
         self._server = grpc.aio.server(
-            interceptors=[Edge(authenticate, settings.max_concurrent_rpcs)],
+            interceptors=[Edge(authenticate, settings.max_concurrent_rpcs, settings.rates.tenant_calls)],
             options=_options(settings),
             maximum_concurrent_rpcs=settings.max_concurrent_rpcs + SPARE_RPCS,
         )
+        self._probes = None if settings.health_port is None else grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         self._add_services()
-        self.address = ""
+        self.address = self.health_address = ""
 
     async def start(self) -> None:
         """Binds and serves. Raises CannotBind."""
-        host, port = self._settings.host, self._settings.port
-        try:
-            self.address = f"{host}:{self._server.add_insecure_port(f'{host}:{port}')}"
-        except RuntimeError as error:
-            raise CannotBind("gRPC", host, port) from error
+        host, port, credentials = self._settings.host, self._settings.port, self._credentials
+        self.address = _bind(self._server, "gRPC", host, port, credentials)
+        if credentials is None and self._settings.auth.mode != "none" and not host.startswith("127."):
+            log.warning("tokens travel unencrypted to this gateway: set gateway.tls, or end TLS right before it")
+        if self._probes is not None:
+            self.health_address = _bind(self._probes, "health", host, self._settings.health_port or 0, None)
+            await self._probes.start()
         await self._readiness.start()
         await self._server.start()
 
@@ -68,6 +80,8 @@ class Gateway:
         """Ends what still runs and closes every connection."""
         await self._readiness.leave()
         await self._server.stop(None)
+        if self._probes is not None:
+            await self._probes.stop(None)
         self._pictures.close()
         await self._engine.close()
         await self._backends.close()
@@ -86,9 +100,23 @@ class Gateway:
             UserService(backends.users, backends.revisions, self._drain), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, self._server)
-        if limits.reflection:
+        if self._probes is not None:
+            health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, self._probes)
+        if limits.auth.mode == "none" if limits.reflection is None else limits.reflection:
             names = (GENERATION, FEEDBACK, USER, "grpc.health.v1.Health", reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
+
+
+def _bind(
+    server: grpc.aio.Server, purpose: str, host: str, port: int, credentials: grpc.ServerCredentials | None
+) -> str:
+    """host:port that it took. Raises CannotBind."""
+    try:
+        if credentials is None:
+            return f"{host}:{server.add_insecure_port(f'{host}:{port}')}"
+        return f"{host}:{server.add_secure_port(f'{host}:{port}', credentials)}"
+    except RuntimeError as error:
+        raise CannotBind(purpose, host, port) from error
 
 
 def _options(settings: GatewaySettings) -> list[tuple[str, int]]:

@@ -25,6 +25,9 @@ def with_places(settings: Settings) -> Settings:
 def with_ports(settings: Settings) -> Settings:
     """Every port checked, and chosen where it is 0; the gateway knows the local generator's. Raises Failure."""
     gateway: dict[str, object] = {"port": claim_port(settings.gateway.host, settings.gateway.port, "gateway.port")}
+    if settings.gateway.tls.certificate is not None:
+        # The launcher itself looks at the gateway's health, and need not be trusted by what it starts.
+        gateway["health_port"] = claim_port(settings.gateway.host, settings.gateway.health_port or 0, "health_port")
     metrics = {"port": claim_port(settings.metrics.host, settings.metrics.port, "metrics.port")}
     if settings.ray.address:
         return updated(settings, gateway=gateway, metrics=metrics)

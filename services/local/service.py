@@ -99,9 +99,10 @@ def _start(
     stack.enter_context(running_applications(steps, applications))
     address = reachable(settings.gateway.host, settings.gateway.port)
     logs = settings.data_dir / "logs"
+    probed = reachable(settings.gateway.host, settings.gateway.health_port or settings.gateway.port)
     with steps.step("gateway") as step:
         environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
-        _gateway(stack, environment, address, logs / "gateway.log")
+        _gateway(stack, environment, probed, logs / "gateway.log")
         step.result = address
     scraped_at = f"http://{reachable(settings.metrics.host, settings.metrics.port)}/metrics"
     return RunningService(address, scraped_at, settings.data_dir, logs, redis)

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from services.gateway.backends import Backends
-from services.gateway.identity import Authenticate, anybody
+from services.gateway.identity import Authenticate
 from services.gateway.server import Gateway
 from services.settings import FeedbackSettings, GatewaySettings, Settings
 from services.store.memory_state import MemoryState
@@ -34,7 +34,7 @@ class Service:
         self.gateway: Gateway
         self.channel: grpc.aio.Channel
 
-    async def start(self, authenticate: Authenticate = anybody, engine_up: bool = True, **settings: Any) -> None:
+    async def start(self, authenticate: Authenticate | None = None, engine_up: bool = True, **settings: Any) -> None:
         if engine_up:
             await self.engine.start()
         address = settings.pop("generator", f"127.0.0.1:{self.engine.port}")

@@ -1,0 +1,81 @@
+"""Every RPC of the public contract, from its descriptors: a new one that this file does not know fails the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf import message_factory
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+
+from services.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
+
+MODULES = (generation_pb2, feedback_pb2, user_pb2)
+User = types_pb2.User
+
+
+def like(user: User) -> feedback_pb2.FeedbackEvent:
+    return feedback_pb2.FeedbackEvent(event_id="e", user=user, item_id="i", grade=1.0)
+
+
+GOOD: dict[str, Callable[[User], Message]] = {
+    "Generate": lambda user: generation_pb2.GenerateRequest(user=user, count=2, seed=1, steps=3, revision="r"),
+    "StreamGenerate": lambda user: generation_pb2.StreamGenerateRequest(user=user, count=2, exploration=0.5),
+    "SubmitFeedback": lambda user: feedback_pb2.SubmitFeedbackRequest(events=[like(user)]),
+    "StreamFeedback": lambda user: feedback_pb2.StreamFeedbackRequest(event=like(user)),
+    "GetUser": lambda user: user_pb2.GetUserRequest(user=user),
+    "WatchUser": lambda user: user_pb2.WatchUserRequest(user=user),
+    "ListRevisions": lambda user: user_pb2.ListRevisionsRequest(user=user, page_size=3),
+    "RollbackAdapter": lambda user: user_pb2.RollbackAdapterRequest(user=user, revision="000001-aa"),
+    "ResetUser": lambda user: user_pb2.ResetUserRequest(user=user),
+    "DeleteUser": lambda user: user_pb2.DeleteUserRequest(user=user),
+}
+"""A request for each method that passes validation."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One RPC."""
+
+    descriptor: MethodDescriptor
+
+    @property
+    def name(self) -> str:
+        return str(self.descriptor.name)
+
+    @property
+    def short(self) -> str:
+        return f"{self.descriptor.containing_service.name}/{self.name}"
+
+    @property
+    def path(self) -> str:
+        return f"/{self.descriptor.containing_service.full_name}/{self.name}"
+
+    def good(self, user: User) -> Message:
+        return GOOD[self.name](user)
+
+    def call(self, channel: grpc.aio.Channel, messages: Iterable[bytes], **options: Any) -> Any:
+        """Starts it with raw bytes; the answers are raw bytes as well."""
+        if self.descriptor.client_streaming:
+            return channel.stream_stream(self.path)(iter(messages), **options)
+        (message,) = messages
+        kind = channel.unary_stream if self.descriptor.server_streaming else channel.unary_unary
+        return kind(self.path)(message, **options)
+
+    async def first(self, channel: grpc.aio.Channel, *messages: Message, **options: Any) -> Any:
+        """The first answer; the call is ended behind it."""
+        call = self.call(channel, [message.SerializeToString() for message in messages], **options)
+        data = await anext(aiter(call)) if self.descriptor.server_streaming else await call
+        call.cancel()
+        return message_factory.GetMessageClass(self.descriptor.output_type).FromString(data)
+
+
+METHODS = [
+    Method(method)
+    for module in MODULES
+    for service in module.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+]

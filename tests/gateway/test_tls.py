@@ -1,0 +1,115 @@
+"""TLS and mutual TLS over a real socket, with certificates made on the spot and the product's own client."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from services.client import AsyncClient, CallFailed, Retry, Tls
+from services.gateway.transport import server_credentials
+from services.settings import AuthSettings, TlsSettings
+from tests.gateway.service import Service
+from tests.gateway.tokens import Authority, Certificates, bearer
+
+ONCE = Retry(attempts=1)
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Certificates:
+    return Certificates(tmp_path)
+
+
+def tls(authority: Certificates, name: str = "gateway", client_ca: Path | None = None) -> TlsSettings:
+    certificate, key = authority.issue(name)
+    return TlsSettings(certificate=certificate, key=key, client_ca=client_ca)
+
+
+def trusting(authority: Certificates, name: str = "") -> Tls:
+    """What a caller has; with a `name` also a certificate of its own."""
+    chain, key = (path.read_bytes() for path in authority.issue(name)) if name else (None, None)
+    return Tls(authority.ca.read_bytes(), key, chain)
+
+
+async def likes(service: Service, tls: Tls | None, token: str | None = None) -> int:
+    async with AsyncClient(service.gateway.address, tls=tls, token=token, retry=ONCE) as client:
+        return (await client.get_user("alice", timeout=5.0)).likes
+
+
+async def refused(service: Service, tls: Tls | None) -> None:
+    with pytest.raises(CallFailed) as failure:
+        await likes(service, tls)
+    assert failure.value.code is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_tls(unstarted: Service, certificates: Certificates, tmp_path: Path) -> None:
+    await unstarted.start(tls=tls(certificates))
+    assert await likes(unstarted, trusting(certificates)) == 0
+    await refused(unstarted, None)
+    await refused(unstarted, trusting(Certificates(tmp_path, "somebody")))
+
+
+async def test_mutual_tls(unstarted: Service, certificates: Certificates, tmp_path: Path) -> None:
+    await unstarted.start(tls=tls(certificates, client_ca=certificates.ca))
+    assert await likes(unstarted, trusting(certificates, "backend")) == 0
+    await refused(unstarted, trusting(certificates))
+    stranger = trusting(Certificates(tmp_path, "somebody"), "backend")
+    await refused(unstarted, Tls(certificates.ca.read_bytes(), stranger.private_key, stranger.certificate_chain))
+
+
+async def test_a_renewed_certificate_is_taken_up(
+    unstarted: Service, certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.gateway.watched_file.EVERY", 0.0)
+    used = tls(certificates)
+    await unstarted.start(tls=used)
+    assert await likes(unstarted, trusting(certificates)) == 0
+    successor = Certificates(tmp_path, "successor")
+    assert tls(successor) == used, "under the same names"
+    assert await likes(unstarted, trusting(successor)) == 0
+    await refused(unstarted, trusting(certificates))
+
+
+async def test_probes_that_speak_no_tls_see_health_and_nothing_else(
+    unstarted: Service, certificates: Certificates
+) -> None:
+    await unstarted.start(tls=tls(certificates), health_port=0)
+    async with grpc.aio.insecure_channel(unstarted.gateway.health_address) as channel:
+        answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await channel.unary_unary("/papa.serving.v1.UserService/GetUser")(b"")
+        assert failure.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_token_over_tls(unstarted: Service, certificates: Certificates, tmp_path: Path) -> None:
+    authority, keys = Authority(), tmp_path / "key.pem"
+    keys.write_bytes(authority.pem())
+    auth = AuthSettings(mode="jwt", jwks=str(keys), audience="papa", issuer="https://authority.example")
+    await unstarted.start(tls=tls(certificates), auth=auth)
+    assert await likes(unstarted, trusting(certificates), authority.token()) == 0
+    assert bearer("x") == (("authorization", "Bearer x"),)
+
+
+@pytest.mark.parametrize("broken", ["missing", "garbage", "another key"])
+def test_files_that_do_not_fit_are_refused_at_the_start(certificates: Certificates, broken: str) -> None:
+    used = tls(certificates)
+    assert used.key is not None
+    match broken:
+        case "missing":
+            used.key.unlink()
+        case "garbage":
+            used.key.write_text("-----BEGIN PRIVATE KEY-----\nsecret\n")
+        case "another key":
+            used.key.write_bytes(certificates.issue("other")[1].read_bytes())
+    with pytest.raises(ValueError, match=r"gateway\.tls") as refusal:
+        server_credentials(used)
+    assert "secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("given", [{"certificate": "a.pem"}, {"key": "a.key"}, {"client_ca": "ca.pem"}])
+def test_half_a_configuration_is_refused(given: dict[str, Path]) -> None:
+    with pytest.raises(ValueError, match=r"belong together|needs certificate"):
+        TlsSettings(**given)
