@@ -16,6 +16,7 @@ from services.contracts.feedback import (
     PartitionStats,
     UserBatch,
 )
+from services.contracts.identity import UserKey
 from services.contracts.revisions import Revision
 from services.feedback.entries import milliseconds, order
 from services.feedback.outcomes import DELETED, FULL, NO_ITEM, REUSED, refusal
@@ -37,17 +38,19 @@ class MemoryFeedbackLog(FeedbackLog):
     async def acquire(self, partition: int, owner: str, seconds: float) -> Lease | None:
         """By the state's clock."""
         part, now = self._state.partitions[partition], self._state.clock()
-        lasts = part.lease is not None and part.lease.expires_at > now
+        lasts = part.lease is not None and part.since <= now < part.lease.expires_at
         if lasts and part.lease is not None and part.lease.owner != owner:
             return None
         part.epoch += not lasts
+        part.since = now
         part.lease = Lease(partition, owner, part.epoch, now + seconds)
         return part.lease
 
     async def renew(self, lease: Lease, seconds: float) -> Lease:
         """Also an expired one that nobody has taken since."""
         part = self._owned(lease)
-        part.lease = replace(lease, expires_at=self._state.clock() + seconds)
+        part.since = self._state.clock()
+        part.lease = replace(lease, expires_at=part.since + seconds)
         return part.lease
 
     async def release(self, lease: Lease) -> None:
@@ -96,6 +99,17 @@ class MemoryFeedbackLog(FeedbackLog):
         self._state.changed(batch.user)
         return True
 
+    async def adopt(self, user: UserKey, revision: Revision) -> None:
+        """In one step, as everything here."""
+        known = self._state.user(user)
+        if revision.revision in known.lineage:
+            return
+        if known.current != revision.parent:
+            raise LineageConflict(f"the pointer is not {revision.parent or 'the base'} any more")
+        known.lineage[revision.revision] = revision
+        known.current = revision.revision
+        self._state.changed(user)
+
     async def bury(self, lease: Lease, events: Sequence[LoggedEvent], reason: str) -> None:
         """Events that are gone are skipped."""
         part = self._owned(lease)
@@ -137,8 +151,8 @@ class MemoryFeedbackLog(FeedbackLog):
     async def heartbeat(self, member: str, seconds: float) -> list[str]:
         """By the state's clock."""
         now = self._state.clock()
-        self._state.trainers[member] = now + seconds
-        return sorted(name for name, until in self._state.trainers.items() if until > now)
+        self._state.trainers[member] = now, seconds
+        return sorted(name for name, (since, length) in self._state.trainers.items() if since <= now < since + length)
 
     async def close(self) -> None:
         """Nothing to close."""

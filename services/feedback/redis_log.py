@@ -25,6 +25,7 @@ from services.contracts.feedback import (
     PartitionStats,
     UserBatch,
 )
+from services.contracts.identity import UserKey
 from services.contracts.revisions import Revision
 from services.feedback.entries import decode_event, decode_letter
 from services.feedback.redis_append import Appender
@@ -102,20 +103,27 @@ class RedisFeedbackLog(FeedbackLog):
 
     async def commit(self, lease: Lease, batch: UserBatch, revision: Revision) -> bool:
         """LineageConflict also when the events are not the user's oldest unapplied ones."""
-        own = self._keys.user(batch.user)
-        keys = [own.partition.lease, own.partition.events, own.state, own.pending, own.lineage, own.records]
-        made: list[Argument] = [revision.revision, revision.parent, encode_revision(revision)]
-        arguments: list[Argument] = [lease.owner, lease.epoch, GROUP, *made, *_entry_ids(batch.events)]
-        outcome = await _COMMIT.run(self._client, keys, arguments)
+        outcome = await self._commit(batch.user, revision, [lease.owner, lease.epoch], _entry_ids(batch.events))
         if outcome == b"fenced":
             raise _fenced(lease)
+        return True
+
+    async def adopt(self, user: UserKey, revision: Revision) -> None:
+        """By the script of every commit, without a lease and without events."""
+        await self._commit(user, revision, ["", ""], [])
+
+    async def _commit(self, user: UserKey, revision: Revision, owner: list[Argument], events: list[str]) -> Any:
+        own = self._keys.user(user)
+        keys = [own.partition.lease, own.partition.events, own.state, own.pending, own.lineage, own.records]
+        made: list[Argument] = [revision.revision, revision.parent, encode_revision(revision)]
+        outcome = await _COMMIT.run(self._client, keys, [*owner, GROUP, *made, *events])
         if outcome == b"deleted":
             raise user_deleted()
         if outcome == b"conflict":
             raise LineageConflict(f"the pointer is not {revision.parent or 'the base'} any more")
         if outcome == b"stale":
             raise LineageConflict("the events are not the user's oldest unapplied ones")
-        return True
+        return outcome
 
     async def bury(self, lease: Lease, events: Sequence[LoggedEvent], reason: str) -> None:
         """Events that are not in the stream any more are skipped."""
@@ -152,7 +160,7 @@ class RedisFeedbackLog(FeedbackLog):
 
     async def heartbeat(self, member: str, seconds: float) -> list[str]:
         """By Redis' clock."""
-        members = await _HEARTBEAT.run(self._client, [self._keys.trainers], [member, _milliseconds(seconds)])
+        members = await _HEARTBEAT.run(self._client, [self._keys.members], [member, _milliseconds(seconds)])
         return sorted(name.decode() for name in members)
 
     async def close(self) -> None:

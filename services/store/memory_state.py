@@ -33,11 +33,13 @@ class MemoryUser:
 
 @dataclass
 class MemoryPartition:
-    """One partition; entry ids and letter ids are in order of insertion."""
+    """One partition; entry ids and letter ids are in order of insertion. `since`: when the lease was last
+    prolonged."""
 
     events: dict[str, LoggedEvent] = field(default_factory=dict)
     letters: dict[str, DeadLetter] = field(default_factory=dict)
     lease: Lease | None = None
+    since: float = 0.0
     epoch: int = 0
 
 
@@ -48,7 +50,7 @@ class MemoryState:
         self.settings = settings
         self.clock = clock
         self.partitions = [MemoryPartition() for _ in range(settings.feedback.partitions)]
-        self.trainers: dict[str, float] = {}
+        self.trainers: dict[str, tuple[float, float]] = {}
         self.backbone: BackboneInfo | None = None
         self.watchers: dict[UserKey, set[asyncio.Event]] = {}
         self._users: dict[UserKey, MemoryUser] = {}

@@ -5,12 +5,13 @@ slot and one script can change them together; NN is the partition, D the user's 
 
     papa:backbone                    string  the deployed backbone, JSON (BackboneInfo)
     papa:partitions                  string  the number of partitions, fixed at first use
-    papa:trainers                    zset    live trainers; score: until when, in ms
+    papa:members                     hash    trainers → until when (ms), and the length of that (ms)
 
     papa:{pNN}:events                stream  accepted events that no revision has applied (services.feedback.entries);
                                              the pending list of group "trainers" counts the attempts at each
     papa:{pNN}:dead                  stream  dead letters: an event's fields and why it died
-    papa:{pNN}:lease                 hash    owner (absent when free), epoch (never goes back), until (ms)
+    papa:{pNN}:lease                 hash    owner (absent when free), epoch (never goes back), until (ms), length (of
+                                             the lease when it was last prolonged, ms)
     papa:{pNN}:call:TOKEN            string  what a call answered that must not happen twice; lives a minute
 
     papa:{pNN}:user:D                hash    the user's state, see below; a channel of this name tells of changes
@@ -108,7 +109,7 @@ class Keys:
     def __init__(self, prefix: str, partitions: int) -> None:
         self.backbone = f"{prefix}:backbone"
         self.partition_count = f"{prefix}:partitions"
-        self.trainers = f"{prefix}:trainers"
+        self.members = f"{prefix}:members"
         self.partitions = tuple(PartitionKeys(prefix, number) for number in range(partitions))
 
     def user(self, user: UserKey) -> UserKeys:

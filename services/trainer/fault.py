@@ -3,6 +3,7 @@
 `TRAINER_FAULT` names one point: after_read (events are in memory), after_training (new weights exist in memory),
 after_blob (the revision's files are written), before_commit (the commit is about to be sent), after_commit (it has
 been answered). With `TRAINER_FAULT_MARKER`, a path, it happens once: the first process to arrive creates that file.
+With `TRAINER_FAULT_SIGNAL=STOP` the process is suspended there instead, until somebody sends it SIGCONT.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import signal
 
 
 def reach(point: str) -> None:
-    """SIGKILLs this process when `point` is the one that the environment names; else does nothing."""
+    """Kills or suspends this process when `point` is the one that the environment names; else does nothing."""
     if os.environ.get("TRAINER_FAULT") != point:
         return
     marker = os.environ.get("TRAINER_FAULT_MARKER")
@@ -21,4 +22,5 @@ def reach(point: str) -> None:
             os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
         except FileExistsError:
             return
-    os.kill(os.getpid(), signal.SIGKILL)
+    stops = os.environ.get("TRAINER_FAULT_SIGNAL") == "STOP"
+    os.kill(os.getpid(), signal.SIGSTOP if stops else signal.SIGKILL)

@@ -121,7 +121,10 @@ VIOLATIONS: dict[str, tuple[set[str], set[str]]] = {
         {"reads_never_go_back"},
     ),
     "a user who came back": (broken(replace(GOOD, moved=(DELETED,))), {"deleted_means_gone"}),
-    "a user whom nobody deleted": (broken(replace(GOOD, submitted=()), left=Left(deleted=True)), {"deleted_means_gone"}),
+    "a user whom nobody deleted": (
+        broken(replace(GOOD, submitted=()), left=Left(deleted=True)),
+        {"deleted_means_gone"},
+    ),
     "files of a deleted user": (
         broken(replace(GOOD, moved=(DELETED,)), left=Left(deleted=True, files=frozenset({"000003-c"}))),
         {"deleted_means_gone"},

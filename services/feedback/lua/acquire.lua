@@ -1,4 +1,5 @@
 -- Takes a partition's lease when it is free or expired, or prolongs it for its owner.
+-- One that seems to last longer than it was given for has expired: the clock was set back since.
 -- (Out of memory, Redis refuses a script that adds before it has removed something; so this one removes first, and the
 -- log can be drained.)
 --
@@ -8,10 +9,11 @@
 local lease, owner = KEYS[1], ARGV[1]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local held = redis.call('HMGET', lease, 'owner', 'epoch', 'until')
+local held = redis.call('HMGET', lease, 'owner', 'epoch', 'until', 'length')
 local epoch = tonumber(held[2]) or 0
 local expiry = now + tonumber(ARGV[2])
-local lasts = (held[1] or '') ~= '' and tonumber(held[3]) > now
+local left = (tonumber(held[3]) or 0) - now
+local lasts = (held[1] or '') ~= '' and left > 0 and left <= (tonumber(held[4]) or left)
 if lasts and held[1] ~= owner then
   return false
 end
@@ -20,5 +22,5 @@ if not lasts then
   epoch = epoch + 1
   redis.pcall('XGROUP', 'CREATE', KEYS[2], ARGV[3], '0', 'MKSTREAM') -- an error says that it exists
 end
-redis.call('HSET', lease, 'owner', owner, 'epoch', epoch, 'until', expiry)
+redis.call('HSET', lease, 'owner', owner, 'epoch', epoch, 'until', expiry, 'length', ARGV[2])
 return { epoch, expiry }

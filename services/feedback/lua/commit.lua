@@ -1,8 +1,8 @@
 -- The commit: makes a revision current and removes the events that it applied, in one step.
 --
 -- KEYS  1 lease hash, 2 events stream, 3 user hash, 4 pending zset, 5 lineage zset, 6 records hash
--- ARGV  1 owner, 2 epoch, 3 consumer group, 4 revision, 5 its parent ("" for none), 6 its record (JSON),
---       then the entry ids of its events
+-- ARGV  1 owner, 2 epoch ("" and "" for a revision from elsewhere, which applies no events), 3 consumer group,
+--       4 revision, 5 its parent ("" for none), 6 its record (JSON), then the entry ids of its events
 -- Reply "done" (now, or by an earlier sending of the same revision), "deleted", "fenced", "conflict" (another parent), or
 --       "stale" (the events are not the user's oldest unapplied ones)
 local FIRST_ENTRY = 7
@@ -15,14 +15,16 @@ end
 if redis.call('HEXISTS', records, revision) == 1 then
   return 'done'
 end
-local held = redis.call('HMGET', lease, 'owner', 'epoch')
-if held[1] ~= ARGV[1] or held[2] ~= ARGV[2] then
-  return 'fenced'
+local count = #ARGV - FIRST_ENTRY + 1
+if ARGV[1] ~= '' or count > 0 then
+  local held = redis.call('HMGET', lease, 'owner', 'epoch')
+  if held[1] ~= ARGV[1] or held[2] ~= ARGV[2] then
+    return 'fenced'
+  end
 end
 if (known[2] or '') ~= parent then
   return 'conflict'
 end
-local count = #ARGV - FIRST_ENTRY + 1
 local oldest = count > 0 and redis.call('ZRANGE', pending, 0, count - 1) or {}
 for i = 1, count do
   if oldest[i] ~= ARGV[FIRST_ENTRY + i - 1] then

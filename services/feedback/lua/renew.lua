@@ -10,5 +10,5 @@ end
 local time = redis.call('TIME')
 local expiry = time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[3])
 redis.call('HDEL', KEYS[1], 'until') -- before it adds, as in acquire.lua
-redis.call('HSET', KEYS[1], 'until', expiry)
+redis.call('HSET', KEYS[1], 'until', expiry, 'length', ARGV[3])
 return expiry

@@ -1,0 +1,77 @@
+"""`make chaos`: many seeded schedules, a table of what went wrong and what came of it; `SEED=n` replays one."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.chaos.lanes import LANES, perform
+from tests.chaos.run import Result
+from tests.chaos.schedule import HEAVY_KINDS, KINDS, Schedule, schedule
+from tests.chaos.table import table
+
+SCHEDULES = 1000
+HEAVY = 24
+
+
+def main() -> int:
+    """0 when no promise was broken."""
+    options = _options()
+    root = Path(options.folder or tempfile.mkdtemp(prefix="papa-chaos-"))
+    plans = [_of_seed(options.seed)] if options.seed is not None else list(_plans(options.schedules, options.heavy))
+    begun = time.monotonic()
+    results = asyncio.run(perform(plans, root, options.lanes, options.defect))
+    print(table(results))
+    print(f"{len(results)} schedules in {time.monotonic() - begun:.0f} s, {options.lanes} at a time")
+    for result in results:
+        if result.violations:
+            _report(result, root)
+    if options.seed is not None:
+        print(json.dumps(asdict(results[0].schedule), indent=1))
+    return int(any(result.violations for result in results))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, help="replay this one, and print its schedule")
+    parser.add_argument("--schedules", type=int, default=SCHEDULES)
+    parser.add_argument("--heavy", type=int, default=HEAVY, help="more schedules, with real updates and generators")
+    parser.add_argument("--lanes", type=int, default=LANES, help="schedules at a time")
+    parser.add_argument("--folder", help="where the logs and the data of runs with violations stay")
+    parser.add_argument("--defect", default="", help="break it on purpose (tests.chaos.defects)")
+    return parser.parse_args()
+
+
+HEAVY_FROM = 1_000_000
+"""Seeds from here on take turns among the heavy kinds."""
+
+
+def _of_seed(seed: int) -> Schedule:
+    return schedule(seed, HEAVY_KINDS if seed >= HEAVY_FROM else KINDS)
+
+
+def _plans(light: int, heavy: int) -> Iterator[Schedule]:
+    yield from (_of_seed(seed) for seed in range(light))
+    yield from (_of_seed(HEAVY_FROM + number) for number in range(heavy))
+
+
+def _report(result: Result, root: Path) -> None:
+    seed = result.schedule.seed
+    print(f"\nseed {seed} ({', '.join(fault.kind for fault in result.schedule.faults)}):")
+    for violation in result.violations:
+        print(f"  {violation.rule}: {violation.user} {violation.what}")
+    story = {"schedule": asdict(result.schedule), "history": asdict(result.history)}
+    path = root / f"seed-{seed}" / "history.json"
+    path.write_text(json.dumps(story, indent=1))
+    print(f"  kept: {path.parent}; replay: make chaos SEED={seed}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

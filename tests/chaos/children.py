@@ -1,0 +1,59 @@
+"""What the processes of a schedule do: the product's own mains, with the small update in place of the real one.
+
+CHAOS_CLOCK, a path: a file that holds by how many seconds this process's clock is wrong (services read time.time).
+CHAOS_BREAK: the name of a deliberate defect (tests.chaos.defects), for the tests of the checker itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from tests.chaos.scripts import step_every_script
+
+step_every_script()
+
+from services import logs  # noqa: E402 - the scripts load when these are imported
+from services.gateway.main import main as gateway_main  # noqa: E402
+from services.settings import Settings  # noqa: E402
+from services.trainer.thread import TrainerThread  # noqa: E402
+from services.trainer.updater import Updater  # noqa: E402
+from tests.chaos.defects import break_on_purpose  # noqa: E402
+from tests.chaos.updater import ChaosUpdater  # noqa: E402
+
+
+def trainer() -> None:
+    """A trainer until SIGTERM."""
+    run_trainer(ChaosUpdater())
+
+
+def run_trainer(updater: Updater) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    prepare()
+    settings = Settings()
+    logs.configure(settings.log)
+    thread = TrainerThread(settings, "chaos", updater)
+    signal.sigwait({signal.SIGTERM})
+    thread.stop(10.0)
+
+
+def gateway() -> int:
+    """The gateway's own main."""
+    prepare()
+    return gateway_main(Settings())
+
+
+def prepare() -> None:
+    """The clock and the defect that the environment asks for."""
+    step_clock()
+    break_on_purpose(os.environ.get("CHAOS_BREAK", ""))
+
+
+def step_clock() -> None:
+    """From now on time.time() is wrong by what the file says."""
+    if not (path := os.environ.get("CHAOS_CLOCK")):
+        return
+    file, real = Path(path), time.time
+    time.time = lambda: real() + float(file.read_text() or 0)

@@ -1,0 +1,83 @@
+"""Deliberate defects, each a broken promise, so that a test can show that schedules and checker find them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from services.contracts.feedback import AppendResult, FeedbackEvent, Lease, UserBatch
+from services.contracts.identity import UserKey
+from services.feedback import redis_append, redis_log
+from services.feedback.redis_log import RedisFeedbackLog
+from services.store.redis_client import call
+from tests.chaos.scripts import rewritten
+
+
+def unfenced() -> None:
+    """The commit trusts its caller: neither epoch nor parent nor the place of the events is checked."""
+    _change_commit(_without_checks("fenced", "conflict", "stale"))
+
+
+def resurrecting() -> None:
+    """The commit does not look for a tombstone."""
+    _change_commit(_without_checks("deleted"))
+
+
+def forgetful() -> None:
+    """The append does not remember event ids."""
+    redis_append._APPEND = rewritten(
+        redis_append._APPEND, lambda lua: lua.replace("said = said or said_here[event.id]", "said = nil")
+    )
+
+
+def hasty_gateway() -> None:
+    """Acknowledges events before Redis has them."""
+    real, last = RedisFeedbackLog.append, Counter[UserKey]()
+    running = set[asyncio.Task[list[AppendResult]]]()
+
+    async def append(self: RedisFeedbackLog, events: Sequence[FeedbackEvent]) -> list[AppendResult]:
+        running.add(asyncio.create_task(real(self, events)))
+        results = []
+        for event in events:
+            last[event.user] += 1
+            results.append(AppendResult(event.event_id, last[event.user]))
+        return results
+
+    RedisFeedbackLog.append = append  # type: ignore[method-assign]
+
+
+def hasty_trainer() -> None:
+    """Removes events from the log when it begins to train on them, not when it commits."""
+    real = RedisFeedbackLog.begin_attempt
+
+    async def begin_attempt(self: RedisFeedbackLog, lease: Lease, batch: UserBatch) -> tuple[int, ...]:
+        counts = await real(self, lease, batch)
+        keys, entries = self._keys.user(batch.user), [event.entry_id for event in batch.events]
+        await call(self._client, "XDEL", keys.partition.events, *entries)
+        await call(self._client, "ZREM", keys.pending, *entries)
+        return counts
+
+    RedisFeedbackLog.begin_attempt = begin_attempt  # type: ignore[method-assign]
+    _change_commit(_without_checks("stale"))
+
+
+DEFECTS: dict[str, Callable[[], None]] = {
+    defect.__name__: defect for defect in (unfenced, resurrecting, forgetful, hasty_gateway, hasty_trainer)
+}
+
+
+def break_on_purpose(name: str) -> None:
+    """In this process; "" breaks nothing."""
+    if name:
+        DEFECTS[name]()
+
+
+def _without_checks(*answers: str) -> Callable[[str], str]:
+    """commit.lua never gives these answers."""
+    return lambda lua: re.sub(rf"return '({'|'.join(answers)})'", "do end", lua)
+
+
+def _change_commit(change: Callable[[str], str]) -> None:
+    redis_log._COMMIT = rewritten(redis_log._COMMIT, change)

@@ -1,0 +1,121 @@
+"""What goes wrong in a schedule, and how it is put right again."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from services.local.redis_process import RedisProcess
+from tests.chaos.cast import Cast
+from tests.chaos.proxy import Proxy
+from tests.chaos.schedule import POINTS, Fault
+from tests.chaos.scripts import CLOCK_KEY
+
+STEP_SECONDS = 40.0
+
+
+@dataclass
+class Stage:
+    """Everything that a fault can touch. `proxies`: "trainer" and "gateway", each before the same Redis.
+    Whoever speaks to the server itself holds `server_is_up`, and so does who kills it."""
+
+    folder: Path
+    server: RedisProcess
+    proxies: Mapping[str, Proxy]
+    cast: Cast
+    lease: float
+    server_is_up: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def marker(self) -> Path:
+        return self.folder / "marker"
+
+    @property
+    def clock(self) -> Path:
+        return self.folder / "clock"
+
+
+def first_environment(fault: Fault, stage: Stage) -> dict[str, str]:
+    """What makes the first trainers kill or suspend themselves at a named point, once."""
+    what, _, point = fault.kind.rpartition(" ")
+    if point not in POINTS:
+        return {}
+    number = "STOP" if what.startswith("stop") else "KILL"
+    return {"TRAINER_FAULT": point, "TRAINER_FAULT_MARKER": str(stage.marker), "TRAINER_FAULT_SIGNAL": number}
+
+
+async def happen(fault: Fault, stage: Stage) -> None:
+    """The fault, until it is over by itself; `put_right` ends what is left."""
+    await asyncio.sleep(fault.at)
+    match fault.kind.split(" "):
+        case ["kill", "trainer"]:
+            stage.cast.trainers[0].signal(signal.SIGKILL)
+        case ["kill", "gateway"]:
+            stage.cast.gateways[0].signal(signal.SIGKILL)
+        case ["kill", "generator"]:
+            stage.cast.generators[0].signal(signal.SIGKILL)
+        case ["kill", "redis"]:
+            async with stage.server_is_up:
+                await asyncio.to_thread(stage.server.kill)
+                await asyncio.sleep(fault.seconds / 4)
+                await asyncio.to_thread(stage.server.start)
+        case ["roll", "trainer"]:
+            stage.cast.trainers[0].signal(signal.SIGTERM)
+        case ["roll", "gateway"]:
+            await _roll_gateway(stage.cast)
+        case ["stop", "trainer"]:
+            stage.cast.trainers[0].signal(signal.SIGSTOP)
+            await asyncio.sleep(1.5 * stage.lease + fault.seconds / 2)
+        case ["stop", "trainer", _]:
+            await asyncio.sleep(2 * stage.lease + fault.seconds / 2)
+        case ["lose", "replies", *how]:
+            for proxy in stage.proxies.values():
+                proxy.lose(fault.count, silently=bool(how))
+        case ["partition", who]:
+            stage.proxies[who].part()
+            await asyncio.sleep(fault.seconds)
+            stage.proxies[who].heal(late=fault.late)
+        case ["clock", "step"]:
+            await _step_clock(stage, STEP_SECONDS * fault.count * (-1 if fault.late else 1))
+            if fault.count % 2:  # and what the dead one held must not stay its own for as long as the step was
+                stage.cast.trainers[0].signal(signal.SIGKILL)
+        case ["redis", "full"]:
+            await _configure(stage, "maxmemory", "1")
+            await asyncio.sleep(fault.seconds)
+
+
+async def put_right(stage: Stage) -> None:
+    """Whatever a fault has left; stepped clocks stay as they are."""
+    for proxy in stage.proxies.values():
+        proxy.heal(late=True)
+    for role in stage.cast.everybody:
+        role.signal(signal.SIGCONT)
+    await _configure(stage, "maxmemory", "0")
+
+
+async def _roll_gateway(cast: Cast) -> None:
+    """The new one first, then SIGTERM for the old one, which is not brought back."""
+    old = cast.gateways[0]
+    new = type(old)(old.nursery, old.main, old.settings, old.log, old.environment)
+    new.start()
+    await cast.announce(new)
+    cast.gateways.append(new)
+    cast.gateways.remove(old)
+    cast.leaving.append(old)
+    old.signal(signal.SIGTERM)
+
+
+async def _step_clock(stage: Stage, seconds: float) -> None:
+    stage.clock.write_text(str(seconds))
+    async with stage.server_is_up, Redis.from_url(stage.server.url, protocol=2) as client:
+        await client.set(CLOCK_KEY, round(seconds))
+
+
+async def _configure(stage: Stage, name: str, value: str) -> None:
+    async with stage.server_is_up, Redis.from_url(stage.server.url, protocol=2) as client:
+        await client.config_set(name, value)

@@ -1,0 +1,91 @@
+"""A TCP proxy before Redis: it loses replies, and it holds everything back as a partitioned network does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any, Self
+
+
+class Proxy:
+    """Forwards bytes to a unix socket.
+
+    `lose(n)`: the next n replies vanish; the connection is then cut, or, `silently`, stays open and says nothing.
+    `part()`: nothing passes in either direction and no connection is made. `heal(late)`: with `late` what was held
+    back arrives now, as retransmitted packets do; without, it is lost together with its connections.
+    """
+
+    def __init__(self, socket_path: str) -> None:
+        self.url = ""
+        self._path = socket_path
+        self._to_lose = 0
+        self._silently = False
+        self._open = asyncio.Event()
+        self._open.set()
+        self._lost_with = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def lose(self, replies: int, *, silently: bool) -> None:
+        self._to_lose, self._silently = replies, silently
+
+    def part(self) -> None:
+        self._open.clear()
+
+    def heal(self, *, late: bool) -> None:
+        self._to_lose = 0
+        if not self._open.is_set():
+            self._lost_with += not late
+            self._open.set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        self._server.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        with suppress(OSError, asyncio.CancelledError):
+            await self._connect(reader, writer)
+        writer.close()
+        self._tasks.discard(task)
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._open.wait()
+        upstream_reader, upstream_writer = await asyncio.open_unix_connection(self._path)
+        parts: list[Coroutine[Any, Any, None]] = [
+            self._pass(reader, upstream_writer, replies=False),
+            self._pass(upstream_reader, writer, replies=True),
+        ]
+        tasks = [asyncio.create_task(part) for part in parts]
+        try:
+            # What one side has sent before it hung up still arrives, as it does on a real network.
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            upstream_writer.close()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(2**16):
+                if not self._open.is_set():
+                    before = self._lost_with
+                    await self._open.wait()
+                    if self._lost_with != before:
+                        return
+                if replies and self._to_lose:
+                    self._to_lose -= 1
+                    if not self._silently:
+                        return
+                else:
+                    writer.write(data)

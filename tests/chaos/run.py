@@ -1,0 +1,168 @@
+"""One schedule from beginning to end."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+import redis.asyncio
+
+from services.contracts.errors import PapaError
+from services.contracts.identity import DEFAULT_TENANT, UserKey
+from services.contracts.items import BackboneInfo, StoredItem
+from services.feedback import open_log
+from services.local.redis_process import RedisProcess
+from services.settings import (
+    FeedbackSettings,
+    GatewaySettings,
+    LogSettings,
+    MetricsSettings,
+    RedisSettings,
+    Settings,
+    StoreSettings,
+    TrainerSettings,
+)
+from services.store import open_items
+from services.store.redis_keys import Keys
+from tests.chaos.callers import Callers
+from tests.chaos.cast import Cast, Role
+from tests.chaos.checker import Violation, check
+from tests.chaos.collect import collect
+from tests.chaos.faults import Stage, first_environment, happen, put_right
+from tests.chaos.history import Final, History
+from tests.chaos.nursery import Nursery
+from tests.chaos.proxy import Proxy
+from tests.chaos.schedule import Schedule
+from tests.chaos.updater import ChaosUpdater
+
+PARTITIONS = 2
+LEASE = 0.5
+PATIENCE = 20.0
+"""Seconds after the faults in which everything must be acknowledged, and again as many in which it must be applied."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one schedule. `died`: processes that were started again."""
+
+    schedule: Schedule
+    history: History
+    final: Final
+    violations: tuple[Violation, ...]
+    seconds: float
+    died: int
+
+
+async def run(schedule: Schedule, nursery: Nursery, root: Path, defect: str = "") -> Result:
+    """The folder of a run without violations is removed."""
+    begun = time.monotonic()
+    folder = root / f"seed-{schedule.seed}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    async with AsyncExitStack() as stack:
+        server = RedisProcess(folder / "redis", appendfsync=schedule.appendfsync)
+        await asyncio.to_thread(server.start)
+        stack.push_async_callback(asyncio.to_thread, server.kill)
+        path = unquote(server.url.removeprefix("unix://"))
+        proxies = {who: await stack.enter_async_context(Proxy(path)) for who in ("trainer", "gateway")}
+        stage = Stage(folder, server, proxies, Cast(), LEASE)
+        stack.push_async_callback(stage.cast.stop)
+        play = Play(schedule, stage, nursery, defect)
+        history, final = await play.perform()
+    odd = [Violation("errors_are_typed", "", what) for what in play.odd]
+    violations = (*check(history, final), *odd)
+    if not violations:
+        shutil.rmtree(folder, ignore_errors=True)
+    died = sum(max(0, role.deaths) for role in stage.cast.everybody)
+    return Result(schedule, history, final, violations, time.monotonic() - begun, died)
+
+
+class Play:
+    """The cast, the callers and the faults of one schedule, on a stage that stands."""
+
+    def __init__(self, schedule: Schedule, stage: Stage, nursery: Nursery, defect: str) -> None:
+        self.odd: list[str] = []
+        self._schedule, self._stage = schedule, stage
+        self._users = [UserKey(DEFAULT_TENANT, visitor.name) for visitor in schedule.visitors]
+        self._environment = {"CHAOS_CLOCK": str(stage.clock), "CHAOS_BREAK": defect}
+        stage.clock.write_text("0")
+        self._engage(nursery)
+
+    async def perform(self) -> tuple[History, Final]:
+        """Ends when all that was accepted is applied or dead, or when that takes too long."""
+        stage, schedule = self._stage, self._schedule
+        await self._furnish()
+        await stage.cast.start()
+        longest = max((fault.at + fault.seconds for fault in schedule.faults), default=0.0)
+        callers = Callers(lambda: stage.cast.address, time.monotonic() + longest + PATIENCE)
+        try:
+            visits = [asyncio.create_task(callers.visit(visitor)) for visitor in schedule.visitors]
+            await asyncio.gather(*(happen(fault, stage) for fault in schedule.faults))
+            await put_right(stage)
+            await asyncio.gather(*visits)
+            settled = await self._settled()
+        finally:
+            await callers.close()
+            await stage.cast.stop()
+        self.odd = callers.odd
+        return callers.history(), await self._collect(settled)
+
+    def _engage(self, nursery: Nursery) -> None:
+        stage = self._stage
+        first: dict[str, str] = {}
+        for fault in self._schedule.faults:
+            first = first or first_environment(fault, stage)
+        stops = any(fault.kind.startswith("stop") for fault in self._schedule.faults)
+        for number in range(max(self._schedule.trainers, 1 + stops)):
+            log = stage.folder / f"trainer-{number}.log"
+            settings = self._settings(stage.proxies["trainer"].url)
+            role = Role(nursery, "tests.chaos.children:trainer", settings, log, self._environment, first)
+            stage.cast.trainers.append(role)
+        gateway = self._settings(stage.proxies["gateway"].url)
+        log = stage.folder / "gateway.log"
+        stage.cast.gateways.append(Role(nursery, "tests.chaos.children:gateway", gateway, log, self._environment))
+
+    def _settings(self, url: str) -> Settings:
+        return Settings(
+            data_dir=self._stage.folder,
+            redis=RedisSettings(url=url, prefix="chaos", socket_timeout=0.4),
+            store=StoreSettings(tombstone_ttl=3600.0),
+            feedback=FeedbackSettings(partitions=PARTITIONS),
+            trainer=TrainerSettings(min_labels=3, max_wait=0.05, lease=LEASE, poll=0.01, max_attempts=3),
+            gateway=GatewaySettings(port=0, notice_seconds=0.05, drain_seconds=2.0),
+            metrics=MetricsSettings(port=0),
+            log=LogSettings(level="info"),
+        )
+
+    async def _furnish(self) -> None:
+        """The backbone and an item for everybody."""
+        items = open_items(self._settings(self._stage.server.url))
+        await items.publish_backbone(BackboneInfo(ChaosUpdater.backbone, "chaos", (1, 8, 8)))
+        for user in self._users:
+            await items.put(user, [StoredItem("item", b"sample", "", "generation", 0)])
+        await items.close()
+
+    async def _settled(self) -> bool:
+        log = open_log(self._settings(self._stage.server.url))
+        deadline = time.monotonic() + PATIENCE
+        try:
+            while time.monotonic() < deadline:
+                with suppress(PapaError):
+                    waiting = [(await log.stats(partition)).backlog for partition in range(PARTITIONS)]
+                    if not any(waiting):
+                        return True
+                await asyncio.sleep(0.02)
+            return False
+        finally:
+            await log.close()
+
+    async def _collect(self, settled: bool) -> Final:
+        keys = Keys("chaos", PARTITIONS)
+        store = self._stage.folder / "revisions"
+        async with redis.asyncio.Redis.from_url(self._stage.server.url, protocol=2) as client:
+            return await collect(client, keys, store, self._users, settled=settled)

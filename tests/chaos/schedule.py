@@ -1,0 +1,110 @@
+"""From a seed to a schedule: who says what when, and what goes wrong meanwhile. Nothing else is random."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+POINTS = ("after_read", "after_training", "after_blob", "before_commit", "after_commit")
+
+KINDS = (
+    "none",
+    "kill trainer",
+    *(f"kill trainer {point}" for point in POINTS),
+    "stop trainer",
+    "stop trainer before_commit",
+    "stop trainer after_blob",
+    "kill gateway",
+    "roll gateway",
+    "roll trainer",
+    "kill redis",
+    "lose replies",
+    "lose replies silently",
+    "partition trainer",
+    "partition gateway",
+    "clock step",
+    "redis full",
+    "poison",
+    "flawed",
+    "delete in flight",
+    "rollback in flight",
+)
+"""Every kind of fault that needs no torch."""
+
+HEAVY_KINDS = ("real update", "kill generator")
+"""With the real update and a real generator; slower, so they are few."""
+
+Sync = Literal["everysec", "always"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """At `at` seconds into the workload; it lasts `seconds` where it lasts. `late`: see Proxy.heal."""
+
+    kind: str
+    at: float
+    seconds: float
+    late: bool
+    count: int
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """One user's calls: after each pause (seconds) so many events; `gives_up`: does not repeat what failed once."""
+
+    name: str
+    calls: tuple[tuple[float, int], ...]
+    gives_up: bool
+    reads: bool
+    moves: tuple[tuple[str, float], ...] = ()
+    special: str = ""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One run. `kind` is what the table counts it under; `faults` holds it and perhaps another one."""
+
+    seed: int
+    kind: str
+    appendfsync: Sync
+    trainers: int
+    visitors: tuple[Visitor, ...]
+    faults: tuple[Fault, ...]
+    heavy: bool = False
+
+
+def schedule(seed: int, kinds: tuple[str, ...] = KINDS) -> Schedule:
+    """The same for the same arguments, always. The kinds take turns."""
+    source = random.Random(seed)
+    kind = kinds[seed % len(kinds)]
+    heavy = kind in HEAVY_KINDS
+    named = [kind]
+    if not heavy and kind != "none" and source.random() < 0.4:
+        named.append(source.choice(KINDS))
+    faults = tuple(_fault(source, each) for each in named if each not in ("none", "real update"))
+    visitors = tuple(_visitor(source, seed, number, named) for number in range(source.randint(2, 3)))
+    sync: Sync = source.choice(("everysec", "always"))
+    return Schedule(seed, kind, sync, 1 if heavy else source.randint(1, 2), visitors, faults, heavy)
+
+
+def _fault(source: random.Random, kind: str) -> Fault:
+    return Fault(kind, source.uniform(0.02, 0.3), source.uniform(0.1, 0.9), source.random() < 0.5, source.randint(1, 4))
+
+
+def _visitor(source: random.Random, seed: int, number: int, kinds: list[str]) -> Visitor:
+    calls = tuple((source.uniform(0.0, 0.08), source.randint(1, 4)) for _ in range(source.randint(3, 6)))
+    moves, special = (), ""
+    first = number == 0
+    if first and "delete in flight" in kinds:
+        moves = (("delete", source.uniform(0.05, 0.4)),)
+    if first and "rollback in flight" in kinds:
+        moves = tuple((source.choice(("rollback", "reset")), source.uniform(0.05, 0.3)) for _ in range(2))
+    if first and "poison" in kinds:
+        special = "poison"
+    if first and "flawed" in kinds:
+        special = "flawed"
+    return Visitor(
+        f"s{seed}-u{number}", calls, gives_up=source.random() < 0.2, reads=source.random() < 0.7, moves=moves,
+        special=special,
+    )  # fmt: skip

@@ -1,0 +1,39 @@
+"""The product's Lua scripts as the processes of a schedule run them: Redis' clock is read through `stepped`.
+
+There is no libfaketime here, and redis-server reads its clock by itself; so the step is injected where the scripts
+read it. Ids of stream entries keep the real clock (which Redis never lets go back anyway).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+from services.store import redis_scripts
+from services.store.redis_scripts import Script
+
+CLOCK_KEY = "chaos:clock"
+_REAL = "redis.call('TIME')"
+_STEPPED = (
+    f"(function() local t = {_REAL}; t[1] = t[1] + (tonumber(redis.call('GET', '{CLOCK_KEY}')) or 0); return t end)()"
+)
+_load = redis_scripts.load
+
+
+def rewritten(script: Script, change: Callable[[str], str]) -> Script:
+    """The script with another source; a ValueError when the change changes nothing."""
+    before = script.source.decode()
+    after = change(before)
+    if after == before:
+        raise ValueError("nothing was changed")
+    return Script(after.encode(), hashlib.sha1(after.encode(), usedforsecurity=False).hexdigest())
+
+
+def _stepped(package: str, name: str) -> Script:
+    script = _load(package, name)
+    return rewritten(script, lambda lua: lua.replace(_REAL, _STEPPED)) if _REAL.encode() in script.source else script
+
+
+def step_every_script() -> None:
+    """Call it before the modules that load scripts are imported."""
+    redis_scripts.load = _stepped
