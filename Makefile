@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint stubs generated lock system-packages clean
+.PHONY: help demo up test chaos lint stubs generated lock system-packages clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -26,6 +26,9 @@ up: $(SERVER) ## start the service and keep it running until Ctrl-C
 
 test: $(DEV) ## every test and check
 	@$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(DEV) ## 1,000 seeded schedules of faults over real processes, and a table (SEED=n replays one; 10 to 30 minutes)
+	@PYTHONPATH=. $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 lint: $(DEV) ## only the static checks: ruff, mypy, import rules, buf, stubs
 	@$(BIN)/python -m pytest -q tests/architecture

@@ -75,7 +75,10 @@ async def happen(fault: Fault, stage: Stage) -> None:
             await asyncio.sleep(2 * stage.lease + fault.seconds / 2)
         case ["lose", "replies", *how]:
             for proxy in stage.proxies.values():
-                proxy.lose(fault.count, silently=bool(how))
+                proxy.lose(2 + fault.count, silently=bool(how))
+            await asyncio.sleep(fault.seconds)
+            for proxy in stage.proxies.values():
+                proxy.heal(late=True)
         case ["partition", who]:
             stage.proxies[who].part()
             await asyncio.sleep(fault.seconds)

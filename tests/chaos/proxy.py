@@ -11,7 +11,8 @@ from typing import Any, Self
 class Proxy:
     """Forwards bytes to a unix socket.
 
-    `lose(n)`: the next n replies vanish; the connection is then cut, or, `silently`, stays open and says nothing.
+    `lose(n)`: from now on every n-th reply vanishes; the connection is then cut, or, `silently`, stays open and says
+    nothing.
     `part()`: nothing passes in either direction and no connection is made. `heal(late)`: with `late` what was held
     back arrives now, as retransmitted packets do; without, it is lost together with its connections.
     """
@@ -19,21 +20,22 @@ class Proxy:
     def __init__(self, socket_path: str) -> None:
         self.url = ""
         self._path = socket_path
-        self._to_lose = 0
+        self._lose_every = 0
+        self._replies = 0
         self._silently = False
         self._open = asyncio.Event()
         self._open.set()
         self._lost_with = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def lose(self, replies: int, *, silently: bool) -> None:
-        self._to_lose, self._silently = replies, silently
+    def lose(self, every: int, *, silently: bool) -> None:
+        self._lose_every, self._silently = every, silently
 
     def part(self) -> None:
         self._open.clear()
 
     def heal(self, *, late: bool) -> None:
-        self._to_lose = 0
+        self._lose_every = 0
         if not self._open.is_set():
             self._lost_with += not late
             self._open.set()
@@ -83,8 +85,8 @@ class Proxy:
                     await self._open.wait()
                     if self._lost_with != before:
                         return
-                if replies and self._to_lose:
-                    self._to_lose -= 1
+                self._replies += replies
+                if replies and self._lose_every and self._replies % self._lose_every == 0:
                     if not self._silently:
                         return
                 else:

@@ -41,8 +41,10 @@ from tests.chaos.schedule import Schedule
 from tests.chaos.updater import ChaosUpdater
 
 PARTITIONS = 2
-LEASE = 0.5
-PATIENCE = 20.0
+LEASE = 0.6
+COMMAND_SECONDS = 0.8
+OWN_COMMAND_SECONDS = 30.0
+PATIENCE = 45.0
 """Seconds after the faults in which everything must be acknowledged, and again as many in which it must be applied."""
 
 
@@ -127,10 +129,10 @@ class Play:
         log = stage.folder / "gateway.log"
         stage.cast.gateways.append(Role(nursery, "tests.chaos.children:gateway", gateway, log, self._environment))
 
-    def _settings(self, url: str) -> Settings:
+    def _settings(self, url: str, seconds: float = COMMAND_SECONDS) -> Settings:
         return Settings(
             data_dir=self._stage.folder,
-            redis=RedisSettings(url=url, prefix="chaos", socket_timeout=0.4),
+            redis=RedisSettings(url=url, prefix="chaos", socket_timeout=seconds),
             store=StoreSettings(tombstone_ttl=3600.0),
             feedback=FeedbackSettings(partitions=PARTITIONS),
             trainer=TrainerSettings(min_labels=3, max_wait=0.05, lease=LEASE, poll=0.01, max_attempts=3),
@@ -141,14 +143,14 @@ class Play:
 
     async def _furnish(self) -> None:
         """The backbone and an item for everybody."""
-        items = open_items(self._settings(self._stage.server.url))
+        items = open_items(self._settings(self._stage.server.url, OWN_COMMAND_SECONDS))
         await items.publish_backbone(BackboneInfo(ChaosUpdater.backbone, "chaos", (1, 8, 8)))
         for user in self._users:
             await items.put(user, [StoredItem("item", b"sample", "", "generation", 0)])
         await items.close()
 
     async def _settled(self) -> bool:
-        log = open_log(self._settings(self._stage.server.url))
+        log = open_log(self._settings(self._stage.server.url, OWN_COMMAND_SECONDS))
         deadline = time.monotonic() + PATIENCE
         try:
             while time.monotonic() < deadline:

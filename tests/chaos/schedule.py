@@ -74,13 +74,13 @@ class Schedule:
     heavy: bool = False
 
 
-def schedule(seed: int, kinds: tuple[str, ...] = KINDS) -> Schedule:
-    """The same for the same arguments, always. The kinds take turns."""
+def schedule(seed: int, kinds: tuple[str, ...] = KINDS, *, alone: bool = False) -> Schedule:
+    """The same for the same arguments, always. The kinds take turns; unless `alone`, some come with another one."""
     source = random.Random(seed)
     kind = kinds[seed % len(kinds)]
     heavy = kind in HEAVY_KINDS
     named = [kind]
-    if not heavy and kind != "none" and source.random() < 0.4:
+    if not heavy and kind != "none" and source.random() < 0.4 and not alone:
         named.append(source.choice(KINDS))
     faults = tuple(_fault(source, each) for each in named if each not in ("none", "real update"))
     visitors = tuple(_visitor(source, seed, number, named) for number in range(source.randint(2, 3)))

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from tests.chaos.run import Result
 
-HEAD = tuple(
-    ["fault", "schedules", "events", "acknowledged", "applied", "dead", "unknown", "restarts", "seconds", "violations"]
-)
+HEAD = (
+    "fault", "schedules", "events", "acknowledged", "applied", "dead", "unknown", "restarts", "seconds", "violations",
+)  # fmt: skip
 
 
 def table(results: Sequence[Result]) -> str:
