@@ -10,6 +10,7 @@ import typer
 from pydantic import ValidationError
 
 from services.cli.backbone_commands import backbone
+from services.cli.bench_commands import bench
 from services.cli.config_commands import config
 from services.cli.configuration import describe
 from services.cli.demo_command import demo
@@ -18,6 +19,7 @@ from services.cli.feedback_command import feedback
 from services.cli.generate_command import generate
 from services.cli.health_command import health, smoke
 from services.cli.metrics_command import metrics
+from services.cli.transfer_commands import export_user, import_adapter
 from services.cli.up_command import gateway, up
 from services.cli.users_commands import users
 from services.cli.version_command import version
@@ -51,10 +53,13 @@ def _add(panel: str, *commands: Callable[..., None]) -> None:
 
 _add(SERVICE, up, demo, gateway, metrics)
 _add(CALLS, generate, feedback, health, smoke)
+users.command("export")(export_user)
+users.command("import")(import_adapter)
 app.add_typer(users, rich_help_panel=CALLS)
 _add(SETUP, doctor)
 app.add_typer(config, rich_help_panel=SETUP)
 app.add_typer(backbone, rich_help_panel=SETUP)
+app.add_typer(bench, rich_help_panel=SETUP)
 _add(SETUP, version)
 
 

@@ -1,0 +1,1 @@
+"""Measurements: every figure in docs/results comes from here."""

@@ -1,0 +1,1 @@
+"""One file per system; `base.System` is what a run needs of each."""

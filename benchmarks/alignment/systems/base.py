@@ -1,0 +1,66 @@
+"""What every system can do, and the system that learns nothing."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from benchmarks.alignment.runs import Cost, Sampling
+from papa.denoiser import Denoiser
+from papa.sampler import sample
+from papa.update import Labels
+
+CHUNK = 50
+
+
+class System(ABC):
+    """A model that shows items and learns from opinions about them. `cost` counts what serving and learning took."""
+
+    def __init__(self, denoiser: Denoiser, sampling: Sampling, seed: int) -> None:
+        self.denoiser, self.sampling, self.seed = denoiser, sampling, seed
+        self.cost = Cost()
+
+    @abstractmethod
+    def draw(self, seeds: list[int]) -> Tensor:
+        """Samples of the present model. Shape: [len(seeds), C, H, W] in [−1, 1]."""
+
+    @abstractmethod
+    def learn(self, shown: Tensor, grades: Tensor, step: int) -> None:
+        """One interaction step's opinions."""
+
+    def show(self, seeds: list[int]) -> Tensor:
+        """Items for the user, whose sampling counts."""
+        self.cost.plain += len(seeds) * self.sampling.steps
+        return self.draw(seeds)
+
+    def sample(self, seeds: list[int], adapter: Tensor | None, adapt_from: int = 0) -> Tensor:
+        """Few-step samples with one adapter for all rows, in chunks."""
+        parts = []
+        for start in range(0, len(seeds), CHUNK):
+            chunk = seeds[start : start + CHUNK]
+            rows = None if adapter is None else adapter.expand(len(chunk), -1)
+            sampling = self.sampling
+            parts.append(sample(self.denoiser, chunk, rows, sampling.sampler, sampling.steps, adapt_from))
+        return torch.cat(parts)
+
+
+class Base(System):
+    """The backbone as it is."""
+
+    def draw(self, seeds: list[int]) -> Tensor:
+        return self.sample(seeds, None)
+
+    def learn(self, shown: Tensor, grades: Tensor, step: int) -> None:
+        return None
+
+
+def pixels(shown: Tensor) -> Tensor:
+    """As the service stores them. Shape as given, uint8."""
+    return ((shown.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def labels(shown: Tensor, grades: Tensor) -> Labels:
+    """What the library's updates take."""
+    return Labels(pixels(shown), grades)

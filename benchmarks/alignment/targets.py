@@ -1,0 +1,123 @@
+"""The goals that were set, each with its figure and whether it is met."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import fmean
+
+from benchmarks.alignment.aggregate import Loaded, Reached, Records, reached
+from benchmarks.alignment.runs import Run
+
+PUBLISHED_COST = 10 * (600 * 4 + 1000)
+"""EPAPA as published, one interaction step: 10 samples × (600 timesteps × (3 + 1) + 1000 sampling steps)."""
+
+
+def targets(loaded: dict[str, Loaded], systems: dict[tuple[str, str], Reached]) -> Iterator[str]:
+    """Rows of a table; "not measured" where runs are missing."""
+    yield "| goal | figure | met | command |\n| --- | --- | --- | --- |"
+    ours = reached(list(loaded["main"].values())) if loaded["main"] else None
+    tuned = _tuned(loaded)
+    yield _line("success at steps 10, 20, 30 at least the tuned reference's", _ahead(ours, tuned), "main reference")
+    yield _line("success at step 30 ≥ 0.95", _compare(ours.at.get(30) if ours else None, 0.95), "main")
+    slow = f" ({ours.reached_90} of {ours.runs} runs reach it)" if ours else ""
+    labels = ours.labels_to_90 if ours and ours.reached_90 == ours.runs else None
+    shown = (
+        f"{ours.labels_to_90:.0f}{slow}" if ours and ours.labels_to_90 else "–",
+        labels is not None and labels <= 100,
+    )
+    yield _line("labels to 0.9 ≤ 100, in every run", shown if ours else None, "main")
+    yield _line("coverage ≥ 0.85", _compare(ours.coverage if ours else None, 0.85), "main")
+    yield _line("coverage at least the reference's", _coverage(ours, tuned), "main reference")
+    yield _line("Fréchet distance ≤ 1.2 × that of filtered base samples", _frechet(loaded), "main base")
+    cost = ours.cost_per_step if ours else None
+    ratio = (f"1/{PUBLISHED_COST / cost:.0f}", PUBLISHED_COST / cost >= 20) if cost else None
+    yield _line("cost per interaction step ≤ 1/20 of the reference's as published", ratio, "main")
+    yield _line("cost to 0.9 ≤ 1/50 of the reference's", _cost_to_90(ours, tuned), "main reference")
+    yield _line("at 20 % flipped labels ≥ 0.1 ahead of the reward model", _noise(loaded["noise"]), "noise")
+    yield _line("0.9 again within 100 labels after drift", _drift(loaded["drift"]), "drift")
+    every = [
+        records
+        for name, runs in loaded.items()
+        for run, records in runs.items()
+        if run.system == "ours" and name != "jpeg"
+    ]
+    gone = reached(every).diverged if every else 0
+    yield _line("no run of ours diverges", (f"{gone} of {len(every)}", gone == 0) if every else None, "")
+    yield ""
+
+
+def _line(goal: str, found: tuple[str, bool] | None, experiments: str) -> str:
+    figure, met = found or ("not measured", False)
+    verdict = "–" if found is None else "yes" if met else "**no**"
+    return f"| {goal} | {figure} | {verdict} | `papa bench alignment {experiments}` |".replace(" `|", "` |")
+
+
+def _compare(value: float | None, goal: float) -> tuple[str, bool] | None:
+    return None if value is None else (f"{value:.3f}", value >= goal)
+
+
+def _tuned(loaded: dict[str, Loaded]) -> Reached | None:
+    from benchmarks.alignment.grid import TUNED
+
+    runs = [x for r, x in loaded["reference"].items() if dict(r.overrides)["learning_rate"] == TUNED]
+    return reached(runs) if runs else None
+
+
+def _ahead(ours: Reached | None, tuned: Reached | None) -> tuple[str, bool] | None:
+    if ours is None or tuned is None:
+        return None
+    pairs = [(step, ours.at[step], tuned.at[step]) for step in (10, 20, 30) if step in ours.at and step in tuned.at]
+    text = ", ".join(f"{mine:.2f} / {theirs:.2f}" for _, mine, theirs in pairs)
+    return (text, all(mine >= theirs for _, mine, theirs in pairs)) if pairs else None
+
+
+def _coverage(ours: Reached | None, tuned: Reached | None) -> tuple[str, bool] | None:
+    if ours is None or tuned is None or ours.coverage is None or tuned.coverage is None:
+        return None
+    return (f"{ours.coverage:.2f} / {tuned.coverage:.2f}", ours.coverage >= tuned.coverage)
+
+
+def _frechet(loaded: dict[str, Loaded]) -> tuple[str, bool] | None:
+    filtered = {(r.dataset, r.taste): x[-1].get("frechet_filtered") for r, x in loaded["base"].items()}
+    ratios = [
+        records[-1]["frechet"] / filtered[run.dataset, run.taste]
+        for run, records in loaded["main"].items()
+        if filtered.get((run.dataset, run.taste)) and records[-1].get("frechet")
+    ]
+    return (f"{fmean(ratios):.2f} ×", fmean(ratios) <= 1.2) if ratios else None
+
+
+def _cost_to_90(ours: Reached | None, tuned: Reached | None) -> tuple[str, bool] | None:
+    if ours is None or tuned is None or not ours.cost_to_90:
+        return None
+    if not tuned.cost_to_90:
+        return (f"{ours.cost_to_90:,.0f} against never", True)
+    ratio = tuned.cost_to_90 / ours.cost_to_90
+    return (f"1/{ratio:.0f}", ratio >= 50)
+
+
+def _noise(runs: Loaded) -> tuple[str, bool] | None:
+    def last(system: str) -> list[float]:
+        return [x[-1]["success"] for r, x in runs.items() if r.system == system and r.flipped == 0.2]
+
+    ours, theirs = last("ours"), last("reward-model")
+    if not ours or not theirs:
+        return None
+    return (f"{fmean(ours):.2f} / {fmean(theirs):.2f}", fmean(ours) >= fmean(theirs) + 0.1)
+
+
+def _drift(runs: Loaded) -> tuple[str, bool] | None:
+    if not runs:
+        return None
+    needed = [_again(run, records) for run, records in runs.items()]
+    found = [labels for labels in needed if labels is not None]
+    text = f"{fmean(found):.0f} labels" if found else "never"
+    met = len(found) == len(needed) and fmean(found) <= 100
+    return (f"{text} ({len(found)} of {len(needed)} runs)", met)
+
+
+def _again(run: Run, records: Records) -> int | None:
+    """Labels after the change until 0.9."""
+    half = run.rounds // 2
+    later = [r for r in records if r["step"] > half and r.get("success") is not None and r["success"] >= 0.9]
+    return int(later[0]["labels"]) - half * run.labels if later else None

@@ -1,0 +1,91 @@
+"""The backbone, the oracle and the simulated user of a data set."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.alignment.runs import Run
+from papa.backbone.datasets import load_npz
+from papa.config import DEFAULT_LORA
+from papa.denoiser import Denoiser, load_denoiser
+from papa.lora import LoraConfig
+from papa.oracle import Oracle, load_oracle
+
+FILES = {"fashion_mnist": "fashion_mnist.npz", "mnist": "mnist10k.npz"}
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """What all systems share. `real` and `real_classes`: features and classes of the test images."""
+
+    oracle: Oracle
+    real: Tensor
+    real_classes: Tensor
+    backbone: str
+    autocast: torch.dtype | None
+
+    def denoiser(self, lora: LoraConfig = DEFAULT_LORA) -> Denoiser:
+        """The frozen backbone, with room for adapters."""
+        return load_denoiser(self.backbone, lora, autocast=self.autocast)
+
+
+@cache
+def world(dataset: str, data: Path, bfloat16: bool) -> World:
+    """Raises FileNotFoundError without the data set's file in the folder `data`."""
+    oracle = load_oracle(dataset)
+    test = load_npz(data / FILES[dataset], "test")
+    with torch.no_grad():
+        real = torch.cat([oracle.features(chunk) for chunk in test.x.split(500)])
+    return World(oracle, real, test.y, dataset, torch.bfloat16 if bfloat16 else None)
+
+
+class SimulatedUser:
+    """Likes exactly the items that the oracle puts into the hidden taste, or grades by size, and errs as told."""
+
+    def __init__(self, run: Run, oracle: Oracle) -> None:
+        self.run, self.oracle = run, oracle
+        self._errors = torch.Generator().manual_seed(run.seed * 7919 + 17)
+
+    def taste(self, step: int) -> tuple[int, ...]:
+        """The taste before interaction step `step` (from 0)."""
+        return self.run.later_taste if self.run.later_taste and step >= self.run.rounds // 2 else self.run.taste
+
+    def grades(self, images: Tensor, step: int) -> Tensor:
+        """Shape: [n, C, H, W] in [−1, 1] → [n] in [−1, 1], not 0."""
+        if self.run.score:
+            return graded(images, self.run.score)
+        liked = torch.isin(self.oracle.classify(images), torch.tensor(self.taste(step)))
+        wrong = torch.rand(len(images), generator=self._errors) < self.run.flipped
+        return torch.where(liked ^ wrong, 1.0, -1.0)
+
+
+JPEG_MIDDLE, JPEG_WIDTH = 700.0, 120.0
+"""Bytes at which a picture is neither liked nor disliked, and how many more or fewer make a full grade."""
+
+
+def jpeg_bytes(images: Tensor) -> Tensor:
+    """Size of each image as JPEG of quality 95, in bytes. Shape: [n, C, H, W] in [−1, 1] → [n] float32."""
+    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    return torch.tensor([float(_jpeg_size(each)) for each in pixels])
+
+
+def _jpeg_size(pixels: np.ndarray) -> int:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, "JPEG", quality=95)
+    return buffer.tell()
+
+
+def graded(images: Tensor, score: str) -> Tensor:
+    """The fine-grained user: "jpeg" likes what compresses well, "jpeg-" what does not; in steps of a tenth, never 0."""
+    direction = -1.0 if score.endswith("-") else 1.0
+    grade = (direction * (JPEG_MIDDLE - jpeg_bytes(images)) / JPEG_WIDTH).clamp(-1, 1)
+    tenths = (grade * 10).round() / 10
+    return torch.where(tenths == 0, 0.1 * torch.where(grade < 0, -1.0, 1.0), tenths)

@@ -1,0 +1,29 @@
+"""`papa bench`: the measurements behind docs/results, which live in a checkout and not in the installed package."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import typer
+
+from services.local.failure import Failure
+
+CHECKOUT = Path(__file__).parents[2]
+
+bench = typer.Typer(name="bench", no_args_is_help=True, help="Measure, and write docs/results; needs a checkout.")
+PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+
+@bench.command(context_settings=PASSED_ON)
+def alignment(context: typer.Context) -> None:
+    """How well, how soon and how cheaply each system learns a taste; --help lists the experiments."""
+    _run("alignment", context.args)
+
+
+def _run(name: str, arguments: list[str]) -> None:
+    if not (CHECKOUT / "benchmarks" / name).is_dir():
+        raise Failure(f"there is no benchmarks/{name} beside this package", "run it from a clone, set up by make")
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+    raise typer.Exit(subprocess.run(command, cwd=CHECKOUT, check=False).returncode)
