@@ -29,7 +29,7 @@ class UpdateConfig:
     """Rows of one step drawn from the liked samples, each with a timestep of its own."""
     dislike_rows: int = 8
     """Rows of one step drawn from the disliked samples."""
-    learning_rate: float = 4e-3
+    learning_rate: float = 1.6e-2
     max_grad_norm: float = 1.0
     replay_likes: int = 256
     """Liked samples that are remembered."""
