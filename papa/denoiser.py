@@ -26,11 +26,24 @@ SHIPPED = Path(__file__).parent / "backbone" / "weights"
 """Where the backbones lie that come with the package, each a standard diffusers folder."""
 
 
+def plain_attention(model: nn.Module) -> None:
+    """Attention as two matrix products and a softmax, for small images on a CPU.
+
+    torch's fused kernel has a backward pass in bfloat16 there that takes a quarter of a whole training step.
+    """
+    from diffusers.models.attention_processor import Attention, AttnProcessor
+
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.set_processor(AttnProcessor())
+
+
 class Denoiser:
     """A frozen backbone with room for one adapter per row.
 
     `sample_shape` is [channels, height, width] of x. `backbone` is the sha256 (hexadecimal) over weights and
-    configuration: adapters of one backbone are never applied to another.
+    configuration: adapters of one backbone are never applied to another. `autocast` is the type in which products and
+    convolutions are computed while weights, normalisation and results stay as they are; None leaves all as it is.
     """
 
     def __init__(
@@ -40,11 +53,13 @@ class Denoiser:
         sample_shape: tuple[int, int, int],
         prediction: Prediction,
         lora: LoraConfig,
+        autocast: torch.dtype | None = None,
     ) -> None:
         self.model = model.requires_grad_(False).eval()
         self.schedule = schedule
         self.sample_shape = sample_shape
         self.prediction = prediction
+        self.autocast = autocast
         self.backbone = backbone_hash(model, schedule, prediction)
         self._lora = SlotLora(model, lora)
 
@@ -68,7 +83,8 @@ class Denoiser:
 
         Row i < m runs with adapter i, the others with the backbone alone. Differentiable in `adapters` and x.
         """
-        with self._lora.rows(None if adapters is None else adapters.to(self.dtype)):
+        rows = self._lora.rows(None if adapters is None else adapters.to(self.dtype))
+        with rows, torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             output = self.model(x.to(self.dtype), t).sample.to(x.dtype)
         return self._to_epsilon(output, x, t)
 
@@ -102,8 +118,16 @@ class Denoiser:
         return (x - alpha_bar.sqrt() * output) / (1 - alpha_bar).sqrt()
 
 
-def load_denoiser(backbone: str, lora: LoraConfig, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Denoiser:
+def load_denoiser(
+    backbone: str,
+    lora: LoraConfig,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    autocast: torch.dtype | None = None,
+) -> Denoiser:
     """Loads a shipped name, a diffusers folder or a hub id (an unconditional DDPM-class pipeline).
+
+    `dtype` is the type of the weights, `autocast` that of products and convolutions (see Denoiser).
 
     Raises FileNotFoundError when it is none of them, ValueError when the pipeline's class is not supported.
     """
@@ -115,9 +139,10 @@ def load_denoiser(backbone: str, lora: LoraConfig, device: str = "cpu", dtype: t
     size = unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     prediction: Prediction = config.get("prediction_type", "epsilon")
-    denoiser = Denoiser(
-        unet, NoiseSchedule.from_diffusers(config), (unet.config.in_channels, height, width), prediction, lora
-    )
+    if device == "cpu":
+        plain_attention(unet)
+    schedule = NoiseSchedule.from_diffusers(config)
+    denoiser = Denoiser(unet, schedule, (unet.config.in_channels, height, width), prediction, lora, autocast)
     # diffusers' own `to` warns about modules that it would rather keep in float32, of which there are none here.
     torch.nn.Module.to(denoiser.model, device=device, dtype=dtype)
     return denoiser

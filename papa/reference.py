@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from papa.denoiser import Denoiser
-from papa.objective import papa_loss, quality_loss
+from papa.objective import papa_loss, quality_loss, stratified_timesteps
 from papa.update import Labels
 
 
@@ -31,6 +31,8 @@ class ReferenceRecipe:
     sampler: str = "ddpm"
     sampling_steps: int = 1000
     quality_at_last_timestep: bool = False
+    timesteps: int | None = None
+    """None sums over all of [K, T), as published; m estimates the sum by m stratified timesteps per sample."""
     chunk: int = 100
 
 
@@ -52,16 +54,23 @@ class ReferenceTrainer:
         for sample, grade in zip(labels.samples, labels.grades, strict=True):
             x0 = sample[None].float() / 127.5 - 1 if sample.dtype == torch.uint8 else sample[None].float()
             self.optimizer.zero_grad()
-            losses.append(self._accumulate(x0, grade, torch.randn(x0.shape, generator=generator)))
+            noise = torch.randn(x0.shape, generator=generator)
+            losses.append(self._accumulate(x0, grade, noise, self._timesteps(generator)))
             self.optimizer.step()
         return sum(losses) / len(losses)
 
-    def _accumulate(self, x0: Tensor, grade: Tensor, noise: Tensor) -> float:
+    def _timesteps(self, generator: torch.Generator) -> Tensor:
+        low, high = self.recipe.adapt_from, self.model.schedule.num_timesteps
+        if self.recipe.timesteps is None:
+            return torch.arange(low, high)
+        return stratified_timesteps(low, high, (1, self.recipe.timesteps), generator)[0]
+
+    def _accumulate(self, x0: Tensor, grade: Tensor, noise: Tensor, timesteps: Tensor) -> float:
         total = 0.0
-        schedule = self.model.schedule
-        for t in torch.arange(self.recipe.adapt_from, schedule.num_timesteps).split(self.recipe.chunk):
+        scale = (self.model.schedule.num_timesteps - self.recipe.adapt_from) / len(timesteps)
+        for t in timesteps.split(self.recipe.chunk):
             shape = (len(t), *x0.shape[1:])
-            loss = self._loss(x0.expand(shape), noise.expand(shape), t, grade.expand(len(t))).sum()
+            loss = scale * self._loss(x0.expand(shape), noise.expand(shape), t, grade.expand(len(t))).sum()
             loss.backward()
             total += float(loss.detach())
         return total

@@ -22,7 +22,7 @@ from torch import Tensor
 from papa.backbone.datasets import LabelledImages
 from papa.backbone.sheet import sample_sheet
 from papa.config import DEFAULT_LORA
-from papa.denoiser import load_denoiser
+from papa.denoiser import load_denoiser, plain_attention
 from papa.schedule import NoiseSchedule
 
 
@@ -115,6 +115,7 @@ class _Trainer:
         self.unet = new_unet(size, channels, config.channels, config.layers_per_block)
         self.ema = new_unet(size, channels, config.channels, config.layers_per_block).requires_grad_(False)
         self.ema.load_state_dict(self.unet.state_dict())
+        plain_attention(self.unet)
         self.optimizer = torch.optim.AdamW(self.unet.parameters(), lr=config.learning_rate, weight_decay=1e-4)
         self.schedule = NoiseSchedule.linear()
         snr = self.schedule.alphas_cumprod / (1 - self.schedule.alphas_cumprod)
