@@ -91,15 +91,15 @@ def unpack_weights(files: Mapping[str, bytes], layout: AdapterLayout, backbone: 
     manifest = _verified_manifest(files, sha256)
     if manifest["backbone"] != backbone:
         raise AdapterDamagedError("backbone", "the adapter was made for another backbone")
-    tensors = _load(_verified(files, manifest, WEIGHTS_FILE))
+    tensors = read_tensors(_verified(files, manifest, WEIGHTS_FILE))
     lora = manifest["lora"]
-    return _flat(tensors, layout, int(lora["rank"]), float(lora["alpha"]))
+    return flat_weights(tensors, layout, int(lora["rank"]), float(lora["alpha"]))
 
 
 def unpack(files: Mapping[str, bytes], layout: AdapterLayout, backbone: str, sha256: str) -> Adapter:
     """Weights and replay, checked: what the next update builds on. Raises AdapterDamagedError."""
     weights = unpack_weights(files, layout, backbone, sha256)
-    tensors = _load(_verified(files, _verified_manifest(files, sha256), STATE_FILE))
+    tensors = read_tensors(_verified(files, _verified_manifest(files, sha256), STATE_FILE))
     try:
         return Adapter(weights, Replay(*(tensors[name] for name in _REPLAY_FIELDS)))
     except KeyError as error:
@@ -132,15 +132,17 @@ def _peft_tensors(weights: Tensor, layout: AdapterLayout) -> dict[str, Tensor]:
     return tensors
 
 
-def _flat(tensors: Mapping[str, Tensor], layout: AdapterLayout, rank: int, alpha: float) -> Tensor:
-    """The flat vector. A lower rank is padded with zeros and another scale goes into B, which leaves s B A as it is."""
+def flat_weights(tensors: Mapping[str, Tensor], layout: AdapterLayout, rank: int, alpha: float) -> Tensor:
+    """The flat vector [P] of peft's tensors. A lower rank is padded with zeros and another scale goes into B, which
+    leaves s B A as it is. Raises AdapterDamagedError."""
     if not 1 <= rank <= layout.config.rank:
         raise AdapterDamagedError("shape", f"rank {rank} does not fit the deployment's rank {layout.config.rank}")
     if set(tensors) != {_key(layer.name, part) for layer in layout.layers for part in "AB"}:
         raise AdapterDamagedError("shape", "the adapted layers are not the deployment's")
     flat, scale = torch.zeros(1, layout.size), alpha / rank / layout.config.scale
     for layer in layout.layers:
-        a, b = tensors[_key(layer.name, "A")], tensors[_key(layer.name, "B")].flatten(1)
+        a, b = tensors[_key(layer.name, "A")], tensors[_key(layer.name, "B")]
+        b = b.flatten(1) if b.ndim > 1 else b
         if a.shape != (rank, *layer.a_shape[1:]) or b.shape != (layer.b_shape[0], rank):
             raise AdapterDamagedError("shape", f"{layer.name}: shapes {tuple(a.shape)}, {tuple(b.shape)}")
         layer.a(flat)[0, :rank] = a.float()
@@ -171,7 +173,8 @@ def _verified(files: Mapping[str, bytes], manifest: Mapping[str, Any], name: str
     return data
 
 
-def _load(data: bytes) -> dict[str, Tensor]:
+def read_tensors(data: bytes) -> dict[str, Tensor]:
+    """A safetensors file. Raises AdapterDamagedError."""
     try:
         return load(data)
     except SafetensorError as error:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from pydantic import SecretStr
 
 from services.settings import Settings
 
 _METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+_ELSEWHERE = "in the environment of the worker"
 
 
 def settings_of_environment(application: str, args: Mapping[str, object]) -> Settings:
@@ -28,6 +32,38 @@ def absolute(settings: Settings) -> Settings:
         backbone = str(Path(backbone).absolute())
     changes = {"data_dir": settings.data_dir.absolute(), "store": store, "backbone": backbone}
     return settings.model_copy(update=changes)
+
+
+def without_secrets(settings: Settings) -> Settings:
+    """The same settings as they may travel in the arguments of an actor: Ray keeps those readable in its own store."""
+    parts = urlsplit(settings.redis.url)
+    secret = settings.redis.password is not None or parts.password is not None
+    bare = parts.netloc.rpartition("@")[2]
+    place = f"{parts.username}@{bare}" if parts.username else bare
+    url = parts._replace(netloc=place).geturl() if parts.password is not None else settings.redis.url
+    redis = settings.redis.model_copy(update={"url": url, "password": SecretStr(_ELSEWHERE) if secret else None})
+    client = settings.client.model_copy(update={"token": None})
+    return settings.model_copy(update={"redis": redis, "client": client})
+
+
+def with_secrets(settings: Settings) -> Settings:
+    """What `without_secrets` left out, from this process's own environment or files. Raises ValueError."""
+    marked = settings.redis.password
+    if marked is None or marked.get_secret_value() != _ELSEWHERE:
+        return settings
+    password = os.environ.get("PAPA_REDIS__PASSWORD") or _of_url(os.environ.get("PAPA_REDIS__URL", ""))
+    if not password and settings.redis.password_file is not None:
+        password = settings.redis.password_file.read_text().strip()
+    if not password:
+        raise ValueError(
+            "this node does not know the password of Redis: set PAPA_REDIS__PASSWORD or redis.password_file there"
+        )
+    redis = settings.redis.model_copy(update={"password": SecretStr(password)})
+    return settings.model_copy(update={"redis": redis})
+
+
+def _of_url(url: str) -> str:
+    return unquote(urlsplit(url).password or "")
 
 
 def metrics_environment(settings: Settings) -> dict[str, str]:

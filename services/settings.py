@@ -7,7 +7,7 @@ is in papa.config; here is what a deployment decides.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import (
@@ -29,10 +29,22 @@ class RedisSettings(Section):
 
     url: str = Field("", description="redis://, rediss:// or unix:// URL; empty starts an embedded server")
     password: SecretStr | None = Field(None, description="overrides the URL's")
+    password_file: Path | None = Field(None, description="file with the password, where it is not given otherwise")
     prefix: str = Field("papa", pattern=r"^[a-z0-9_-]{1,32}$", description="first part of every key")
     socket_timeout: float = Field(5.0, gt=0, description="seconds for one command")
     appendfsync: Literal["everysec", "always"] = Field("everysec", description="of the embedded server")
     require_persistence: bool = Field(True, description="refuse a Redis without AOF or that may evict keys")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_password(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(given, dict) or not given.get("password_file") or given.get("password"):
+            return given
+        try:
+            password = Path(given["password_file"]).read_text().strip()
+        except OSError as error:
+            raise ValueError(f"password_file cannot be read: {error.strerror}") from error
+        return {**given, "password": password}
 
 
 class StoreSettings(Section):

@@ -13,6 +13,7 @@ from services.cli.backbone_commands import backbone
 from services.cli.bench_commands import bench
 from services.cli.config_commands import config
 from services.cli.configuration import describe
+from services.cli.dead_letter_commands import deadletters
 from services.cli.demo_command import demo
 from services.cli.doctor_command import doctor
 from services.cli.feedback_command import feedback
@@ -56,6 +57,7 @@ _add(CALLS, generate, feedback, health, smoke)
 users.command("export")(export_user)
 users.command("import")(import_adapter)
 app.add_typer(users, rich_help_panel=CALLS)
+app.add_typer(deadletters, rich_help_panel=CALLS)
 _add(SETUP, doctor)
 app.add_typer(config, rich_help_panel=SETUP)
 app.add_typer(backbone, rich_help_panel=SETUP)

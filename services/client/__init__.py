@@ -20,12 +20,14 @@ from services.client.records import (
     ServedBy,
     Timings,
     User,
+    UserExport,
     UserState,
 )
 from services.client.retry import Retry, Timeouts
 from services.client.sync import Client
 from services.contracts.errors import (
     BacklogFull,
+    CredentialExpired,
     DeadlineExceeded,
     EventIdReused,
     Forbidden,
@@ -50,6 +52,7 @@ __all__ = [
     "BacklogFull",
     "CallFailed",
     "Client",
+    "CredentialExpired",
     "DeadlineExceeded",
     "DeletionReceipt",
     "EventIdReused",
@@ -79,6 +82,7 @@ __all__ = [
     "Unauthenticated",
     "User",
     "UserDeleted",
+    "UserExport",
     "UserState",
     "Violation",
 ]

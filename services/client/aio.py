@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
@@ -20,6 +20,7 @@ from services.client.connection import Connection, Tls
 from services.client.errors import ended_early, error_of_call
 from services.client.progress import RevisionAwaited
 from services.client.records import (
+    DeadLetter,
     DeletionReceipt,
     FeedbackEvent,
     GenerateOptions,
@@ -27,9 +28,11 @@ from services.client.records import (
     Outcome,
     Revision,
     User,
+    UserExport,
     UserState,
 )
 from services.client.retry import Attempts, Retry, Timeouts
+from services.client.transfer import Assembly
 
 Answer = TypeVar("Answer")
 
@@ -161,6 +164,56 @@ class AsyncClient:
     async def delete_user(self, user: str | User) -> DeletionReceipt:
         """Removes everything about the user; cannot be undone."""
         return await self._run(self._calls.delete_user(user))
+
+    async def export_user(self, user: str | User, *, revision: str = "", timeout: float | None = None) -> UserExport:
+        """Everything that is kept of the user, with the files of `revision`, the current one when "".
+
+        Raises RevisionNotFound, RevisionDamaged.
+        """
+        request = self._calls.export_user(user, revision)
+        attempts = Attempts(self._retry, timeout or self._timeouts.transfer)
+        while True:
+            assembly = Assembly()
+            call = self._stubs.users.ExportUser(
+                request, timeout=attempts.remaining(), metadata=self._connection.metadata()
+            )
+            try:
+                async for message in call:
+                    assembly.add(message)
+                return assembly.result()
+            except grpc.aio.AioRpcError as failure:
+                await asyncio.sleep(attempts.pause_after(error_of_call(failure)))
+            except ValueError:
+                await asyncio.sleep(attempts.pause_after(ended_early()))
+            finally:
+                call.cancel()
+
+    async def import_adapter(
+        self, user: str | User, files: Mapping[str, bytes], *, backbone: str = "", timeout: float | None = None
+    ) -> Revision:
+        """Makes an adapter of an export, or one in peft's format, the user's current revision.
+
+        `backbone` is the hash of the backbone that it was made for; the one in manifest.json when "". Raises
+        InvalidRequest for an adapter that does not fit.
+        """
+        return await self._run(self._calls.import_adapter(user, files, backbone), timeout)
+
+    async def dead_letters(self, user: str | User | None = None, *, page_size: int = 100) -> AsyncIterator[DeadLetter]:
+        """Accepted events that no revision applied; as Client.dead_letters."""
+        token, more = "", True
+        while more:
+            page, token = await self._run(self._calls.dead_letters(user, page_size, token))
+            for letter in page:
+                yield letter
+            more = bool(token)
+
+    async def retry_dead_letter(self, user: str | User, letter_id: str) -> bool:
+        """Appends the event again as the user's newest; False when there is no such letter, or not any more."""
+        return await self._run(self._calls.retry_dead_letter(user, letter_id))
+
+    async def drop_dead_letter(self, user: str | User, letter_id: str) -> bool:
+        """Removes it for good; False when there is no such letter, or not any more."""
+        return await self._run(self._calls.drop_dead_letter(user, letter_id))
 
     async def is_serving(self, service: str = "papa.serving.v1.GenerationService", *, timeout: float = 5.0) -> bool:
         """What the gateway's health check says of one of its services; False when nobody answers."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -10,6 +10,7 @@ from grpc_health.v1 import health_pb2_grpc
 
 from services.client import wire
 from services.client.records import (
+    DeadLetter,
     DeletionReceipt,
     FeedbackEvent,
     GenerateOptions,
@@ -20,7 +21,10 @@ from services.client.records import (
     UserState,
 )
 from services.client.retry import Timeouts
+from services.client.transfer import import_request
 from services.stubs.serving.v1 import (
+    dead_letter_pb2,
+    dead_letter_pb2_grpc,
     feedback_pb2,
     feedback_pb2_grpc,
     generation_pb2,
@@ -40,6 +44,7 @@ class Stubs:
         self.generation: Any = generation_pb2_grpc.GenerationServiceStub(channel)
         self.feedback: Any = feedback_pb2_grpc.FeedbackServiceStub(channel)
         self.users: Any = user_pb2_grpc.UserServiceStub(channel)
+        self.dead_letters: Any = dead_letter_pb2_grpc.DeadLetterServiceStub(channel)
         self.health: Any = health_pb2_grpc.HealthStub(channel)
 
 
@@ -119,6 +124,54 @@ class Calls:
         """UserService.DeleteUser."""
         request = user_pb2.DeleteUserRequest(user=self.user(user))
         return UnaryCall(lambda stubs: stubs.users.DeleteUser, request, wire.receipt, self._timeouts.user)
+
+    def export_user(self, user: str | User, revision: str) -> user_pb2.ExportUserRequest:
+        """The request of UserService.ExportUser."""
+        return user_pb2.ExportUserRequest(user=self.user(user), revision=revision)
+
+    def import_adapter(self, user: str | User, files: Mapping[str, bytes], backbone: str) -> UnaryCall[Revision]:
+        """UserService.ImportAdapter. Raises InvalidRequest where no backbone is named."""
+        request = import_request(self.user(user), files, backbone)
+        return UnaryCall(
+            lambda stubs: stubs.users.ImportAdapter,
+            request,
+            lambda response: wire.revision(response.revision),
+            self._timeouts.transfer,
+        )
+
+    def dead_letters(
+        self, user: str | User | None, page_size: int, token: str
+    ) -> UnaryCall[tuple[list[DeadLetter], str]]:
+        """DeadLetterService.ListDeadLetters: one page and the token of the next, "" behind the last."""
+        request = dead_letter_pb2.ListDeadLettersRequest(page_size=page_size, page_token=token)
+        if user is not None:
+            request.user.CopyFrom(self.user(user))
+        return UnaryCall(
+            lambda stubs: stubs.dead_letters.ListDeadLetters,
+            request,
+            lambda response: ([wire.dead_letter(each) for each in response.dead_letters], response.next_page_token),
+            self._timeouts.user,
+        )
+
+    def retry_dead_letter(self, user: str | User, letter_id: str) -> UnaryCall[bool]:
+        """DeadLetterService.RetryDeadLetter."""
+        request = dead_letter_pb2.RetryDeadLetterRequest(user=self.user(user), letter_id=letter_id)
+        return UnaryCall(
+            lambda stubs: stubs.dead_letters.RetryDeadLetter,
+            request,
+            lambda response: bool(response.found),
+            self._timeouts.user,
+        )
+
+    def drop_dead_letter(self, user: str | User, letter_id: str) -> UnaryCall[bool]:
+        """DeadLetterService.DropDeadLetter."""
+        request = dead_letter_pb2.DropDeadLetterRequest(user=self.user(user), letter_id=letter_id)
+        return UnaryCall(
+            lambda stubs: stubs.dead_letters.DropDeadLetter,
+            request,
+            lambda response: bool(response.found),
+            self._timeouts.user,
+        )
 
     def _of_state(self, method: Callable[[Stubs], Any], request: object) -> UnaryCall[UserState]:
         return UnaryCall(method, request, lambda response: wire.user_state(response.state), self._timeouts.user)

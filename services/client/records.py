@@ -158,6 +158,32 @@ class UserState:
 
 
 @dataclass(frozen=True)
+class UserExport:
+    """Everything that is kept of a user: `files` by name, with those of one revision a folder that plain peft loads."""
+
+    state: UserState
+    revisions: tuple[Revision, ...]
+    files: dict[str, bytes] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """An accepted event that no revision applied. `letter_id` names it among its user's; `reason` says why it died."""
+
+    letter_id: str
+    user: str
+    tenant: str
+    event_id: str
+    sequence: int
+    grade: float
+    revision: str
+    accepted_at: datetime
+    died_at: datetime
+    attempts: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class DeletionReceipt:
     """What a deletion removed, and when."""
 

@@ -6,7 +6,7 @@ import random
 import time
 from dataclasses import dataclass
 
-from services.contracts.errors import PapaError, Status
+from services.contracts.errors import CredentialExpired, PapaError, Status
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,16 @@ class Timeouts:
     generate: float = 120.0
     feedback: float = 15.0
     user: float = 15.0
+    transfer: float = 60.0
 
 
 def may_retry(error: PapaError) -> bool:
-    """UNAVAILABLE, and RESOURCE_EXHAUSTED with a delay: without one (a message too large) it would fail for ever."""
+    """UNAVAILABLE, and RESOURCE_EXHAUSTED with a delay: without one (a message too large) it would fail for ever.
+
+    A stream whose credential has expired is begun again: with the same one it then fails for good.
+    """
+    if error.reason == CredentialExpired.reason:
+        return True
     if error.status is Status.RESOURCE_EXHAUSTED:
         return error.retry_after is not None
     return error.status is Status.UNAVAILABLE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
@@ -17,6 +17,7 @@ from services.client.connection import Connection, Tls
 from services.client.errors import ended_early, error_of_call
 from services.client.progress import RevisionAwaited
 from services.client.records import (
+    DeadLetter,
     DeletionReceipt,
     FeedbackEvent,
     GenerateOptions,
@@ -24,10 +25,12 @@ from services.client.records import (
     Outcome,
     Revision,
     User,
+    UserExport,
     UserState,
 )
 from services.client.retry import Attempts, Retry, Timeouts
 from services.client.sync_streams import FeedbackStream, ItemStream
+from services.client.transfer import Assembly
 
 Answer = TypeVar("Answer")
 
@@ -169,6 +172,56 @@ class Client:
     def delete_user(self, user: str | User) -> DeletionReceipt:
         """Removes everything about the user; cannot be undone."""
         return self._run(self._calls.delete_user(user))
+
+    def export_user(self, user: str | User, *, revision: str = "", timeout: float | None = None) -> UserExport:
+        """Everything that is kept of the user, with the files of `revision`, the current one when "".
+
+        Raises RevisionNotFound, RevisionDamaged.
+        """
+        request = self._calls.export_user(user, revision)
+        attempts = Attempts(self._retry, timeout or self._timeouts.transfer)
+        while True:
+            assembly = Assembly()
+            call = self._stubs.users.ExportUser(
+                request, timeout=attempts.remaining(), metadata=self._connection.metadata()
+            )
+            try:
+                for message in call:
+                    assembly.add(message)
+                return assembly.result()
+            except grpc.RpcError as failure:
+                time.sleep(attempts.pause_after(error_of_call(failure)))
+            except ValueError:
+                time.sleep(attempts.pause_after(ended_early()))
+            finally:
+                call.cancel()
+
+    def import_adapter(
+        self, user: str | User, files: Mapping[str, bytes], *, backbone: str = "", timeout: float | None = None
+    ) -> Revision:
+        """Makes an adapter of an export, or one in peft's format, the user's current revision.
+
+        `backbone` is the hash of the backbone that it was made for; the one in manifest.json when "". Raises
+        InvalidRequest for an adapter that does not fit.
+        """
+        return self._run(self._calls.import_adapter(user, files, backbone), timeout)
+
+    def dead_letters(self, user: str | User | None = None, *, page_size: int = 100) -> Iterator[DeadLetter]:
+        """Accepted events that no revision applied, of one user or of all whom the credential reaches, fetched page by
+        page as you go."""
+        token, more = "", True
+        while more:
+            page, token = self._run(self._calls.dead_letters(user, page_size, token))
+            yield from page
+            more = bool(token)
+
+    def retry_dead_letter(self, user: str | User, letter_id: str) -> bool:
+        """Appends the event again as the user's newest; False when there is no such letter, or not any more."""
+        return self._run(self._calls.retry_dead_letter(user, letter_id))
+
+    def drop_dead_letter(self, user: str | User, letter_id: str) -> bool:
+        """Removes it for good; False when there is no such letter, or not any more."""
+        return self._run(self._calls.drop_dead_letter(user, letter_id))
 
     def is_serving(self, service: str = "papa.serving.v1.GenerationService", *, timeout: float = 5.0) -> bool:
         """What the gateway's health check says of one of its services; False when nobody answers."""

@@ -9,6 +9,7 @@ from google.protobuf import timestamp_pb2
 
 from services.client.errors import error_of_outcome
 from services.client.records import (
+    DeadLetter,
     DeletionReceipt,
     FeedbackEvent,
     GenerateOptions,
@@ -22,7 +23,7 @@ from services.client.records import (
     User,
     UserState,
 )
-from services.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
+from services.stubs.serving.v1 import dead_letter_pb2, feedback_pb2, generation_pb2, types_pb2, user_pb2
 
 GenerateRequest = TypeVar("GenerateRequest", generation_pb2.GenerateRequest, generation_pb2.StreamGenerateRequest)
 
@@ -113,6 +114,23 @@ def generation(message: generation_pb2.GenerateResponse) -> Generation:
 
 def _time(message: timestamp_pb2.Timestamp) -> datetime:
     return message.ToDatetime(UTC)
+
+
+def dead_letter(message: dead_letter_pb2.DeadLetter) -> DeadLetter:
+    """One letter."""
+    return DeadLetter(
+        letter_id=message.letter_id,
+        user=message.user.user,
+        tenant=message.user.tenant,
+        event_id=message.event_id,
+        sequence=message.sequence,
+        grade=message.grade,
+        revision=message.revision,
+        accepted_at=_time(message.accepted_at),
+        died_at=_time(message.died_at),
+        attempts=message.attempts,
+        reason=message.reason,
+    )
 
 
 def revision(message: user_pb2.Revision) -> Revision:

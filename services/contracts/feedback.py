@@ -153,6 +153,14 @@ class FeedbackLog(ABC):
         """
 
     @abstractmethod
+    async def adopt(self, user: UserKey, revision: Revision) -> None:
+        """The same step for a revision that applies no events, and for which no partition need be owned.
+
+        It is fenced by its parent alone: whoever commits next has another parent than the pointer, and is told so.
+        Raises LineageConflict, UserDeleted.
+        """
+
+    @abstractmethod
     async def bury(self, lease: Lease, events: Sequence[LoggedEvent], reason: str) -> None:
         """Moves events to the dead letters in one step. Raises Fenced."""
 
@@ -161,8 +169,12 @@ class FeedbackLog(ABC):
         """Counts for metrics, autoscaling and backpressure."""
 
     @abstractmethod
-    async def dead_letters(self, partition: int, limit: int = 100) -> list[DeadLetter]:
-        """The oldest dead letters first."""
+    async def dead_letters(self, partition: int, limit: int = 100, after: str = "") -> list[DeadLetter]:
+        """The oldest dead letters first, those behind letter id `after` ("" = from the first one)."""
+
+    @abstractmethod
+    async def dead_letter(self, partition: int, letter_id: str) -> DeadLetter | None:
+        """One of them; None when it is gone, or when the id is none."""
 
     @abstractmethod
     async def retry_dead_letter(self, letter: DeadLetter) -> bool:

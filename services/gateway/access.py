@@ -23,6 +23,9 @@ SCOPES: Mapping[str, frozenset[Scope]] = {
     "UserService/DeleteUser": _ADMIN,
     "UserService/ExportUser": _ADMIN,
     "UserService/ImportAdapter": _ADMIN,
+    "DeadLetterService/ListDeadLetters": _ADMIN,
+    "DeadLetterService/RetryDeadLetter": _ADMIN,
+    "DeadLetterService/DropDeadLetter": _ADMIN,
 }
 """By service and method; any one of the scopes will do."""
 

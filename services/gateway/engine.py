@@ -28,12 +28,13 @@ log = logging.getLogger(__name__)
 APPLICATION = "generator"
 RETRY_AFTER = 1.0
 RETRY_PAUSE = 0.1
+PACK_SECONDS = 30.0
 # Several large items may lie in one message; inside the cluster, so wider than the public limit.
 MAX_MESSAGE_BYTES = 64 * 2**20
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", 2**20),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     # A restarted generator is found within a second or two; the library's own limit is two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 500),
@@ -79,6 +80,17 @@ class Engine:
                     yield event
         except grpc.aio.AioRpcError as failure:
             raise _translated(failure) from failure
+
+    async def pack_adapter(self, request: engine_pb2.PackAdapterRequest) -> engine_pb2.PackedAdapter:
+        """A revision's files, made of an adapter from elsewhere. Raises InvalidRequest, GeneratorUnavailable."""
+        metadata = (("application", APPLICATION), ("request_id", request.request_id))
+        try:
+            response = await self._stub.PackAdapter(request, timeout=PACK_SECONDS, metadata=metadata)
+        except grpc.aio.AioRpcError as failure:
+            raise _translated(failure) from failure
+        if response.WhichOneof("result") != "packed":
+            raise _reported(response.error)
+        return response.packed
 
     async def _attempt(self, spec: GenerationSpec) -> AsyncGenerator[Event, None]:
         timeout = max(0.0, spec.deadline - time.time()) if spec.deadline else None

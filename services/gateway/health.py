@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 GENERATION = "papa.serving.v1.GenerationService"
 FEEDBACK = "papa.serving.v1.FeedbackService"
 USER = "papa.serving.v1.UserService"
+DEAD_LETTERS = "papa.serving.v1.DeadLetterService"
 POLL_SECONDS = 1.0
 # A watcher that does not read its stream must not hold up a shutdown.
 NOTICE_SECONDS = 2.0
@@ -51,7 +52,7 @@ class Readiness:
 
     async def start(self) -> None:
         """Everything is NOT_SERVING until it has been seen to work."""
-        for service in (GENERATION, FEEDBACK, USER):
+        for service in (GENERATION, FEEDBACK, USER, DEAD_LETTERS):
             await self._set(False, service)
         self._tasks = [asyncio.create_task(self._follow_generator()), asyncio.create_task(self._follow_storage())]
 
@@ -83,7 +84,7 @@ class Readiness:
                     log.warning("storage does not answer any more: %s", error.message)
             if ready and not before:
                 log.info("storage answers")
-            await self._set(ready, FEEDBACK, USER)
+            await self._set(ready, FEEDBACK, USER, DEAD_LETTERS)
             await asyncio.sleep(POLL_SECONDS)
 
     async def _set(self, ready: bool, *services: str) -> None:

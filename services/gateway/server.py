@@ -10,23 +10,25 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from services.gateway.adoption import Adopter
 from services.gateway.backbone import KnownBackbone
 from services.gateway.backends import Backends
 from services.gateway.bearer import open_authenticator
 from services.gateway.binding import CannotBind
+from services.gateway.dead_letters import DeadLetterService
 from services.gateway.drain import Drain
 from services.gateway.edge import Edge
 from services.gateway.engine import Engine
 from services.gateway.events import EventReader
 from services.gateway.feedback import FeedbackService
 from services.gateway.generation import GenerationService
-from services.gateway.health import FEEDBACK, GENERATION, USER, Readiness
+from services.gateway.health import DEAD_LETTERS, FEEDBACK, GENERATION, USER, Readiness
 from services.gateway.identity import Authenticate
 from services.gateway.pictures import PictureReader
 from services.gateway.transport import server_credentials
 from services.gateway.users import UserService
 from services.settings import GatewaySettings
-from services.stubs.serving.v1 import feedback_pb2_grpc, generation_pb2_grpc, user_pb2_grpc
+from services.stubs.serving.v1 import dead_letter_pb2_grpc, feedback_pb2_grpc, generation_pb2_grpc, user_pb2_grpc
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +92,7 @@ class Gateway:
         limits, backends = self._settings, self._backends
         backbone = KnownBackbone(backends.items)
         reader = EventReader(limits, backbone, self._pictures)
+        adopter = Adopter(self._engine, backends.users, backends.revisions, backends.log)
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(
             GenerationService(limits, self._engine, backbone), self._server
         )
@@ -97,13 +100,14 @@ class Gateway:
             FeedbackService(limits, backends.log, reader, self._drain), self._server
         )
         user_pb2_grpc.add_UserServiceServicer_to_server(
-            UserService(backends.users, backends.revisions, self._drain), self._server
+            UserService(backends.users, backends.revisions, self._drain, adopter), self._server
         )
+        dead_letter_pb2_grpc.add_DeadLetterServiceServicer_to_server(DeadLetterService(backends.log), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, self._server)
         if self._probes is not None:
             health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, self._probes)
         if limits.auth.mode == "none" if limits.reflection is None else limits.reflection:
-            names = (GENERATION, FEEDBACK, USER, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+            names = (GENERATION, FEEDBACK, USER, DEAD_LETTERS, "grpc.health.v1.Health", reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
 
 

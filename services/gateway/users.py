@@ -6,29 +6,31 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from google.protobuf import timestamp_pb2
-
 from services.contracts.errors import InvalidRequest, RevisionNotFound, Violation
 from services.contracts.identity import UserKey
-from services.contracts.revisions import Revision, RevisionStore, UserDirectory, UserState
+from services.contracts.revisions import RevisionStore, UserDirectory
 from services.gateway import validation
+from services.gateway.adoption import Adopter
 from services.gateway.drain import Drain
 from services.gateway.edge import Context
+from services.gateway.export import Exporter, pieces, sha256
 from services.gateway.identity import caller
+from services.gateway.user_wire import revision_to_wire, state_to_wire, timestamp
 from services.stubs.serving.v1 import types_pb2, user_pb2, user_pb2_grpc
 
 DEFAULT_PAGE = 100
 
 
 class UserService(user_pb2_grpc.UserServiceServicer):
-    """Reads and moves user state; the files of revisions are touched by a deletion only."""
+    """Reads and moves user state."""
 
-    def __init__(self, users: UserDirectory, revisions: RevisionStore, drain: Drain) -> None:
+    def __init__(self, users: UserDirectory, revisions: RevisionStore, drain: Drain, adopter: Adopter) -> None:
         self._users, self._revisions, self._drain = users, revisions, drain
+        self._exporter, self._adopter = Exporter(users, revisions), adopter
 
     async def GetUser(self, request: user_pb2.GetUserRequest, context: Context) -> user_pb2.GetUserResponse:
         """The state now."""
-        return user_pb2.GetUserResponse(state=_state(await self._users.get(_key(request.user))))
+        return user_pb2.GetUserResponse(state=state_to_wire(await self._users.get(_key(request.user))))
 
     async def WatchUser(
         self, request: user_pb2.WatchUserRequest, context: Context
@@ -41,7 +43,7 @@ class UserService(user_pb2_grpc.UserServiceServicer):
                     state = await anext(states, None)
                 if state is None:
                     return
-                yield user_pb2.WatchUserResponse(state=_state(state))
+                yield user_pb2.WatchUserResponse(state=state_to_wire(state))
         finally:
             if isinstance(states, AsyncGenerator):
                 await states.aclose()
@@ -60,7 +62,7 @@ class UserService(user_pb2_grpc.UserServiceServicer):
             raise InvalidRequest([Violation("page_token", "is not a token of this user")]) from error
         page = found[:size]
         return user_pb2.ListRevisionsResponse(
-            revisions=map(_revision, page), next_page_token=page[-1].revision if len(found) > size else ""
+            revisions=map(revision_to_wire, page), next_page_token=page[-1].revision if len(found) > size else ""
         )
 
     async def RollbackAdapter(
@@ -70,11 +72,11 @@ class UserService(user_pb2_grpc.UserServiceServicer):
         violations: list[Violation] = []
         validation.check_revision(request.revision, violations)
         state = await self._users.rollback(_key(request.user, violations), request.revision)
-        return user_pb2.RollbackAdapterResponse(state=_state(state))
+        return user_pb2.RollbackAdapterResponse(state=state_to_wire(state))
 
     async def ResetUser(self, request: user_pb2.ResetUserRequest, context: Context) -> user_pb2.ResetUserResponse:
         """Points at the base."""
-        return user_pb2.ResetUserResponse(state=_state(await self._users.reset(_key(request.user))))
+        return user_pb2.ResetUserResponse(state=state_to_wire(await self._users.reset(_key(request.user))))
 
     async def DeleteUser(self, request: user_pb2.DeleteUserRequest, context: Context) -> user_pb2.DeleteUserResponse:
         """The tombstone first, the files last: a deletion that fails half way is completed by repeating it."""
@@ -83,12 +85,49 @@ class UserService(user_pb2_grpc.UserServiceServicer):
         await self._revisions.delete_user(key)
         return user_pb2.DeleteUserResponse(
             receipt_id=receipt.receipt_id,
-            deleted_at=_timestamp(receipt.deleted_at),
+            deleted_at=timestamp(receipt.deleted_at),
             events=receipt.events,
             dead_letters=receipt.dead_letters,
             items=receipt.items,
             revisions=receipt.revisions,
         )
+
+    async def ExportUser(
+        self, request: user_pb2.ExportUserRequest, context: Context
+    ) -> AsyncIterator[user_pb2.ExportUserResponse]:
+        """State, revisions, the files of one revision, then the manifests of all."""
+        violations: list[Violation] = []
+        if request.revision:
+            validation.check_revision(request.revision, violations)
+        state = await self._users.get(_key(request.user, violations))
+        chosen = await self._exporter.chosen(state, request.revision)
+        yield user_pb2.ExportUserResponse(state=state_to_wire(state))
+        async for revision in self._exporter.lineage(state.user):
+            yield user_pb2.ExportUserResponse(revision=revision_to_wire(revision))
+        if chosen is not None:
+            async for name, data in self._exporter.files(state.user, chosen):
+                for chunk in _chunks(name, data):
+                    yield user_pb2.ExportUserResponse(chunk=chunk)
+        async for name, data in self._exporter.history(state.user):
+            for chunk in _chunks(name, data):
+                yield user_pb2.ExportUserResponse(chunk=chunk)
+
+    async def ImportAdapter(
+        self, request: user_pb2.ImportAdapterRequest, context: Context
+    ) -> user_pb2.ImportAdapterResponse:
+        """What arrived whole is checked by the engine and committed."""
+        violations: list[Violation] = []
+        validation.check_import(request, violations)
+        key = _key(request.user, violations)
+        files = {file.name: file.data for file in request.files}
+        revision = await self._adopter.adopt(key, request.backbone, files)
+        return user_pb2.ImportAdapterResponse(revision=revision_to_wire(revision))
+
+
+def _chunks(name: str, data: bytes) -> list[user_pb2.FileChunk]:
+    chunks = [user_pb2.FileChunk(name=name, data=piece) for piece in pieces(data)]
+    chunks[-1].sha256 = sha256(data)
+    return chunks
 
 
 def _key(user: types_pb2.User, violations: list[Violation] | None = None) -> UserKey:
@@ -97,31 +136,3 @@ def _key(user: types_pb2.User, violations: list[Violation] | None = None) -> Use
     validation.check_user(user, "user", violations)
     validation.refuse(violations)
     return caller.get().key(user)
-
-
-def _state(state: UserState) -> user_pb2.UserState:
-    return user_pb2.UserState(
-        user=types_pb2.User(tenant=state.user.tenant, user=state.user.user),
-        likes=state.likes,
-        dislikes=state.dislikes,
-        pending_events=state.pending,
-        dead_letters=state.dead_letters,
-        current_revision=None if state.current is None else _revision(state.current),
-    )
-
-
-def _revision(revision: Revision) -> user_pb2.Revision:
-    return user_pb2.Revision(
-        revision=revision.revision,
-        parent=revision.parent,
-        created_at=_timestamp(revision.created_at),
-        events_applied=revision.events_applied,
-        events_total=revision.events_total,
-        sha256=revision.sha256,
-    )
-
-
-def _timestamp(seconds: float) -> timestamp_pb2.Timestamp:
-    timestamp = timestamp_pb2.Timestamp()
-    timestamp.FromNanoseconds(round(seconds * 1e9))
-    return timestamp

@@ -5,6 +5,8 @@ The functions append to `violations` instead of raising, so that a caller learns
 
 from __future__ import annotations
 
+import hashlib
+
 from services.contracts.errors import InvalidRequest, Violation
 from services.settings import GatewaySettings
 from services.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
@@ -13,6 +15,7 @@ MAX_ID = 128
 MAX_PROMPT = 1_000
 MAX_SEED = 2**63 - 1
 MAX_PAGE = 1_000
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "state.safetensors", "manifest.json")
 # google.protobuf.Timestamp: 0001-01-01 to 9999-12-31.
 FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799
 
@@ -112,3 +115,19 @@ def check_revision(revision: str, violations: Violations) -> None:
     """A revision that must be named."""
     if not 1 <= len(revision) <= MAX_ID:
         violations.append(Violation("revision", f"must be 1 to {MAX_ID} characters"))
+
+
+def check_import(request: user_pb2.ImportAdapterRequest, violations: Violations) -> None:
+    """ImportAdapterRequest without its user: which files there are, and that they arrived as they were sent."""
+    if not 1 <= len(request.backbone) <= MAX_ID:
+        violations.append(Violation("backbone", f"must be 1 to {MAX_ID} characters"))
+    names = [file.name for file in request.files]
+    if not set(ADAPTER_FILES[:2]) <= set(names) or len(set(names)) < len(names):
+        violations.append(Violation("files", f"must hold {' and '.join(ADAPTER_FILES[:2])}, and each file once"))
+    for index, file in enumerate(request.files[: len(ADAPTER_FILES)]):
+        if file.name not in ADAPTER_FILES:
+            violations.append(Violation(f"files[{index}].name", f"must be one of {', '.join(ADAPTER_FILES)}"))
+        elif hashlib.sha256(file.data).hexdigest() != file.sha256:
+            violations.append(Violation(f"files[{index}].sha256", "is not that of the data"))
+    if len(names) > len(ADAPTER_FILES):
+        violations.append(Violation("files", f"must be at most {len(ADAPTER_FILES)}"))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from papa.adoption import Adoption
 from papa.config import DEFAULT_LORA, DEFAULT_UPDATE
 from papa.denoiser import Denoiser, load_denoiser
 from services.contracts.items import BackboneInfo, ItemStore
@@ -13,6 +14,7 @@ from services.contracts.revisions import RevisionStore, UserDirectory
 from services.generator.adapters import Adapters
 from services.generator.engine import Engine, EngineConfig
 from services.generator.generation import Defaults, Generator
+from services.generator.packing import Packer
 from services.generator.slots import Slots
 from services.settings import Settings
 
@@ -33,6 +35,7 @@ class Room:
     engine: Engine
     generator: Generator
     adapters: Adapters
+    packer: Packer
     backbone: BackboneInfo
 
 
@@ -48,7 +51,8 @@ def assemble(settings: Settings, stores: Stores) -> Room:
     adapters = Adapters(stores.users, stores.revisions, denoiser, slots, mine.host_cache)
     defaults = Defaults(mine.sampler, mine.steps, mine.exploration)
     generator = Generator(engine, adapters, stores.items, defaults)
-    return Room(engine, generator, adapters, backbone_info(settings.backbone, denoiser))
+    packer = Packer(Adoption.of(denoiser, DEFAULT_UPDATE, settings.trainer.gate.max_norm))
+    return Room(engine, generator, adapters, packer, backbone_info(settings.backbone, denoiser))
 
 
 def backbone_info(name: str, denoiser: Denoiser) -> BackboneInfo:

@@ -18,7 +18,13 @@ from services.contracts.errors import PapaError
 from services.generator import wire
 from services.generator.assembly import Stores, assemble
 from services.generator.forgetting import forget_deleted_users
-from services.serve_settings import absolute, metrics_environment, settings_of_environment
+from services.serve_settings import (
+    absolute,
+    metrics_environment,
+    settings_of_environment,
+    with_secrets,
+    without_secrets,
+)
 from services.settings import Settings
 from services.store import open_items, open_revisions, open_users
 from services.stubs.engine.v1 import engine_pb2
@@ -40,10 +46,11 @@ class GeneratorReplica:
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Serve awaits it
         logs.configure(settings.log)
+        settings = with_secrets(settings)
         stores = Stores(open_users(settings), open_revisions(settings), open_items(settings))
         room = assemble(settings, stores)
         await stores.items.publish_backbone(room.backbone)
-        self._engine, self._generator = room.engine, room.generator
+        self._engine, self._generator, self._packer = room.engine, room.generator, room.packer
         self._forgetting = asyncio.create_task(forget_deleted_users(stores.users, room.adapters, FORGET_SECONDS))
         self._engine.start()
         _log.info(
@@ -63,6 +70,18 @@ class GeneratorReplica:
         except Exception:
             _log.exception("a generation failed")
             yield wire.error_to_wire(PapaError("the generator failed; its log has the request id"))
+
+    async def PackAdapter(self, request: engine_pb2.PackAdapterRequest) -> engine_pb2.PackAdapterResponse:  # noqa: N802
+        """EngineService.PackAdapter."""
+        logs.request_id.set(request.request_id)
+        try:
+            return engine_pb2.PackAdapterResponse(packed=await asyncio.to_thread(self._packer.pack, request))
+        except PapaError as error:
+            _log.info("an adapter was refused", extra={"reason": error.reason, "detail": error.message})
+            return engine_pb2.PackAdapterResponse(error=wire.run_error(error))
+        except Exception:
+            _log.exception("an adapter could not be packed")
+            return engine_pb2.PackAdapterResponse(error=wire.run_error(PapaError("the generator failed")))
 
     def check_health(self) -> None:
         """Serve replaces a replica whose engine has ended."""
@@ -85,7 +104,7 @@ def app(args: dict[str, object]) -> serve.Application:
 
 def application(settings: Settings) -> serve.Application:
     """The Serve application of these settings."""
-    settings = absolute(settings)
+    settings = without_secrets(absolute(settings))
     mine = settings.generator
     scaling: dict[str, Any] = {"num_replicas": mine.replicas}
     if mine.max_replicas > mine.replicas:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.contracts.errors import PapaError
+from services.contracts.errors import InvalidRequest, PapaError
 from services.contracts.generation import GeneratedItem, GenerationDone, GenerationSpec
 from services.contracts.identity import UserKey
 from services.generator.generation import Event
@@ -46,13 +46,19 @@ def event_to_wire(event: Event) -> engine_pb2.RunResponse:
 
 def error_to_wire(error: PapaError) -> engine_pb2.RunResponse:
     """A typed error in its band."""
-    return engine_pb2.RunResponse(
-        error=engine_pb2.RunError(
-            reason=error.reason,
-            message=error.message,
-            retry_after_seconds=error.retry_after or 0.0,
-            metadata=error.metadata,
-        )
+    return engine_pb2.RunResponse(error=run_error(error))
+
+
+def run_error(error: PapaError) -> engine_pb2.RunError:
+    """A typed error on the wire; of violations the first, with its field beside the message."""
+    if isinstance(error, InvalidRequest):
+        first = error.violations[0]
+        return engine_pb2.RunError(reason=error.reason, message=first.description, metadata={"field": first.field})
+    return engine_pb2.RunError(
+        reason=error.reason,
+        message=error.message,
+        retry_after_seconds=error.retry_after or 0.0,
+        metadata=error.metadata,
     )
 
 

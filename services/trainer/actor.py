@@ -27,14 +27,16 @@ class TrainerActor:
     def __init__(self, settings: Settings, name: str) -> None:
         # Only here: torch and the metrics' folder belong to the actor's process, not to whoever deploys it.
         from services import logs
+        from services.serve_settings import with_secrets
         from services.trainer.assembly import check_backbone
         from services.trainer.papa_updater import load_updater
         from services.trainer.thread import TrainerThread
 
         logs.configure(settings.log)
+        self._configuration = configuration(settings)
+        settings = with_secrets(settings)
         updater = load_updater(settings)
         asyncio.run(check_backbone(settings, updater.backbone))
-        self._configuration = configuration(settings)
         self._trainer = TrainerThread(settings, name, updater)
 
     def health(self) -> dict[str, Any]:

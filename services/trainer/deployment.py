@@ -12,7 +12,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
 from services import logs
-from services.serve_settings import absolute, metrics_environment, settings_of_environment
+from services.serve_settings import absolute, metrics_environment, settings_of_environment, without_secrets
 from services.settings import Settings
 from services.trainer.actor import NAMESPACE, STOP_SECONDS, TrainerActor, configuration, trainer_actor
 
@@ -102,7 +102,7 @@ def app(args: dict[str, object]) -> serve.Application:
 
 def application(settings: Settings) -> serve.Application:
     """The Serve application of these settings."""
-    settings = absolute(settings)
+    settings = without_secrets(absolute(settings))
     environment = metrics_environment(settings)
     deployment = serve.deployment(
         name="trainers",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -99,3 +102,53 @@ async def test_nobody_there_is_one_line(papa: Papa) -> None:
     assert ended.code == 1
     assert ended.err.startswith("papa: UNAVAILABLE")
     assert ended.err.count("\n") == 1
+
+
+async def test_export_and_import(papa_call: Call, service: Service, tmp_path: Path) -> None:
+    files = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"w", "state.safetensors": b"s"}
+    sums = {name: {"sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
+    manifest = json.dumps({"backbone": "b" * 64, "files": sums}).encode()
+    made = Revision("000001-aa", "", 1_700_000_000.0, hashlib.sha256(manifest).hexdigest(), 1, 1)
+    alice = UserKey("default", "alice")
+    await service.revisions.put(alice, made.revision, {**files, "manifest.json": manifest})
+    service.users.commit(alice, made)
+
+    exported = await papa_call("users", "export", "alice", "--out", "taken", "--json")
+    assert exported.code == 0, exported.err
+    assert exported.json["state"]["current_revision"]["revision"] == made.revision
+    assert (tmp_path / "taken" / "history" / "000001-aa.json").read_bytes() == manifest
+    for name, data in files.items():
+        assert (tmp_path / "taken" / name).read_bytes() == data
+
+    imported = await papa_call("users", "import", "bob", "taken", "--json")
+    assert imported.code == 0, imported.err
+    (request,) = service.engine.packed
+    assert request.backbone == "b" * 64
+    assert dict(request.files) == {**files, "manifest.json": manifest}
+    assert imported.json["revision"].startswith("000001-")
+    assert "serving 000002-" in (await papa_call("users", "import", "bob", "taken")).out
+
+    empty = await papa_call("users", "import", "bob", ".")
+    assert empty.code == 1
+    assert "holds no adapter" in empty.err
+
+
+async def test_an_export_writes_nowhere_else(papa_call: Call, service: Service, tmp_path: Path) -> None:
+    """A gateway that is none may send any name."""
+    files = {"adapter_config.json": b"{}"}
+    manifest = json.dumps({"files": {"../../evil": {"sha256": hashlib.sha256(b"x").hexdigest()}}}).encode()
+    made = Revision("000001-aa", "", 1_700_000_000.0, hashlib.sha256(manifest).hexdigest(), 1, 1)
+    alice = UserKey("default", "alice")
+    await service.revisions.put(alice, made.revision, {**files, "manifest.json": manifest})
+    service.revisions._files[alice, made.revision]["../../evil"] = b"x"
+    service.users.commit(alice, made)
+
+    async def get(user: UserKey, revision: str, name: str) -> bytes:
+        return service.revisions._files[user, revision][name]
+
+    service.revisions.get = get  # type: ignore[method-assign]
+    ended = await papa_call("users", "export", "alice", "--out", "deep/er/taken")
+    assert ended.code == 1
+    assert "odd name" in ended.err
+    written = await asyncio.to_thread(lambda: [path.name for path in tmp_path.rglob("*")])
+    assert "evil" not in written

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -80,6 +81,8 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
         self.requests: list[engine_pb2.RunRequest] = []
         self.metadata: list[dict[str, str]] = []
         self.timeouts: list[float | None] = []
+        self.packed: list[engine_pb2.PackAdapterRequest] = []
+        self.packing: Callable[[engine_pb2.PackAdapterRequest], engine_pb2.PackAdapterResponse] | None = None
         self.running = asyncio.Event()
         self.cancelled = asyncio.Event()
         self._server: grpc.aio.Server | None = None
@@ -111,6 +114,16 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
+
+    async def PackAdapter(
+        self, request: engine_pb2.PackAdapterRequest, context: grpc.aio.ServicerContext
+    ) -> engine_pb2.PackAdapterResponse:
+        """Takes whatever comes, unless `packing` says otherwise."""
+        self.packed.append(request)
+        if self.packing is not None:
+            return await asyncio.to_thread(self.packing, request)
+        made = {"sha256": hashlib.sha256(b"{}").hexdigest(), "files": {**request.files, "manifest.json": b"{}"}}
+        return engine_pb2.PackAdapterResponse(packed=engine_pb2.PackedAdapter(**made))
 
     def _next_script(self, request: engine_pb2.RunRequest) -> list[Step]:
         if not self.scripts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,15 +12,20 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
-from services.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
+from services.stubs.serving.v1 import dead_letter_pb2, feedback_pb2, generation_pb2, types_pb2, user_pb2
 
-MODULES = (generation_pb2, feedback_pb2, user_pb2)
+MODULES = (generation_pb2, feedback_pb2, user_pb2, dead_letter_pb2)
 User = types_pb2.User
 
 
 def like(user: User) -> feedback_pb2.FeedbackEvent:
     return feedback_pb2.FeedbackEvent(event_id="e", user=user, item_id="i", grade=1.0)
 
+
+FILES = [
+    user_pb2.AdapterFile(name=name, data=b"x", sha256=hashlib.sha256(b"x").hexdigest())
+    for name in ("adapter_config.json", "adapter_model.safetensors")
+]
 
 GOOD: dict[str, Callable[[User], Message]] = {
     "Generate": lambda user: generation_pb2.GenerateRequest(user=user, count=2, seed=1, steps=3, revision="r"),
@@ -32,6 +38,11 @@ GOOD: dict[str, Callable[[User], Message]] = {
     "RollbackAdapter": lambda user: user_pb2.RollbackAdapterRequest(user=user, revision="000001-aa"),
     "ResetUser": lambda user: user_pb2.ResetUserRequest(user=user),
     "DeleteUser": lambda user: user_pb2.DeleteUserRequest(user=user),
+    "ListDeadLetters": lambda user: dead_letter_pb2.ListDeadLettersRequest(user=user, page_size=3),
+    "RetryDeadLetter": lambda user: dead_letter_pb2.RetryDeadLetterRequest(user=user, letter_id="1-1"),
+    "DropDeadLetter": lambda user: dead_letter_pb2.DropDeadLetterRequest(user=user, letter_id="1-1"),
+    "ExportUser": lambda user: user_pb2.ExportUserRequest(user=user),
+    "ImportAdapter": lambda user: user_pb2.ImportAdapterRequest(user=user, backbone="b" * 64, files=FILES),
 }
 """A request for each method that passes validation."""
 

@@ -16,7 +16,7 @@ from services.gateway.identity import Authenticate
 from services.gateway.server import Gateway
 from services.settings import FeedbackSettings, GatewaySettings, Settings
 from services.store.memory_state import MemoryState
-from services.stubs.serving.v1 import feedback_pb2_grpc, generation_pb2_grpc, user_pb2_grpc
+from services.stubs.serving.v1 import dead_letter_pb2_grpc, feedback_pb2_grpc, generation_pb2_grpc, user_pb2_grpc
 from tests.gateway.doubles import Items, Log, Revisions, Users
 from tests.gateway.fake_engine import FakeEngine
 
@@ -46,6 +46,7 @@ class Service:
         self.generation = generation_pb2_grpc.GenerationServiceStub(self.channel)
         self.feedback = feedback_pb2_grpc.FeedbackServiceStub(self.channel)
         self.user = user_pb2_grpc.UserServiceStub(self.channel)
+        self.dead_letters = dead_letter_pb2_grpc.DeadLetterServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
 
     async def stop(self) -> None:

@@ -149,6 +149,22 @@ def test_errors_travel_in_the_stream(service: Deployed, stub: engine_pb2_grpc.En
     assert [line["reason"] for line in lines] == ["REVISION_NOT_FOUND"]
 
 
+def test_adapters_from_elsewhere_are_checked_and_packed(
+    service: Deployed, stub: engine_pb2_grpc.EngineServiceStub
+) -> None:
+    denoiser = load_denoiser(service.settings.backbone, DEFAULT_LORA)
+    adapter = Adapter(random_weights(denoiser, 3) / 10, new_adapter(denoiser).replay)
+    files = pack(adapter, denoiser.layout, DEFAULT_UPDATE, Origin(denoiser.backbone, "", 1.0))
+    asked = engine_pb2.PackAdapterRequest(backbone=denoiser.backbone, parent="000001-aa", files=files)
+    packed = stub.PackAdapter(asked, metadata=ROUTE, timeout=60).packed
+    assert digest(packed.files[MANIFEST_FILE]) == packed.sha256
+    assert json.loads(packed.files[MANIFEST_FILE])["parent"] == "000001-aa"
+    assert packed.files["adapter_model.safetensors"] == files["adapter_model.safetensors"]
+    asked.files["adapter_model.safetensors"] = b"x"
+    error = stub.PackAdapter(asked, metadata=ROUTE, timeout=60).error
+    assert (error.reason, error.metadata["field"]) == ("INVALID_REQUEST", "files")
+
+
 async def delete(settings: Settings, user: UserKey) -> None:
     users = open_users(settings)
     await users.delete(user)

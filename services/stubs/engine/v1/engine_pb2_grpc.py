@@ -40,6 +40,11 @@ class EngineServiceStub:
                 request_serializer=papa_dot_engine_dot_v1_dot_engine__pb2.RunRequest.SerializeToString,
                 response_deserializer=papa_dot_engine_dot_v1_dot_engine__pb2.RunResponse.FromString,
                 _registered_method=True)
+        self.PackAdapter = channel.unary_unary(
+                '/papa.engine.v1.EngineService/PackAdapter',
+                request_serializer=papa_dot_engine_dot_v1_dot_engine__pb2.PackAdapterRequest.SerializeToString,
+                response_deserializer=papa_dot_engine_dot_v1_dot_engine__pb2.PackAdapterResponse.FromString,
+                _registered_method=True)
 
 
 class EngineServiceServicer:
@@ -53,6 +58,13 @@ class EngineServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PackAdapter(self, request, context):
+        """Checks an adapter from elsewhere and makes the files of a revision of it; nothing is stored.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EngineServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +72,11 @@ def add_EngineServiceServicer_to_server(servicer, server):
                     servicer.Run,
                     request_deserializer=papa_dot_engine_dot_v1_dot_engine__pb2.RunRequest.FromString,
                     response_serializer=papa_dot_engine_dot_v1_dot_engine__pb2.RunResponse.SerializeToString,
+            ),
+            'PackAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.PackAdapter,
+                    request_deserializer=papa_dot_engine_dot_v1_dot_engine__pb2.PackAdapterRequest.FromString,
+                    response_serializer=papa_dot_engine_dot_v1_dot_engine__pb2.PackAdapterResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +107,33 @@ class EngineService:
             '/papa.engine.v1.EngineService/Run',
             papa_dot_engine_dot_v1_dot_engine__pb2.RunRequest.SerializeToString,
             papa_dot_engine_dot_v1_dot_engine__pb2.RunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PackAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/papa.engine.v1.EngineService/PackAdapter',
+            papa_dot_engine_dot_v1_dot_engine__pb2.PackAdapterRequest.SerializeToString,
+            papa_dot_engine_dot_v1_dot_engine__pb2.PackAdapterResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,8 @@ class EngineServiceStub:
     def __new__(cls, channel: _aio.Channel) -> EngineServiceAsyncStub: ...
     Run: _grpc.UnaryStreamMultiCallable[_engine_pb2.RunRequest, _engine_pb2.RunResponse]
     """Streams finished items in the order in which they finish; ends with `done`, or with `error`."""
+    PackAdapter: _grpc.UnaryUnaryMultiCallable[_engine_pb2.PackAdapterRequest, _engine_pb2.PackAdapterResponse]
+    """Checks an adapter from elsewhere and makes the files of a revision of it; nothing is stored."""
 
 @_typing.type_check_only
 class EngineServiceAsyncStub(EngineServiceStub):
@@ -43,6 +45,8 @@ class EngineServiceAsyncStub(EngineServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Run: _aio.UnaryStreamMultiCallable[_engine_pb2.RunRequest, _engine_pb2.RunResponse]  # type: ignore[assignment]
     """Streams finished items in the order in which they finish; ends with `done`, or with `error`."""
+    PackAdapter: _aio.UnaryUnaryMultiCallable[_engine_pb2.PackAdapterRequest, _engine_pb2.PackAdapterResponse]  # type: ignore[assignment]
+    """Checks an adapter from elsewhere and makes the files of a revision of it; nothing is stored."""
 
 class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
     """Inside the cluster only: the gateway's way to a generator replica. Requests are already validated and authorised."""
@@ -54,5 +58,13 @@ class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_engine_pb2.RunResponse], _abc.AsyncIterator[_engine_pb2.RunResponse]]:
         """Streams finished items in the order in which they finish; ends with `done`, or with `error`."""
+
+    @_abc_1.abstractmethod
+    def PackAdapter(
+        self,
+        request: _engine_pb2.PackAdapterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_engine_pb2.PackAdapterResponse, _abc.Awaitable[_engine_pb2.PackAdapterResponse]]:
+        """Checks an adapter from elsewhere and makes the files of a revision of it; nothing is stored."""
 
 def add_EngineServiceServicer_to_server(servicer: EngineServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

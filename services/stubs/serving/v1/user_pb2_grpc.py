@@ -65,6 +65,16 @@ class UserServiceStub:
                 request_serializer=papa_dot_serving_dot_v1_dot_user__pb2.DeleteUserRequest.SerializeToString,
                 response_deserializer=papa_dot_serving_dot_v1_dot_user__pb2.DeleteUserResponse.FromString,
                 _registered_method=True)
+        self.ExportUser = channel.unary_stream(
+                '/papa.serving.v1.UserService/ExportUser',
+                request_serializer=papa_dot_serving_dot_v1_dot_user__pb2.ExportUserRequest.SerializeToString,
+                response_deserializer=papa_dot_serving_dot_v1_dot_user__pb2.ExportUserResponse.FromString,
+                _registered_method=True)
+        self.ImportAdapter = channel.unary_unary(
+                '/papa.serving.v1.UserService/ImportAdapter',
+                request_serializer=papa_dot_serving_dot_v1_dot_user__pb2.ImportAdapterRequest.SerializeToString,
+                response_deserializer=papa_dot_serving_dot_v1_dot_user__pb2.ImportAdapterResponse.FromString,
+                _registered_method=True)
 
 
 class UserServiceServicer:
@@ -113,6 +123,25 @@ class UserServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportUser(self, request, context):
+        """Everything that is kept of a user and can be taken elsewhere: first the state, then the revisions, newest first, then
+        files in chunks. The files of one revision make a folder that plain peft loads; history/REVISION.json tells of every
+        revision what it was learnt from. Events that no revision has applied yet, and items, are not part of it.
+        FAILED_PRECONDITION where the revision is damaged.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportAdapter(self, request, context):
+        """Makes an adapter from elsewhere (ExportUser, or trained with peft) the user's current revision. It must fit: the same
+        backbone, its layers, at most its rank, finite values of a sane size. A lower rank is padded. The next update builds
+        on it. Importing twice makes two revisions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_UserServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +174,16 @@ def add_UserServiceServicer_to_server(servicer, server):
                     servicer.DeleteUser,
                     request_deserializer=papa_dot_serving_dot_v1_dot_user__pb2.DeleteUserRequest.FromString,
                     response_serializer=papa_dot_serving_dot_v1_dot_user__pb2.DeleteUserResponse.SerializeToString,
+            ),
+            'ExportUser': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportUser,
+                    request_deserializer=papa_dot_serving_dot_v1_dot_user__pb2.ExportUserRequest.FromString,
+                    response_serializer=papa_dot_serving_dot_v1_dot_user__pb2.ExportUserResponse.SerializeToString,
+            ),
+            'ImportAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportAdapter,
+                    request_deserializer=papa_dot_serving_dot_v1_dot_user__pb2.ImportAdapterRequest.FromString,
+                    response_serializer=papa_dot_serving_dot_v1_dot_user__pb2.ImportAdapterResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -310,6 +349,60 @@ class UserService:
             '/papa.serving.v1.UserService/DeleteUser',
             papa_dot_serving_dot_v1_dot_user__pb2.DeleteUserRequest.SerializeToString,
             papa_dot_serving_dot_v1_dot_user__pb2.DeleteUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/papa.serving.v1.UserService/ExportUser',
+            papa_dot_serving_dot_v1_dot_user__pb2.ExportUserRequest.SerializeToString,
+            papa_dot_serving_dot_v1_dot_user__pb2.ExportUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/papa.serving.v1.UserService/ImportAdapter',
+            papa_dot_serving_dot_v1_dot_user__pb2.ImportAdapterRequest.SerializeToString,
+            papa_dot_serving_dot_v1_dot_user__pb2.ImportAdapterResponse.FromString,
             options,
             channel_credentials,
             insecure,

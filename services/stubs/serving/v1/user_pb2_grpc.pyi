@@ -45,6 +45,17 @@ class UserServiceStub:
     """Serves the backbone from now on and forgets what was learned; the lineage is kept."""
     DeleteUser: _grpc.UnaryUnaryMultiCallable[_user_pb2.DeleteUserRequest, _user_pb2.DeleteUserResponse]
     """Removes everything about the user: events, dead letters, items, revisions. Cannot be undone."""
+    ExportUser: _grpc.UnaryStreamMultiCallable[_user_pb2.ExportUserRequest, _user_pb2.ExportUserResponse]
+    """Everything that is kept of a user and can be taken elsewhere: first the state, then the revisions, newest first, then
+    files in chunks. The files of one revision make a folder that plain peft loads; history/REVISION.json tells of every
+    revision what it was learnt from. Events that no revision has applied yet, and items, are not part of it.
+    FAILED_PRECONDITION where the revision is damaged.
+    """
+    ImportAdapter: _grpc.UnaryUnaryMultiCallable[_user_pb2.ImportAdapterRequest, _user_pb2.ImportAdapterResponse]
+    """Makes an adapter from elsewhere (ExportUser, or trained with peft) the user's current revision. It must fit: the same
+    backbone, its layers, at most its rank, finite values of a sane size. A lower rank is padded. The next update builds
+    on it. Importing twice makes two revisions.
+    """
 
 @_typing.type_check_only
 class UserServiceAsyncStub(UserServiceStub):
@@ -63,6 +74,17 @@ class UserServiceAsyncStub(UserServiceStub):
     """Serves the backbone from now on and forgets what was learned; the lineage is kept."""
     DeleteUser: _aio.UnaryUnaryMultiCallable[_user_pb2.DeleteUserRequest, _user_pb2.DeleteUserResponse]  # type: ignore[assignment]
     """Removes everything about the user: events, dead letters, items, revisions. Cannot be undone."""
+    ExportUser: _aio.UnaryStreamMultiCallable[_user_pb2.ExportUserRequest, _user_pb2.ExportUserResponse]  # type: ignore[assignment]
+    """Everything that is kept of a user and can be taken elsewhere: first the state, then the revisions, newest first, then
+    files in chunks. The files of one revision make a folder that plain peft loads; history/REVISION.json tells of every
+    revision what it was learnt from. Events that no revision has applied yet, and items, are not part of it.
+    FAILED_PRECONDITION where the revision is damaged.
+    """
+    ImportAdapter: _aio.UnaryUnaryMultiCallable[_user_pb2.ImportAdapterRequest, _user_pb2.ImportAdapterResponse]  # type: ignore[assignment]
+    """Makes an adapter from elsewhere (ExportUser, or trained with peft) the user's current revision. It must fit: the same
+    backbone, its layers, at most its rank, finite values of a sane size. A lower rank is padded. The next update builds
+    on it. Importing twice makes two revisions.
+    """
 
 class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     """What the service knows of a user, and what its owner may do with it."""
@@ -114,5 +136,28 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_user_pb2.DeleteUserResponse, _abc.Awaitable[_user_pb2.DeleteUserResponse]]:
         """Removes everything about the user: events, dead letters, items, revisions. Cannot be undone."""
+
+    @_abc_1.abstractmethod
+    def ExportUser(
+        self,
+        request: _user_pb2.ExportUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_user_pb2.ExportUserResponse], _abc.AsyncIterator[_user_pb2.ExportUserResponse]]:
+        """Everything that is kept of a user and can be taken elsewhere: first the state, then the revisions, newest first, then
+        files in chunks. The files of one revision make a folder that plain peft loads; history/REVISION.json tells of every
+        revision what it was learnt from. Events that no revision has applied yet, and items, are not part of it.
+        FAILED_PRECONDITION where the revision is damaged.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportAdapter(
+        self,
+        request: _user_pb2.ImportAdapterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_pb2.ImportAdapterResponse, _abc.Awaitable[_user_pb2.ImportAdapterResponse]]:
+        """Makes an adapter from elsewhere (ExportUser, or trained with peft) the user's current revision. It must fit: the same
+        backbone, its layers, at most its rank, finite values of a sane size. A lower rank is padded. The next update builds
+        on it. Importing twice makes two revisions.
+        """
 
 def add_UserServiceServicer_to_server(servicer: UserServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,140 @@
+"""An adapter that was made elsewhere: checked as a stranger's, then as one of ours.
+
+Unlike a revision of this deployment nothing vouches for it, so every shape, type and value is looked at: what passes
+can be served, and trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from papa.adapter import (
+    CONFIG_FILE,
+    MANIFEST_FILE,
+    STATE_FILE,
+    WEIGHTS_FILE,
+    AdapterDamagedError,
+    digest,
+    flat_weights,
+    read_tensors,
+)
+from papa.config import UpdateConfig
+from papa.denoiser import Denoiser
+from papa.replay import Replay
+from papa.update import Adapter
+
+FILES = (CONFIG_FILE, WEIGHTS_FILE, STATE_FILE, MANIFEST_FILE)
+_VARIANTS = (
+    "use_dora",
+    "use_rslora",
+    "rank_pattern",
+    "alpha_pattern",
+    "lora_bias",
+    "modules_to_save",
+    "fan_in_fan_out",
+)
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """What fits a deployment. `max_norm`: norm of the weights ÷ that of a fresh adapter; `features` is their size."""
+
+    denoiser: Denoiser
+    features: int
+    config: UpdateConfig
+    max_norm: float
+
+    @classmethod
+    def of(cls, denoiser: Denoiser, config: UpdateConfig, max_norm: float) -> Adoption:
+        """Runs the backbone once: to be called before anybody else does."""
+        return cls(denoiser, denoiser.feature_size, config, max_norm)
+
+    def adopt(self, files: Mapping[str, bytes], backbone: str) -> Adapter:
+        """The adapter in these files, of the backbone with that hash. Raises AdapterDamagedError."""
+        if backbone != self.denoiser.backbone:
+            raise AdapterDamagedError("backbone", "the adapter was made for another backbone")
+        if MANIFEST_FILE in files:
+            self._check_manifest(files)
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            if name not in files:
+                raise AdapterDamagedError("format", f"{name} is missing")
+        rank, alpha = _rank_and_alpha(_object(files[CONFIG_FILE], CONFIG_FILE))
+        weights = flat_weights(_floats(read_tensors(files[WEIGHTS_FILE])), self.denoiser.layout, rank, alpha)
+        fresh = float(self.denoiser.layout.initial(torch.Generator().manual_seed(0)).norm())
+        if float(weights.norm()) > self.max_norm * fresh:
+            raise AdapterDamagedError("norm", f"its norm is above {self.max_norm:g} times that of a fresh adapter")
+        return Adapter(weights, self._replay(files.get(STATE_FILE)))
+
+    def _check_manifest(self, files: Mapping[str, bytes]) -> None:
+        """It may be another deployment's: it need not name all files, but must not contradict any."""
+        manifest = _object(files[MANIFEST_FILE], MANIFEST_FILE)
+        if manifest.get("backbone") != self.denoiser.backbone:
+            raise AdapterDamagedError("backbone", f"{MANIFEST_FILE} names another backbone")
+        named = manifest.get("files")
+        for name, data in files.items():
+            entry = named.get(name) if isinstance(named, dict) else None
+            if isinstance(entry, dict) and entry.get("sha256") != digest(data):
+                raise AdapterDamagedError("checksum", f"{name} is not the one that {MANIFEST_FILE} vouches for")
+
+    def _replay(self, data: bytes | None) -> Replay:
+        shape = self.denoiser.sample_shape
+        if data is None:
+            empty = torch.zeros(0, self.features, dtype=torch.float16)
+            return Replay(torch.zeros(0, *shape, dtype=torch.uint8), torch.zeros(0), empty)
+        tensors = read_tensors(data)
+        try:
+            replay = Replay(tensors["samples"], tensors["grades"], tensors["features"])
+        except KeyError as error:
+            raise AdapterDamagedError("format", f"{STATE_FILE} lacks {error}") from error
+        count = len(replay.samples) if replay.samples.ndim else 0
+        if count > self.config.replay_likes + self.config.replay_dislikes:
+            raise AdapterDamagedError("shape", f"{STATE_FILE} remembers more than this deployment does")
+        wanted = {
+            "samples": (torch.uint8, (count, *shape)),
+            "grades": (torch.float32, (count,)),
+            "features": (torch.float16, (count, self.features)),
+        }
+        for name, (dtype, size) in wanted.items():
+            tensor: Tensor = getattr(replay, name)
+            if tensor.dtype != dtype or tuple(tensor.shape) != size:
+                raise AdapterDamagedError("shape", f"{STATE_FILE}: {name} is {tensor.dtype} {tuple(tensor.shape)}")
+        if not bool(torch.isfinite(replay.features).all()) or not bool(
+            ((replay.grades.abs() <= 1) & (replay.grades != 0)).all()
+        ):
+            raise AdapterDamagedError("finite", f"{STATE_FILE} holds grades or features out of range")
+        return replay
+
+
+def _object(data: bytes, name: str) -> dict[str, Any]:
+    try:
+        parsed = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise AdapterDamagedError("format", f"{name} is not JSON") from error
+    if not isinstance(parsed, dict):
+        raise AdapterDamagedError("format", f"{name} is not a JSON object")
+    return parsed
+
+
+def _rank_and_alpha(config: Mapping[str, Any]) -> tuple[int, float]:
+    if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none":
+        raise AdapterDamagedError("format", f"{CONFIG_FILE} is not of a plain LoRA adapter")
+    if used := [name for name in _VARIANTS if config.get(name)]:
+        raise AdapterDamagedError("format", f"{CONFIG_FILE} uses {', '.join(used)}, which is not supported")
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if type(rank) is not int or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise AdapterDamagedError("format", f"{CONFIG_FILE}: r must be a whole number and lora_alpha a number")
+    return rank, float(alpha)
+
+
+def _floats(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    odd = [name for name, tensor in tensors.items() if not tensor.dtype.is_floating_point]
+    if odd:
+        raise AdapterDamagedError("shape", f"{odd[0]} does not hold floating-point numbers")
+    return tensors

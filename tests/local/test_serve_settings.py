@@ -1,0 +1,63 @@
+"""What travels to Ray's workers, and what they must find themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from ray import cloudpickle
+
+from services.generator import deployment as generator
+from services.serve_settings import with_secrets, without_secrets
+from services.settings import ClientSettings, RedisSettings, Settings
+from services.trainer import deployment as trainer
+
+CANARY = "canary-51c0-secret"
+PLACE = "redis.example:6379/0"
+
+
+def settings(folder: Path, **redis: object) -> Settings:
+    client = ClientSettings(token=SecretStr(CANARY))
+    return Settings(data_dir=folder, redis=RedisSettings.model_validate(redis), client=client)
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ({"url": f"redis://:{CANARY}@{PLACE}"}, f"redis://{PLACE}"),
+        ({"url": f"rediss://papa:{CANARY}@{PLACE}?ssl_ca_certs=/ca"}, f"rediss://papa@{PLACE}?ssl_ca_certs=/ca"),
+        ({"url": f"redis://papa@{PLACE}", "password": CANARY}, f"redis://papa@{PLACE}"),
+    ],
+)
+def test_no_secret_is_in_the_arguments_of_an_application(
+    tmp_path: Path, given: dict[str, str], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = settings(tmp_path, **given)
+    for room in (generator, trainer):
+        assert CANARY.encode() not in cloudpickle.dumps(room.application(mine))
+    bare = without_secrets(mine)
+    assert bare.redis.url == url
+    with pytest.raises(ValueError, match="PAPA_REDIS__PASSWORD"):
+        with_secrets(bare)
+    for name, value in (("PAPA_REDIS__URL", f"redis://:{CANARY}@elsewhere"), ("PAPA_REDIS__PASSWORD", CANARY)):
+        with monkeypatch.context() as environment:
+            environment.setenv(name, value)
+            found = with_secrets(bare)
+        assert found.redis.password == SecretStr(CANARY)
+        assert found.redis.url == url
+
+
+def test_a_file_with_the_password(tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    path.write_text(f"{CANARY}\n")
+    mine = settings(tmp_path, url=f"redis://{PLACE}", password_file=path)
+    assert mine.redis.password == SecretStr(CANARY)
+    assert with_secrets(without_secrets(mine)).redis.password == SecretStr(CANARY)
+    with pytest.raises(ValueError, match="password_file cannot be read"):
+        settings(tmp_path, password_file=tmp_path / "nothing")
+
+
+def test_without_a_password_nothing_is_looked_for(tmp_path: Path) -> None:
+    mine = settings(tmp_path, url=f"redis://{PLACE}")
+    assert with_secrets(without_secrets(mine)).redis == mine.redis
