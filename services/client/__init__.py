@@ -10,6 +10,7 @@ from services.client.aio import AsyncClient
 from services.client.connection import Tls
 from services.client.errors import CallFailed
 from services.client.records import (
+    DeadLetter,
     DeletionReceipt,
     FeedbackEvent,
     Generation,
@@ -53,6 +54,7 @@ __all__ = [
     "CallFailed",
     "Client",
     "CredentialExpired",
+    "DeadLetter",
     "DeadlineExceeded",
     "DeletionReceipt",
     "EventIdReused",

@@ -7,10 +7,18 @@ A dead letter has three more: entry (the id it had as an event), reason, attempt
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from services.contracts.feedback import DeadLetter, LoggedEvent
 from services.contracts.identity import UserKey
+
+_ENTRY_ID = re.compile(r"\d{1,19}-\d{1,19}", re.ASCII)
+
+
+def is_entry_id(text: str) -> bool:
+    """Whether it has the form that Redis gives."""
+    return _ENTRY_ID.fullmatch(text) is not None
 
 
 def order(entry_id: str) -> tuple[int, int]:

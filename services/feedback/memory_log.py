@@ -128,9 +128,14 @@ class MemoryFeedbackLog(FeedbackLog):
         age = max(0.0, self._state.clock() - oldest.accepted_at) if oldest else 0.0
         return PartitionStats(len(part.events), age, len(part.letters))
 
-    async def dead_letters(self, partition: int, limit: int = 100) -> list[DeadLetter]:
+    async def dead_letters(self, partition: int, limit: int = 100, after: str = "") -> list[DeadLetter]:
         """The oldest first."""
-        return list(self._state.partitions[partition].letters.values())[:limit]
+        letters = self._state.partitions[partition].letters.items()
+        return [letter for letter_id, letter in letters if not after or order(letter_id) > order(after)][:limit]
+
+    async def dead_letter(self, partition: int, letter_id: str) -> DeadLetter | None:
+        """A look-up."""
+        return self._state.partitions[partition].letters.get(letter_id)
 
     async def retry_dead_letter(self, letter: DeadLetter) -> bool:
         """With a new sequence; its attempts start at 0 again."""

@@ -27,7 +27,7 @@ from services.contracts.feedback import (
 )
 from services.contracts.identity import UserKey
 from services.contracts.revisions import Revision
-from services.feedback.entries import decode_event, decode_letter
+from services.feedback.entries import decode_event, decode_letter, is_entry_id
 from services.feedback.redis_append import Appender
 from services.settings import Settings
 from services.store.records import encode_revision, user_deleted
@@ -140,10 +140,15 @@ class RedisFeedbackLog(FeedbackLog):
         backlog, age, dead = await _STATS.run(self._client, [keys.events, keys.dead])
         return PartitionStats(backlog, age / 1000, dead)
 
-    async def dead_letters(self, partition: int, limit: int = 100) -> list[DeadLetter]:
+    async def dead_letters(self, partition: int, limit: int = 100, after: str = "") -> list[DeadLetter]:
         """By range."""
-        entries = await call(self._client, "XRANGE", self._keys.partitions[partition].dead, "-", "+", "COUNT", limit)
-        return [decode_letter(partition, letter_id, values) for letter_id, values in entries]
+        return await self._letters(partition, f"({after}" if after else "-", "+", limit)
+
+    async def dead_letter(self, partition: int, letter_id: str) -> DeadLetter | None:
+        """A range of one."""
+        if not is_entry_id(letter_id):
+            return None
+        return next(iter(await self._letters(partition, letter_id, letter_id, 1)), None)
 
     async def retry_dead_letter(self, letter: DeadLetter) -> bool:
         """With a new sequence; its attempts start at 0 again."""
@@ -166,6 +171,10 @@ class RedisFeedbackLog(FeedbackLog):
     async def close(self) -> None:
         """Closes the pool."""
         await self._client.aclose()
+
+    async def _letters(self, partition: int, first: str, last: str, limit: int) -> list[DeadLetter]:
+        entries = await call(self._client, "XRANGE", self._keys.partitions[partition].dead, first, last, "COUNT", limit)
+        return [decode_letter(partition, letter_id, values) for letter_id, values in entries]
 
     async def _owned(self, script: Script, lease: Lease, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Runs a script that begins with the lease and answers nothing when its epoch is over."""

@@ -90,9 +90,7 @@ class DeadLetterService(dead_letter_pb2_grpc.DeadLetterServiceServicer):
             raise InvalidRequest([Violation("page_token", "is not a token of this list")])
         return int(parts[1]), parts[2]
 
-    async def _with(
-        self, request: RetryOrDrop, act: Callable[[DeadLetter], Awaitable[bool]]
-    ) -> bool:
+    async def _with(self, request: RetryOrDrop, act: Callable[[DeadLetter], Awaitable[bool]]) -> bool:
         violations: list[Violation] = []
         validation.check_user(request.user, "user", violations)
         if not _LETTER_ID.fullmatch(request.letter_id):

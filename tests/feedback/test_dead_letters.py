@@ -48,7 +48,13 @@ async def test_letters_are_listed_oldest_first_up_to_a_limit(backend: Backend, u
     lease = await backend.own(user)
     for event in reversed(await backend.pending(lease)):
         await backend.log.bury(lease, [event], "poison")
-    assert [letter.event.event_id for letter in await backend.log.dead_letters(lease.partition, 2)] == ["c", "b"]
+    first_two = await backend.log.dead_letters(lease.partition, 2)
+    assert [letter.event.event_id for letter in first_two] == ["c", "b"]
+    rest = await backend.log.dead_letters(lease.partition, 2, first_two[-1].letter_id)
+    assert [letter.event.event_id for letter in rest] == ["a"]
+    assert await backend.log.dead_letter(lease.partition, rest[0].letter_id) == rest[0]
+    for none in ("7-7", "", "-", "x"):
+        assert await backend.log.dead_letter(lease.partition, none) is None
 
 
 async def test_a_retried_letter_is_the_users_newest_event(backend: Backend, user: UserKey) -> None:
