@@ -14,6 +14,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -23,10 +24,12 @@ from grpc_status import rpc_status
 from services.contracts.errors import InvalidRequest, Overloaded, PapaError, Status, Violation
 from services.gateway.access import check_scope
 from services.gateway.identity import Authenticate, Identity, caller
+from services.gateway.rates import Meter
 from services.gateway.status import rich_status
 from services.gateway.trace import read_traceparent, traceparent
 from services.logs import request_id
 from services.metrics import RPC_HANDLED, RPC_IN_FLIGHT, RPC_SECONDS
+from services.settings import RateSettings
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +47,10 @@ class Unreadable:
 class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Wraps the handlers of this product's services; health and reflection pass untouched."""
 
-    def __init__(self, authenticate: Authenticate, max_concurrent_rpcs: int, tenant_calls: int = 0) -> None:
-        """`tenant_calls` is the limit for credentials of one tenant, 0 for none."""
+    def __init__(self, authenticate: Authenticate, max_concurrent_rpcs: int, rates: RateSettings) -> None:
         self._authenticate = authenticate
-        self._limit, self._tenant_limit = max_concurrent_rpcs, tenant_calls
+        self._limit, self._tenant_limit = max_concurrent_rpcs, rates.tenant_calls
+        self._meter = Meter(rates)
         self._in_flight = 0
         self._of_tenant: Counter[str] = Counter()
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
@@ -102,7 +105,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 raise Overloaded(f"the gateway handles {self._limit} calls at once and no more")
             identity = await self._authenticate(metadata)
             check_scope(identity, method)
-            caller.set(identity)
+            caller.set(replace(identity, meter=self._meter))
             with self._place(identity):
                 yield
         except (asyncio.CancelledError, GeneratorExit):

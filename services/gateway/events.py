@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from services.contracts.errors import InvalidRequest, PapaError, Violation
 from services.contracts.feedback import FeedbackEvent
+from services.contracts.identity import UserKey
 from services.gateway import validation
 from services.gateway.backbone import KnownBackbone
 from services.gateway.identity import caller
 from services.gateway.pictures import BadPicture, PictureReader
 from services.gateway.trace import traceparent
 from services.settings import GatewaySettings
-from services.stubs.serving.v1 import feedback_pb2
+from services.stubs.serving.v1 import feedback_pb2, types_pb2
 
 Message = feedback_pb2.FeedbackEvent
 Converted = FeedbackEvent | PapaError
+Named = tuple[str, str]
 
 _GRADES: dict[int, float] = {feedback_pb2.SIGNAL_LIKE: 1.0, feedback_pb2.SIGNAL_DISLIKE: -1.0}
 
@@ -37,8 +40,9 @@ class EventReader:
         )
         decoded = dict(zip(pictures, images, strict=True))
         arrived = time.time()
+        whose = _charged(message for index, message in enumerate(messages) if not findings[index])
         return [
-            _converted(message, findings[index], decoded.get(index, b""), arrived)
+            _converted(message, findings[index], decoded.get(index, b""), whose, arrived)
             for index, message in enumerate(messages)
         ]
 
@@ -65,17 +69,33 @@ def violations_of(results: Sequence[Converted]) -> list[Violation]:
     return [violation for result in results if isinstance(result, InvalidRequest) for violation in result.violations]
 
 
+def _charged(messages: Iterable[Message]) -> dict[Named, UserKey | PapaError]:
+    """Each user of a group once, so that none has an event refused and a later one accepted: the key, or the error
+    that all of the user's events earn."""
+    events = Counter((message.user.tenant, message.user.user) for message in messages)
+    found: dict[Named, UserKey | PapaError] = {}
+    for (tenant, user), number in events.items():
+        try:
+            found[tenant, user] = caller.get().key(types_pb2.User(tenant=tenant, user=user), number)
+        except PapaError as error:
+            found[tenant, user] = error
+    return found
+
+
 def _converted(
-    message: Message, violations: list[Violation], image: bytes | PapaError, arrived: float
+    message: Message,
+    violations: list[Violation],
+    image: bytes | PapaError,
+    whose: Mapping[Named, UserKey | PapaError],
+    arrived: float,
 ) -> FeedbackEvent | PapaError:
     if violations:
         return InvalidRequest(violations)
     if isinstance(image, PapaError):
         return image
-    try:
-        user = caller.get().key(message.user)
-    except PapaError as error:
-        return error
+    user = whose[message.user.tenant, message.user.user]
+    if isinstance(user, PapaError):
+        return user
     return FeedbackEvent(
         event_id=message.event_id,
         user=user,

@@ -87,7 +87,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         return GenerationSpec(
             request_id=request_id.get(),
             generation_id=uuid.uuid4().hex,
-            user=caller.get().key(request.user),
+            user=caller.get().key(request.user, request.count),
             count=request.count,
             seed=request.seed if request.HasField("seed") else _random_seed(request.count),
             prompt=request.prompt,

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from services.contracts.errors import Forbidden
 from services.contracts.identity import DEFAULT_TENANT, UserKey
+from services.gateway.rates import Meter
 from services.stubs.serving.v1 import types_pb2
 
 
@@ -35,15 +36,20 @@ class Identity:
     user: str = ""
     scopes: frozenset[Scope] = frozenset(Scope)
     expires_at: float = math.inf
+    meter: Meter | None = field(default=None, compare=False)
 
-    def key(self, user: types_pb2.User) -> UserKey:
-        """The user that a request means. Raises Forbidden for a foreign tenant or user."""
+    def key(self, user: types_pb2.User, cost: float = 1.0) -> UserKey:
+        """The user that a request means, charged with `cost`. Raises Forbidden for a foreign tenant or user,
+        RateLimited."""
         tenant = user.tenant or self.tenant
         if self.bound and tenant != self.tenant:
             raise Forbidden("the credential does not reach this tenant", field="user.tenant")
         if self.user and user.user != self.user:
             raise Forbidden("the credential does not reach this user", field="user.user")
-        return UserKey(tenant, user.user)
+        key = UserKey(tenant, user.user)
+        if self.meter is not None:
+            self.meter.charge(key, cost)
+        return key
 
 
 Authenticate = Callable[[Mapping[str, str]], Awaitable[Identity]]

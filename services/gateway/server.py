@@ -49,7 +49,7 @@ class Gateway:
         self._engine = Engine(settings.generator)
         self._readiness = Readiness(self._engine.channel, backends.items, self._drain)
         self._server = grpc.aio.server(
-            interceptors=[Edge(authenticate, settings.max_concurrent_rpcs, settings.rates.tenant_calls)],
+            interceptors=[Edge(authenticate, settings.max_concurrent_rpcs, settings.rates)],
             options=_options(settings),
             maximum_concurrent_rpcs=settings.max_concurrent_rpcs + SPARE_RPCS,
         )

@@ -1,4 +1,4 @@
-"""From a PapaError to what stands on the wire: google.rpc.Status with ErrorInfo, BadRequest and RetryInfo."""
+"""From a PapaError to google.rpc.Status on the wire, with ErrorInfo, BadRequest, QuotaFailure and RetryInfo."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
-from services.contracts.errors import InvalidRequest, PapaError, Status, StorageUnavailable, Violation
+from services.contracts.errors import InvalidRequest, PapaError, RateLimited, Status, StorageUnavailable, Violation
 
 DOMAIN = "papa"
 DEFAULT_RETRY_AFTER = 1.0
@@ -37,6 +37,10 @@ def rich_status(error: PapaError, request_id: str) -> Any:
     details = [_packed(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))]
     if violations := _violations(error):
         details.append(_packed(_bad_request(violations)))
+    if isinstance(error, RateLimited):
+        quota = error_details_pb2.QuotaFailure()
+        quota.violations.add(subject=error.subject, description=error.message)
+        details.append(_packed(quota))
     if (delay := retry_after(error)) is not None:
         duration = duration_pb2.Duration()
         duration.FromMilliseconds(max(1, round(delay * 1_000)))

@@ -20,7 +20,12 @@ from services.stubs.serving.v1 import dead_letter_pb2_grpc, feedback_pb2_grpc, g
 from tests.gateway.doubles import Items, Log, Revisions, Users
 from tests.gateway.fake_engine import FakeEngine
 
-DETAILS = (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo)
+DETAILS = (
+    error_details_pb2.ErrorInfo,
+    error_details_pb2.BadRequest,
+    error_details_pb2.QuotaFailure,
+    error_details_pb2.RetryInfo,
+)
 
 
 class Service:
@@ -86,6 +91,8 @@ class Refusal:
         self.reason, self.domain, self.metadata = info.reason, info.domain, dict(info.metadata)
         bad_request = found.get(error_details_pb2.BadRequest)
         self.violations = {} if bad_request is None else {v.field: v.description for v in bad_request.field_violations}
+        quota = found.get(error_details_pb2.QuotaFailure)
+        self.quotas = set() if quota is None else {violation.subject for violation in quota.violations}
         retry = found.get(error_details_pb2.RetryInfo)
         self.retry_after = None if retry is None else retry.retry_delay.ToMilliseconds() / 1000
 

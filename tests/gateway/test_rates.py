@@ -1,0 +1,137 @@
+"""Rates: whoever uses up their own is told when to come back, and nobody else notices."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+
+from services.contracts.errors import RateLimited
+from services.contracts.identity import UserKey
+from services.gateway import rates
+from services.gateway.rates import Buckets, Meter
+from services.settings import RateSettings
+from services.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
+from tests.gateway.methods import METHODS, Method, like
+from tests.gateway.service import Refusal, Service, refusal
+
+ALICE, BOB = types_pb2.User(user="alice"), types_pb2.User(user="bob")
+SLOW = {"user": 0.01, "user_burst": 3.0}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def charged(meter: Meter, key: UserKey, cost: float = 1.0) -> float:
+    """0 when it went through, else the seconds to wait."""
+    try:
+        meter.charge(key, cost)
+    except RateLimited as error:
+        assert error.retry_after is not None
+        return error.retry_after
+    return 0.0
+
+
+def test_a_bucket_refills_and_holds_no_more_than_its_burst() -> None:
+    clock = Clock()
+    meter, key = Meter(RateSettings(user=2.0, user_burst=4.0), clock), UserKey("shop", "alice")
+    assert [charged(meter, key) for _ in range(5)] == [0, 0, 0, 0, pytest.approx(0.5)]
+    clock.now += 0.5
+    assert [charged(meter, key) for _ in range(2)] == [0, pytest.approx(0.5)]
+    clock.now += 1_000
+    assert [charged(meter, key) for _ in range(5)] == [0, 0, 0, 0, pytest.approx(0.5)]
+
+
+def test_what_is_larger_than_a_bucket_passes_when_it_is_full_and_is_owed() -> None:
+    clock = Clock()
+    meter, key = Meter(RateSettings(user=1.0, user_burst=10.0), clock), UserKey("shop", "alice")
+    assert charged(meter, key, 30.0) == 0
+    assert charged(meter, key) == pytest.approx(21.0)
+    clock.now += 21.0
+    assert charged(meter, key) == 0
+
+
+def test_a_refusal_by_one_limit_costs_nothing_of_the_other() -> None:
+    clock = Clock()
+    meter = Meter(RateSettings(user=1.0, user_burst=1.0, tenant=1.0, tenant_burst=3.0), clock)
+    alice, others = UserKey("shop", "alice"), [UserKey("shop", str(number)) for number in range(3)]
+    assert charged(meter, alice) == 0
+    for _ in range(20):
+        assert charged(meter, alice) > 0
+    assert [charged(meter, other) > 0 for other in others] == [False, False, True]
+    assert charged(meter, UserKey("rival", "alice")) == 0
+
+
+def test_users_who_went_away_take_no_memory() -> None:
+    buckets = Buckets(1.0, 5.0)
+    for number in range(100_000):
+        buckets.take(number, 1.0, number / 100)
+    assert len(buckets) < 3 * rates._SMALLEST_SWEEP
+
+
+def test_without_a_rate_nothing_is_counted() -> None:
+    meter = Meter(RateSettings())
+    assert {charged(meter, UserKey("shop", "alice"), 1e9) for _ in range(100)} == {0}
+    assert len(meter.users) + len(meter.tenants) == 0
+
+
+@pytest.fixture
+async def slow(unstarted: Service) -> AsyncIterator[Service]:
+    await unstarted.start(rates=SLOW)
+    yield unstarted
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+async def test_every_method_that_names_a_user_counts(slow: Service, method: Method) -> None:
+    outcomes = []
+    for _ in range(5):
+        try:
+            response = await method.first(slow.channel, method.good(ALICE))
+        except grpc.aio.AioRpcError as failure:
+            outcomes.append(Refusal(failure).reason)
+        else:
+            streamed = isinstance(response, feedback_pb2.StreamFeedbackResponse)
+            outcomes.append(response.outcome.error.reason if streamed else "")
+    assert outcomes[0] != "RATE_LIMITED"
+    assert outcomes[-1] == "RATE_LIMITED"
+    await slow.user.GetUser(user_pb2.GetUserRequest(user=BOB))
+
+
+async def test_the_answer_says_whose_limit_it_is_and_when_to_come_back(slow: Service) -> None:
+    call = slow.generation.Generate(generation_pb2.GenerateRequest(user=ALICE, count=3))
+    await call
+    refused = await refusal(slow.generation.Generate(generation_pb2.GenerateRequest(user=ALICE, count=2)))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED")
+    assert refused.quotas == {"user:alice"}
+    assert refused.retry_after == pytest.approx(200.0, rel=0.05)
+
+
+async def test_a_batch_of_one_user_is_taken_or_left_as_a_whole(slow: Service) -> None:
+    events = [feedback_pb2.FeedbackEvent(event_id=f"{u.user}{n}", user=u, item_id="i", grade=1.0)
+              for u, count in ((ALICE, 2), (BOB, 1), (ALICE, 2)) for n in range(count)]  # fmt: skip
+    for index, event in enumerate(events):
+        event.event_id = str(index)
+    first = await slow.feedback.SubmitFeedback(feedback_pb2.SubmitFeedbackRequest(events=events))
+    assert [outcome.ack.sequence for outcome in first.outcomes] == [1, 2, 1, 3, 4], "four at once from a full bucket"
+    for event in events:
+        event.event_id += "again"
+    second = await slow.feedback.SubmitFeedback(feedback_pb2.SubmitFeedbackRequest(events=events))
+    assert [outcome.error.reason for outcome in second.outcomes] == ["RATE_LIMITED"] * 2 + [""] + ["RATE_LIMITED"] * 2
+    assert second.outcomes[0].error.retry_after_seconds > 0
+
+
+async def test_in_a_stream_the_refused_get_their_outcome(slow: Service) -> None:
+    call = slow.feedback.StreamFeedback()
+    outcomes = []
+    for number in range(5):
+        event = like(ALICE)
+        event.event_id = str(number)
+        await call.write(feedback_pb2.StreamFeedbackRequest(event=event))
+        outcomes.append((await call.read()).outcome)
+    assert [outcome.error.reason for outcome in outcomes] == ["", "", "", "RATE_LIMITED", "RATE_LIMITED"]
