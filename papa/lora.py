@@ -35,8 +35,8 @@ class LoraConfig:
     """Of the convolutions, adapt only those with the most output channels: a U-Net's lowest resolution, where meaning
     is made. All of them cost half as much again per training step and teach no better (experiment "lora")."""
     frozen_a: bool = True
-    """A keeps its random start and only B learns (LoRA-FA, Zhang et al., arXiv 2308.03303): the adapter is linear in what
-    is learnt, steps are less noisy, and coverage stays far higher (experiment "lora")."""
+    """A keeps its random start and only B learns (LoRA-FA, Zhang et al., arXiv 2308.03303): the adapter is linear in
+    what is learnt, steps are less noisy, and coverage stays far higher (experiment "lora")."""
 
     @property
     def scale(self) -> float:
@@ -103,6 +103,14 @@ class AdapterLayout:
         flat = weights.split(sizes, dim=1)
         pairs = zip(self.layers, flat[::2], flat[1::2], strict=True)
         return [(a.unflatten(1, layer.a_shape), b.unflatten(1, layer.b_shape)) for layer, a, b in pairs]
+
+    def learnt(self) -> Tensor:
+        """1 where an element learns, 0 where it is frozen. Shape: [P] float32."""
+        parts = [
+            (torch.full((layer.a_size,), 0.0 if self.config.frozen_a else 1.0), torch.ones(layer.b_size))
+            for layer in self.layers
+        ]
+        return torch.cat([each for pair in parts for each in pair])
 
     def initial(self, generator: torch.Generator) -> Tensor:
         """A fresh adapter: A ~ U(−1/√fan_in, 1/√fan_in) as in peft, B = 0, hence ΔW = 0. Shape: [P]."""

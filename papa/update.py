@@ -88,10 +88,12 @@ def update_many(
     start = torch.stack([job.adapter.weights for job in jobs]).to(denoiser.device)
     weights = start.clone().requires_grad_()
     first, second, losses = torch.zeros_like(start), torch.zeros_like(start), []
+    kept = 1 - config.weight_decay * denoiser.layout.learnt().to(denoiser.device)
     for step in range(1, config.steps + 1):
         loss = _joint_loss(denoiser, weights, users, config)
         (gradient,) = torch.autograd.grad(loss.sum(), weights)
         with torch.no_grad():
+            weights.mul_(kept)
             weights -= config.learning_rate * _adam_direction(_clipped(gradient, config), first, second, step)
         losses.append(loss.detach().cpu())
     return [user.result(start[i], weights.detach()[i], [float(x[i]) for x in losses]) for i, user in enumerate(users)]

@@ -68,7 +68,7 @@ class GateSettings(Section):
     backbone."""
 
     max_norm: float = Field(10.0, gt=0, description="norm of the weights ÷ that of a fresh adapter")
-    max_change: float = Field(0.5, gt=0, description="norm of one update's change ÷ that of a fresh adapter")
+    max_change: float = Field(3.0, gt=0, description="norm of one update's change ÷ that of a fresh adapter")
     probe_samples: int = Field(8, ge=0, description="samples drawn to look at; 0 switches the probe off")
     probe_steps: int = Field(6, ge=1, description="sampler steps of each")
     min_diversity: float = Field(0.3, ge=0, le=1, description="mean distance between samples ÷ the backbone's")
@@ -95,6 +95,9 @@ class TrainerSettings(Section):
         2, ge=1, description="users of one joint update; each takes about 0.8 GB with the shipped backbone"
     )
     device: str = Field("cpu", description="torch device")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of products and convolutions; auto is bfloat16 where the device computes in it"
+    )
     grace_seconds: float = Field(
         3.0, ge=0, description="on shutdown, time for the running update before it is abandoned"
     )

@@ -19,7 +19,7 @@ from papa.adapter import (
     unpack,
 )
 from papa.config import DEFAULT_LORA, DEFAULT_UPDATE, UpdateConfig
-from papa.denoiser import Denoiser, load_denoiser
+from papa.denoiser import Denoiser, fast_type, load_denoiser
 from papa.update import Adapter, Labels, UpdateJob, UpdateStats, new_adapter, update_many
 from services.contracts.errors import RevisionDamaged
 from services.contracts.feedback import LoggedEvent
@@ -100,7 +100,8 @@ def load_updater(settings: Settings) -> PapaUpdater:
     """Loads the backbone. Raises FileNotFoundError or ValueError for one that is not usable."""
     mine = settings.trainer
     torch.set_num_threads(mine.threads)
-    denoiser = load_denoiser(settings.backbone, DEFAULT_LORA, mine.device)
+    precision = {"auto": fast_type(mine.device), "float32": None, "bfloat16": torch.bfloat16}[mine.precision]
+    denoiser = load_denoiser(settings.backbone, DEFAULT_LORA, mine.device, autocast=precision)
     return PapaUpdater(denoiser, DEFAULT_UPDATE, mine.gate)
 
 

@@ -75,3 +75,23 @@ def test_gradients_reach_only_the_adapter_of_their_row() -> None:
 def test_a_target_that_matches_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="no_such_layer"):
         SlotLora(nn.ModuleDict({"fc": nn.Linear(2, 2)}), LoraConfig(targets=("fc", "no_such_layer")))
+
+
+def test_widest_adapts_only_the_convolutions_with_the_most_channels() -> None:
+    model = nn.ModuleDict({"narrow": nn.Conv2d(2, 4, 3), "wide": nn.Conv2d(4, 8, 3), "fc": nn.Linear(2, 2)})
+
+    def names(widest: bool) -> list[str]:
+        config = LoraConfig(targets=("narrow", "wide", "fc"), widest=widest)
+        return [layer.name for layer in SlotLora(model, config).layout.layers]
+
+    assert names(widest=True) == ["wide", "fc"]
+    assert names(widest=False) == ["narrow", "wide", "fc"]
+
+
+def test_parts_are_the_slices_of_every_layer() -> None:
+    layout = SlotLora(nn.ModuleDict({"a": nn.Linear(2, 3), "b": nn.Conv2d(2, 4, 3)}),
+                      LoraConfig(rank=2, targets=("a", "b"))).layout  # fmt: skip
+    weights = torch.randn(3, layout.size)
+    for layer, (a, b) in zip(layout.layers, layout.parts(weights), strict=True):
+        assert torch.equal(a, layer.a(weights))
+        assert torch.equal(b, layer.b(weights))
