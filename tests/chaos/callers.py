@@ -24,7 +24,7 @@ from services.stubs.serving.v1 import (
 from tests.chaos.history import OPEN, History, Moved, Seen, Submitted
 from tests.chaos.schedule import Visitor
 
-CALL_SECONDS = 1.5
+CALL_SECONDS = 2.5
 PAUSE = 0.03
 RETRYABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED)
 _STORAGE = "STORAGE_UNAVAILABLE"

@@ -12,7 +12,7 @@ from tests.chaos.nursery import Nursery
 from tests.chaos.run import Result, run
 from tests.chaos.schedule import Schedule
 
-LANES = 4
+LANES = 6
 
 
 async def perform(plans: Sequence[Schedule], root: Path, lanes: int = LANES, defect: str = "") -> list[Result]:

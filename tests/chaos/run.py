@@ -41,10 +41,10 @@ from tests.chaos.schedule import Schedule
 from tests.chaos.updater import ChaosUpdater
 
 PARTITIONS = 2
-LEASE = 0.6
-COMMAND_SECONDS = 0.8
+LEASE = 1.2
+COMMAND_SECONDS = 1.2
 OWN_COMMAND_SECONDS = 30.0
-PATIENCE = 45.0
+PATIENCE = 60.0
 """Seconds after the faults in which everything must be acknowledged, and again as many in which it must be applied."""
 
 
