@@ -29,8 +29,8 @@ class UpdateConfig:
     """Rows of one step drawn from the liked samples, each with a timestep of its own."""
     dislike_rows: int = 8
     """Rows of one step drawn from the disliked samples."""
-    learning_rate: float = 1.6e-2
-    weight_decay: float = 0.0
+    learning_rate: float = 2e-2
+    weight_decay: float = 0.003
     """Share by which every learnt weight shrinks per Adam step, towards the backbone: what bounds the norm of an
     adapter that is updated for years."""
     max_grad_norm: float = 1.0
