@@ -44,6 +44,10 @@ class Unreadable:
     """Stands for a message whose bytes are not protobuf, so that it is refused like any other bad request."""
 
 
+class CallerGone(Exception):
+    """Nobody is there any more to take an answer."""
+
+
 class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Wraps the handlers of this product's services; health and reflection pass untouched."""
 
@@ -80,7 +84,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 messages = _all_readable(request) if handler.request_streaming else _readable(request)
                 async with aclosing(behaviour(messages, context)) as responses:
                     async for response in responses:
-                        await context.write(response)
+                        await _send(context, response)
 
         codec = {
             "request_deserializer": _forgiving(handler.request_deserializer),
@@ -111,6 +115,8 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         except (asyncio.CancelledError, GeneratorExit):
             code = "DEADLINE_EXCEEDED" if _expired(context) else "CANCELLED"
             raise
+        except CallerGone:
+            code = "CANCELLED"
         except Exception as error:
             code = _logged(method, error).status.name
             await _abort(context, _public(error))
@@ -133,6 +139,14 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             self._of_tenant[tenant] -= 1
             if not self._of_tenant[tenant]:
                 del self._of_tenant[tenant]
+
+
+async def _send(context: Context, response: Any) -> None:
+    """grpc says "execute_batch failed" where the caller went away a moment ago; raises CallerGone."""
+    try:
+        await context.write(response)
+    except grpc.aio.BaseError as error:
+        raise CallerGone from error
 
 
 def _begin(context: Context) -> dict[str, str]:

@@ -46,9 +46,9 @@ class Exporter:
         committed."""
         manifest = await self._manifest(user, revision)
         yield MANIFEST, manifest
-        for name, entry in json.loads(manifest)["files"].items():
+        for name, expected in _named(manifest, revision).items():
             data = await self._get(user, revision, name)
-            if await asyncio.to_thread(sha256, data) != entry["sha256"]:
+            if await asyncio.to_thread(sha256, data) != expected:
                 raise RevisionDamaged(f"{name} of revision {revision.revision} is not the one that was committed")
             yield name, data
 
@@ -71,6 +71,14 @@ class Exporter:
             return await self._revisions.get(user, revision.revision, name)
         except RevisionNotFound as error:
             raise RevisionDamaged(f"revision {revision.revision} lacks {name}") from error
+
+
+def _named(manifest: bytes, revision: Revision) -> dict[str, str]:
+    """The files that a manifest vouches for, with the sha256 of each."""
+    try:
+        return {name: entry["sha256"] for name, entry in json.loads(manifest)["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RevisionDamaged(f"the manifest of revision {revision.revision} is not one of ours") from error
 
 
 def sha256(data: bytes) -> str:

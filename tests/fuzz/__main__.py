@@ -1,0 +1,58 @@
+"""`make fuzz`: a million messages, a table, and an exit code of 1 for anything that must not be."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import random
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+
+from tests.fuzz.driver import Tally
+from tests.fuzz.run import Outcome, told, work
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__)
+    parser.add_argument("--messages", type=int, default=1_000_000)
+    parser.add_argument("--processes", type=int, default=max(1, (os.cpu_count() or 2) // 2))
+    parser.add_argument("--seed", default=str(random.randrange(10**9)))
+    parser.add_argument("--replay", metavar="WORKER:CALL", help="one call of that seed again")
+    chosen = parser.parse_args()
+    if chosen.replay:
+        worker, _, call = chosen.replay.partition(":")
+        outcome = work(f"{chosen.seed}:{worker}", 0, int(call))
+        print(f"{dict(outcome.tally.answers)}\n" + "\n".join(outcome.tally.findings + outcome.faults))
+        return bool(outcome.tally.findings or outcome.faults)
+    print(f"seed {chosen.seed}: {chosen.messages:,} messages, {chosen.processes} gateways", flush=True)
+    begun, share = time.monotonic(), -(-chosen.messages // chosen.processes)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(chosen.processes, mp_context=context) as pool:
+        futures = [pool.submit(told, f"{chosen.seed}:{worker}", share, worker) for worker in range(chosen.processes)]
+        outcomes = [future.result() for future in futures]
+    return report(outcomes, time.monotonic() - begun, chosen.seed)
+
+
+def report(outcomes: list[Outcome], seconds: float, seed: str) -> int:
+    total = Tally()
+    for outcome in outcomes:
+        total.add(outcome.tally)
+    print(f"\n{total.sent:,} messages in {seconds:.0f} s, {total.sent / seconds:,.0f} a second\n")
+    for title, counts in (("messages of", total.methods), ("calls that ended with", total.answers)):
+        print(title)
+        for name, number in counts.most_common():
+            print(f"  {number:>10,}  {name}")
+    for worker, outcome in enumerate(outcomes):
+        warm, highest, last = (size / 2**20 for size in outcome.memory)
+        print(f"gateway {worker}: {warm:.0f} MiB warm, {highest:.0f} at most, {last:.0f} at the end")
+    wrong = [f"gateway {w}: {each}" for w, o in enumerate(outcomes) for each in (*o.tally.findings, *o.faults)]
+    print("\n".join(wrong) or "nothing that must not be")
+    if wrong:
+        print(f"one call again: make fuzz ARGS='--seed {seed} --replay GATEWAY:CALL'")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

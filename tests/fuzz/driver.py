@@ -1,0 +1,154 @@
+"""Sends messages, and judges every answer: a message, or a typed error."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from random import Random
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from services.stubs.serving.v1 import feedback_pb2
+from tests.fuzz import messages
+from tests.gateway.fake_engine import FakeEngine
+from tests.gateway.methods import METHODS, Method
+
+IN_FLIGHT = 24
+STREAMED = 400
+"""Messages of one stream at most."""
+PATIENCE = 60.0
+
+Code = grpc.StatusCode
+ALLOWED = {
+    Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.FAILED_PRECONDITION, Code.RESOURCE_EXHAUSTED, Code.ABORTED,
+}  # fmt: skip
+
+
+@dataclass
+class Tally:
+    """What came of it. `findings` tell what must not be, with the number of the call that shows it again."""
+
+    sent: int = 0
+    answers: Counter[str] = field(default_factory=Counter)
+    methods: Counter[str] = field(default_factory=Counter)
+    findings: list[str] = field(default_factory=list)
+
+    def add(self, other: Tally) -> None:
+        self.sent += other.sent
+        self.answers += other.answers
+        self.methods += other.methods
+        self.findings += other.findings
+
+
+class Driver:
+    """Calls by number: all that one sends follows from (seed, number)."""
+
+    def __init__(self, seed: str, address: str) -> None:
+        self._seed, self._address = seed, address
+        self.tally = Tally()
+
+    async def run(self, wanted: int, progress: Callable[[int], None] = lambda sent: None) -> Tally:
+        """Until so many messages are sent, or something is found that makes it pointless to go on."""
+        numbers = count()
+
+        async def caller() -> None:
+            while self.tally.sent < wanted and len(self.tally.findings) < 20:
+                await self.call(channel, next(numbers))
+                progress(self.tally.sent)
+
+        async with grpc.aio.insecure_channel(self._address) as channel:
+            await asyncio.gather(*(caller() for _ in range(IN_FLIGHT)))
+        return self.tally
+
+    async def once(self, number: int) -> Tally:
+        """One call again."""
+        async with grpc.aio.insecure_channel(self._address) as channel:
+            await self.call(channel, number)
+        return self.tally
+
+    async def call(self, channel: grpc.aio.Channel, number: int) -> None:
+        chance = Random(f"{self._seed}:{number}")
+        method = METHODS[number % len(METHODS)]
+        sent = self._messages(method, chance)
+        self.tally.sent += len(sent)
+        self.tally.methods[method.name] += len(sent)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                found = await _answered(channel, method, sent, messages.metadata(chance))
+        except grpc.aio.AioRpcError as failure:
+            found = _judged(failure)
+        except TimeoutError:
+            found = "! no answer"
+        self.tally.answers[found] += 1
+        if found.startswith("!"):
+            self.tally.findings.append(f"call {number}, {method.name}: {found}")
+
+    def _messages(self, method: Method, chance: Random) -> list[bytes]:
+        if not method.descriptor.client_streaming:
+            return [messages.message(method, chance)]
+        made = [messages.message(method, chance) for _ in range(chance.randrange(1, STREAMED))]
+        # The first message that is none ends a stream: it goes last, where it costs the others nothing.
+        readable = [messages.readable(method, data) for data in made]
+        good = [data for data, fine in zip(made, readable, strict=True) if fine]
+        return good + [data for data, fine in zip(made, readable, strict=True) if not fine][:1]
+
+
+async def _answered(
+    channel: grpc.aio.Channel, method: Method, sent: list[bytes], metadata: tuple[tuple[str, str], ...]
+) -> str:
+    call = method.call(channel, sent, metadata=metadata)
+    try:
+        if method.descriptor.client_streaming:
+            unreadable = not messages.readable(method, sent[-1])
+            return await _outcomes(call, len(sent) - unreadable)
+        if not method.descriptor.server_streaming:
+            await call
+        elif method.name == "WatchUser":
+            await anext(aiter(call))  # it would go on for ever
+        else:
+            async for _ in call:
+                pass
+        return "OK"
+    finally:
+        call.cancel()
+
+
+async def _outcomes(call: grpc.aio.StreamStreamCall, expected: int) -> str:
+    """One outcome for each message that is one, also where a last one ends the stream."""
+    answers, end = 0, "OK"
+    try:
+        async for data in call:
+            answers += 1
+            outcome = feedback_pb2.StreamFeedbackResponse.FromString(data).outcome
+            if outcome.error.code in (2, 13):
+                return f"! outcome {outcome.error.reason}: {outcome.error.message}"
+    except grpc.aio.AioRpcError as failure:
+        end = _judged(failure)
+    return end if answers == expected or end.startswith("!") else f"! {answers} outcomes of {expected}"
+
+
+def _judged(failure: grpc.aio.AioRpcError) -> str:
+    """Its code and reason; begins with "!" when it must not be."""
+    code, details = failure.code(), failure.details()
+    if code not in ALLOWED:
+        return f"! {code.name}: {details}"
+    status = rpc_status.from_call(failure)
+    info = error_details_pb2.ErrorInfo()
+    if status is None or not any(detail.Unpack(info) for detail in status.details):
+        # What is larger than a message may be never reaches the gateway's own code.
+        return (
+            "RESOURCE_EXHAUSTED" if code is Code.RESOURCE_EXHAUSTED else f"! {code.name} without ErrorInfo: {details}"
+        )
+    return f"{code.name} {info.reason}"
+
+
+async def engine() -> FakeEngine:
+    """Something for the gateway to pass generations on to."""
+    fake = FakeEngine()
+    await fake.start()
+    return fake

@@ -1,0 +1,40 @@
+"""The short form of `make fuzz`, and proof that it would notice."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from services.gateway.users import UserService
+from tests.fuzz import messages
+from tests.fuzz.driver import Driver
+from tests.fuzz.run import work
+from tests.gateway.methods import METHODS
+from tests.gateway.service import Service
+
+
+@pytest.mark.timeout(600)
+def test_whatever_comes_gets_a_typed_answer() -> None:
+    outcome = work("test", 6_000)
+    assert outcome.tally.findings + outcome.faults == []
+    assert set(outcome.tally.methods) == {method.name for method in METHODS}
+    answers = {answer.rpartition(" ")[2] for answer in outcome.tally.answers}
+    assert answers >= {"OK", "INVALID_REQUEST", "REVISION_NOT_FOUND"}, "it got past the validation as well"
+
+
+def test_a_seed_is_the_same_messages_again() -> None:
+    for method in METHODS:
+        first, second = ([messages.message(method, Random(seed)) for seed in range(20)] for _ in range(2))
+        assert first == second
+        assert len(set(first)) > 10
+
+
+async def test_an_untyped_error_is_found(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object) -> None:
+        raise KeyError("an error that nobody expected")
+
+    monkeypatch.setattr(service.users, "reset", broken)
+    assert hasattr(UserService, "ResetUser")
+    tally = await Driver("test", service.gateway.address).run(2_000)
+    assert any("ResetUser: ! INTERNAL" in finding for finding in tally.findings)
