@@ -11,6 +11,8 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
+from services.store.redis_client import cancellation_kept
+
 LONGEST_SILENCE = 10.0
 """Seconds after which a watcher looks again untold: a notification may be lost, the state is not."""
 
@@ -117,7 +119,9 @@ class ChangeFeed:
                     await subscription.subscribe(*self._channels)
                 self._interrupted = False
                 while True:
-                    self._pass_on(await subscription.get_message(timeout=None))
+                    with cancellation_kept():
+                        message = await subscription.get_message(timeout=None)
+                    self._pass_on(message)
             finally:
                 if self._subscription is subscription:
                     self._subscription = None

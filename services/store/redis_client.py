@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -81,11 +82,31 @@ async def call(client: Redis, *command: Argument) -> Any:
 
 @contextmanager
 def storage_errors() -> Iterator[None]:
-    """Turns what Redis cannot do now into StorageUnavailable."""
+    """Turns what Redis cannot do now into StorageUnavailable. No cancellation gets lost inside."""
+    with cancellation_kept():
+        try:
+            yield
+        except exceptions.RedisError as error:
+            raise unavailable(error) from error
+
+
+@contextmanager
+def cancellation_kept() -> Iterator[None]:
+    """Raises CancelledError at the end when the task was asked to end within the block and something swallowed that.
+
+    redis-py waits for replies with asyncio.wait_for, which before Python 3.12 drops a cancellation that arrives
+    together with the reply: a time-out around the call would pass unnoticed, and a cancelled loop would never end.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
     try:
         yield
-    except exceptions.RedisError as error:
-        raise unavailable(error) from error
+    except Exception as error:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError from error
+        raise
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 def unavailable(error: exceptions.RedisError) -> StorageUnavailable:
