@@ -67,10 +67,7 @@ def _report(result: Result, root: Path) -> None:
     print(f"\nseed {seed} ({', '.join(fault.kind for fault in result.schedule.faults)}):")
     for violation in result.violations:
         print(f"  {violation.rule}: {violation.user} {violation.what}")
-    story = {"schedule": asdict(result.schedule), "history": asdict(result.history)}
-    path = root / f"seed-{seed}" / "history.json"
-    path.write_text(json.dumps(story, indent=1))
-    print(f"  kept: {path.parent}; replay: make chaos SEED={seed}")
+    print(f"  kept: {root / f'seed-{seed}'}; replay: make chaos SEED={seed}")
 
 
 if __name__ == "__main__":

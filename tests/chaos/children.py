@@ -15,6 +15,10 @@ from tests.chaos.scripts import step_every_script
 
 step_every_script()
 
+import services.feedback.redis_log  # noqa: E402 - what is imported before the fork need not be after it
+import services.store.file_revisions  # noqa: E402
+import services.store.redis_items  # noqa: E402
+import services.store.redis_users  # noqa: E402, F401
 from services import logs  # noqa: E402 - the scripts load when these are imported
 from services.gateway.main import main as gateway_main  # noqa: E402
 from services.settings import Settings  # noqa: E402

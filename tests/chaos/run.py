@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import time
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -78,10 +79,17 @@ async def run(schedule: Schedule, nursery: Nursery, root: Path, defect: str = ""
         history, final = await play.perform()
     odd = [Violation("errors_are_typed", "", what) for what in play.odd]
     violations = (*check(history, final), *odd)
-    if not violations:
+    if violations:
+        story = {"violations": violations, "schedule": schedule, "history": history, "final": final}
+        (folder / "history.json").write_text(json.dumps(story, indent=1, default=_plain))
+    else:
         shutil.rmtree(folder, ignore_errors=True)
     died = sum(max(0, role.deaths) for role in stage.cast.everybody)
     return Result(schedule, history, final, violations, time.monotonic() - begun, died)
+
+
+def _plain(value: object) -> object:
+    return sorted(value) if isinstance(value, frozenset) else asdict(value)  # type: ignore[call-overload]
 
 
 class Play:
