@@ -10,10 +10,11 @@ from services.settings import Settings
 Schema = dict[str, Any]
 
 CHART_DECIDES = {
-    "": ("data_dir", "backbone", "metrics", "ray"),
-    "redis": ("url", "password"),
+    "": ("data_dir", "backbone", "client", "metrics", "ray"),
+    "redis": ("url", "password", "password_file"),
     "store": ("path",),
-    "gateway": ("host", "port", "generator", "drain_seconds", "notice_seconds"),
+    "gateway": ("host", "port", "health_port", "generator", "drain_seconds", "notice_seconds", "tls"),
+    "auth": ("keys_file",),
     "generator": ("device", "threads", "replicas", "max_replicas", "drain_seconds"),
     "trainer": ("device", "threads", "actors"),
 }
@@ -46,6 +47,9 @@ LIMITS: dict[str, Schema] = {
     "*.host": _NAME,
     "*.existingSecret": _NAME,
     "*.caSecret": _NAME,
+    "*.clientCaSecret": _NAME,
+    "*.tokenSecret": _NAME,
+    "*.certificateSecret": _NAME,
     "*.existingClaim": _NAME,
     "*.storageClass": _NAME,
     "*.priorityClassName": _NAME,
@@ -95,6 +99,10 @@ _INGRESS_NEEDS_HOST = {
     "if": {"properties": {"enabled": {"const": True}}},
     "then": {"properties": {"host": {"minLength": 1}, "tlsSecret": {"minLength": 1}}},
 }
+_MUTUAL_TLS_NEEDS_TLS = {
+    "if": {"properties": {"clientCaSecret": {"minLength": 1}}},
+    "then": {"properties": {"existingSecret": {"minLength": 1}}},
+}
 _REDIS_IS_SOMEWHERE = {
     "if": {"properties": {"valkey": {"properties": {"enabled": {"const": False}}}}},
     "then": {"properties": {"redis": {"properties": {"host": {"minLength": 1}}}}},
@@ -108,6 +116,7 @@ def values_schema(values: Schema) -> Schema:
     schema["properties"]["global"] = {"type": "object"}
     schema["properties"]["gateway"]["properties"]["route"] |= _ROUTE_NEEDS_PARENT
     schema["properties"]["gateway"]["properties"]["ingress"] |= _INGRESS_NEEDS_HOST
+    schema["properties"]["gateway"]["properties"]["tls"] |= _MUTUAL_TLS_NEEDS_TLS
     return (
         {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Values of papa"}
         | schema

@@ -21,6 +21,7 @@ PAPA_GATEWAY__PORT: "50051"
 PAPA_GATEWAY__GENERATOR: {{ include "papa.fullname" . }}-generator:9000
 PAPA_GATEWAY__DRAIN_SECONDS: {{ add .Values.gateway.drainSeconds .Values.gateway.noticeSeconds | quote }}
 PAPA_GATEWAY__NOTICE_SECONDS: {{ .Values.gateway.noticeSeconds | quote }}
+{{- include "papa.accessSettings" . }}
 PAPA_METRICS__HOST: 0.0.0.0
 PAPA_METRICS__PORT: "9464"
 PAPA_RAY__SERVE_GRPC_PORT: "9000"

@@ -1,0 +1,5 @@
+"""A gateway with switches, for the test of the tests."""
+
+from tests.gateway.conftest import service, unstarted
+
+__all__ = ["service", "unstarted"]
