@@ -22,6 +22,12 @@ def alignment(context: typer.Context) -> None:
     _run("alignment", context.args)
 
 
+@bench.command(context_settings=PASSED_ON)
+def engine(context: typer.Context) -> None:
+    """Many users in one batch, and many updates in one backward pass, against doing it one by one."""
+    _run("engine", context.args)
+
+
 def _run(name: str, arguments: list[str]) -> None:
     if not (CHECKOUT / "benchmarks" / name).is_dir():
         raise Failure(f"there is no benchmarks/{name} beside this package", "run it from a clone, set up by make")

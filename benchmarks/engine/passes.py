@@ -1,0 +1,100 @@
+"""Forward passes: many users' adapters in one batch against none, and against peft's ways of doing it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from benchmarks.engine.paired import Paired, take_turns
+from papa.config import DEFAULT_LORA, DEFAULT_UPDATE
+from papa.denoiser import Denoiser, load_denoiser
+from papa.sampler import sample
+from services.contracts.identity import UserKey
+from services.generator.job import AdapterKey, HostAdapter
+from services.generator.slots import Slots
+
+DISTINCT = (1, 4, 8, 16, 32, 64)
+STEPS, SAMPLER = 12, "dpmpp_2m"
+
+
+def random_adapters(denoiser: Denoiser, count: int) -> Tensor:
+    """Adapters that do something. Shape: [count, P]."""
+    generator = torch.Generator().manual_seed(0)
+    start = denoiser.layout.initial(generator)
+    return start + 0.05 * denoiser.layout.learnt() * torch.randn(count, denoiser.layout.size, generator=generator)
+
+
+def mixed(denoiser: Denoiser, batch: int, turns: int) -> Paired:
+    """Whole trajectories of `batch` rows: by the base, and by 1 … 64 distinct users whose slots are gathered once."""
+    table = random_adapters(denoiser, batch)
+    slots = Slots(batch, denoiser.layout.size, denoiser.device, torch.float32)
+    for index in range(batch):
+        key = AdapterKey(UserKey("bench", f"u{index}"), "r")
+        slots.acquire(HostAdapter(key, table[index]))
+
+    def users(distinct: int) -> Callable[[], Tensor]:
+        order = sorted(1 + index % distinct for index in range(batch))
+        return lambda: draw(denoiser, batch, slots.gather(order))
+
+    alternatives = {f"{count} users": users(count) for count in DISTINCT if count <= batch}
+    return take_turns({"base": lambda: draw(denoiser, batch, None)} | alternatives, turns)
+
+
+def draw(denoiser: Denoiser, rows: int, adapters: Tensor | None) -> Tensor:
+    """A few-step trajectory of `rows` rows, as the engine runs it (K from the product's default)."""
+    return sample(denoiser, list(range(rows)), adapters, SAMPLER, STEPS, DEFAULT_UPDATE.adapt_from)
+
+
+def against_peft(backbone: str, users: int, turns: int, autocast: torch.dtype | None) -> Paired:
+    """One denoising step for one row of each user: ours in one batch; peft user after user; peft's mixed batch."""
+    from peft import LoraConfig, inject_adapter_in_model
+    from peft.tuners.lora import LoraLayer
+
+    ours = load_denoiser(backbone, DEFAULT_LORA, autocast=autocast)
+    weights = random_adapters(ours, users)
+    bare = load_denoiser(backbone, replace(DEFAULT_LORA, targets=("to_q",)), autocast=autocast)
+    names = [f"u{index}" for index in range(users)]
+    for name in names:
+        config = LoraConfig(
+            r=DEFAULT_LORA.rank,
+            lora_alpha=int(DEFAULT_LORA.alpha),
+            target_modules=[layer.name for layer in ours.layout.layers],
+            init_lora_weights=False,
+        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # many adapters are what is wanted
+            inject_adapter_in_model(config, bare.model, adapter_name=name)
+    layers = [module for module in bare.model.modules() if isinstance(module, LoraLayer)]
+    x = torch.randn(users, *ours.sample_shape, generator=torch.Generator().manual_seed(0))
+    t = torch.full((users,), 700)
+
+    @torch.inference_mode()
+    def one_batch() -> None:
+        ours.epsilon(x, t, weights)
+
+    @torch.inference_mode()
+    def switching() -> None:
+        for index, name in enumerate(names):
+            for layer in layers:
+                layer.set_adapter(name)
+            bare.epsilon(x[index : index + 1], t[index : index + 1])
+
+    @torch.inference_mode()
+    def by_name() -> None:
+        handles = [layer.register_forward_pre_hook(_names(names), with_kwargs=True) for layer in layers]
+        try:
+            bare.epsilon(x, t)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    return take_turns({"ours": one_batch, "peft, switching": switching, "peft, adapter_names": by_name}, turns)
+
+
+def _names(names: list[str]) -> Callable[..., tuple[object, dict[str, object]]]:
+    """What peft's own forward with adapter_names does: tells every LoRA layer which row is whose."""
+    return lambda _module, args, kwargs: (args, {**kwargs, "adapter_names": names})
