@@ -20,6 +20,7 @@ from services.cli.feedback_command import feedback
 from services.cli.generate_command import generate
 from services.cli.health_command import health, smoke
 from services.cli.metrics_command import metrics
+from services.cli.store_commands import store
 from services.cli.transfer_commands import export_user, import_adapter
 from services.cli.up_command import gateway, up
 from services.cli.users_commands import users
@@ -59,6 +60,7 @@ users.command("import")(import_adapter)
 app.add_typer(users, rich_help_panel=CALLS)
 app.add_typer(deadletters, rich_help_panel=CALLS)
 _add(SETUP, doctor)
+app.add_typer(store, rich_help_panel=SETUP)
 app.add_typer(config, rich_help_panel=SETUP)
 app.add_typer(backbone, rich_help_panel=SETUP)
 app.add_typer(bench, rich_help_panel=SETUP)

@@ -167,6 +167,13 @@ class ShuttingDown(PapaError):
     status, reason = Status.UNAVAILABLE, "SHUTTING_DOWN"
 
 
+class StoreAhead(PapaError):
+    """The revision store holds later revisions of the user than Redis knows: Redis was emptied or set back. Never
+    reaches a caller."""
+
+    status, reason = Status.FAILED_PRECONDITION, "STORE_AHEAD"
+
+
 class DeadlineExceeded(PapaError):
     """The caller's deadline passed before the work was done."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.contracts.identity import UserKey
@@ -61,6 +61,24 @@ class DeletionReceipt:
     revisions: int
 
 
+@dataclass(frozen=True)
+class Holding:
+    """What a revision store holds of the user with this digest: name → seconds since it was written."""
+
+    digest: str
+    revisions: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the directory knows of the user with a digest: `deleted` while a tombstone stands; `revisions` counts all
+    that were ever made, 0 also for one whom it does not know; `lineage` names them."""
+
+    deleted: bool = False
+    revisions: int = 0
+    lineage: frozenset[str] = frozenset()
+
+
 class UserDirectory(ABC):
     """User state: counters, pointer, lineage. Every method may raise StorageUnavailable; unknown users are all zero."""
 
@@ -101,6 +119,18 @@ class UserDirectory(ABC):
         """
 
     @abstractmethod
+    async def standing(self, digest: str) -> Standing:
+        """Of whichever user has this digest."""
+
+    @abstractmethod
+    async def restore(self, digest: str, chain: Sequence[Revision], events: Collection[str]) -> bool:
+        """Puts back a lineage (oldest first) that the revision store knows and the directory lost; points at its end.
+
+        Unapplied events that the chain has applied (`events`, by event id) are removed. What the directory still has
+        stays. False, and nothing happens, for a deleted user.
+        """
+
+    @abstractmethod
     async def close(self) -> None:
         """Closes connections."""
 
@@ -119,6 +149,18 @@ class RevisionStore(ABC):
     @abstractmethod
     async def delete_user(self, user: UserKey) -> int:
         """Removes every revision of the user and returns how many there were."""
+
+    @abstractmethod
+    def holdings(self, digest: str = "") -> AsyncIterator[Holding]:
+        """What is there of every user, or of the one with this digest; unfinished ones are left out."""
+
+    @abstractmethod
+    async def read(self, digest: str, revision: str, name: str) -> bytes:
+        """`get` for whom only the digest is known."""
+
+    @abstractmethod
+    async def discard(self, digest: str, revision: str) -> None:
+        """Removes one revision that nothing names; harmless when it is gone."""
 
     @abstractmethod
     async def check(self) -> None:

@@ -27,6 +27,7 @@ from services.serve_settings import (
 )
 from services.settings import Settings
 from services.store import open_items, open_revisions, open_users
+from services.store.census import refuse_emptied
 from services.stubs.engine.v1 import engine_pb2
 
 _log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class GeneratorReplica:
         settings = with_secrets(settings)
         stores = Stores(open_users(settings), open_revisions(settings), open_items(settings))
         room = assemble(settings, stores)
+        await refuse_emptied(stores.items, stores.users, stores.revisions)
         await stores.items.publish_backbone(room.backbone)
         self._engine, self._generator, self._packer = room.engine, room.generator, room.packer
         self._forgetting = asyncio.create_task(forget_deleted_users(stores.users, room.adapters, FORGET_SECONDS))

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from services.contracts.errors import RevisionNotFound, StorageUnavailable
 from services.contracts.identity import UserKey
-from services.contracts.revisions import RevisionStore
+from services.contracts.revisions import Holding, RevisionStore
 from services.store.revision_names import plain
 
 _RETRY_AFTER = 1.0
+_DIGEST = re.compile(r"[0-9a-f]{32}")
 T = TypeVar("T")
 
 
@@ -45,6 +48,26 @@ class FileRevisionStore(RevisionStore):
     async def delete_user(self, user: UserKey) -> int:
         """Unfinished ones go as well and do not count."""
         return await _in_thread(lambda: _remove_folder(self._user_folder(user)))
+
+    async def holdings(self, digest: str = "") -> AsyncIterator[Holding]:
+        """A listing of one folder a user; ages are by the file system's clock."""
+        pattern = f"{_digest(digest)[:2]}/{digest}" if digest else "[0-9a-f][0-9a-f]/*"
+        for folder in await _in_thread(lambda: sorted(self._root.glob(pattern))):
+            if revisions := await _in_thread(lambda folder=folder: _ages(folder)):  # type: ignore[misc]
+                yield Holding(folder.name, revisions)
+
+    async def read(self, digest: str, revision: str, name: str) -> bytes:
+        """Reads one file in whole."""
+        path = self._root / _digest(digest)[:2] / digest / plain(revision) / plain(name)
+        data = await _in_thread(lambda: _read_file(path))
+        if data is None:
+            raise RevisionNotFound(f"the store holds no {name} of revision {revision}", field="revision")
+        return data
+
+    async def discard(self, digest: str, revision: str) -> None:
+        """Under another name first, so that nobody finds half of it."""
+        folder = self._root / _digest(digest)[:2] / digest / plain(revision)
+        await _in_thread(lambda: _discard(folder))
 
     async def check(self) -> None:
         """Writes, synchronises and removes a small file."""
@@ -118,6 +141,30 @@ def _remove_folder(folder: Path) -> int:
     shutil.rmtree(folder)
     _synchronise(folder.parent)
     return revisions
+
+
+def _digest(text: str) -> str:
+    if not _DIGEST.fullmatch(text):
+        raise ValueError(f"{text!r} is no digest of a user")
+    return text
+
+
+def _ages(folder: Path) -> dict[str, float]:
+    now = time.time()
+    try:
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        return {entry.name: max(0.0, now - entry.stat().st_mtime) for entry in entries}
+    except FileNotFoundError:  # deleted meanwhile
+        return {}
+
+
+def _discard(folder: Path) -> None:
+    doomed = folder.parent / f".{folder.name}.{secrets.token_hex(8)}"
+    try:
+        folder.rename(doomed)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(doomed)
 
 
 def _probe(root: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import AsyncIterator, Mapping
 
 from services.contracts.errors import RevisionNotFound
 from services.contracts.identity import UserKey
-from services.contracts.revisions import RevisionStore
+from services.contracts.revisions import Holding, RevisionStore
 from services.store.revision_names import plain
 
 
@@ -33,6 +34,28 @@ class MemoryRevisionStore(RevisionStore):
         for key in mine:
             del self._files[key]
         return len(mine)
+
+    async def holdings(self, digest: str = "") -> AsyncIterator[Holding]:
+        """All as old as can be."""
+        of: dict[str, dict[str, float]] = {}
+        for user, revision in self._files:
+            if digest in ("", user.digest):
+                of.setdefault(user.digest, {})[revision] = math.inf
+        for owner, revisions in of.items():
+            yield Holding(owner, revisions)
+
+    async def read(self, digest: str, revision: str, name: str) -> bytes:
+        """By looking at all."""
+        for (user, known), files in self._files.items():
+            if (user.digest, known) == (digest, revision) and name in files:
+                return files[name]
+        raise RevisionNotFound(f"the store holds no {name} of revision {revision}", field="revision")
+
+    async def discard(self, digest: str, revision: str) -> None:
+        """One of them."""
+        self._files = {
+            key: files for key, files in self._files.items() if (key[0].digest, key[1]) != (digest, revision)
+        }
 
     async def check(self) -> None:
         """Memory can always be written to."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from services.contracts.feedback import DeadLetter, Lease, LoggedEvent
 from services.contracts.identity import UserKey
 from services.contracts.items import BackboneInfo, StoredItem
-from services.contracts.revisions import DeletionReceipt, Revision, UserState
+from services.contracts.revisions import DeletionReceipt, Revision, Standing, UserState
 from services.settings import Settings
 from services.store.records import user_deleted
 
@@ -93,6 +93,11 @@ class MemoryState:
         """Records by name, oldest first; none of a deleted user."""
         known = self._users.get(user)
         return known.lineage if known is not None else {}
+
+    def standing(self, digest: str) -> Standing:
+        """What UserDirectory.standing answers."""
+        known = next((each for user, each in self._users.items() if user.digest == digest), MemoryUser())
+        return Standing(known.deletion is not None, len(known.lineage), frozenset(known.lineage))
 
     def item(self, user: UserKey, item_id: str) -> StoredItem | None:
         """None past its time to live, and of a deleted user."""

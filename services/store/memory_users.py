@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 
 from services.contracts.errors import RevisionNotFound
 from services.contracts.identity import UserKey
-from services.contracts.revisions import DeletionReceipt, Revision, UserDirectory, UserState
+from services.contracts.revisions import DeletionReceipt, Revision, Standing, UserDirectory, UserState
 from services.store.memory_state import MemoryState
 
 
@@ -65,6 +65,14 @@ class MemoryUserDirectory(UserDirectory):
     async def delete(self, user: UserKey) -> DeletionReceipt:
         """While the tombstone stands, repeating answers the first receipt."""
         return self._state.delete(user)
+
+    async def standing(self, digest: str) -> Standing:
+        """By looking at all."""
+        return self._state.standing(digest)
+
+    async def restore(self, digest: str, chain: Sequence[Revision], events: Collection[str]) -> bool:
+        """Memory that is lost takes its process with it."""
+        raise NotImplementedError
 
     async def close(self) -> None:
         """Nothing to close."""

@@ -114,5 +114,8 @@ class Keys:
 
     def user(self, user: UserKey) -> UserKeys:
         """The keys of `user`, in its partition."""
-        digest = user.digest
+        return self.of_digest(user.digest)
+
+    def of_digest(self, digest: str) -> UserKeys:
+        """The same for whom only the digest is known."""
         return UserKeys(self.partitions[int(digest[:8], 16) % len(self.partitions)], digest)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import suppress
 
 from redis.asyncio import Redis
 
 from services.contracts.errors import RevisionNotFound, StorageUnavailable
 from services.contracts.identity import UserKey
-from services.contracts.revisions import DeletionReceipt, Revision, UserDirectory, UserState
+from services.contracts.revisions import DeletionReceipt, Revision, Standing, UserDirectory, UserState
 from services.settings import StoreSettings
-from services.store.records import STATE_FIELDS, decode_receipt, decode_revision, decode_state, user_deleted
+from services.store.records import (
+    STATE_FIELDS,
+    decode_receipt,
+    decode_revision,
+    decode_state,
+    encode_revision,
+    user_deleted,
+)
 from services.store.redis_changes import ChangeFeed
 from services.store.redis_client import Argument, call
 from services.store.redis_keys import GROUP, Keys
@@ -21,6 +29,7 @@ from services.store.redis_scripts import load
 _POINT = load(__package__, "point")
 _LINEAGE = load(__package__, "lineage")
 _DELETE = load(__package__, "delete_user")
+_RESTORE = load(__package__, "restore")
 
 
 class RedisUserDirectory(UserDirectory):
@@ -89,6 +98,22 @@ class RedisUserDirectory(UserDirectory):
         script_keys += [keys.items, partition.events, partition.dead]
         arguments: list[Argument] = [secrets.token_hex(16), self._tombstone_ttl, GROUP, keys.item("")]
         return decode_receipt(await _DELETE.run(self._client, script_keys, arguments))
+
+    async def standing(self, digest: str) -> Standing:
+        """Two look-ups: what comes between them can only be a later revision, which the first does not count."""
+        keys = self._keys.of_digest(digest)
+        deleted, revisions = await call(self._client, "HMGET", keys.state, "deleted", "revisions")
+        lineage = await call(self._client, "ZRANGE", keys.lineage, 0, -1)
+        return Standing(bool(deleted), int(revisions or 0), frozenset(name.decode() for name in lineage))
+
+    async def restore(self, digest: str, chain: Sequence[Revision], events: Collection[str]) -> bool:
+        """One script."""
+        keys = self._keys.of_digest(digest)
+        script_keys = [keys.state, keys.pending, keys.lineage, keys.records, keys.partition.events]
+        arguments: list[Argument] = [GROUP, json.dumps(sorted(events))]
+        for revision in chain:
+            arguments += [revision.revision, encode_revision(revision), revision.last_sequence]
+        return bool(await _RESTORE.run(self._client, script_keys, arguments))
 
     async def close(self) -> None:
         """Ends every watch and closes the pool."""

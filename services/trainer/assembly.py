@@ -12,6 +12,7 @@ from services.contracts.errors import StorageUnavailable
 from services.feedback import open_log
 from services.settings import Settings
 from services.store import open_items, open_revisions, open_users
+from services.store.census import refuse_emptied
 from services.trainer.loop import TrainerLoop
 from services.trainer.updater import Updater
 
@@ -21,11 +22,12 @@ _STORAGE_PAUSE = 1.0
 
 
 async def check_backbone(settings: Settings, backbone: str) -> None:
-    """Waits for Redis. Raises ValueError when its users' adapters belong to another backbone."""
-    items = open_items(settings)
+    """Waits for Redis. Raises ValueError when it was emptied, or when its adapters belong to another backbone."""
+    items, users = open_items(settings), open_users(settings)
     try:
         while True:
             try:
+                await refuse_emptied(items, users, open_revisions(settings))
                 announced = await items.backbone()
             except StorageUnavailable as error:
                 _log.warning("waiting for Redis: %s", error)
@@ -34,6 +36,7 @@ async def check_backbone(settings: Settings, backbone: str) -> None:
                 break
     finally:
         await items.close()
+        await users.close()
     if announced is not None and announced.backbone != backbone:
         raise ValueError(
             f"the adapters in this store belong to the backbone {announced.name} ({announced.backbone[:12]}), "

@@ -14,6 +14,7 @@ from services.contracts.errors import StorageUnavailable
 from services.contracts.feedback import FeedbackLog
 from services.contracts.revisions import RevisionStore, UserDirectory
 from services.settings import TrainerSettings
+from services.store.census import sweep
 from services.trainer.intake import Intake
 from services.trainer.ownership import Ownership, pause
 from services.trainer.plan import plan
@@ -23,6 +24,7 @@ from services.trainer.updater import Updater
 _log = logging.getLogger(__name__)
 
 OBSERVATION_SECONDS = 2.0
+SWEEP_SECONDS = 3600.0
 _STORAGE_PAUSE = 0.5
 _LEAVE_SECONDS = 3.0
 
@@ -50,6 +52,7 @@ class TrainerLoop:
     ) -> None:
         self.backlog = Backlog()
         self._feedback = log
+        self._users, self._revisions = users, revisions
         self._settings = settings
         self._ownership = Ownership(log, member, settings.lease)
         self._intake = Intake(log, self._ownership, updater)
@@ -66,7 +69,7 @@ class TrainerLoop:
         Raises what a part of it raised unexpectedly, after the leases have been given back as well. The events of an
         abandoned update stay in the log.
         """
-        parts = self._work(), self._ownership.keep(self._end), self._observe()
+        parts = self._work(), self._ownership.keep(self._end), self._observe(), self._sweep()
         tasks = [asyncio.create_task(part) for part in parts]
         stop = asyncio.create_task(self._stop.wait())
         try:
@@ -112,6 +115,18 @@ class TrainerLoop:
                 break
             await self._training.train(group)
         return bool(work.groups)
+
+    async def _sweep(self) -> None:
+        """Now and then removes files that no lineage names; far more often than a tombstone expires."""
+        while not self._end.is_set():
+            await pause(self._end, SWEEP_SECONDS)
+            try:
+                removed = 0 if self._end.is_set() else await sweep(self._users, self._revisions)
+            except StorageUnavailable as error:
+                _log.warning("cannot sweep the revision store: %s", error)
+            else:
+                if removed:
+                    _log.info("swept revisions that no lineage names", extra={"revisions": removed})
 
     async def _observe(self) -> None:
         while not self._end.is_set():

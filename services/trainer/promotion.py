@@ -36,7 +36,7 @@ class Promotion:
     Files of revisions that were never committed (another owner, a rollback that came between, a crash) stay where they
     are. A revision's name is made of its content, so that the next attempt, here or by another owner, may well write
     and commit the very same revision; removing files after a failed commit could then take them from under the pointer.
-    They cost a few hundred kilobytes each and go with the user's deletion.
+    They cost a few hundred kilobytes each; services.store.census sweeps them once no update can still mean them.
     """
 
     def __init__(self, log: FeedbackLog, revisions: RevisionStore, ownership: Ownership) -> None:

@@ -9,10 +9,11 @@ from time import monotonic
 from typing import TypeVar
 
 from services import metrics
-from services.contracts.errors import Fenced, LineageConflict, StorageUnavailable, UserDeleted
+from services.contracts.errors import Fenced, LineageConflict, StorageUnavailable, StoreAhead, UserDeleted
 from services.contracts.feedback import FeedbackLog, UserBatch
 from services.contracts.identity import UserKey
 from services.contracts.revisions import RevisionStore, UserDirectory
+from services.store.census import refuse_ahead
 from services.trainer.fault import reach
 from services.trainer.intake import Intake, bury
 from services.trainer.ownership import Ownership
@@ -26,6 +27,9 @@ _log = logging.getLogger(__name__)
 
 STORAGE_PAUSE = 1.0
 """Seconds before a user whose revision could not be read or written is tried again."""
+
+REPAIR_PAUSE = 15.0
+"""Seconds before a user whose revisions Redis has lost is looked at again."""
 
 T = TypeVar("T")
 
@@ -85,6 +89,7 @@ class Training:
                 return None
             gathering.counted |= {event.entry_id for event in uncounted}
         state = await self._users.get(batch.user)
+        await refuse_ahead(self._users, self._revisions, batch.user.digest)
         weights = await self._parents.weights(batch.user, state.current)
         return Job(gathering, state, UserUpdate(batch, pointer(state), weights))
 
@@ -145,6 +150,10 @@ class Training:
         except UserDeleted:
             gathering.drop(user)
             await self._remove_files(user)
+        except StoreAhead as error:
+            metrics.UPDATES.labels("behind").inc()
+            _log.error("an update waits for a repair: %s", error, extra={"user": user.digest})
+            gathering.postpone(user, monotonic() + REPAIR_PAUSE)
         except StorageUnavailable as error:
             _log.warning("an update waits for storage: %s", error)
             gathering.postpone(user, monotonic() + STORAGE_PAUSE)

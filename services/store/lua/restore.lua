@@ -1,0 +1,40 @@
+-- Puts back revisions that the revision store has and Redis lost, and points at the last of them.
+--
+-- KEYS  1 user hash, 2 pending zset, 3 lineage zset, 4 records hash, 5 events stream
+-- ARGV  1 consumer group, 2 ids of the events that they applied (JSON list), then for each revision, oldest first: its
+--       name, its record (JSON), the last sequence that it applied
+-- Reply 1; 0 when the user is deleted
+local state, pending, lineage, records, events = unpack(KEYS)
+local known = redis.call('HMGET', state, 'deleted', 'revisions', 'sequence', 'pending')
+if known[1] then
+  return 0
+end
+local revisions, sequence, waiting = tonumber(known[2]) or 0, tonumber(known[3]) or 0, tonumber(known[4]) or 0
+local applied, last = {}, 0
+for _, id in ipairs(cjson.decode(ARGV[2])) do
+  applied[id] = true
+end
+local name, record
+for i = 3, #ARGV, 3 do
+  name, record, last = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
+  local number = tonumber(string.match(name, '^%d+'))
+  redis.call('HSET', records, name, record)
+  redis.call('ZADD', lineage, number, name)
+  revisions = math.max(revisions, number)
+end
+for _, entry in ipairs(redis.call('ZRANGEBYSCORE', pending, '-inf', last)) do
+  local found = redis.call('XRANGE', events, entry, entry)[1]
+  local fields = found and found[2] or {}
+  for at = 1, #fields, 2 do
+    if fields[at] == 'e' and applied[fields[at + 1]] then
+      redis.call('XACK', events, ARGV[1], entry)
+      redis.call('XDEL', events, entry)
+      redis.call('ZREM', pending, entry)
+      waiting = waiting - 1
+    end
+  end
+end
+redis.call('HSET', state, 'current', name, 'record', record, 'revisions', revisions,
+  'sequence', math.max(sequence, last), 'pending', waiting)
+redis.call('PUBLISH', state, redis.call('HINCRBY', state, 'version', 1))
+return 1
