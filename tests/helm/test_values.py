@@ -56,16 +56,17 @@ def test_rendering_refuses_them_too():
 def test_every_setting_is_either_in_config_or_decided_by_the_chart():
     with Chart.load(CHART) as chart:
         offered = chart.schema["properties"]["config"]["properties"]
-    environment = only(render(example("dev")), "ConfigMap", "-settings")["data"]
+    examples = [only(render(example(name)), "ConfigMap", "-settings")["data"] for name in ("dev", "production")]
+    environment = set().union(*examples)
     for section, field in Settings.model_fields.items():
         names = getattr(field.annotation, "model_fields", None)
         if names is None:
             assert f"PAPA_{section.upper()}" in environment or section in offered
             continue
         for name in names:
-            decided = f"PAPA_{section.upper()}__{name.upper()}" in environment
-            secret = (section, name) == ("redis", "password")
-            local = section in ("ray", "metrics")
+            decided = any(each.startswith(f"PAPA_{section.upper()}__{name.upper()}") for each in environment)
+            secret = (section, name) in (("redis", "password"), ("redis", "password_file"))
+            local = section in ("ray", "metrics", "client")
             assert decided or secret or local or name in offered[section]["properties"], f"{section}.{name}"
 
 
