@@ -27,7 +27,7 @@ up: $(SERVER) ## start the service and keep it running until Ctrl-C
 test: $(DEV) ## every test and check
 	@$(BIN)/python -m pytest $(ARGS)
 
-chaos: $(DEV) ## 1,000 seeded schedules of faults over real processes, and a table (SEED=n replays one; 10 to 30 minutes)
+chaos: $(DEV) ## 1,008 seeded schedules of faults over real processes, and a table (SEED=n replays one; 10 to 30 minutes)
 	@PYTHONPATH=. $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 fuzz: $(DEV) ## a million random and mutated messages to every RPC of running gateways (about 20 minutes on two cores)

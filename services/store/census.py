@@ -82,9 +82,9 @@ async def refuse_emptied(items: ItemStore, users: UserDirectory, revisions: Revi
     async for holding in revisions.holdings():
         if await users.standing(holding.digest) == Standing():
             raise ValueError(
-                f"Redis is empty, but the revision store is not (it holds {max(holding.revisions)}, for instance): connect "
-                "to the Redis that belongs to it, restore that one's backup, or put back what the files tell with papa "
-                "store repair, then papa store sweep --older-than 0"
+                f"Redis is empty, but the revision store is not (it holds {max(holding.revisions)}, for instance): "
+                "connect to the Redis that belongs to it, restore that one's backup, or put back what the files tell "
+                "with papa store repair, then papa store sweep --older-than 0"
             )
 
 

@@ -8,24 +8,23 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from tests.chaos.lanes import LANES, perform
 from tests.chaos.run import Result
-from tests.chaos.schedule import HEAVY_KINDS, KINDS, Schedule, schedule
+from tests.chaos.schedule import schedule
 from tests.chaos.table import table
 
-SCHEDULES = 1000
-HEAVY = 24
+SCHEDULES = 1008
 
 
 def main() -> int:
     """0 when no promise was broken."""
     options = _options()
     root = Path(options.folder or tempfile.mkdtemp(prefix="papa-chaos-"))
-    plans = [_of_seed(options.seed)] if options.seed is not None else list(_plans(options.schedules, options.heavy))
+    seeds = range(options.schedules) if options.seed is None else [options.seed]
+    plans = [schedule(seed) for seed in seeds]
     begun = time.monotonic()
     results = asyncio.run(perform(plans, root, options.lanes, options.defect))
     print(table(results))
@@ -42,24 +41,10 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--seed", type=int, help="replay this one, and print its schedule")
     parser.add_argument("--schedules", type=int, default=SCHEDULES)
-    parser.add_argument("--heavy", type=int, default=HEAVY, help="more schedules, with real updates and generators")
     parser.add_argument("--lanes", type=int, default=LANES, help="schedules at a time")
     parser.add_argument("--folder", help="where the logs and the data of runs with violations stay")
     parser.add_argument("--defect", default="", help="break it on purpose (tests.chaos.defects)")
     return parser.parse_args()
-
-
-HEAVY_FROM = 1_000_000
-"""Seeds from here on take turns among the heavy kinds."""
-
-
-def _of_seed(seed: int) -> Schedule:
-    return schedule(seed, HEAVY_KINDS if seed >= HEAVY_FROM else KINDS)
-
-
-def _plans(light: int, heavy: int) -> Iterator[Schedule]:
-    yield from (_of_seed(seed) for seed in range(light))
-    yield from (_of_seed(HEAVY_FROM + number) for number in range(heavy))
 
 
 def _report(result: Result, root: Path) -> None:

@@ -15,8 +15,6 @@ from grpc_status import rpc_status
 from services.stubs.serving.v1 import (
     feedback_pb2,
     feedback_pb2_grpc,
-    generation_pb2,
-    generation_pb2_grpc,
     types_pb2,
     user_pb2,
     user_pb2_grpc,
@@ -93,16 +91,6 @@ class Callers:
         await asyncio.gather(*moves)
         if visitor.reads:
             await self._read(visitor.name)
-
-    async def generate(self, user: str) -> None:
-        """One item, made with the user's newest revision; seen only when an adapter or the base really served it."""
-        invoked = time.monotonic()
-        request = generation_pb2.GenerateRequest(user=_user(user), count=1, steps=2)
-        answer = await self._once(
-            lambda channel: generation_pb2_grpc.GenerationServiceStub(channel).Generate(request, timeout=20)
-        )
-        if isinstance(answer, generation_pb2.GenerateResponse):
-            self._seen.append(Seen(user, invoked, time.monotonic(), answer.revision))
 
     async def _submit(self, visitor: Visitor, event_ids: list[str]) -> None:
         signal = feedback_pb2.SIGNAL_LIKE

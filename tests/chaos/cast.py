@@ -53,7 +53,7 @@ class Role:
             self.child = None
 
     async def ready(self) -> dict[str, Any]:
-        """The line that a gateway or a generator prints; empty when it died before."""
+        """The line that a gateway prints; empty when it died before."""
         assert self.child is not None
         line = await asyncio.to_thread(_line, self.child.output)
         return json.loads(line) if line else {}
@@ -75,13 +75,12 @@ class Cast:
     def __init__(self) -> None:
         self.trainers: list[Role] = []
         self.gateways: list[Role] = []
-        self.generators: list[Role] = []
         self.leaving: list[Role] = []
         self._keeping: asyncio.Task[None] | None = None
 
     @property
     def everybody(self) -> list[Role]:
-        return [*self.trainers, *self.gateways, *self.generators]
+        return [*self.trainers, *self.gateways]
 
     @property
     def address(self) -> str:
@@ -92,7 +91,7 @@ class Cast:
         """Everybody, and whoever brings them back."""
         for role in self.everybody:
             role.start()
-        await asyncio.gather(*(self.announce(role) for role in (*self.gateways, *self.generators)))
+        await asyncio.gather(*(self.announce(role) for role in self.gateways))
         self._keeping = asyncio.create_task(self._keep())
 
     async def announce(self, role: Role) -> None:

@@ -57,8 +57,6 @@ async def happen(fault: Fault, stage: Stage) -> None:
             stage.cast.trainers[0].signal(signal.SIGKILL)
         case ["kill", "gateway"]:
             stage.cast.gateways[0].signal(signal.SIGKILL)
-        case ["kill", "generator"]:
-            stage.cast.generators[0].signal(signal.SIGKILL)
         case ["kill", "redis"]:
             async with stage.server_is_up:
                 await asyncio.to_thread(stage.server.kill)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from tests.chaos.nursery import Nursery
@@ -18,12 +17,11 @@ LANES = 6
 async def perform(plans: Sequence[Schedule], root: Path, lanes: int = LANES, defect: str = "") -> list[Result]:
     """All of them, in the order of their seeds."""
     waiting, results = iter(plans), list[Result]()
-    with ExitStack() as stack:
-        nurseries = {heavy: stack.enter_context(Nursery(torch=heavy)) for heavy in {plan.heavy for plan in plans}}
+    with Nursery() as nursery:
 
         async def lane() -> None:
             for plan in waiting:
-                results.append(await run(plan, nurseries[plan.heavy], root, defect))
+                results.append(await run(plan, nursery, root, defect))
                 if sys.stderr.isatty():
                     print(f"\r{len(results)}/{len(plans)}", end="", file=sys.stderr, flush=True)
 

@@ -25,12 +25,9 @@ _PR_SET_PDEATHSIG = 1
 class Nursery:
     """Use it as a context manager; at its end everything that it forked is killed."""
 
-    def __init__(self, *, torch: bool = False) -> None:
-        self._modules = ["tests.chaos.children", *(["tests.chaos.torch_children"] if torch else [])]
-
     def __enter__(self) -> Self:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = [sys.executable, "-m", "tests.chaos.nursery", str(theirs.fileno()), *self._modules]
+        command = [sys.executable, "-m", "tests.chaos.nursery", str(theirs.fileno()), "tests.chaos.children"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PAPA_", "PROM"))}
         environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self._process = subprocess.Popen(command, cwd=ROOT, env=environment, pass_fds=(theirs.fileno(),))

@@ -28,7 +28,8 @@ from services.settings import (
     StoreSettings,
     TrainerSettings,
 )
-from services.store import open_items
+from services.store import open_items, open_revisions, open_users
+from services.store.census import sweep
 from services.store.redis_keys import Keys
 from tests.chaos.callers import Callers
 from tests.chaos.cast import Cast, Role
@@ -171,8 +172,17 @@ class Play:
         finally:
             await log.close()
 
+    async def _sweep(self) -> None:
+        """As trainers do every hour: a kill between the files and the commit leaves files behind, also of a deleted
+        user."""
+        settings = self._settings(self._stage.server.url, OWN_COMMAND_SECONDS)
+        users = open_users(settings)
+        await sweep(users, open_revisions(settings))
+        await users.close()
+
     async def _collect(self, settled: bool) -> Final:
         keys = Keys("chaos", PARTITIONS)
         store = self._stage.folder / "revisions"
+        await self._sweep()
         async with redis.asyncio.Redis.from_url(self._stage.server.url, protocol=2) as client:
             return await collect(client, keys, store, self._users, settled=settled)

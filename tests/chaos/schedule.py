@@ -30,10 +30,7 @@ KINDS = (
     "delete in flight",
     "rollback in flight",
 )
-"""Every kind of fault that needs no torch."""
-
-HEAVY_KINDS = ("real update", "kill generator")
-"""With the real update and a real generator; slower, so they are few."""
+"""Every kind of fault."""
 
 Sync = Literal["everysec", "always"]
 
@@ -71,21 +68,19 @@ class Schedule:
     trainers: int
     visitors: tuple[Visitor, ...]
     faults: tuple[Fault, ...]
-    heavy: bool = False
 
 
 def schedule(seed: int, kinds: tuple[str, ...] = KINDS, *, alone: bool = False) -> Schedule:
     """The same for the same arguments, always. The kinds take turns; unless `alone`, some come with another one."""
     source = random.Random(seed)
     kind = kinds[seed % len(kinds)]
-    heavy = kind in HEAVY_KINDS
     named = [kind]
-    if not heavy and kind != "none" and source.random() < 0.4 and not alone:
+    if kind != "none" and source.random() < 0.4 and not alone:
         named.append(source.choice(KINDS))
-    faults = tuple(_fault(source, each) for each in named if each not in ("none", "real update"))
+    faults = tuple(_fault(source, each) for each in named if each != "none")
     visitors = tuple(_visitor(source, seed, number, named) for number in range(source.randint(2, 3)))
     sync: Sync = source.choice(("everysec", "always"))
-    return Schedule(seed, kind, sync, 1 if heavy else source.randint(1, 2), visitors, faults, heavy)
+    return Schedule(seed, kind, sync, source.randint(1, 2), visitors, faults)
 
 
 def _fault(source: random.Random, kind: str) -> Fault:
@@ -93,7 +88,7 @@ def _fault(source: random.Random, kind: str) -> Fault:
 
 
 def _visitor(source: random.Random, seed: int, number: int, kinds: list[str]) -> Visitor:
-    calls = tuple((source.uniform(0.0, 0.08), source.randint(1, 4)) for _ in range(source.randint(3, 6)))
+    calls = tuple((source.uniform(0.0, 0.3), source.randint(1, 4)) for _ in range(source.randint(3, 6)))
     moves, special = (), ""
     first = number == 0
     if first and "delete in flight" in kinds:
