@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -12,17 +13,23 @@ from services.contracts.identity import UserKey
 from services.feedback import redis_append, redis_log
 from services.feedback.redis_log import RedisFeedbackLog
 from services.store.redis_client import call
+from tests.chaos import updater
 from tests.chaos.scripts import rewritten
 
 
 def unfenced() -> None:
-    """The commit trusts its caller: neither epoch nor parent nor the place of the events is checked."""
+    """The commit trusts its caller: neither epoch nor parent nor the place of the events is checked.
+
+    Updates are given a seed of their own as well: with the real one a successor makes the very same revision, under the
+    same name, and the second commit of it changes nothing.
+    """
     _change_commit(_without_checks("fenced", "conflict", "stale"))
+    updater.update_seed = lambda backbone, update: secrets.randbits(63)
 
 
 def resurrecting() -> None:
-    """The commit does not look for a tombstone."""
-    _change_commit(_without_checks("deleted"))
+    """The commit does not look for a tombstone, nor at what else would tell that the user is gone."""
+    _change_commit(_without_checks("deleted", "fenced", "conflict", "stale"))
 
 
 def forgetful() -> None:
@@ -76,7 +83,12 @@ def break_on_purpose(name: str) -> None:
 
 def _without_checks(*answers: str) -> Callable[[str], str]:
     """commit.lua never gives these answers."""
-    return lambda lua: re.sub(rf"return '({'|'.join(answers)})'", "do end", lua)
+
+    def change(lua: str) -> str:
+        unchecked = re.sub(rf"return '({'|'.join(answers)})'", "do end", lua)
+        return unchecked.replace("if count > 0 then", "if #oldest > 0 then")
+
+    return change
 
 
 def _change_commit(change: Callable[[str], str]) -> None:

@@ -70,12 +70,15 @@ class Schedule:
     faults: tuple[Fault, ...]
 
 
-def schedule(seed: int, kinds: tuple[str, ...] = KINDS, *, alone: bool = False) -> Schedule:
-    """The same for the same arguments, always. The kinds take turns; unless `alone`, some come with another one."""
+def schedule(seed: int, kinds: tuple[str, ...] = KINDS, also: str | None = None) -> Schedule:
+    """The same for the same arguments, always. The kinds take turns; some come with another one, unless `also`
+    says with which ("" = with none)."""
     source = random.Random(seed)
     kind = kinds[seed % len(kinds)]
     named = [kind]
-    if kind != "none" and source.random() < 0.4 and not alone:
+    if also is not None:
+        named += [also] if also else []
+    elif kind != "none" and source.random() < 0.4:
         named.append(source.choice(KINDS))
     faults = tuple(_fault(source, each) for each in named if each != "none")
     visitors = tuple(_visitor(source, seed, number, named) for number in range(source.randint(2, 3)))
