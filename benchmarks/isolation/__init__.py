@@ -1,0 +1,1 @@
+"""One user's flood against the others' latency."""
