@@ -75,7 +75,9 @@ ADAPTER_LOAD_SECONDS = Histogram(
 ADAPTER_REFUSED = Counter("papa_adapter_refused_total", "Stored revisions that were not served, by reason.", ["reason"])
 
 UPDATES = Counter(
-    "papa_updates_total", "Updates by outcome: committed, refused (by the gate), failed, fenced, conflict, behind.", ["outcome"]
+    "papa_updates_total",
+    "Updates by outcome: committed, refused (by the gate), failed, fenced, conflict, behind.",
+    ["outcome"],
 )
 UPDATE_SECONDS = Histogram("papa_update_duration_seconds", "Training of one update.", buckets=LOOP_SECONDS_BUCKETS)
 UPDATE_LABELS = Histogram("papa_update_labels", "Labels that one update consumed.", buckets=ROWS_BUCKETS)
