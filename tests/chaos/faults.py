@@ -113,10 +113,10 @@ async def _roll_gateway(cast: Cast) -> None:
 
 async def _step_clock(stage: Stage, seconds: float) -> None:
     stage.clock.write_text(str(seconds))
-    async with stage.server_is_up, Redis.from_url(stage.server.url, protocol=2) as client:
+    async with stage.server_is_up, Redis.from_url(stage.server.url, protocol=2, socket_timeout=60.0) as client:
         await client.set(CLOCK_KEY, round(seconds))
 
 
 async def _configure(stage: Stage, name: str, value: str) -> None:
-    async with stage.server_is_up, Redis.from_url(stage.server.url, protocol=2) as client:
+    async with stage.server_is_up, Redis.from_url(stage.server.url, protocol=2, socket_timeout=60.0) as client:
         await client.config_set(name, value)

@@ -184,5 +184,5 @@ class Play:
         keys = Keys("chaos", PARTITIONS)
         store = self._stage.folder / "revisions"
         await self._sweep()
-        async with redis.asyncio.Redis.from_url(self._stage.server.url, protocol=2) as client:
+        async with redis.asyncio.Redis.from_url(self._stage.server.url, protocol=2, socket_timeout=60.0) as client:
             return await collect(client, keys, store, self._users, settled=settled)
