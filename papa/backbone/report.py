@@ -47,7 +47,9 @@ def backbone_report(
     for start in range(0, count, 64):
         parts.append(sample(denoiser, list(range(start, min(start + 64, count))), None, sampler, steps))
         progress(start + len(parts[-1]))
-    samples, real = torch.cat(parts), train.x[:count]
+    # A data set may be sorted by class: its first images would not stand for all of it.
+    some = torch.randperm(len(train.x), generator=torch.Generator().manual_seed(0))[:count]
+    samples, real = torch.cat(parts), train.x[some]
     reference = _features(oracle, test.x)
     classes = oracle.classify(samples)
     return BackboneReport(

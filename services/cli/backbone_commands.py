@@ -94,19 +94,20 @@ def report(
     count: Annotated[int, typer.Option("--count", min=2, help="Samples to draw.")] = 1024,
     sampler: Annotated[str, typer.Option("--sampler", help="ddpm, ddim or dpmpp_2m.")] = "dpmpp_2m",
     steps: Annotated[int, typer.Option("--steps", min=1, max=1000, help="Denoising steps.")] = 12,
+    judge: Annotated[str, typer.Option("--oracle", help="A file, or a shipped backbone whose oracle judges.")] = "",
 ) -> None:
     """Measure a backbone: Fréchet distance in the oracle's features, the oracle's confidence, a sample sheet."""
     from papa.backbone.report import backbone_report
     from papa.backbone.sheet import picture
     from papa.config import DEFAULT_LORA
-    from papa.denoiser import load_denoiser
+    from papa.denoiser import load_denoiser, shipped_names
     from papa.oracle import load_oracle
 
     with Progress(*_columns(), console=console) as progress:
         task = progress.add_task("sampling", total=count)
         result = backbone_report(
             load_denoiser(backbone, DEFAULT_LORA),
-            load_oracle(),
+            load_oracle(judge or (backbone if backbone in shipped_names() else "fashion_mnist")),
             _read(data, "train"),
             _read(data, "test"),
             count,

@@ -12,11 +12,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from papa.backbone.datasets import LabelledImages, load_npz
+from papa.backbone.report import backbone_report
 from papa.backbone.train import TrainConfig, TrainProgress, train
 from papa.denoiser import SHIPPED, load_denoiser
 from papa.lora import LoraConfig
-from papa.oracle import load_oracle
-from tests.papa.conftest import SHARED
+from papa.oracle import Oracle, load_oracle
+from tests.papa.conftest import SHARED, save_tiny_backbone
 
 CONFIG = TrainConfig(steps=6, batch_size=4, channels=(8, 16), warmup_steps=2)
 FASHION = SHARED / "data" / "fashion_mnist.npz"
@@ -109,3 +110,17 @@ def test_the_shipped_oracle_classifies_the_test_set() -> None:
     test = load_npz(FASHION, "test")
     accuracy = (load_oracle().classify(test.x) == test.y).double().mean()
     assert accuracy >= 0.91
+
+
+def test_the_report_does_not_take_a_sorted_data_set_for_one_class(tmp_path: Path) -> None:
+    """Real images are compared with real ones: a small distance although the classes lie one after another."""
+
+    torch.manual_seed(0)
+    bright = (torch.arange(400) // 40).float() / 5 - 1
+    images = LabelledImages(bright.view(-1, 1, 1, 1).expand(400, 1, 8, 8).clone(), torch.arange(400) // 40)
+    denoiser = load_denoiser(str(save_tiny_backbone(tmp_path)), LoraConfig(rank=1))
+    report = backbone_report(denoiser, Oracle().eval(), images, images, count=64, steps=1)
+    spread = backbone_report(
+        denoiser, Oracle().eval(), images, LabelledImages(images.x[:40], images.y[:40]), 64, steps=1
+    )
+    assert report.frechet_real < 0.2 * spread.frechet_real
