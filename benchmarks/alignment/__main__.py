@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="papa bench alignment", description=__doc__)
-    parser.add_argument("experiments", nargs="*", choices=list(EXPERIMENTS), metavar="EXPERIMENT",
+    parser.add_argument("experiments", nargs="*", type=_experiment, metavar="EXPERIMENT",
                         help=f"any of {', '.join(EXPERIMENTS)}; all without one")  # fmt: skip
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the .npz files")
     parser.add_argument("--raw", type=Path, default=RESULTS / "raw", help="folder of the runs' records")
@@ -56,6 +56,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--report-only", action="store_true", help="draw from what is there")
     parser.add_argument("--no-report", action="store_true", help="only run")
     return parser
+
+
+def _experiment(name: str) -> str:
+    """argparse's `choices` would refuse an empty list of them."""
+    if name not in EXPERIMENTS:
+        raise argparse.ArgumentTypeError(f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}")
+    return name
 
 
 if __name__ == "__main__":

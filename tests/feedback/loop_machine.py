@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -73,10 +72,13 @@ class LoopMachine(RuleBasedStateMachine):
         """Runs the work, which must raise exactly this error."""
         if error is None:
             return self.wait(work)
-        with suppress(error):
+        try:
             self.wait(work)
-            raise AssertionError(f"{error.__name__} was not raised")
-        return None
+        except error:
+            return None
+        except PapaError as other:
+            raise AssertionError(f"{error.__name__} was not raised, but {other!r}") from other
+        raise AssertionError(f"{error.__name__} was not raised")
 
     @rule(user=users, event_id=event_ids, grade=grades)
     def submit(self, user: UserKey, event_id: str, grade: float) -> None:
