@@ -45,8 +45,8 @@ generated: $(DEV) ## write the pages and files that are made from code: chart sc
 lock: $(DEV) ## resolve pyproject.toml into requirements/*.txt (ARGS=--upgrade takes newer versions)
 	@echo "==> resolving (a few minutes)" && $(BIN)/python requirements/lock.py $(ARGS)
 
-system-packages: ## Debian packages for the checks that want a packaged Redis and Prometheus (root)
-	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends redis-server prometheus
+system-packages: ## Debian packages for the checks that want a packaged Redis, Prometheus and Chromium (root)
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends redis-server prometheus chromium
 
 clean: ## remove the virtual environment, caches and build folders; service data (papa-data) stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis demo-out

@@ -213,6 +213,16 @@ class ClientSettings(Section):
     token_file: Path | None = Field(None, description="file with that token, read anew for each call")
 
 
+class PlaygroundSettings(Section):
+    """The web page of `papa up`; whoever reaches it may rate for any user that its token may."""
+
+    enabled: bool = Field(True, description="start it with papa up")
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8484, ge=0, le=65535, description="0 takes a free one")
+    hosts: tuple[str, ...] = Field((), description="names, besides loopback's, by which browsers may call it")
+    per_page: int = Field(10, ge=1, le=64, description="items of one grid")
+
+
 class MetricsSettings(Section):
     """Prometheus."""
 
@@ -250,6 +260,7 @@ class Settings(BaseSettings):
     generator: GeneratorSettings = GeneratorSettings()
     gateway: GatewaySettings = GatewaySettings()
     client: ClientSettings = ClientSettings()
+    playground: PlaygroundSettings = PlaygroundSettings()
     metrics: MetricsSettings = MetricsSettings()
     ray: RaySettings = RaySettings()
     log: LogSettings = LogSettings()

@@ -20,6 +20,7 @@ from services.cli.feedback_command import feedback
 from services.cli.generate_command import generate
 from services.cli.health_command import health, smoke
 from services.cli.metrics_command import metrics
+from services.cli.playground_command import playground
 from services.cli.store_commands import store
 from services.cli.transfer_commands import export_user, import_adapter
 from services.cli.up_command import gateway, up
@@ -53,7 +54,7 @@ def _add(panel: str, *commands: Callable[..., None]) -> None:
         app.command(rich_help_panel=panel)(command)
 
 
-_add(SERVICE, up, demo, gateway, metrics)
+_add(SERVICE, up, demo, playground, gateway, metrics)
 _add(CALLS, generate, feedback, health, smoke)
 users.command("export")(export_user)
 users.command("import")(import_adapter)

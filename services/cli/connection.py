@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from services.cli.configuration import load
-from services.client import Client, Tls
+from services.client import AsyncClient, Client, Tls
 from services.local.failure import Failure
+from services.local.ports import reachable
 from services.settings import ClientSettings, Settings
 
 Address = Annotated[
@@ -32,12 +33,18 @@ def connect(address: str, tenant: str = "") -> Client:
 
 def open_client(settings: Settings, address: str = "", tenant: str = "") -> Client:
     """The same with settings that are known already. Raises Failure for a file that cannot be read."""
-    if not address:
-        gateway = settings.gateway
-        host = "127.0.0.1" if gateway.host in ("0.0.0.0", "::", "") else gateway.host  # noqa: S104 - a listening address
-        address = f"{host}:{gateway.port}"
     mine = settings.client
-    return Client(address, tenant=tenant, tls=_tls(mine), token=_token(mine))
+    return Client(address or _configured(settings), tenant=tenant, tls=_tls(mine), token=_token(mine))
+
+
+def open_aio_client(settings: Settings, address: str = "", tenant: str = "") -> AsyncClient:
+    """As `open_client`, for the event loop that runs."""
+    mine = settings.client
+    return AsyncClient(address or _configured(settings), tenant=tenant, tls=_tls(mine), token=_token(mine))
+
+
+def _configured(settings: Settings) -> str:
+    return reachable(settings.gateway.host, settings.gateway.port)
 
 
 def _tls(settings: ClientSettings) -> Tls | None:

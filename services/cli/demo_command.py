@@ -117,6 +117,7 @@ def _service(address: str, backbone: str, per_round: int) -> Iterator[str]:
     flags = {
         "data_dir": folder, "redis.url": "", "ray.address": "", "gateway.port": 0, "metrics.port": 0,
         "ray.serve_grpc_port": 0, "trainer.min_labels": per_round, "backbone": backbone,
+        "playground.enabled": False,
     }  # fmt: skip
     try:
         with foreground_service(load(None, flags=flags), StartupSteps(console)) as service:

@@ -18,7 +18,7 @@ def doctor(file: ConfigFile = None, overrides: Overrides = [], json: AsJson = Fa
     for finding in diagnose(load(file, overrides)):
         findings.append(finding)
         if not json:
-            console.print(f"{_MARKS[finding.verdict.value]} {finding.check:<13} {finding.found}", soft_wrap=True)
+            console.print(f"{_MARKS[finding.verdict.value]} {finding.check:<15} {finding.found}", soft_wrap=True)
             if finding.hint:
                 console.print(f"  [bold]{finding.hint}[/bold]", soft_wrap=True)
     if json:

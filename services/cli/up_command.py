@@ -31,6 +31,9 @@ RayAddress = Annotated[
 Backbone = Annotated[
     str | None, typer.Option("--backbone", help="A shipped name, a diffusers folder or a hub id.", show_default=False)
 ]
+Playground = Annotated[
+    bool | None, typer.Option("--playground/--no-playground", help="The web page; on when absent.", show_default=False)
+]
 
 
 def up(
@@ -41,6 +44,7 @@ def up(
     redis: RedisUrl = None,
     ray_address: RayAddress = None,
     backbone: Backbone = None,
+    playground: Playground = None,
     file: ConfigFile = None,
     overrides: Overrides = [],  # noqa: B006 - typer copies it
 ) -> None:
@@ -52,13 +56,15 @@ def up(
     flags = {
         "data_dir": data_dir, "gateway.host": host, "gateway.port": port, "metrics.port": metrics_port,
         "redis.url": redis, "ray.address": ray_address, "backbone": backbone,
+        "playground.enabled": playground,
     }  # fmt: skip
 
     settings = load(file, overrides, flags)
     with contextlib.suppress(Stopped), foreground_service(settings, StartupSteps(console)) as service:
         console.print()
         print_fields({
-            "gRPC": service.address, "metrics": service.metrics, "data": service.data_dir, "logs": service.logs,
+            "gRPC": service.address, **({"playground": service.playground} if service.playground else {}),
+            "metrics": service.metrics, "data": service.data_dir, "logs": service.logs,
         })  # fmt: skip
         console.print(f"\nTry [bold]papa generate alice --address {service.address}[/bold]. Ctrl-C stops everything.")
         service.wait()

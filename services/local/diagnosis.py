@@ -43,6 +43,9 @@ def diagnose(settings: Settings) -> Iterator[Finding]:
     yield _finding("python", lambda: sys.version.split()[0])
     yield _finding("gateway port", lambda: _port(settings.gateway.host, settings.gateway.port, "gateway.port"))
     yield _finding("metrics port", lambda: _port(settings.metrics.host, settings.metrics.port, "metrics.port"))
+    page = settings.playground
+    if page.enabled:
+        yield _finding("playground port", lambda: _port(page.host, page.port, "playground.port"))
     if not settings.ray.address:
         yield _finding("ray port", lambda: _port("127.0.0.1", settings.ray.serve_grpc_port, "ray.serve_grpc_port"))
     yield _finding("redis", lambda: _redis(settings))

@@ -29,6 +29,9 @@ def with_ports(settings: Settings) -> Settings:
         # The launcher itself looks at the gateway's health, and need not be trusted by what it starts.
         gateway["health_port"] = claim_port(settings.gateway.host, settings.gateway.health_port or 0, "health_port")
     metrics = {"port": claim_port(settings.metrics.host, settings.metrics.port, "metrics.port")}
+    page = settings.playground
+    if page.enabled:
+        settings = updated(settings, playground={"port": claim_port(page.host, page.port, "playground.port")})
     if settings.ray.address:
         return updated(settings, gateway=gateway, metrics=metrics)
     port = claim_port("127.0.0.1", settings.ray.serve_grpc_port, "ray.serve_grpc_port")
@@ -49,11 +52,6 @@ def fresh_metrics_folder(settings: Settings) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
-
-
-def reachable(host: str, port: int) -> str:
-    """host:port at which this machine reaches a server that may listen on all interfaces."""
-    return f"127.0.0.1:{port}" if host in ("0.0.0.0", "::", "[::]", "") else f"{host}:{port}"  # noqa: S104 - not bound
 
 
 def check_combination(settings: Settings) -> None:

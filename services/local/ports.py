@@ -23,3 +23,8 @@ def claim_port(host: str, port: int, setting: str) -> int:
             hint = f"stop what listens there, or choose another: --set {setting}=0 or {variable}=0 takes a free one"
             raise Failure(f"port {port} of {host} cannot be used: {error.strerror}", hint) from error
         return int(probe.getsockname()[1])
+
+
+def reachable(host: str, port: int) -> str:
+    """host:port at which this machine reaches a server that may listen on all interfaces."""
+    return f"127.0.0.1:{port}" if host in ("0.0.0.0", "::", "[::]", "") else f"{host}:{port}"  # noqa: S104 - not bound

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,11 +18,11 @@ from services.local.instance_lock import InstanceLock
 from services.local.placement import (
     check_combination,
     fresh_metrics_folder,
-    reachable,
     updated,
     with_places,
     with_ports,
 )
+from services.local.ports import reachable
 from services.local.ray_cluster import existing_ray, local_ray
 from services.local.redis_binary import RedisProcessError
 from services.local.redis_check import check_redis, without_password
@@ -39,13 +40,18 @@ from services.local.supervised_process import SupervisedProcess
 from services.settings import Settings
 
 _GATEWAY_SECONDS = 60.0
+_PLAYGROUND_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class RunningService:
-    """What a person needs to know: `address` of the gateway, where metrics, data and logs are."""
+    """What a person needs to know: `address` of the gateway, where metrics, data and logs are.
+
+    `playground` is the address of the page, "" where there is none.
+    """
 
     address: str
+    playground: str
     metrics: str
     data_dir: Path
     logs: Path
@@ -104,8 +110,14 @@ def _start(
         environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
         _gateway(stack, environment, probed, logs / "gateway.log")
         step.result = address
+    playground = ""
+    if settings.playground.enabled:
+        with steps.step("playground") as step:
+            playground = f"http://{reachable(settings.playground.host, settings.playground.port)}"
+            _playground(stack, playground, logs / "playground.log")
+            step.result = playground
     scraped_at = f"http://{reachable(settings.metrics.host, settings.metrics.port)}/metrics"
-    return RunningService(address, scraped_at, settings.data_dir, logs, redis)
+    return RunningService(address, playground, scraped_at, settings.data_dir, logs, redis)
 
 
 def _redis(stack: ExitStack, settings: Settings) -> tuple[Settings, RedisProcess | None]:
@@ -129,3 +141,23 @@ def _gateway(stack: ExitStack, environment: Mapping[str, str], address: str, log
             if gateway.restarts or time.monotonic() > deadline:
                 raise Failure("the gateway does not start", f"see {log}")
             time.sleep(0.1)
+
+
+def _playground(stack: ExitStack, address: str, log: Path) -> None:
+    """Starts the web page and waits until it answers."""
+    page = stack.enter_context(
+        SupervisedProcess([sys.executable, "-m", "services.cli.main", "playground"], os.environ, log)
+    )
+    deadline = time.monotonic() + _PLAYGROUND_SECONDS
+    while not _answers(address):
+        if page.restarts or time.monotonic() > deadline:
+            raise Failure("the playground does not start", f"see {log}; --no-playground goes without it")
+        time.sleep(0.1)
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=1.0):  # noqa: S310 - an http address of our own
+            return True
+    except OSError:
+        return False

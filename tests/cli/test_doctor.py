@@ -6,7 +6,8 @@ import socket
 
 from tests.cli.conftest import Papa
 
-FREE = ["--set", "gateway.port=0", "--set", "metrics.port=0", "--set", "ray.serve_grpc_port=0"]
+PORTS = ("gateway.port", "playground.port", "metrics.port", "ray.serve_grpc_port")
+FREE = [part for port in PORTS for part in ("--set", f"{port}=0")]
 
 
 def checks(papa: Papa, *arguments: str) -> tuple[int, dict[str, dict[str, str]]]:
@@ -18,7 +19,8 @@ def test_a_machine_that_is_fit(papa: Papa) -> None:
     code, found = checks(papa)
     assert code == 0, found
     assert set(found) == {
-        "python", "gateway port", "metrics port", "ray port", "redis", "disk", "backbone", "torch device",
+        "python", "gateway port", "metrics port", "playground port", "ray port", "redis", "disk", "backbone",
+        "torch device",
     }  # fmt: skip
     assert "embedded" in found["redis"]["found"]
 

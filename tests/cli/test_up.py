@@ -15,7 +15,7 @@ from services.local.instance_lock import InstanceLock
 from services.local.redis_process import RedisProcess
 from tests.cli.conftest import Ended, Papa
 
-FREE = ("--port", "0", "--metrics-port", "0", "--set", "ray.serve_grpc_port=0")
+FREE = ("--port", "0", "--metrics-port", "0", "--set", "ray.serve_grpc_port=0", "--no-playground")
 
 
 @pytest.fixture

@@ -51,6 +51,7 @@ def live_service(folder: Path, backbone: str, **settings: str) -> Iterator[Live]
 def _papa(folder: Path, backbone: str, settings: dict[str, str]) -> Iterator[tuple[str, str]]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PAPA_", "PROM", "RAY_"))}
     chosen = {"gateway.port": "0", "metrics.port": "0", "ray.serve_grpc_port": "0", **settings}
+    chosen.setdefault("playground.enabled", "false")
     command = [sys.executable, "-m", "services.cli.main", "up", "--data-dir", str(folder), "--backbone", backbone]
     command += [part for name, value in chosen.items() for part in ("--set", f"{name}={value}")]
     process = subprocess.Popen(

@@ -56,6 +56,7 @@ class Launched:
             "PAPA_BACKBONE": str(folder / "backbone"),
             "PAPA_GATEWAY__PORT": "0",
             "PAPA_METRICS__PORT": "0",
+            "PAPA_PLAYGROUND__PORT": "0",
             "PAPA_RAY__SERVE_GRPC_PORT": "0",
             **variables,
         }

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-STARTED = re.compile(r"^\s*(gRPC|metrics|data|logs)\s+(\S+)\s*$", re.MULTILINE)
+STARTED = re.compile(r"^\s*(gRPC|playground|metrics|data|logs)\s+(\S+)\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Running:
     process: subprocess.Popen[str]
     grpc: str
     metrics: str
+    playground: str
+    """"" where there is none."""
 
     def stop(self) -> int:
         """Asks for the end as Ctrl-C does, and returns the exit code."""
@@ -35,7 +37,13 @@ def papa_up(data_dir: Path, backbone: Path, environment: Mapping[str, str]) -> I
     """Runs it until the block ends; raises AssertionError with its output when it does not come up."""
     command = [sys.executable, "-m", "services.cli.main", "up", "--data-dir", str(data_dir), "--port", "0"]
     command += ["--metrics-port", "0", "--backbone", str(backbone)]
-    environment = {**os.environ, "PAPA_RAY__SERVE_GRPC_PORT": "0", "COLUMNS": "400", **environment}
+    environment = {
+        **os.environ,
+        "PAPA_RAY__SERVE_GRPC_PORT": "0",
+        "PAPA_PLAYGROUND__ENABLED": "false",
+        "COLUMNS": "400",
+        **environment,
+    }
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -55,7 +63,7 @@ def papa_up(data_dir: Path, backbone: Path, environment: Mapping[str, str]) -> I
         # What it prints later must not fill the pipe.
         reader = threading.Thread(target=process.stdout.read, daemon=True)
         reader.start()
-        yield Running(process, found["gRPC"], found["metrics"])
+        yield Running(process, found["gRPC"], found["metrics"], found.get("playground", ""))
     finally:
         giving_up.cancel()
         if process.poll() is None:

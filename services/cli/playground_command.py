@@ -1,0 +1,69 @@
+"""`papa playground`."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Collection, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from services.cli.configuration import ConfigFile, Overrides, load
+from services.cli.connection import Address, open_aio_client
+from services.cli.output import console
+from services.client import Item
+from services.demo.shopper import Shopper
+from services.local.ports import claim_port, reachable
+
+if TYPE_CHECKING:
+    from services.playground.endpoints import Judge
+
+Host = Annotated[
+    str | None, typer.Option("--host", help="Address to listen on; loopback when absent.", show_default=False)
+]
+Port = Annotated[int | None, typer.Option("--port", help="HTTP port; 0 takes a free one.", show_default=False)]
+
+
+def playground(
+    address: Address = "",
+    host: Host = None,
+    port: Port = None,
+    file: ConfigFile = None,
+    overrides: Overrides = [],  # noqa: B006 - typer copies it
+) -> None:
+    """Serve the web page on which you rate items and watch the service learn, for a gateway that runs already."""
+    from services.playground.application import application
+    from services.playground.serving import serve
+
+    settings = load(file, overrides, {"playground.host": host, "playground.port": port})
+    mine = settings.playground
+    free = claim_port(mine.host, mine.port, "playground.port")
+    app = application(
+        lambda: open_aio_client(settings, address), _judge(settings.backbone), mine.hosts, per_page=mine.per_page
+    )
+    console.print(f"The playground is at http://{reachable(mine.host, free)}. Ctrl-C ends it.")
+    serve(app, mine.host, free)
+
+
+def _judge(backbone: str) -> Judge | None:
+    """A simulated shopper, where torch is installed and an oracle is shipped for the backbone."""
+    from services.demo.report import CLASS_NAMES
+    from services.playground.endpoints import Judge
+
+    if backbone != "fashion_mnist" or importlib.util.find_spec("torch") is None:
+        return None
+
+    @cache
+    def oracle() -> Shopper:
+        import torch
+
+        from papa.oracle import load_oracle
+
+        torch.set_num_threads(1)
+        return Shopper(load_oracle(backbone), ())
+
+    def likes(items: Sequence[Item], taste: Collection[int]) -> list[bool]:
+        return [int(each) in taste for each in oracle().classes(items)]
+
+    return Judge(CLASS_NAMES, likes)

@@ -1,0 +1,61 @@
+"""What keeps other web pages out of a playground that a person has open.
+
+A page of another origin can send requests to a server on this machine, and a name that resolves to loopback makes it
+same-origin (DNS rebinding). So the Host must be one that the playground is known by, and whatever changes something
+must carry a header that no other origin can send without asking first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp
+
+HEADER = "x-papa-playground"
+MAX_BODY = 64 * 1024
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+class Protection(BaseHTTPMiddleware):
+    """Refuses strangers and large bodies, and tells browsers what the page may load."""
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str] = ()) -> None:
+        super().__init__(app)
+        self._hosts = {*_LOOPBACK, *hosts}
+
+    async def dispatch(self, request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        """Answers 403 or 413 by itself, else adds headers to what the application answers."""
+        if (refused := self._refusal(request)) is not None:
+            return refused
+        response = await call_next(request)
+        response.headers["content-security-policy"] = POLICY
+        response.headers["x-content-type-options"] = "nosniff"
+        response.headers["referrer-policy"] = "no-referrer"
+        response.headers.setdefault("cache-control", "no-cache")
+        return response
+
+    def _refusal(self, request: Request) -> Response | None:
+        host = request.headers.get("host", "")
+        if host.rpartition(":")[0] not in self._hosts and host not in self._hosts:
+            return refusal(403, "FOREIGN_HOST", "the playground is not known by this name; set playground.hosts")
+        if request.method in ("GET", "HEAD"):
+            return None
+        if HEADER not in request.headers:
+            return refusal(403, "FOREIGN_ORIGIN", f"the header {HEADER} is missing")
+        length = request.headers.get("content-length", "")
+        if not length.isdigit() or int(length) > MAX_BODY:
+            return refusal(413, "TOO_LARGE", f"a request may have {MAX_BODY} bytes")
+        return None
+
+
+def refusal(status: int, reason: str, message: str, retry_after: float | None = None) -> JSONResponse:
+    """One shape for every error that the page gets."""
+    body = {"reason": reason, "message": message, "retry_after": retry_after}
+    return JSONResponse({"error": body}, status_code=status)

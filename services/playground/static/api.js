@@ -1,0 +1,49 @@
+// The endpoints of this page's own server; each is one gRPC call behind it.
+
+export class Refused extends Error {
+  constructor(error) {
+    super(error.message);
+    this.reason = error.reason;
+    this.retryAfter = error.retry_after;
+  }
+}
+
+async function answer(response) {
+  const body = await response.json().catch(() => null);
+  if (response.ok && body) return body;
+  throw new Refused(body?.error ?? { reason: "UNREACHABLE", message: "the playground's server does not answer" });
+}
+
+async function reach(path, options) {
+  try {
+    return await fetch(path, options);
+  } catch {
+    throw new Refused({ reason: "UNREACHABLE", message: "the playground's server does not answer" });
+  }
+}
+
+export async function get(path, query = {}) {
+  return answer(await reach(`/api/${path}?${new URLSearchParams(query)}`));
+}
+
+export async function post(path, body) {
+  const headers = { "content-type": "application/json", "x-papa-playground": "1" };
+  return answer(await reach(`/api/${path}`, { method: "POST", headers, body: JSON.stringify(body) }));
+}
+
+// Calls back with the user's state now and after each change; returns a function that ends it.
+export function watch(user, changed, lost) {
+  const source = new EventSource(`/api/watch?${new URLSearchParams({ user })}`);
+  source.onmessage = (event) => changed(JSON.parse(event.data));
+  source.addEventListener("refused", (event) => {
+    source.close();
+    lost(new Refused(JSON.parse(event.data)));
+  });
+  return () => source.close();
+}
+
+// A name for an event that nobody else gives; randomUUID exists on secure origins only.
+export function eventId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return `page-${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
+}

@@ -1,0 +1,69 @@
+// A simulated shopper: asks the server what it thinks of the grid, and rates it as a person would, one item at a time.
+
+import { post } from "./api.js";
+
+const LOOK = 160; // milliseconds an item
+const DEFAULT = [5, 7, 9];
+const ROUNDS = 12;
+
+const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+
+export class Shopper {
+  constructor({ button, field, hint, grid, settled, next }) {
+    Object.assign(this, { button, field, hint, grid, settled, next, running: false });
+    button.addEventListener("click", () => (this.running ? this.stop() : this.start()));
+  }
+
+  offer(labels) {
+    this.button.disabled = !labels.length;
+    if (!labels.length) {
+      this.hint.textContent = "Not available: it needs torch beside the page, and a backbone that an oracle is shipped for.";
+      return;
+    }
+    this.field.append(...labels.map((label, place) => {
+      const chip = document.createElement("label");
+      chip.className = "chip";
+      chip.innerHTML = `<input type="checkbox" value="${place}"><span></span>`;
+      chip.querySelector("span").textContent = label;
+      chip.querySelector("input").checked = DEFAULT.includes(place);
+      return chip;
+    }));
+  }
+
+  stop() {
+    this.running = false;
+    this.button.textContent = "Start the shopper";
+  }
+
+  async start() {
+    const taste = [...this.field.querySelectorAll("input:checked")].map((input) => Number(input.value));
+    if (!taste.length) {
+      this.hint.textContent = "Choose at least one kind of item.";
+      return;
+    }
+    this.running = true;
+    this.button.textContent = "Stop the shopper";
+    try {
+      for (let round = 1; this.running && round <= ROUNDS; round += 1) {
+        this.hint.textContent = `Round ${round} of ${ROUNDS}`;
+        await this.#rate(taste);
+        while (this.running && !this.settled()) await pause(100);
+        if (this.running) await this.next();
+      }
+      this.hint.textContent = "The shopper has finished.";
+    } catch (error) {
+      this.hint.textContent = `The shopper has stopped: ${error.message}.`;
+    }
+    this.stop();
+  }
+
+  async #rate(taste) {
+    while (this.running && !this.grid.items.length) await pause(100);
+    const { likes } = await post("judge", { item_ids: this.grid.items.map((item) => item.id), taste });
+    for (let place = 0; this.running && place < likes.length; place += 1) {
+      this.grid.vote(place, likes[place] ? 1 : -1);
+      await pause(LOOK);
+    }
+    await pause(300);
+  }
+}

@@ -1,0 +1,147 @@
+"""The page in a real browser, in front of the whole service: a person rates items and sees what was learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from services.client import Client
+from tests.loop.service_process import Running, papa_up
+from tests.papa.conftest import save_tiny_backbone
+from tests.playground.browser import chromium
+
+QUICK = {
+    "PAPA_PLAYGROUND__ENABLED": "true", "PAPA_PLAYGROUND__PORT": "0", "PAPA_PLAYGROUND__PER_PAGE": "4",
+    "PAPA_TRAINER__MIN_LABELS": "4", "PAPA_TRAINER__MAX_WAIT": "5", "PAPA_GENERATOR__STEPS": "4",
+}  # fmt: skip
+PATIENCE = 60_000
+DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def service(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("playground")
+    with papa_up(folder / "data", save_tiny_backbone(folder / "backbone"), QUICK) as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    context = browser.new_context(viewport=DESKTOP)  # type: ignore[arg-type]
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    yield page
+    context.close()
+    assert not problems
+
+
+def opened(page: Page, service: Running, user: str) -> list[str]:
+    """The pictures of the first grid."""
+    page.goto(f"{service.playground}/?user={user}")
+    expect(page.locator(".item img")).to_have_count(4, timeout=PATIENCE)
+    return pictures(page)
+
+
+def pictures(page: Page) -> list[str]:
+    return [str(image.get_attribute("src")) for image in page.locator(".item img").all()]
+
+
+def test_ratings_are_learnt_and_a_new_grid_comes(page: Page, service: Running) -> None:
+    first = opened(page, service, "mouse")
+    expect(page.locator("#said")).to_contain_text("Made by the backbone")
+    for place in range(4):
+        page.locator(".item").nth(place).locator(".yes" if place % 2 else ".no").click()
+    expect(page.locator("#said")).to_contain_text("Made by your own adapter", timeout=PATIENCE)
+    expect(page.locator("#history li")).to_have_count(2)
+    assert pictures(page) != first
+    assert (page.locator("#likes").inner_text(), page.locator("#dislikes").inner_text()) == ("2", "2")
+    with Client(service.grpc) as client:
+        state = client.get_user("mouse")
+    assert state.current_revision is not None
+    assert page.locator("#history .current").get_attribute("data-revision") == state.current_revision.revision
+
+    # Before and after: the same places, the same seeds, without the adapter and with it.
+    after = pictures(page)
+    page.get_by_role("button", name="Before").click()
+    expect(page.locator(".item .badge")).to_have_count(4)
+    assert pictures(page) != after
+    page.get_by_role("button", name="Before").click()
+    expect(page.locator(".item .badge")).to_have_count(0)
+    assert pictures(page) == after
+
+    page.get_by_role("button", name="Forget everything").click()
+    page.get_by_role("button", name="Forget", exact=True).click()
+    expect(page.locator("#said")).to_contain_text("Made by the backbone", timeout=PATIENCE)
+    page.get_by_role("button", name="Go back to revision 1").click()
+    page.get_by_role("button", name="Go back", exact=True).last.click()
+    expect(page.locator("#said")).to_contain_text("Made by your own adapter", timeout=PATIENCE)
+
+
+def test_everything_by_keyboard(page: Page, service: Running) -> None:
+    opened(page, service, "keys")
+    page.keyboard.press("Tab")  # the skip link
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.locator(".item").first).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".item").nth(1)).to_be_focused()
+    page.keyboard.press("ArrowLeft")
+    for key in "ldld":
+        page.keyboard.press(key)
+    expect(page.locator(".item[data-vote=like]")).to_have_count(2)
+    expect(page.locator("#said")).to_contain_text("Made by your own adapter", timeout=PATIENCE)
+
+
+def test_every_control_has_a_name_and_the_status_is_announced(page: Page, service: Running) -> None:
+    opened(page, service, "names")
+    for control in page.locator("button:visible, input:visible").all():
+        named = control.evaluate(
+            "e => e.ariaLabel || e.innerText.trim() || [...(e.labels ?? [])].map(l => l.innerText).join('').trim()"
+        )
+        assert named, control.evaluate("e => e.outerHTML")
+    assert page.locator("#said").get_attribute("aria-live") == "polite"
+    assert page.locator(".item").first.get_attribute("aria-label") == "Item 1 of 4, not rated"
+
+
+def test_a_phone_shows_it_all_without_scrolling_sideways_and_swipes_rate(browser: Browser, service: Running) -> None:
+    context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True)  # type: ignore[arg-type]
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    opened(page, service, "thumb")
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    small = [
+        box for button in page.locator(".vote button").all() if (box := button.bounding_box()) and box["height"] < 44
+    ]
+    assert not small, "a finger needs 44 pixels"
+    for place, way in ((0, 1), (1, -1)):
+        page.locator(".item").nth(place).evaluate(
+            """(item, way) => {
+                const at = (kind, x) => item.dispatchEvent(
+                    new PointerEvent(kind, {pointerType: "touch", clientX: x, clientY: 20, bubbles: true}));
+                at("pointerdown", 100); at("pointermove", 100 + 40 * way); at("pointerup", 100 + 90 * way);
+            }""",
+            way,
+        )
+    expect(page.locator(".item[data-vote=like]")).to_have_count(1)
+    expect(page.locator(".item[data-vote=dislike]")).to_have_count(1)
+    context.close()
+
+
+def test_what_the_service_refuses_is_said_in_words(page: Page, service: Running) -> None:
+    opened(page, service, "late")
+    page.route("**/api/feedback", lambda route: route.fulfill(
+        status=429, content_type="application/json",
+        body='{"error": {"reason": "BACKLOG_FULL", "message": "too much is waiting", "retry_after": 3}}'))  # fmt: skip
+    page.locator(".item").first.locator(".yes").click()
+    expect(page.locator("#said")).to_have_text("That did not work: too much is waiting. Try again in 3 s.")
+    expect(page.locator(".item").first.locator(".yes")).to_be_enabled()
