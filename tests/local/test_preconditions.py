@@ -15,8 +15,8 @@ from services.local.backbone_check import find_backbone
 from services.local.environment import settings_environment
 from services.local.failure import Failure
 from services.local.instance_lock import InstanceLock
-from services.local.placement import check_combination, reachable, with_places, with_ports
-from services.local.ports import claim_port
+from services.local.placement import check_combination, with_places, with_ports
+from services.local.ports import claim_port, reachable
 from services.settings import RaySettings, RedisSettings, Settings
 
 
