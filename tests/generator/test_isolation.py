@@ -26,11 +26,16 @@ async def world() -> AsyncIterator[World]:
 
 
 def beside(mallory: int, count: int) -> list[torch.Tensor]:
-    """Ann's samples, from steps that she shares with `count` rows of Mallory, whose adapter is made of that seed."""
+    """Ann's samples, from steps that she shares with `count` rows of Mallory, whose adapter is made of that seed.
+
+    They wait until somebody else's step stands before the gate: whether a step has eight rows or nine shows in the last
+    bits on some processors, and it must not be a race that decides.
+    """
     denoiser = GatedDenoiser()
     weights = random_weights(denoiser, 1)
     with running(denoiser) as engine:
         first = submit(engine, Run("somebody", steps=1))
+        denoiser.arrive()
         ann = submit(engine, Run("ann", count=2, seed=7, weights=weights))
         other = submit(engine, Run("mallory", count=count, seed=9, weights=random_weights(denoiser, mallory)))
         denoiser.open()

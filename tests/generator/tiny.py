@@ -50,10 +50,12 @@ class GatedDenoiser(Denoiser):
         self.steps: list[list[int]] = []
         self.adapted: list[int] = []
         self.failing = False
+        self._arrivals = threading.Semaphore(0)
         self._permits = threading.Semaphore(0)
         self._stepped = threading.Condition()
 
     def epsilon(self, x: Tensor, t: Tensor, adapters: Tensor | None = None) -> Tensor:
+        self._arrivals.release()
         assert self._permits.acquire(timeout=PATIENCE)
         with self._stepped:
             self.steps.append(t.tolist())
@@ -62,6 +64,10 @@ class GatedDenoiser(Denoiser):
         if self.failing:
             raise RuntimeError("out of memory, says the test")
         return super().epsilon(x, t, adapters)
+
+    def arrive(self) -> None:
+        """Waits until one more step stands before the gate, with all the rows that it will have."""
+        assert self._arrivals.acquire(timeout=PATIENCE)
 
     def advance(self, steps: int = 1) -> None:
         """Lets that many steps begin, and waits until they have."""
