@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up test chaos fuzz lint stubs generated lock system-packages clean
+.PHONY: help demo up test screenshots chaos fuzz lint stubs generated lock system-packages clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -26,6 +26,9 @@ up: $(SERVER) ## start the service and keep it running until Ctrl-C
 
 test: $(DEV) ## every test and check
 	@$(BIN)/python -m pytest $(ARGS)
+
+screenshots: $(DEV) ## the README's pictures of the playground, taken by its test with the shipped backbone (two minutes)
+	@SCREENSHOTS=docs/images $(BIN)/python -m pytest -q tests/playground/test_screenshots.py
 
 chaos: $(DEV) ## 1,008 seeded schedules of faults over real processes, and a table (SEED=n replays one; 10 to 30 minutes)
 	@PYTHONPATH=. $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from services.cli.configuration import ConfigFile, Overrides, load
-from services.cli.connection import Address, open_aio_client
-from services.cli.output import console
+from services.cli.connection import Address, Tenant, open_aio_client
+from services.cli.output import AsJson, console, print_json_line
 from services.client import Item
 from services.demo.shopper import Shopper
+from services.local.backbone_check import has_oracle
 from services.local.ports import claim_port, reachable
 
 if TYPE_CHECKING:
@@ -27,10 +28,12 @@ Port = Annotated[int | None, typer.Option("--port", help="HTTP port; 0 takes a f
 
 def playground(
     address: Address = "",
+    tenant: Tenant = "",
     host: Host = None,
     port: Port = None,
     file: ConfigFile = None,
     overrides: Overrides = [],  # noqa: B006 - typer copies it
+    json: AsJson = False,
 ) -> None:
     """Serve the web page on which you rate items and watch the service learn, for a gateway that runs already."""
     from services.playground.application import application
@@ -40,18 +43,25 @@ def playground(
     mine = settings.playground
     free = claim_port(mine.host, mine.port, "playground.port")
     app = application(
-        lambda: open_aio_client(settings, address), _judge(settings.backbone), mine.hosts, per_page=mine.per_page
+        lambda: open_aio_client(settings, address, tenant),
+        _judge(settings.backbone),
+        mine.hosts,
+        per_page=mine.per_page,
     )
-    console.print(f"The playground is at http://{reachable(mine.host, free)}. Ctrl-C ends it.")
+    url = f"http://{reachable(mine.host, free)}"
+    if json:
+        print_json_line({"playground": url})
+    else:
+        console.print(f"The playground is at {url}. Ctrl-C ends it.")
     serve(app, mine.host, free)
 
 
 def _judge(backbone: str) -> Judge | None:
     """A simulated shopper, where torch is installed and an oracle is shipped for the backbone."""
-    from services.demo.report import CLASS_NAMES
+    from services.demo.report import class_names
     from services.playground.endpoints import Judge
 
-    if backbone != "fashion_mnist" or importlib.util.find_spec("torch") is None:
+    if importlib.util.find_spec("torch") is None or not has_oracle(backbone):
         return None
 
     @cache
@@ -66,4 +76,4 @@ def _judge(backbone: str) -> Judge | None:
     def likes(items: Sequence[Item], taste: Collection[int]) -> list[bool]:
         return [int(each) in taste for each in oracle().classes(items)]
 
-    return Judge(CLASS_NAMES, likes)
+    return Judge(class_names(backbone), likes)

@@ -13,7 +13,7 @@ def find_backbone(backbone: str) -> Path | None:
 
     Raises Failure when it can be none of them.
     """
-    shipped = Path(str(files("papa"))) / "backbone" / "weights"
+    shipped = _shipped()
     for folder in (shipped / backbone, Path(backbone)):
         if (folder / "unet" / "config.json").is_file():
             return folder
@@ -24,3 +24,12 @@ def find_backbone(backbone: str) -> Path | None:
         f"there is no backbone {backbone!r}: it is no shipped name ({names}), no diffusers folder and no hub id",
         "choose one with --backbone, or train one with papa backbone train",
     )
+
+
+def has_oracle(backbone: str) -> bool:
+    """Whether a classifier is shipped beside a backbone of this name."""
+    return (_shipped() / backbone / "oracle.safetensors").is_file()
+
+
+def _shipped() -> Path:
+    return Path(str(files("papa"))) / "backbone" / "weights"

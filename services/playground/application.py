@@ -23,7 +23,7 @@ _HTTP = {3: 400, 4: 504, 5: 404, 7: 403, 8: 429, 9: 409, 10: 409, 14: 503, 16: 4
 
 
 def application(
-    connect: Callable[[], AsyncClient], judge: Judge | None = None, hosts: Collection[str] = (), per_page: int = 10
+    connect: Callable[[], AsyncClient], judge: Judge | None = None, hosts: Collection[str] = (), per_page: int = 12
 ) -> Starlette:
     """The playground of one gateway, called through the client that `connect` opens on the server's event loop."""
     opened: list[Endpoints] = []

@@ -2,7 +2,7 @@
 
 A page of another origin can send requests to a server on this machine, and a name that resolves to loopback makes it
 same-origin (DNS rebinding). So the Host must be one that the playground is known by, and whatever changes something
-must carry a header that no other origin can send without asking first.
+must carry a header that no other origin can send without asking first, and come from no other origin if it names one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Protection(BaseHTTPMiddleware):
 
     def __init__(self, app: ASGIApp, hosts: Collection[str] = ()) -> None:
         super().__init__(app)
-        self._hosts = {*_LOOPBACK, *hosts}
+        self._hosts = {*_LOOPBACK, *(each.lower() for each in hosts)}
 
     async def dispatch(self, request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         """Answers 403 or 413 by itself, else adds headers to what the application answers."""
@@ -42,13 +42,15 @@ class Protection(BaseHTTPMiddleware):
         return response
 
     def _refusal(self, request: Request) -> Response | None:
-        host = request.headers.get("host", "")
+        host = request.headers.get("host", "").lower()
         if host.rpartition(":")[0] not in self._hosts and host not in self._hosts:
             return refusal(403, "FOREIGN_HOST", "the playground is not known by this name; set playground.hosts")
         if request.method in ("GET", "HEAD"):
             return None
         if HEADER not in request.headers:
             return refusal(403, "FOREIGN_ORIGIN", f"the header {HEADER} is missing")
+        if request.headers.get("origin", f"http://{host}") not in (f"http://{host}", f"https://{host}"):
+            return refusal(403, "FOREIGN_ORIGIN", "only the playground's own page may change anything")
         length = request.headers.get("content-length", "")
         if not length.isdigit() or int(length) > MAX_BODY:
             return refusal(413, "TOO_LARGE", f"a request may have {MAX_BODY} bytes")

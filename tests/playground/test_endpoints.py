@@ -167,3 +167,20 @@ def test_the_gallery_forgets_the_oldest() -> None:
     assert gallery.find(["2", "1"]) == [items[2], items[1]]
     with pytest.raises(KeyError):
         gallery.find(["0"])
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "http://127.0.0.1:9"}, 403),
+        ({"origin": "http://127.0.0.1:8484"}, 200),
+        ({"host": "LocalHost:9", "origin": "http://localhost:9"}, 200),
+        ({"host": "evil.example", "origin": "http://evil.example"}, 403),
+    ],
+)
+async def test_a_page_of_another_origin_changes_nothing(
+    page: httpx.AsyncClient, headers: dict[str, str], status: int
+) -> None:
+    assert (await page.post("/api/reset", json={"user": "ada"}, headers=headers)).status_code == status

@@ -1,9 +1,9 @@
-// The lineage: one line a revision with what it makes of the same three seeds.
+// The lineage: one line a revision with what it makes of the same six seeds.
 
 import { get, post } from "./api.js";
 
 const SEED = "4242";
-const STRIP = 3;
+const STRIP = 6;
 
 const clock = (moment) => new Date(moment).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
 

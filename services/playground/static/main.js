@@ -7,6 +7,7 @@ import { History } from "./history.js";
 import { Shopper } from "./shopper.js";
 
 const $ = (id) => document.getElementById(id);
+const KNOWN = 12;
 const page = { user: "", perPage: 10, grid: null, generation: null, state: null, before: null, sending: 0, unwatch: () => {} };
 
 const grid = new Grid($("grid"), rate);
@@ -152,12 +153,24 @@ async function forget() {
   }
 }
 
+// This browser's users, the newest first, are offered where a name is asked for.
+function remember(user) {
+  const users = [user, ...known().filter((each) => each !== user)].slice(0, KNOWN);
+  localStorage.setItem("papa-users", JSON.stringify(users));
+  $("known").replaceChildren(...users.map((name) => new Option(name, name)));
+  $("user").value = user;
+  document.title = `${user} · PAPA playground`;
+}
+
+function known() {
+  return JSON.parse(localStorage.getItem("papa-users") ?? "[]");
+}
+
 async function become(user) {
   page.unwatch();
   shopper.stop();
   Object.assign(page, { user, generation: null, state: null, before: null });
-  localStorage.setItem("papa-user", user);
-  $("user").value = user;
+  remember(user);
   rounds = new Rounds(user);
   history = new History($("history"), goBack);
   $("history").replaceChildren();
@@ -188,4 +201,4 @@ try {
   refuse(error);
 }
 const asked = new URLSearchParams(location.search).get("user");
-await become(asked || localStorage.getItem("papa-user") || `guest-${eventId().slice(-6)}`);
+await become(asked || known()[0] || `guest-${eventId().slice(-6)}`);
