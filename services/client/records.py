@@ -69,15 +69,19 @@ class Item:
 
     def pil(self) -> Image:
         """The decoded image; needs Pillow (the extra `image`)."""
-        from PIL import Image
+        try:
+            from PIL import Image
+        except ModuleNotFoundError as missing:
+            raise ModuleNotFoundError("pictures need Pillow: pip install 'papa-serving[image]'") from missing
 
         return Image.open(io.BytesIO(self.image))
 
     def numpy(self) -> NDArray[np.uint8]:
-        """The pixels, uint8: [height, width] for grey, [height, width, 3] for colour; needs Pillow and numpy."""
+        """The pixels, uint8: [height, width] for grey, [height, width, 3] for colour; needs the extra `image`."""
+        picture = self.pil()
         import numpy as np
 
-        return np.asarray(self.pil(), dtype=np.uint8)
+        return np.asarray(picture, dtype=np.uint8)
 
 
 @dataclass(frozen=True)

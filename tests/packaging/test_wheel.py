@@ -51,6 +51,14 @@ import services.client
 assert services.client.__file__.startswith({str(tmp_path)!r})
 from services.client import AsyncClient, Client
 Client("127.0.0.1:1").close()
+from services.client import Item, ServedBy
+for decode in (Item.pil, Item.numpy):
+    try:
+        decode(Item("", b"", "image/png", 0, 0, ServedBy.BASE))
+    except ModuleNotFoundError as missing:
+        assert "papa-serving[image]" in str(missing)
+    else:
+        raise AssertionError("decoded without Pillow")
 """
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
 
