@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -65,7 +65,7 @@ def pack(adapter: Adapter, layout: AdapterLayout, config: UpdateConfig, origin: 
     files = {
         CONFIG_FILE: json.dumps(_peft_config(layout), indent=1).encode(),
         WEIGHTS_FILE: save(_peft_tensors(adapter.weights, layout)),
-        STATE_FILE: save({name: getattr(adapter.replay, name).contiguous() for name in _REPLAY_FIELDS}),
+        STATE_FILE: save(_replay_tensors(adapter.replay)),
     }
     manifest = {
         "format": FORMAT,
@@ -101,12 +101,35 @@ def unpack(files: Mapping[str, bytes], layout: AdapterLayout, backbone: str, sha
     weights = unpack_weights(files, layout, backbone, sha256)
     tensors = read_tensors(_verified(files, _verified_manifest(files, sha256), STATE_FILE))
     try:
-        return Adapter(weights, Replay(*(tensors[name] for name in _REPLAY_FIELDS)))
+        return Adapter(weights, read_replay(tensors))
     except KeyError as error:
         raise AdapterDamagedError("format", f"the replay lacks {error}") from error
 
 
 _REPLAY_FIELDS = ("samples", "grades", "features")
+_PROMPTS = "prompts"
+
+
+def _replay_tensors(replay: Replay) -> dict[str, Tensor]:
+    """Prompts travel as the bytes of a JSON list, and only where there are any."""
+    tensors = {name: getattr(replay, name).contiguous() for name in _REPLAY_FIELDS}
+    if replay.prompts:
+        tensors[_PROMPTS] = torch.tensor(list(json.dumps(replay.prompts).encode()), dtype=torch.uint8)
+    return tensors
+
+
+def read_replay(tensors: Mapping[str, Tensor]) -> Replay:
+    """Raises KeyError for a missing part, AdapterDamagedError for prompts that are none."""
+    replay = Replay(tensors["samples"], tensors["grades"], tensors["features"])
+    if _PROMPTS not in tensors:
+        return replay
+    try:
+        prompts = json.loads(bytes(tensors[_PROMPTS].flatten().tolist()))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise AdapterDamagedError("format", "the replay's prompts are not JSON") from error
+    if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+        raise AdapterDamagedError("format", "the replay's prompts are not a list of texts")
+    return replace(replay, prompts=tuple(prompts))
 
 
 def _peft_config(layout: AdapterLayout) -> dict[str, Any]:

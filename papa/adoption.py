@@ -23,6 +23,7 @@ from papa.adapter import (
     AdapterDamagedError,
     digest,
     flat_weights,
+    read_replay,
     read_tensors,
 )
 from papa.config import UpdateConfig
@@ -87,20 +88,22 @@ class Adoption:
         shape = self.denoiser.sample_shape
         if data is None:
             empty = torch.zeros(0, self.features, dtype=torch.float16)
-            return Replay(torch.zeros(0, *shape, dtype=torch.uint8), torch.zeros(0), empty)
+            return Replay(torch.zeros(0, *shape, dtype=self.denoiser.sample_dtype), torch.zeros(0), empty)
         tensors = read_tensors(data)
         try:
-            replay = Replay(tensors["samples"], tensors["grades"], tensors["features"])
+            replay = read_replay(tensors)
         except KeyError as error:
             raise AdapterDamagedError("format", f"{STATE_FILE} lacks {error}") from error
         count = len(replay.samples) if replay.samples.ndim else 0
         if count > self.config.replay_likes + self.config.replay_dislikes:
             raise AdapterDamagedError("shape", f"{STATE_FILE} remembers more than this deployment does")
         wanted = {
-            "samples": (torch.uint8, (count, *shape)),
+            "samples": (self.denoiser.sample_dtype, (count, *shape)),
             "grades": (torch.float32, (count,)),
             "features": (torch.float16, (count, self.features)),
         }
+        if replay.prompts and len(replay.prompts) != count:
+            raise AdapterDamagedError("shape", f"{STATE_FILE} has a prompt for some of its samples only")
         for name, (dtype, size) in wanted.items():
             tensor: Tensor = getattr(replay, name)
             if tensor.dtype != dtype or tuple(tensor.shape) != size:

@@ -45,4 +45,6 @@ class UpdateConfig:
 
 
 DEFAULT_LORA = LoraConfig()
+ATTENTION_LORA = LoraConfig(targets=("to_q", "to_k", "to_v", "to_out.0"))
+"""For backbones that attend at several resolutions, latent ones and transformers; what diffusers' pipelines load."""
 DEFAULT_UPDATE = UpdateConfig()

@@ -21,6 +21,8 @@ class Replay:
     samples: Tensor
     grades: Tensor
     features: Tensor
+    prompts: tuple[str, ...] = ()
+    """What each sample was asked to show; empty where nothing was asked at all."""
 
     def __len__(self) -> int:
         return len(self.grades)
@@ -28,7 +30,15 @@ class Replay:
     @classmethod
     def join(cls, parts: list[Replay]) -> Replay:
         """One after another."""
-        return cls(*(torch.cat([getattr(p, name) for p in parts]) for name in ("samples", "grades", "features")))
+        samples, grades, features = (
+            torch.cat([getattr(part, name) for part in parts]) for name in ("samples", "grades", "features")
+        )
+        prompts = tuple(prompt for part in parts for prompt in part.asked())
+        return cls(samples, grades, features, prompts if any(prompts) else ())
+
+    def asked(self) -> tuple[str, ...]:
+        """One prompt per sample, "" for none."""
+        return self.prompts or ("",) * len(self)
 
     def kept(self, config: UpdateConfig) -> Replay:
         """The newest within the configured numbers of likes and dislikes."""
@@ -36,7 +46,8 @@ class Replay:
         newer_likes = liked.flip(0).cumsum(0).flip(0)
         newer_dislikes = (~liked).flip(0).cumsum(0).flip(0)
         keep = torch.where(liked, newer_likes <= config.replay_likes, newer_dislikes <= config.replay_dislikes)
-        return Replay(self.samples[keep], self.grades[keep], self.features[keep])
+        prompts = tuple(prompt for prompt, kept in zip(self.asked(), keep.tolist(), strict=True) if kept)
+        return Replay(self.samples[keep], self.grades[keep], self.features[keep], prompts if any(prompts) else ())
 
     def x0(self) -> Tensor:
         """The samples as the backbone sees them, float32."""

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from papa.denoiser import Denoiser
+from papa.denoiser import Conditions, Denoiser
 from papa.schedule import NoiseSchedule
 
 SAMPLERS = ("ddpm", "ddim", "dpmpp_2m")
@@ -170,12 +170,14 @@ def sample(
     sampler: str = "ddim",
     steps: int = 25,
     adapt_from: int = 0,
-    clip: bool = True,
+    clip: bool | None = None,
+    conditions: Conditions | None = None,
 ) -> Tensor:
     """Whole trajectories of one batch, for the library's user; the service steps `Rows` itself.
 
-    Shape: adapters [len(seeds), P] or None; result [len(seeds), C, H, W]. Rows use their adapter at t ≥ `adapt_from`
-    (K of EPAPA) and the backbone below.
+    Shape: adapters [len(seeds), P] or None; conditions of len(seeds) rows or None; result [len(seeds), C, H, W], an x0
+    (`Denoiser.decode` makes pictures of them). `clip` None is what the backbone wants. Rows use their adapter at
+    t ≥ `adapt_from` (K of EPAPA) and the backbone below.
     """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
@@ -185,7 +187,7 @@ def sample(
 
     rows = Rows.start(draw(), sampler, steps, denoiser.schedule.num_timesteps)
     for t in timesteps(denoiser.schedule.num_timesteps, steps).tolist():
-        eps = denoiser.epsilon(rows.x, rows.t, adapters if t >= adapt_from else None)
+        eps = denoiser.epsilon(rows.x, rows.t, adapters if t >= adapt_from else None, conditions)
         noise = draw() if sampler == "ddpm" else None
-        rows.advance(denoiser.schedule, eps, noise, clip)
+        rows.advance(denoiser.schedule, eps, noise, denoiser.clips if clip is None else clip)
     return rows.x

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from papa.config import UpdateConfig
-from papa.denoiser import Denoiser
+from papa.denoiser import Conditions, Denoiser
 from papa.objective import bounded_enhancer_loss, bounded_likes_loss, likes_loss, quality_loss, stratified_timesteps
 from papa.replay import Replay
 
@@ -33,10 +33,11 @@ class Adapter:
 @dataclass(frozen=True, eq=False)
 class Labels:
     """New opinions in order. Shape: samples [n, C, H, W] uint8 (pixels) or float16 (latents), grades [n] in [−1, 1],
-    not 0."""
+    not 0. `prompts` says what each sample was asked to show, none of them when empty."""
 
     samples: Tensor
     grades: Tensor
+    prompts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ class UpdateStats:
 def new_adapter(denoiser: Denoiser, seed: int = 0) -> Adapter:
     """A fresh adapter that changes nothing yet (B = 0), with an empty replay."""
     weights = denoiser.layout.initial(torch.Generator().manual_seed(seed))
-    empty = torch.zeros(0, *denoiser.sample_shape, dtype=torch.uint8)
+    empty = torch.zeros(0, *denoiser.sample_shape, dtype=denoiser.sample_dtype)
     return Adapter(weights, Replay(empty, torch.zeros(0), torch.zeros(0, denoiser.feature_size, dtype=torch.float16)))
 
 
@@ -108,14 +109,18 @@ class _User:
             raise ValueError("an update needs labels, each with a grade in [-1, 1] that is not 0")
         self.config, self.labels = config, job.labels
         self.generator = torch.Generator().manual_seed(job.seed)
+        prompts = job.labels.prompts
         fresh = Replay(job.labels.samples, grades, torch.zeros(len(grades), 0))
         features = denoiser.features(fresh.x0().to(denoiser.device)).cpu().to(torch.float16)
-        self.replay = Replay.join([job.adapter.replay, Replay(fresh.samples, grades, features)]).kept(config)
+        self.replay = Replay.join([job.adapter.replay, Replay(fresh.samples, grades, features, prompts)]).kept(config)
         self.x0 = self.replay.x0()
+        asked = sorted(set(self.replay.asked()))
+        self.which = torch.tensor([asked.index(prompt) for prompt in self.replay.asked()])
+        self.conditions = denoiser.conditions(asked)
         self.rows = 0
 
-    def draw(self, high: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The rows of one step: x0, ε, t, and y / number of rows of its kind."""
+    def draw(self, high: int) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Conditions | None]:
+        """The rows of one step: x0, ε, t, y / number of rows of its kind; and what they were asked to show."""
         liked = self.replay.grades > 0
         kinds = [(liked, self.config.like_rows), (~liked, self.config.dislike_rows if self.config.enhancer else 0)]
         picks, times, grades = [], [], []
@@ -129,10 +134,12 @@ class _User:
             times.append(stratified_timesteps(self.config.adapt_from, high, (1, count), self.generator)[0])
             # Replay draws by |grade|, so that a row itself counts as ±1.
             grades.append(self.replay.grades[rows].sign() / count)
-        x0 = self.x0[torch.cat(picks)]
+        chosen_rows = torch.cat(picks)
+        x0 = self.x0[chosen_rows]
         noise = torch.randn(x0.shape, generator=self.generator)
         self.rows = len(x0)
-        return x0, noise, torch.cat(times), torch.cat(grades)
+        conditions = None if self.conditions is None else self.conditions.select(self.which[chosen_rows])
+        return (x0, noise, torch.cat(times), torch.cat(grades)), conditions
 
     def result(self, before: Tensor, after: Tensor, losses: list[float]) -> tuple[Adapter, UpdateStats]:
         grades, evaluations = self.labels.grades, self.rows * self.config.steps
@@ -153,12 +160,14 @@ def _joint_loss(denoiser: Denoiser, weights: Tensor, users: list[_User], config:
     """L per user, each an average over its own rows. Shape: weights [U, P] → [U]."""
     schedule = denoiser.schedule
     drawn = [user.draw(schedule.num_timesteps) for user in users]
-    owner = torch.cat([torch.full((len(rows[2]),), i) for i, rows in enumerate(drawn)]).to(weights.device)
-    x0, eps, t, grade = (torch.cat(parts).to(weights.device) for parts in zip(*drawn, strict=True))
+    owner = torch.cat([torch.full((len(rows[2]),), i) for i, (rows, _) in enumerate(drawn)]).to(weights.device)
+    x0, eps, t, grade = (torch.cat([rows[i] for rows, _ in drawn]).to(weights.device) for i in range(4))
+    asked = [each for _, each in drawn if each is not None]
+    conditions = Conditions.concat(asked) if asked else None
     x_t = schedule.add_noise(x0, eps, t)
     with torch.no_grad():
-        eps_star = denoiser.epsilon(x_t, t)
-    eps_theta = denoiser.epsilon(x_t, t, weights.index_select(0, owner))
+        eps_star = denoiser.epsilon(x_t, t, None, conditions)
+    eps_theta = denoiser.epsilon(x_t, t, weights.index_select(0, owner), conditions)
     weight = _relative_weights(denoiser, config.adapt_from)[t]
     per_row = config.enhancer * bounded_enhancer_loss(eps, eps_theta, eps_star, weight, grade, config.enhancer_beta)
     per_row = per_row + config.eta * grade.clamp(min=0) * quality_loss(eps_theta, eps_star, grade)

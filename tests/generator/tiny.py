@@ -8,7 +8,7 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor
 
-from papa.denoiser import Denoiser
+from papa.denoiser import Conditions, Denoiser
 from papa.lora import LoraConfig
 from papa.schedule import NoiseSchedule
 
@@ -54,7 +54,9 @@ class GatedDenoiser(Denoiser):
         self._permits = threading.Semaphore(0)
         self._stepped = threading.Condition()
 
-    def epsilon(self, x: Tensor, t: Tensor, adapters: Tensor | None = None) -> Tensor:
+    def epsilon(
+        self, x: Tensor, t: Tensor, adapters: Tensor | None = None, conditions: Conditions | None = None
+    ) -> Tensor:
         self._arrivals.release()
         assert self._permits.acquire(timeout=PATIENCE)
         with self._stepped:
@@ -63,7 +65,7 @@ class GatedDenoiser(Denoiser):
             self._stepped.notify_all()
         if self.failing:
             raise RuntimeError("out of memory, says the test")
-        return super().epsilon(x, t, adapters)
+        return super().epsilon(x, t, adapters, conditions)
 
     def arrive(self) -> None:
         """Waits until one more step stands before the gate, with all the rows that it will have."""

@@ -5,7 +5,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
-from papa.denoiser import Denoiser
+from papa.denoiser import Conditions, Denoiser
 from papa.sampler import Rows, sample, timesteps
 from tests.papa.conftest import random_adapters
 
@@ -71,9 +71,9 @@ def test_below_k_the_backbone_alone_is_asked(denoiser: Denoiser, monkeypatch: py
     asked: list[tuple[int, bool]] = []
     epsilon = denoiser.epsilon
 
-    def spy(x: Tensor, t: Tensor, adapters: Tensor | None = None) -> Tensor:
+    def spy(x: Tensor, t: Tensor, adapters: Tensor | None = None, conditions: Conditions | None = None) -> Tensor:
         asked.append((int(t[0]), adapters is not None))
-        return epsilon(x, t, adapters)
+        return epsilon(x, t, adapters, conditions)
 
     monkeypatch.setattr(denoiser, "epsilon", spy)
     adapted = sample(denoiser, [1], random_adapters(denoiser, 1), steps=10, adapt_from=400)

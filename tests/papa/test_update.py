@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from papa.config import UpdateConfig
-from papa.denoiser import Denoiser
+from papa.denoiser import Conditions, Denoiser
 from papa.lora import LoraConfig
 from papa.objective import squared_error
 from papa.replay import Replay
@@ -73,10 +73,10 @@ def test_epapa_trains_no_timestep_below_k(denoiser: Denoiser, monkeypatch: pytes
     seen: list[Tensor] = []
     epsilon = denoiser.epsilon
 
-    def spy(x: Tensor, t: Tensor, adapters: Tensor | None = None) -> Tensor:
+    def spy(x: Tensor, t: Tensor, adapters: Tensor | None = None, conditions: Conditions | None = None) -> Tensor:
         if adapters is not None:
             seen.append(t)
-        return epsilon(x, t, adapters)
+        return epsilon(x, t, adapters, conditions)
 
     monkeypatch.setattr(denoiser, "epsilon", spy)
     update(denoiser, new_adapter(denoiser), labels(3, 3), replace(SMALL, adapt_from=700), 0)

@@ -1,0 +1,26 @@
+"""One signature over every foreign model: x_t, t, conditions → ε, with any row's own adapter.
+
+Nothing outside this package knows whether the backbone predicts ε, v or x0, whether its samples are pixels or latents,
+how a prompt becomes tensors, or which library the model comes from.
+"""
+
+from papa.denoiser.conditions import Conditions, PromptRefused
+from papa.denoiser.identity import backbone_hash
+from papa.denoiser.loading import load_denoiser
+from papa.denoiser.locating import SHIPPED, resolve_backbone, shipped_names
+from papa.denoiser.precision import fast_type, plain_attention
+from papa.denoiser.wrapper import Denoiser, Prediction
+
+__all__ = [
+    "SHIPPED",
+    "Conditions",
+    "Denoiser",
+    "Prediction",
+    "PromptRefused",
+    "backbone_hash",
+    "fast_type",
+    "load_denoiser",
+    "plain_attention",
+    "resolve_backbone",
+    "shipped_names",
+]

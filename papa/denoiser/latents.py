@@ -1,0 +1,44 @@
+"""Between pictures and what is denoised: the same for a pixel backbone, a VAE's latents for a latent one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DECODED_AT_ONCE = 4
+"""Pictures that a VAE decodes together: its activations are the largest of the whole pipeline."""
+
+
+class LatentSpace:
+    """A frozen AutoencoderKL; latents are z = (VAE's − shift) · scale, so that they have about unit variance."""
+
+    def __init__(self, vae: Any) -> None:
+        self.vae: Any = vae.requires_grad_(False).eval()
+        config = vae.config
+        self.channels = int(config.latent_channels)
+        self.factor = 2 ** (len(config.block_out_channels) - 1)
+        self.image_channels = int(config.out_channels)
+        self.full_precision = bool(getattr(config, "force_upcast", False))
+        self._scale = float(config.scaling_factor)
+        self._shift = float(getattr(config, "shift_factor", None) or 0.0)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Shape: [n, c, h, w] → [n, C, H, W] float32 in [−1, 1]."""
+        parameter = next(self.vae.parameters())
+        raw = (latents.to(parameter.device).float() / self._scale + self._shift).to(parameter.dtype)
+        pictures = [self.vae.decode(part).sample for part in raw.split(DECODED_AT_ONCE)]
+        return torch.cat(pictures).float().clamp(-1, 1)
+
+    @torch.no_grad()
+    def encode(self, pictures: Tensor) -> Tensor:
+        """The mode of the posterior, so that one picture always gives the same latents.
+
+        Shape: [n, C, H, W] in [−1, 1] → [n, c, h, w] float32.
+        """
+        parameter = next(self.vae.parameters())
+        parts = pictures.to(parameter.device, parameter.dtype).split(DECODED_AT_ONCE)
+        modes = torch.cat([self.vae.encode(part).latent_dist.mode() for part in parts])
+        return (modes.float() - self._shift) * self._scale

@@ -1,0 +1,72 @@
+"""CLIP text encoders of the Stable Diffusion classes, as diffusers' pipelines use them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from papa.denoiser.conditions import Conditioner, Parts
+
+
+@dataclass(frozen=True, eq=False)
+class ClipEncoder:
+    """A tokenizer and its text model (both of transformers)."""
+
+    tokenizer: Any
+    model: nn.Module
+
+    @torch.no_grad()
+    def __call__(self, prompt: str, hidden: bool = False) -> Any:
+        """The text model's output. Prompts beyond the model's length (77 tokens) are cut."""
+        tokens = self.tokenizer(
+            prompt,
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        device = next(self.model.parameters()).device
+        masked = getattr(self.model.config, "use_attention_mask", False)
+        mask = tokens.attention_mask.to(device) if masked else None
+        return self.model(tokens.input_ids.to(device), attention_mask=mask, output_hidden_states=hidden)
+
+
+class TextConditioner(Conditioner):
+    """Stable Diffusion 1.x and 2.x: the last hidden state of one text encoder."""
+
+    def __init__(self, encoder: ClipEncoder) -> None:
+        self._encoder = encoder
+        self.modules = (encoder.model,)
+
+    def parts(self, prompt: str) -> Parts:
+        """Shape: encoder_hidden_states [1, L, D]."""
+        return {"encoder_hidden_states": self._encoder(prompt)[0]}
+
+
+class SdxlConditioner(Conditioner):
+    """Stable Diffusion XL (arXiv 2307.01952): the last but one hidden states of two encoders side by side, the second
+    one's pooled embedding, and the size of the picture (original, crop, target) as numbers."""
+
+    def __init__(self, first: ClipEncoder, second: ClipEncoder, size: tuple[int, int], zeros_for_empty: bool) -> None:
+        self._encoders = (first, second)
+        self._size = size
+        self._zeros_for_empty = zeros_for_empty
+        self.modules = (first.model, second.model)
+
+    def parts(self, prompt: str) -> Parts:
+        """Shape: encoder_hidden_states [1, L, D1 + D2], text_embeds [1, E], time_ids [1, 6]."""
+        outputs = [encoder(prompt, hidden=True) for encoder in self._encoders]
+        tokens = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
+        pooled: Tensor = outputs[-1][0]
+        sizes = torch.tensor([[*self._size, 0, 0, *self._size]], dtype=pooled.dtype, device=pooled.device)
+        return {"encoder_hidden_states": tokens, "text_embeds": pooled, "time_ids": sizes}
+
+    def absent(self) -> Parts:
+        """Zeros where the pipeline was trained so."""
+        empty = self.parts("")
+        if not self._zeros_for_empty:
+            return empty
+        return {name: part if name == "time_ids" else torch.zeros_like(part) for name, part in empty.items()}

@@ -1,0 +1,212 @@
+"""A frozen backbone behind one signature."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from threading import Lock
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from papa.denoiser.conditions import Conditioner, Conditions, Parts
+from papa.denoiser.guidance import Guided
+from papa.denoiser.identity import backbone_hash
+from papa.denoiser.latents import LatentSpace
+from papa.denoiser.networks import Network, unconditional
+from papa.lora import AdapterLayout, LoraConfig, SlotLora
+from papa.schedule import NoiseSchedule
+
+Prediction = Literal["epsilon", "v_prediction", "sample"]
+
+FEATURE_TIMESTEP = 50
+"""Where `features` reads the mid block: late enough to see details, early enough to see meaning."""
+
+PROMPTS_KEPT = 256
+"""Encoded prompts that are remembered (77 tokens of 768 numbers in half precision are 118 kB)."""
+
+
+class Denoiser:
+    """A frozen backbone with room for one adapter, and one condition, per row.
+
+    `sample_shape` is [channels, height, width] of x, `image_shape` that of the pictures (the same unless x are
+    latents). `backbone` is the sha256 (hexadecimal) over weights and configuration: adapters of one backbone are never
+    applied to another. `autocast` is the type in which products and convolutions are computed while weights,
+    normalisation and results stay as they are; None leaves all as it is.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        schedule: NoiseSchedule,
+        sample_shape: tuple[int, int, int],
+        prediction: Prediction,
+        lora: LoraConfig,
+        autocast: torch.dtype | None = None,
+        network: Network = unconditional,
+        conditioner: Conditioner | None = None,
+        latents: LatentSpace | None = None,
+    ) -> None:
+        self.model = model.requires_grad_(False).eval()
+        self.schedule = schedule
+        self.sample_shape = sample_shape
+        self.prediction = prediction
+        self.autocast = autocast
+        self._network, self._conditioner, self._latents = network, conditioner, latents
+        self.backbone = backbone_hash(model, schedule, prediction, self._companions())
+        self._lora = SlotLora(model, lora)
+        self._known: OrderedDict[str | None, Parts] = OrderedDict()
+        self._lock = Lock()
+
+    @property
+    def layout(self) -> AdapterLayout:
+        """The layout of this deployment's adapters."""
+        return self._lora.layout
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone lies."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The backbone's floating-point type."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def takes_prompt(self) -> bool:
+        """Whether `conditions` makes anything of a prompt."""
+        return self._conditioner is not None
+
+    @property
+    def clips(self) -> bool:
+        """Whether x0 lies in [−1, 1], to which samplers then keep it: pixels do, latents do not."""
+        return self._latents is None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """[channels, height, width] of the pictures that `decode` gives."""
+        if self._latents is None:
+            return self.sample_shape
+        _, height, width = self.sample_shape
+        return self._latents.image_channels, height * self._latents.factor, width * self._latents.factor
+
+    @property
+    def sample_dtype(self) -> torch.dtype:
+        """How an x0 is kept: uint8 for pixels (0…255), float16 for latents."""
+        return torch.uint8 if self._latents is None else torch.float16
+
+    def to(self, device: str, dtype: torch.dtype) -> Denoiser:
+        """Moves and converts everything in place. A VAE that overflows in half precision stays in float32."""
+        # diffusers' own `to` warns about modules that it would rather keep in float32, of which there are none here.
+        for module in (self.model, *self._companions()):
+            nn.Module.to(module, device=device, dtype=dtype)
+        if self._latents is not None and self._latents.full_precision:
+            nn.Module.to(self._latents.vae, dtype=torch.float32)
+        return self
+
+    def conditions(
+        self, prompts: Sequence[str], guidance: float | Sequence[float] = 1.0, negative: str = ""
+    ) -> Conditions | None:
+        """What rows with these prompts need; None for a backbone that takes none.
+
+        `guidance` is s, for all or each; a row without a prompt is not guided. May be called from any thread; each
+        prompt is encoded once while it is remembered. Raises PromptRefused.
+        """
+        if self._conditioner is None:
+            return None
+        against = self._parts(negative or None)
+        scales = [guidance] * len(prompts) if isinstance(guidance, int | float) else list(guidance)
+        rows = [
+            Conditions(self._parts(prompt), against, torch.tensor([scale if prompt else 1.0]))
+            for prompt, scale in zip(prompts, scales, strict=True)
+        ]
+        return Conditions.concat(rows)
+
+    def epsilon(
+        self, x: Tensor, t: Tensor, adapters: Tensor | None = None, conditions: Conditions | None = None
+    ) -> Tensor:
+        """ε_θ(x_t, t, c) per row. Shape: x [n, C, H, W]; t [n] int64; adapters [m, P], m ≤ n; conditions of n rows, or
+        None for no prompt; result like x.
+
+        Row i < m runs with adapter i, the others with the backbone alone. Differentiable in `adapters` and x.
+        """
+        if conditions is None and (empty := self.conditions([""])) is not None:
+            conditions = empty.repeat(len(x))
+        inputs, times = x.to(self.dtype), t
+        parts = {} if conditions is None else conditions.asked
+        weights = None if adapters is None else adapters.to(self.dtype)
+        guided = None
+        if conditions is not None:
+            guided = Guided.of(conditions, 0 if weights is None else len(weights), x.device)
+        if guided is not None and conditions is not None:
+            inputs, times, parts = guided.spread(inputs), guided.spread(t), guided.parts(conditions)
+            weights = None if weights is None else guided.spread_adapters(weights)
+        with (
+            self._lora.rows(weights),
+            torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None),
+        ):
+            output = self._network(self.model, inputs, times, parts).to(x.dtype)
+        return self._to_epsilon(output if guided is None else guided.joined(output), x, t)
+
+    def decode(self, x0: Tensor) -> Tensor:
+        """Pictures. Shape: [n, *sample_shape] → [n, *image_shape] float32 in [−1, 1]. May be called from any thread."""
+        return x0.float().clamp(-1, 1) if self._latents is None else self._latents.decode(x0)
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """The x0 of pictures in [−1, 1]. Shape: [n, *image_shape] → [n, *sample_shape] float32."""
+        return pictures if self._latents is None else self._latents.encode(pictures)
+
+    @property
+    def feature_size(self) -> int:
+        """F, the length of `features`."""
+        return int(self.features(torch.zeros(1, *self.sample_shape, device=self.device)).shape[1])
+
+    @torch.no_grad()
+    def features(self, x0: Tensor) -> Tensor:
+        """The backbone's own description of samples: its mid-block at little noise, averaged over positions.
+
+        Shape: x0 [n, C, H, W] → [n, F] float32.
+        """
+        seen: list[Tensor] = []
+        handle = self._middle().register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+        try:
+            t = torch.full((len(x0),), FEATURE_TIMESTEP, device=x0.device)
+            self.epsilon(self.schedule.alpha_bar(t, x0).sqrt() * x0, t)
+        finally:
+            handle.remove()
+        # A U-Net's is [n, F, h, w], a transformer's [n, tokens, F].
+        return seen[0].float().mean(dim=1) if seen[0].ndim == 3 else seen[0].flatten(2).mean(dim=2).float()
+
+    def _middle(self) -> nn.Module:
+        blocks = getattr(self.model, "transformer_blocks", None)
+        middle: nn.Module = self.model.get_submodule("mid_block") if blocks is None else blocks[len(blocks) // 2]
+        return middle
+
+    def _companions(self) -> list[nn.Module]:
+        found = list(self._conditioner.modules) if self._conditioner is not None else []
+        return found + ([self._latents.vae] if self._latents is not None else [])
+
+    def _parts(self, prompt: str | None) -> Parts:
+        """Encoded, in the backbone's type and place; None is no negative prompt."""
+        assert self._conditioner is not None
+        with self._lock:
+            if prompt not in self._known:
+                parts = self._conditioner.absent() if prompt is None else self._conditioner.parts(prompt)
+                self._known[prompt] = {
+                    name: part.to(self.device, self.dtype if part.is_floating_point() else part.dtype)
+                    for name, part in parts.items()
+                }
+                if len(self._known) > PROMPTS_KEPT:
+                    self._known.popitem(last=False)
+            self._known.move_to_end(prompt)
+            return self._known[prompt]
+
+    def _to_epsilon(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        if self.prediction == "epsilon":
+            return output
+        alpha_bar = self.schedule.alpha_bar(t, x)
+        if self.prediction == "v_prediction":
+            return alpha_bar.sqrt() * output + (1 - alpha_bar).sqrt() * x
+        return (x - alpha_bar.sqrt() * output) / (1 - alpha_bar).sqrt()
