@@ -17,11 +17,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from papa.backbone.datasets import LabelledImages
+from papa.backbone.latent_pipeline import SCHEDULER, new_networks, new_vae, save_latent_pipeline
 from papa.backbone.run_state import load_state, save_state
 from papa.backbone.words import word_tokenizer
 from papa.denoiser import plain_attention
@@ -165,18 +165,7 @@ class _Autoencoder(_Stage):
     def __init__(self, data: LabelledImages, run: Path, config: LatentConfig) -> None:
         torch.manual_seed(config.seed)
         self.images = data.x
-        blocks = len(config.vae_channels)
-        self.vae = AutoencoderKL(
-            in_channels=data.x.shape[1],
-            out_channels=data.x.shape[1],
-            down_block_types=("DownEncoderBlock2D",) * blocks,
-            up_block_types=("UpDecoderBlock2D",) * blocks,
-            block_out_channels=config.vae_channels,
-            latent_channels=config.latent_channels,
-            norm_num_groups=8,
-            sample_size=data.x.shape[-1],
-            mid_block_add_attention=False,
-        )
+        self.vae = new_vae(data.x.shape, config.vae_channels, config.latent_channels)
         super().__init__(run, config, {"vae": self.vae}, config.learning_rate)
 
     def loss(self, generator: torch.Generator) -> Tensor:
@@ -216,8 +205,8 @@ class _Denoising(_Stage):
         self.z, self.classes, self.vae, self.words = latents, classes, vae, words
         self.tokenizer = word_tokenizer([*words, GENERIC, ARTICLE])
         self.captions = self._captions()
-        self.schedule = NoiseSchedule.from_diffusers(_SCHEDULER)
-        unet, text = self._networks(latents.shape, config)
+        self.schedule = NoiseSchedule.from_diffusers(SCHEDULER)
+        unet, text = new_networks(latents.shape, config.channels, config.text_width, self.tokenizer)
         self.unet, self.text = unet, text
         plain_attention(unet)
         self.averages = (deepcopy(unet).requires_grad_(False), deepcopy(text).requires_grad_(False))
@@ -247,16 +236,7 @@ class _Denoising(_Stage):
 
     def saved(self) -> None:
         unet, text = (deepcopy(average).eval().half() for average in self.averages)
-        StableDiffusionPipeline(
-            vae=deepcopy(self.vae).half(),
-            text_encoder=text,
-            tokenizer=self.tokenizer,
-            unet=unet,
-            scheduler=DDIMScheduler(**_SCHEDULER),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        ).save_pretrained(self.run / "pipeline")
+        save_latent_pipeline(deepcopy(self.vae).half(), text, self.tokenizer, unet, self.run / "pipeline")
 
     def _captions(self) -> Tensor:
         """Token ids of every description: per class with and without article, then the generic one, then none."""
@@ -269,42 +249,3 @@ class _Denoising(_Stage):
             return_tensors="pt",
         ).input_ids
         return ids
-
-    def _networks(self, shape: torch.Size, config: LatentConfig) -> tuple[UNet2DConditionModel, CLIPTextModel]:
-        blocks = len(config.channels)
-        text = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(self.tokenizer),
-                hidden_size=config.text_width,
-                intermediate_size=2 * config.text_width,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                max_position_embeddings=self.tokenizer.model_max_length,
-                bos_token_id=self.tokenizer.bos_token_id,
-                eos_token_id=self.tokenizer.eos_token_id,
-                pad_token_id=self.tokenizer.pad_token_id,
-            )
-        )
-        unet = UNet2DConditionModel(
-            sample_size=(shape[2], shape[3]),
-            in_channels=shape[1],
-            out_channels=shape[1],
-            layers_per_block=1,
-            block_out_channels=config.channels,
-            down_block_types=("CrossAttnDownBlock2D",) * blocks,
-            up_block_types=("CrossAttnUpBlock2D",) * blocks,
-            cross_attention_dim=config.text_width,
-            attention_head_dim=4,
-            norm_num_groups=8,
-        )
-        return unet, text
-
-
-_SCHEDULER = {
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "clip_sample": False,
-    "set_alpha_to_one": True,
-    "timestep_spacing": "trailing",
-}
