@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from services.cli.adapters_commands import adapters
 from services.cli.backbone_commands import backbone
 from services.cli.bench_commands import bench
 from services.cli.config_commands import config
@@ -59,6 +60,7 @@ _add(CALLS, generate, feedback, health, smoke)
 users.command("export")(export_user)
 users.command("import")(import_adapter)
 app.add_typer(users, rich_help_panel=CALLS)
+app.add_typer(adapters, rich_help_panel=CALLS)
 app.add_typer(deadletters, rich_help_panel=CALLS)
 _add(SETUP, doctor)
 app.add_typer(store, rich_help_panel=SETUP)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
-from services.cli.output import console
+from services.cli.output import AsJson, console, print_json, voice
 from services.local.failure import Failure
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def train(
     bf16: BFloat16 = False,
     seed: Seed = 0,
     sheet_every: SheetEvery = 1000,
+    json: AsJson = False,
 ) -> None:
     """Train a small DDPM U-Net; Ctrl-C and the same command go on where it stopped."""
     from papa.backbone import train as training
@@ -49,16 +50,21 @@ def train(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, bfloat16=bf16, seed=seed
     )
     images = _read(data, "train")
-    with Progress(*_columns(), console=console) as progress:
+    losses: list[float] = []
+    with Progress(*_columns(), console=voice(json)) as progress:
         task = progress.add_task("training", total=steps)
 
         def report(done: TrainProgress) -> None:
             progress.update(task, completed=done.step, description=f"loss {done.loss:.4f}")
+            losses[:] = [done.loss]
 
         try:
             pipeline = training.train(images, out, config, report, sheet_every=sheet_every)
         except ValueError as error:
             raise Failure(str(error), "name another folder with --out, or the same settings as before") from error
+    if json:
+        print_json({"backbone": pipeline, "steps": steps, "loss": losses[0] if losses else None})
+        return
     console.print(f"the backbone lies in {pipeline}; serve it with: papa up --backbone {pipeline}", soft_wrap=True)
 
 
@@ -68,6 +74,7 @@ def oracle(
     out: Annotated[Path, typer.Option("--out", help="The file to write.", dir_okay=False)],
     epochs: Annotated[int, typer.Option("--epochs", min=1)] = 8,
     seed: Seed = 0,
+    json: AsJson = False,
 ) -> None:
     """Train the classifier that plays the simulated shopper and measures alignment."""
     from papa.oracle import save_oracle, train_oracle
@@ -76,11 +83,14 @@ def oracle(
         _read(data, "train"),
         epochs,
         seed,
-        lambda epoch, loss: console.print(f"epoch {epoch}: loss {loss:.4f}"),
+        lambda epoch, loss: voice(json).print(f"epoch {epoch}: loss {loss:.4f}"),
     )
     save_oracle(trained, out)
     test = _read(data, "test")
     accuracy = float((trained.classify(test.x) == test.y).double().mean())
+    if json:
+        print_json({"oracle": out, "accuracy": accuracy})
+        return
     console.print(f"test accuracy {accuracy:.4f}; the oracle lies in {out}", soft_wrap=True)
 
 
@@ -95,6 +105,7 @@ def report(
     sampler: Annotated[str, typer.Option("--sampler", help="ddpm, ddim or dpmpp_2m.")] = "dpmpp_2m",
     steps: Annotated[int, typer.Option("--steps", min=1, max=1000, help="Denoising steps.")] = 12,
     judge: Annotated[str, typer.Option("--oracle", help="A file, or a shipped backbone whose oracle judges.")] = "",
+    json: AsJson = False,
 ) -> None:
     """Measure a backbone: Fréchet distance in the oracle's features, the oracle's confidence, a sample sheet."""
     from papa.backbone.report import backbone_report
@@ -103,7 +114,7 @@ def report(
     from papa.denoiser import load_denoiser, shipped_names
     from papa.oracle import load_oracle
 
-    with Progress(*_columns(), console=console) as progress:
+    with Progress(*_columns(), console=voice(json)) as progress:
         task = progress.add_task("sampling", total=count)
         result = backbone_report(
             load_denoiser(backbone, DEFAULT_LORA),
@@ -117,8 +128,11 @@ def report(
         )
     out.mkdir(parents=True, exist_ok=True)
     figures = {name: value for name, value in vars(result).items() if name != "samples"}
-    (out / "report.json").write_text(json.dumps(figures, indent=1) + "\n")
+    (out / "report.json").write_text(dumps(figures, indent=1) + "\n")
     picture(result.samples[:96]).save(out / "sheet.png")
+    if json:
+        print_json({**figures, "folder": out})
+        return
     for name, value in figures.items():
         console.print(f"{name}: {value}", soft_wrap=True)
     console.print(f"written to {out}", soft_wrap=True)

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from services.cli.configuration import load
 from services.cli.connection import connect
-from services.cli.output import console
+from services.cli.output import AsJson, voice
 from services.client import Client
 from services.demo.evaluation import Evaluation, goal
 from services.demo.loop import DemoPlan, DemoResult, Round, run_demo
@@ -54,6 +55,7 @@ def demo(
     out: Out = Path("demo-out"),
     backbone: Backbone = "fashion_mnist",
     address: Running = "",
+    json: AsJson = False,
 ) -> None:
     """Watch the service learn a hidden taste from a simulated shopper's likes.
 
@@ -65,20 +67,22 @@ def demo(
     wanted, plan = _classes(taste), DemoPlan(rounds=rounds, per_round=per_round, seed=seed)
     started = time.monotonic()
     try:
-        with _service(address, backbone, per_round) as place, connect(place) as client:
+        with _service(address, backbone, per_round, voice(json)) as place, connect(place) as client:
             shopper = Shopper(_oracle(), wanted)
-            result = _show(client, shopper, plan)
+            result = _show(client, shopper, plan, voice(json))
     except Stopped as stopped:
         raise typer.Exit(130) from stopped
     files = save(result, shopper, plan, time.monotonic() - started, out)
-    console.print()
-    console.print(table(result, shopper))
-    console.print(f"{', '.join(map(str, files))}\n", soft_wrap=True)
+    if json:
+        print((out / "figures.json").read_text(), end="")
+    voice(json).print()
+    voice(json).print(table(result, shopper))
+    voice(json).print(f"{', '.join(map(str, files))}\n", soft_wrap=True)
     needed = goal(result.before.success)
     if not adapted(result):
         message = f"the loop has not adapted: success {result.after.success:.2f} on fresh samples, {needed:.2f} wanted"
         raise Failure(message, "a rare taste needs more --rounds")
-    console.print(
+    voice(json).print(
         f"[green]the loop has adapted[/green]: success {result.before.success:.2f} → {result.after.success:.2f} "
         f"(goal {needed:.2f}) in {time.monotonic() - started:.0f} s"
     )
@@ -104,7 +108,7 @@ def _oracle() -> Oracle:
 
 
 @contextmanager
-def _service(address: str, backbone: str, per_round: int) -> Iterator[str]:
+def _service(address: str, backbone: str, per_round: int, console: Console) -> Iterator[str]:
     """The address of a running service: the given one, or one of our own that is removed when all went well."""
     if address:
         yield address
@@ -131,7 +135,7 @@ def _service(address: str, backbone: str, per_round: int) -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _show(client: Client, shopper: Shopper, plan: DemoPlan) -> DemoResult:
+def _show(client: Client, shopper: Shopper, plan: DemoPlan, console: Console) -> DemoResult:
     """Runs the plan under a progress bar; where there is no terminal, one line a round."""
     columns = (
         SpinnerColumn(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from services.cli.configuration import ConfigFile, Overrides, load
-from services.cli.output import AsJson, console, print_json
+from services.cli.output import AsJson, console, print_json, voice
 
 _MARKS = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "error": "[red]✗[/red]"}
 
@@ -15,12 +15,13 @@ def doctor(file: ConfigFile = None, overrides: Overrides = [], json: AsJson = Fa
     from services.local.diagnosis import Verdict, diagnose
 
     findings = []
-    for finding in diagnose(load(file, overrides)):
-        findings.append(finding)
-        if not json:
-            console.print(f"{_MARKS[finding.verdict.value]} {finding.check:<15} {finding.found}", soft_wrap=True)
-            if finding.hint:
-                console.print(f"  [bold]{finding.hint}[/bold]", soft_wrap=True)
+    with voice(json).status("looking …"):
+        for finding in diagnose(load(file, overrides)):
+            findings.append(finding)
+            if not json:
+                console.print(f"{_MARKS[finding.verdict.value]} {finding.check:<15} {finding.found}", soft_wrap=True)
+                if finding.hint:
+                    console.print(f"  [bold]{finding.hint}[/bold]", soft_wrap=True)
     if json:
         print_json(findings)
     if any(finding.verdict is Verdict.BAD for finding in findings):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from services.cli.connection import Address, Tenant, UserId, connect
-from services.cli.output import AsJson, console, print_json, print_table
+from services.cli.output import AsJson, console, print_json, print_table, voice
 from services.client import FeedbackEvent
 from services.local.failure import Failure
 
@@ -47,11 +47,12 @@ def feedback(
     with connect(address, tenant) as client:
         before = client.get_user(user).current_revision
         outcomes = client.submit_feedback(events)
-        revision = (
-            client.wait_for_revision(user, after=before.revision if before else "", settled=True, timeout=300.0)
-            if wait and any(each.accepted for each in outcomes)
-            else None
-        )
+        revision = None
+        if wait and any(each.accepted for each in outcomes):
+            with voice(json).status("learning …"):
+                revision = client.wait_for_revision(
+                    user, after=before.revision if before else "", settled=True, timeout=300.0
+                )
     if json:
         answers = [
             {"event_id": each.event_id, "sequence": each.sequence, "duplicate": each.duplicate}

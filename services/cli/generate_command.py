@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from services.cli import terminal_pictures
 from services.cli.connection import Address, Tenant, UserId, connect
-from services.cli.output import AsJson, console, print_json, print_table
+from services.cli.output import AsJson, console, print_json, print_table, voice
 from services.client import Generation, Sampler
 from services.client.records import GenerateOptions
 
@@ -23,6 +25,10 @@ Exploration = Annotated[
 ]
 Prompt = Annotated[str, typer.Option("--prompt", help="For a backbone that takes one.", show_default=False)]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the images.", file_okay=False)]
+Show = Annotated[
+    bool | None,
+    typer.Option("--show/--no-show", help="Pictures in the terminal; shown where there is one.", show_default=False),
+]
 
 
 def generate(
@@ -35,6 +41,7 @@ def generate(
     exploration: Exploration = None,
     prompt: Prompt = "",
     out: Out = Path("items"),
+    show: Show = None,
     address: Address = "",
     tenant: Tenant = "",
     json: AsJson = False,
@@ -45,13 +52,15 @@ def generate(
         "revision": revision or None, "prompt": prompt or None,
     }  # fmt: skip
     options = GenerateOptions(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[typeddict-item]
-    with connect(address, tenant) as client:
+    with connect(address, tenant) as client, voice(json).status(f"generating {count} items …"):
         generation = client.generate(user, count, **options)
     files = _save(generation, out)
     if json:
         items = [{**asdict(item), "file": file} for item, file in zip(generation.items, files, strict=True)]
         print_json({**asdict(generation), "items": items})
         return
+    if console.is_terminal if show is None else show:
+        terminal_pictures.show(generation.items, console, os.environ)
     made_by = f"revision {generation.revision}" if generation.revision else "the backbone"
     rows = [
         (item.item_id, item.seed, item.served_by.value, file)

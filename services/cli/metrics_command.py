@@ -6,12 +6,13 @@ import os
 import signal
 
 from services.cli.configuration import ConfigFile, Overrides, load
+from services.cli.output import AsJson, print_json_line
 from services.local.failure import Failure
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def metrics(file: ConfigFile = None, overrides: Overrides = []) -> None:  # noqa: B006
+def metrics(file: ConfigFile = None, overrides: Overrides = [], json: AsJson = False) -> None:  # noqa: B006
     """Serve the metrics that all processes with this data folder write, until Ctrl-C.
 
     Where there is no gateway process to do it, as in the pods of Ray's workers.
@@ -29,6 +30,10 @@ def metrics(file: ConfigFile = None, overrides: Overrides = []) -> None:  # noqa
         exposition = Exposition(settings.metrics)
     except CannotBind as error:
         raise Failure(str(error), "choose another port with --set metrics.port=0") from error
-    print(f"metrics of {folder} at http://{exposition.address}/metrics", flush=True)
+    url = f"http://{exposition.address}/metrics"
+    if json:
+        print_json_line({"metrics": url, "folder": folder})
+    else:
+        print(f"metrics of {folder} at {url}", flush=True)
     signal.sigwait(_SIGNALS)
     exposition.close()

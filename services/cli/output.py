@@ -22,6 +22,14 @@ if not console.is_terminal:
     # A file or a pipe has no width of its own, and a table cut to 80 columns has lost its ids.
     console = Console(highlight=False, width=200)
 
+messages = Console(stderr=True, highlight=False)
+"""For what a person may like to see while a program reads standard output."""
+
+
+def voice(json: bool) -> Console:
+    """Where to say what goes on: beside the document where there is to be one."""
+    return messages if json else console
+
 
 def print_json(document: object) -> None:
     """Dataclasses become objects, times RFC 3339; bytes are left out (images go to files)."""

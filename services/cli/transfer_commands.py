@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from services.cli.connection import Address, Tenant, UserId, connect
-from services.cli.output import AsJson, console, print_json
+from services.cli.output import AsJson, console, print_json, voice
 from services.client.transfer import ADAPTER_FILES
 from services.local.failure import Failure
 
@@ -32,7 +32,7 @@ def export_user(
     json: AsJson = False,
 ) -> None:
     """Save a user's adapter in peft's format, and what it was learnt from."""
-    with connect(address, tenant) as client:
+    with connect(address, tenant) as client, voice(json).status("exporting …"):
         export = client.export_user(user, revision=revision)
     for name, data in export.files.items():
         # The names come from a server: none of them may lead out of the folder.

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from services.cli.configuration import ConfigFile, Overrides, load
-from services.cli.output import console, print_fields
+from services.cli.output import AsJson, console, print_fields, print_json_line, voice
 
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder for everything that is kept.", show_default=False)
@@ -47,6 +47,7 @@ def up(
     playground: Playground = None,
     file: ConfigFile = None,
     overrides: Overrides = [],  # noqa: B006 - typer copies it
+    json: AsJson = False,
 ) -> None:
     """Run the whole service on this machine until Ctrl-C; starting again finds everything."""
     from services.local.service import foreground_service
@@ -60,13 +61,18 @@ def up(
     }  # fmt: skip
 
     settings = load(file, overrides, flags)
-    with contextlib.suppress(Stopped), foreground_service(settings, StartupSteps(console)) as service:
-        console.print()
-        print_fields({
+    with contextlib.suppress(Stopped), foreground_service(settings, StartupSteps(voice(json))) as service:
+        places: dict[str, object] = {
             "gRPC": service.address, **({"playground": service.playground} if service.playground else {}),
             "metrics": service.metrics, "data": service.data_dir, "logs": service.logs,
-        })  # fmt: skip
-        console.print(f"\nTry [bold]papa generate alice --address {service.address}[/bold]. Ctrl-C stops everything.")
+        }  # fmt: skip
+        if json:
+            print_json_line({name.lower(): place for name, place in places.items()})
+        else:
+            console.print()
+            print_fields(places)
+            call = f"papa generate alice --address {service.address}"
+            console.print(f"\nTry [bold]{call}[/bold]. Ctrl-C stops everything.")
         service.wait()
 
 

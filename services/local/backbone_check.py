@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
 from pathlib import Path
 
@@ -29,6 +30,17 @@ def find_backbone(backbone: str) -> Path | None:
 def has_oracle(backbone: str) -> bool:
     """Whether a classifier is shipped beside a backbone of this name."""
     return (_shipped() / backbone / "oracle.safetensors").is_file()
+
+
+def taught_backbone(revisions: Path) -> str:
+    """The hash of the backbone that a folder's revisions were made for, "" where it holds none: of one of them, since a
+    service takes no other."""
+    for manifest in revisions.glob("*/*/*/manifest.json"):
+        try:
+            return str(json.loads(manifest.read_bytes())["backbone"])
+        except (OSError, KeyError, TypeError, ValueError):
+            continue  # damaged: the next one may tell
+    return ""
 
 
 def _shipped() -> Path:

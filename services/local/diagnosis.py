@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -10,14 +11,15 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from services.local.backbone_check import find_backbone
+from services.local.backbone_check import find_backbone, taught_backbone
 from services.local.failure import Failure
 from services.local.ports import claim_port
-from services.local.redis_binary import RedisProcessError, find_redis_server
+from services.local.redis_binary import RedisProcessError, find_redis_server, server_version
 from services.local.redis_check import check_redis
 from services.settings import Settings
 
 FREE_BYTES_WANTED = 2 * 2**30
+_INSTALL = "pip install 'papa-serving[server]'"
 
 
 class Verdict(Enum):
@@ -50,8 +52,15 @@ def diagnose(settings: Settings) -> Iterator[Finding]:
         yield _finding("ray port", lambda: _port("127.0.0.1", settings.ray.serve_grpc_port, "ray.serve_grpc_port"))
     yield _finding("redis", lambda: _redis(settings))
     yield _disk(settings.data_dir)
-    yield _finding("backbone", lambda: str(find_backbone(settings.backbone) or f"{settings.backbone}, from the hub"))
+    backbone = _finding(
+        "backbone", lambda: str(find_backbone(settings.backbone) or f"{settings.backbone}, from the hub")
+    )
+    yield backbone
     yield _finding("torch device", lambda: _device(settings.generator.device))
+    if settings.trainer.device != settings.generator.device:
+        yield _finding("training device", lambda: _device(settings.trainer.device))
+    if backbone.verdict is Verdict.GOOD and find_backbone(settings.backbone) is not None:
+        yield _finding("backbone hash", lambda: _hash(settings))
 
 
 def _finding(check: str, look: Callable[[], str]) -> Finding:
@@ -70,15 +79,20 @@ def _redis(settings: Settings) -> str:
         facts = check_redis(settings.redis)
         return f"version {facts.version}, append-only file, policy {facts.policy}"
     try:
-        return f"embedded, {find_redis_server()}"
+        server = find_redis_server()
     except RedisProcessError as error:
         raise Failure(str(error)) from error
+    kept = settings.redis.appendfsync
+    return f"embedded, version {server_version(server)}, append-only file, fsync {kept} ({server})"
 
 
 def _disk(data_dir: Path) -> Finding:
     existing = next(folder for folder in (data_dir.absolute(), *data_dir.absolute().parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     found = f"{free / 2**30:.1f} GiB free below {existing}"
+    if not os.access(existing, os.W_OK | os.X_OK):
+        hint = "give this user the folder, or move the data with --data-dir"
+        return Finding("disk", Verdict.BAD, f"{existing} cannot be written", hint)
     if free < FREE_BYTES_WANTED:
         return Finding("disk", Verdict.WARNING, found, "free some, or move the data with --data-dir")
     return Finding("disk", Verdict.GOOD, found)
@@ -89,13 +103,42 @@ def _device(device: str) -> str:
     program = (
         "import sys, torch; torch.zeros(1, device=sys.argv[1]); print(torch.__version__, torch.cuda.is_available())"
     )
-    asked = subprocess.run([sys.executable, "-c", program, device], capture_output=True, text=True, check=False)
-    if asked.returncode:
-        reason = (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
-        hint = "pip install 'papa-serving[server]'" if "No module" in reason else "choose another generator.device"
-        raise Failure(f"torch cannot use {device!r}: {reason}", hint)
-    version, cuda = asked.stdout.split()
+    try:
+        version, cuda = _asked(program, device).split()
+    except _Unanswered as reason:
+        hint = _INSTALL if "No module" in str(reason) else "choose another generator.device or trainer.device"
+        raise Failure(f"torch cannot use {device!r}: {reason}", hint) from reason
     unused = (
         " (a CUDA device is there: generator.device=cuda would use it)" if cuda == "True" and device == "cpu" else ""
     )
     return f"{device}, torch {version}{unused}"
+
+
+def _hash(settings: Settings) -> str:
+    """That of weights, schedule and prediction, against the one that the revisions of this folder were made for."""
+    program = (
+        "import sys; from papa.config import DEFAULT_LORA; from papa.denoiser import load_denoiser; "
+        "print(load_denoiser(sys.argv[1], DEFAULT_LORA).backbone)"
+    )
+    try:
+        found = _asked(program, settings.backbone).split()[-1]
+    except _Unanswered as reason:
+        hint = _INSTALL if "No module" in str(reason) else "choose another --backbone, or copy this one again"
+        raise Failure(f"{settings.backbone} cannot be loaded: {reason}", hint) from reason
+    taught = taught_backbone(settings.store.path or settings.data_dir / "revisions")
+    if taught not in ("", found):
+        hint = "name the backbone that they were made for with --backbone, or another folder with --data-dir"
+        raise Failure(f"the revisions kept here were made for the backbone {taught[:12]}, this is {found[:12]}", hint)
+    return found[:12] + (", that of the revisions kept here" if taught else "")
+
+
+class _Unanswered(Exception):
+    """Why a program of ours has failed, in its last line."""
+
+
+def _asked(program: str, argument: str) -> str:
+    """What a Python program prints, run beside this one."""
+    done = subprocess.run([sys.executable, "-c", program, argument], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise _Unanswered((done.stderr.strip().splitlines() or ["no reason given"])[-1])
+    return done.stdout

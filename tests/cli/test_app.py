@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import typer
@@ -13,7 +16,12 @@ from services.contracts.errors import QueueFull
 from services.local.failure import Failure
 from tests.cli.conftest import Papa
 
-COMMANDS = ("up", "demo", "gateway", "generate", "feedback", "users", "config", "backbone", "doctor", "version")
+COMMANDS = (
+    "up", "demo", "playground", "gateway", "generate", "feedback", "users", "adapters", "deadletters", "config",
+    "backbone", "bench", "doctor", "version",
+)  # fmt: skip
+WITHOUT_JSON = {"papa gateway", "papa bench alignment", "papa bench engine"}
+"""The gateway's ready line is JSON anyway; benchmarks take the arguments of the programs that they start."""
 HEAVY = ("torch", "ray", "diffusers", "redis", "matplotlib", "prometheus_client", "safetensors", "papa")
 
 
@@ -31,7 +39,7 @@ sys.exit(f"loaded {{loaded}}" if loaded else code)
         assert f" {command} " in done.stdout
 
 
-@pytest.mark.parametrize("command", [[], ["users"], ["config"], ["backbone"]])
+@pytest.mark.parametrize("command", [[], ["users"], ["adapters"], ["config"], ["backbone"]])
 def test_a_group_alone_shows_its_help(papa: Papa, command: list[str]) -> None:
     ended = papa(*command)
     assert ended.code == 0
@@ -75,6 +83,31 @@ def test_every_error_is_one_line_and_a_non_zero_exit(
     assert (ended.code, ended.err) == (1, expected)
     with pytest.raises(type(error)):
         papa("version", "--debug")
+
+
+def leaves(command: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Every command that does something, with its name in full."""
+    for name, each in getattr(command, "commands", {}).items():
+        yield from leaves(each, f"{path} {name}")
+    if not hasattr(command, "commands"):
+        yield path, command
+
+
+def test_every_command_speaks_json_too() -> None:
+    found = dict(leaves(typer.main.get_command(application.app), "papa"))
+    assert len(found) > 25
+    silent = {name for name, command in found.items() if "--json" not in {o for p in command.params for o in p.opts}}
+    assert silent == WITHOUT_JSON
+
+
+@pytest.mark.parametrize(("typed", "offered"), [("papa ad", "adapters"), ("papa adapters roll", "rollback")])
+def test_a_shell_completes_commands(typed: str, offered: str) -> None:
+    program = "from services.cli.main import main; main()"
+    words = {"_PAPA_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **words}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.split()) == (0, [offered]), done.stderr
 
 
 def test_version_names_what_runs(papa: Papa) -> None:

@@ -85,6 +85,26 @@ async def test_users_are_rolled_back_reset_and_deleted(papa_call: Call, service:
     assert "USER_DELETED" in (await papa_call("users", "get", "alice")).err
 
 
+async def test_adapters_are_the_users_revisions(papa_call: Call, service: Service) -> None:
+    await papa_call("feedback", "alice", "--like", "known")
+    revision = await _learn(service)
+    assert [each["revision"] for each in (await papa_call("adapters", "list", "alice", "--json")).json] == [revision]
+    assert (await papa_call("adapters", "reset", "alice", "--json")).json["current_revision"] is None
+    back = (await papa_call("adapters", "rollback", "alice", revision, "--json")).json
+    assert back["current_revision"]["revision"] == revision
+
+
+async def test_health_and_smoke_in_json(papa_call: Call, service: Service) -> None:
+    await service.until_serving("papa.serving.v1.GenerationService")
+    assert (await papa_call("health", "--json")).json == {
+        "GenerationService": True, "FeedbackService": True, "UserService": True,
+    }  # fmt: skip
+    smoke = await papa_call("smoke", "--json")
+    assert (smoke.json["content_type"], smoke.json["sequence"]) == ("image/png", 1)
+    nobody = await papa_call("health", "--json", "--service", "Nonsense", "--timeout", "1")
+    assert (nobody.code, nobody.json) == (1, {"Nonsense": False})
+
+
 async def _learn(service: Service) -> str:
     """Commits what is pending as a trainer would."""
     user = UserKey("default", "alice")

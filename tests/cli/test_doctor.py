@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import socket
+from pathlib import Path
 
 from tests.cli.conftest import Papa
 
@@ -20,9 +23,20 @@ def test_a_machine_that_is_fit(papa: Papa) -> None:
     assert code == 0, found
     assert set(found) == {
         "python", "gateway port", "metrics port", "playground port", "ray port", "redis", "disk", "backbone",
-        "torch device",
+        "torch device", "backbone hash",
     }  # fmt: skip
-    assert "embedded" in found["redis"]["found"]
+    assert re.search(r"embedded, version \d+\.\d+.*append-only file, fsync everysec", found["redis"]["found"])
+    assert re.fullmatch("[0-9a-f]{12}", found["backbone hash"]["found"])
+
+
+def test_revisions_of_another_backbone_are_noticed_before_the_trainer_refuses_them(papa: Papa) -> None:
+    folder = Path("papa-data/revisions/ab/abcd/000001-aa")
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps({"backbone": "b" * 64}))
+    code, found = checks(papa)
+    assert code == 1
+    assert "were made for the backbone bbbbbbbbbbbb" in found["backbone hash"]["found"]
+    assert "--backbone" in found["backbone hash"]["hint"]
 
 
 def test_each_fault_has_a_way_out(papa: Papa) -> None:
