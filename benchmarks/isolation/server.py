@@ -21,6 +21,8 @@ from services.generator.adapters import Adapters
 from services.generator.assembly import backbone_info
 from services.generator.engine import Engine, EngineConfig
 from services.generator.generation import Defaults, Generator
+from services.generator.pictures import Pictures
+from services.generator.prompting import Prompter
 from services.generator.slots import Slots
 from services.settings import GatewaySettings, RateSettings, Settings
 from services.store.memory_items import MemoryItemStore
@@ -64,7 +66,9 @@ async def serve(rate: float, burst: float) -> None:
     await items.publish_backbone(backbone_info("fashion_mnist", denoiser))
     engine.start()
     server = grpc.aio.server()
-    generator = Generator(engine, adapters, items, Defaults("dpmpp_2m", 12))
+    generator = Generator(
+        engine, adapters, items, Defaults("dpmpp_2m", 12), Prompter(denoiser, 1.0), Pictures(denoiser)
+    )
     engine_pb2_grpc.add_EngineServiceServicer_to_server(EngineService(generator), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -191,7 +191,8 @@ class Denoiser:
     def _parts(self, prompt: str | None) -> Parts:
         """Encoded, in the backbone's type and place; None is no negative prompt."""
         assert self._conditioner is not None
-        with self._lock:
+        # What is remembered may serve an update as well, which inference mode's tensors cannot.
+        with self._lock, torch.inference_mode(False), torch.no_grad():
             if prompt not in self._known:
                 parts = self._conditioner.absent() if prompt is None else self._conditioner.parts(prompt)
                 self._known[prompt] = {

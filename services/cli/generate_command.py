@@ -24,6 +24,10 @@ Exploration = Annotated[
     float | None, typer.Option("--exploration", min=0, max=1, help="Share of items drawn from the backbone.")
 ]
 Prompt = Annotated[str, typer.Option("--prompt", help="For a backbone that takes one.", show_default=False)]
+Negative = Annotated[str, typer.Option("--negative-prompt", help="What not to show.", show_default=False)]
+Guidance = Annotated[
+    float | None, typer.Option("--guidance", min=1, max=30, help="How strictly the prompt is followed.")
+]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the images.", file_okay=False)]
 Show = Annotated[
     bool | None,
@@ -40,6 +44,8 @@ def generate(
     revision: RevisionName = "",
     exploration: Exploration = None,
     prompt: Prompt = "",
+    negative_prompt: Negative = "",
+    guidance: Guidance = None,
     out: Out = Path("items"),
     show: Show = None,
     address: Address = "",
@@ -50,6 +56,7 @@ def generate(
     chosen = {
         "seed": seed, "sampler": sampler, "steps": steps, "exploration": exploration,
         "revision": revision or None, "prompt": prompt or None,
+        "guidance_scale": guidance, "negative_prompt": negative_prompt or None,
     }  # fmt: skip
     options = GenerateOptions(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[typeddict-item]
     with connect(address, tenant) as client, voice(json).status(f"generating {count} items …"):

@@ -37,7 +37,8 @@ class GenerateOptions(TypedDict, total=False):
 
     `prompt`: what the items should show, for a backbone that takes one. `seed`: of the first item, item i has seed + i.
     `steps`: denoising steps. `revision`: an exact one of this user, or "base". `exploration`: share of the items, in
-    [0, 1], drawn from the backbone.
+    [0, 1], drawn from the backbone. `guidance_scale`: how strictly the prompt is followed, in [1, 30]; 1 is not
+    guided. `negative_prompt`: what the items should not show.
     """
 
     prompt: str
@@ -46,6 +47,8 @@ class GenerateOptions(TypedDict, total=False):
     steps: int
     revision: str
     exploration: float
+    guidance_scale: float
+    negative_prompt: str
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class FeedbackEvent:
 
     `grade` lies in [−1, 1] and is not 0: a like is 1, a dislike −1. The `event_id` makes sending it again harmless;
     keep the event when you retry, or give an id that your own system remembers. `occurred_at` None means now.
+    `prompt` says what an `image` shows, for a backbone that takes prompts; an item has its own.
     """
 
     user: str | User
@@ -119,6 +123,7 @@ class FeedbackEvent:
     image: bytes = field(default=b"", repr=False)
     event_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     occurred_at: datetime | None = None
+    prompt: str = ""
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,8 @@ def event_message(event: FeedbackEvent, tenant: str) -> feedback_pb2.FeedbackEve
         message.item_id = event.item_id
     else:
         message.image.data = event.image
+        if event.prompt:
+            message.image.prompt = event.prompt
     if event.occurred_at is not None:
         message.occurred_at.FromDatetime(event.occurred_at.astimezone(UTC))
     return message

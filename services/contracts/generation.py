@@ -10,7 +10,8 @@ from services.contracts.identity import UserKey
 @dataclass(frozen=True)
 class GenerationSpec:
     """One generation, validated. `sampler` "", `steps` 0, `exploration` < 0 mean the server's defaults; `revision` ""
-    the newest one, "base" none. `deadline` is in seconds since the epoch, 0 for none."""
+    the newest one, "base" none. `guidance` < 0 means the server's default too. `deadline` is in seconds since the
+    epoch, 0 for none."""
 
     request_id: str
     generation_id: str
@@ -24,6 +25,8 @@ class GenerationSpec:
     exploration: float = -1.0
     deadline: float = 0.0
     traceparent: str = ""
+    guidance: float = -1.0
+    negative_prompt: str = ""
 
 
 @dataclass(frozen=True)

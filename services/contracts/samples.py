@@ -1,7 +1,8 @@
-"""How a sample x0 travels between rooms: a short header, then the array's bytes.
+"""How a sample x0 travels between rooms: a short header, the prompt if there was one, then the array's bytes.
 
-Layout: 1 byte format version (1), 1 byte dtype (0 = uint8 pixels, 1 = float16 latents), 1 byte number of dimensions,
-each dimension as 2 bytes big-endian, then the values in C order. Pixels map [−1, 1] to 0…255.
+Layout: 1 byte format version, 1 byte dtype (0 = uint8 pixels, 1 = float16 latents), 1 byte number of dimensions, each
+dimension as 2 bytes big-endian; in version 2 the length of the prompt as 2 bytes big-endian and the prompt in UTF-8;
+then the values in C order. Without a prompt it is version 1. Pixels map [−1, 1] to 0…255.
 """
 
 from __future__ import annotations
@@ -12,26 +13,54 @@ import numpy as np
 from numpy.typing import NDArray
 
 _DTYPES: tuple[np.dtype[np.generic], ...] = (np.dtype(np.uint8), np.dtype("<f2"))
+_PLAIN, _PROMPTED = 1, 2
 
 
-def pack_sample(array: NDArray[np.generic]) -> bytes:
-    """Shape: [channels, height, width], uint8 or float16. Raises ValueError on any other dtype."""
+def pack_sample(array: NDArray[np.generic], prompt: str = "") -> bytes:
+    """Shape: [channels, height, width], uint8 or float16; `prompt` is what it was asked to show.
+
+    Raises ValueError on any other dtype, or a prompt of more than 65,535 bytes.
+    """
     dtype = array.dtype.newbyteorder("<")
     if dtype not in _DTYPES:
         raise ValueError(f"a sample is uint8 or float16, not {array.dtype}")
-    header = struct.pack(f">BBB{array.ndim}H", 1, _DTYPES.index(dtype), array.ndim, *array.shape)
-    return header + np.ascontiguousarray(array, dtype=dtype).tobytes()
+    version = _PROMPTED if prompt else _PLAIN
+    header = struct.pack(f">BBB{array.ndim}H", version, _DTYPES.index(dtype), array.ndim, *array.shape)
+    return header + _packed_prompt(prompt) + np.ascontiguousarray(array, dtype=dtype).tobytes()
 
 
 def unpack_sample(data: bytes) -> NDArray[np.generic]:
-    """The inverse; raises ValueError on anything that pack_sample does not write."""
-    if len(data) < 3 or data[0] != 1 or data[1] >= len(_DTYPES):
+    """The array; raises ValueError on anything that pack_sample does not write."""
+    return unpack_prompted(data)[0]
+
+
+def unpack_prompted(data: bytes) -> tuple[NDArray[np.generic], str]:
+    """The array and the prompt; raises ValueError on anything that pack_sample does not write."""
+    if len(data) < 3 or data[0] not in (_PLAIN, _PROMPTED) or data[1] >= len(_DTYPES):
         raise ValueError("not a packed sample")
     dtype, ndim = _DTYPES[data[1]], data[2]
     body = 3 + 2 * ndim
     if len(data) < body:
         raise ValueError("a packed sample ends within its header")
     shape = struct.unpack(f">{ndim}H", data[3:body])
+    prompt = ""
+    if data[0] == _PROMPTED:
+        prompt, body = _unpacked_prompt(data, body)
     if len(data) - body != int(np.prod(shape)) * dtype.itemsize:
         raise ValueError("a packed sample's length does not match its shape")
-    return np.frombuffer(data, dtype=dtype, offset=body).reshape(shape)
+    return np.frombuffer(data, dtype=dtype, offset=body).reshape(shape), prompt
+
+
+def _packed_prompt(prompt: str) -> bytes:
+    text = prompt.encode()
+    if len(text) > 0xFFFF:
+        raise ValueError("a prompt of more than 65,535 bytes")
+    return struct.pack(">H", len(text)) + text if text else b""
+
+
+def _unpacked_prompt(data: bytes, start: int) -> tuple[str, int]:
+    """The prompt and where the values begin."""
+    if len(data) < start + 2:
+        raise ValueError("a packed sample ends within its prompt")
+    end = start + 2 + int.from_bytes(data[start : start + 2], "big")
+    return data[start + 2 : end].decode(), end

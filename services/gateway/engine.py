@@ -126,6 +126,8 @@ def _request(spec: GenerationSpec) -> engine_pb2.RunRequest:
         exploration=spec.exploration,
         deadline=spec.deadline,
         traceparent=spec.traceparent,
+        guidance=spec.guidance,
+        negative_prompt=spec.negative_prompt,
     )
 
 

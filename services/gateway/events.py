@@ -36,7 +36,7 @@ class EventReader:
         findings = [self._findings(message, path(index)) for index, message in enumerate(messages)]
         pictures = [index for index, message in enumerate(messages) if message.WhichOneof("target") == "image"]
         images = await asyncio.gather(
-            *(self._image(messages[index].image.data, path(index), findings[index]) for index in pictures)
+            *(self._image(messages[index].image, path(index), findings[index]) for index in pictures)
         )
         decoded = dict(zip(pictures, images, strict=True))
         arrived = time.time()
@@ -51,12 +51,18 @@ class EventReader:
         validation.check_event(message, path, self._limits, violations)
         return violations
 
-    async def _image(self, data: bytes, path: str, violations: list[Violation]) -> bytes | PapaError:
+    async def _image(
+        self, image: feedback_pb2.CatalogueImage, path: str, violations: list[Violation]
+    ) -> bytes | PapaError:
         """A packed sample. Bytes at fault go to `violations`; what is not their fault is returned."""
-        if any(violation.field == f"{path}image.data" for violation in violations):
+        if any(violation.field.startswith(f"{path}image.") for violation in violations):
             return b""
         try:
-            return await self._pictures.read(data, (await self._backbone.info()).image_shape)
+            backbone = await self._backbone.info()
+            if image.prompt and not backbone.takes_prompt:
+                violations.append(Violation(f"{path}image.prompt", "the deployed backbone takes no prompt"))
+                return b""
+            return await self._pictures.read(image.data, backbone.image_shape, image.prompt)
         except BadPicture as error:
             violations.append(Violation(f"{path}image.data", str(error)))
             return b""

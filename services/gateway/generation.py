@@ -97,6 +97,8 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
             exploration=request.exploration if request.HasField("exploration") else -1.0,
             deadline=0.0 if remaining is None else time.time() + remaining,
             traceparent=traceparent.get(),
+            guidance=request.guidance_scale if request.HasField("guidance_scale") else -1.0,
+            negative_prompt=request.negative_prompt,
         )
 
     def _refuse_oversize(self, response: generation_pb2.GenerateResponse) -> None:

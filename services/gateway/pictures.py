@@ -21,8 +21,8 @@ class BadPicture(ValueError):
     """Not an image that can be used; the message says why."""
 
 
-def decode(data: bytes, shape: tuple[int, int, int], max_pixels: int) -> bytes:
-    """A packed uint8 sample of `shape` = [channels, height, width], channels 1 (grey) or 3 (RGB).
+def decode(data: bytes, shape: tuple[int, int, int], max_pixels: int, prompt: str = "") -> bytes:
+    """A packed uint8 sample of `shape` = [channels, height, width], channels 1 (grey) or 3 (RGB), and what it shows.
 
     The size is read from the header and refused before any pixel is decoded. The first frame counts; the orientation of
     the camera is applied; transparency shows white. Raises BadPicture.
@@ -30,7 +30,7 @@ def decode(data: bytes, shape: tuple[int, int, int], max_pixels: int) -> bytes:
     channels, height, width = shape
     picture = _flattened(_loaded(data, max_pixels)).convert(_MODES[channels])
     resized = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC), dtype=np.uint8)
-    return pack_sample(resized.reshape(height, width, channels).transpose(2, 0, 1))
+    return pack_sample(resized.reshape(height, width, channels).transpose(2, 0, 1), prompt)
 
 
 def _loaded(data: bytes, max_pixels: int) -> Image.Image:
@@ -64,9 +64,10 @@ class PictureReader:
         self._max_pixels = max_pixels
         self._pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="pictures")
 
-    async def read(self, data: bytes, shape: tuple[int, int, int]) -> bytes:
+    async def read(self, data: bytes, shape: tuple[int, int, int], prompt: str = "") -> bytes:
         """As `decode`."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, decode, data, shape, self._max_pixels)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, decode, data, shape, self._max_pixels, prompt)
 
     def close(self) -> None:
         """Ends the threads; what waits is not decoded any more."""

@@ -13,6 +13,7 @@ from services.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, u
 
 MAX_ID = 128
 MAX_PROMPT = 1_000
+MAX_GUIDANCE = 30.0
 MAX_SEED = 2**63 - 1
 MAX_PAGE = 1_000
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "state.safetensors", "manifest.json")
@@ -45,6 +46,7 @@ def check_generation(request: GenerateRequest, limits: GatewaySettings, violatio
         violations.append(Violation("count", f"must be 1 to {limits.max_count}"))
     if len(request.prompt) > MAX_PROMPT:
         violations.append(Violation("prompt", f"must be at most {MAX_PROMPT} characters"))
+    _check_guidance(request, violations)
     if request.HasField("seed") and request.seed > MAX_SEED:
         violations.append(Violation("seed", "must be below 2^63"))
     if request.sampler not in generation_pb2.Sampler.values():
@@ -55,6 +57,16 @@ def check_generation(request: GenerateRequest, limits: GatewaySettings, violatio
         violations.append(Violation("revision", f"must be at most {MAX_ID} characters"))
     if request.HasField("exploration") and not 0.0 <= request.exploration <= 1.0:
         violations.append(Violation("exploration", "must be in [0, 1]"))
+
+
+def _check_guidance(request: GenerateRequest, violations: Violations) -> None:
+    # Written so that a NaN is refused as well.
+    if request.HasField("guidance_scale") and not 1.0 <= request.guidance_scale <= MAX_GUIDANCE:
+        violations.append(Violation("guidance_scale", f"must be in [1, {MAX_GUIDANCE:g}]"))
+    if len(request.negative_prompt) > MAX_PROMPT:
+        violations.append(Violation("negative_prompt", f"must be at most {MAX_PROMPT} characters"))
+    elif request.negative_prompt and not request.prompt:
+        violations.append(Violation("negative_prompt", "needs a prompt"))
 
 
 def check_batch(request: feedback_pb2.SubmitFeedbackRequest, limits: GatewaySettings) -> None:
@@ -86,6 +98,8 @@ def _check_target(
         case "image":
             if not 1 <= len(event.image.data) <= limits.max_image_bytes:
                 violations.append(Violation(f"{path}image.data", f"must be 1 to {limits.max_image_bytes} bytes"))
+            if len(event.image.prompt) > MAX_PROMPT:
+                violations.append(Violation(f"{path}image.prompt", f"must be at most {MAX_PROMPT} characters"))
         case _:
             violations.append(Violation(f"{path}target", "name an item_id or give an image"))
 

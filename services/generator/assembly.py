@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from papa.adoption import Adoption
-from papa.config import DEFAULT_LORA, DEFAULT_UPDATE
+from papa.config import DEFAULT_UPDATE
 from papa.denoiser import Denoiser, load_denoiser
 from services.contracts.items import BackboneInfo, ItemStore
 from services.contracts.revisions import RevisionStore, UserDirectory
@@ -15,6 +15,8 @@ from services.generator.adapters import Adapters
 from services.generator.engine import Engine, EngineConfig
 from services.generator.generation import Defaults, Generator
 from services.generator.packing import Packer
+from services.generator.pictures import Pictures
+from services.generator.prompting import Prompter
 from services.generator.slots import Slots
 from services.settings import Settings
 
@@ -43,18 +45,18 @@ def assemble(settings: Settings, stores: Stores) -> Room:
     """Loads the backbone and wires the room. Raises FileNotFoundError or ValueError for an unusable backbone."""
     mine = settings.generator
     torch.set_num_threads(mine.threads)
-    denoiser = load_denoiser(settings.backbone, DEFAULT_LORA, mine.device, getattr(torch, mine.dtype))
+    denoiser = load_denoiser(settings.backbone, device=mine.device, dtype=getattr(torch, mine.dtype))
     slots = Slots(mine.slots, denoiser.layout.size, denoiser.device, denoiser.dtype)
-    engine = Engine(
-        denoiser, slots, EngineConfig(mine.max_rows, mine.max_queued_rows, DEFAULT_UPDATE.adapt_from, clip=True)
-    )
+    config = EngineConfig(mine.max_rows, mine.max_queued_rows, DEFAULT_UPDATE.adapt_from, clip=denoiser.clips)
+    engine = Engine(denoiser, slots, config)
     adapters = Adapters(stores.users, stores.revisions, denoiser, slots, mine.host_cache)
     defaults = Defaults(mine.sampler, mine.steps, mine.exploration)
-    generator = Generator(engine, adapters, stores.items, defaults)
+    prompter = Prompter(denoiser, mine.guidance)
+    generator = Generator(engine, adapters, stores.items, defaults, prompter, Pictures(denoiser))
     packer = Packer(Adoption.of(denoiser, DEFAULT_UPDATE, settings.trainer.gate.max_norm))
     return Room(engine, generator, adapters, packer, backbone_info(settings.backbone, denoiser))
 
 
 def backbone_info(name: str, denoiser: Denoiser) -> BackboneInfo:
-    """What the room announces; pixels are samples for every backbone that `load_denoiser` takes."""
-    return BackboneInfo(denoiser.backbone, name, denoiser.sample_shape)
+    """What the room announces."""
+    return BackboneInfo(denoiser.backbone, name, denoiser.image_shape, denoiser.takes_prompt)

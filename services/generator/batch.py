@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from papa.denoiser import Denoiser
+from papa.denoiser import Conditions, Denoiser
 from papa.sampler import Rows
-from services.generator.job import HostAdapter, Row
+from services.generator.job import HostAdapter, Job, Row
 from services.generator.slots import Slots
 
 
@@ -28,6 +28,7 @@ class Batch:
         self._clip = clip
         self._state: Rows | None = None
         self._gathered: tuple[list[HostAdapter | None], Tensor | None] = ([], None)
+        self._conditioned: tuple[list[Job], Conditions | None] = ([], None)
 
     @property
     def adapters(self) -> int:
@@ -75,7 +76,7 @@ class Batch:
         """One denoising step of every row; gives the finished rows, which have left, and their samples [k, C, H, W]."""
         assert self._state is not None
         state = self._state
-        eps = self._denoiser.epsilon(state.x, state.t, self._weights())
+        eps = self._denoiser.epsilon(state.x, state.t, self._weights(), self._conditions())
         state.advance(self._denoiser.schedule, eps, self._noise(), self._clip)
         crossed = False
         for row in self.rows:
@@ -125,6 +126,15 @@ class Batch:
         if not self.rows:
             # An idle engine keeps nobody's weights outside the slots, from where a deleted user's are wiped.
             self._gathered = ([], None)
+            self._conditioned = ([], None)
+
+    def _conditions(self) -> Conditions | None:
+        """What each row was asked to show, put together anew when the rows are other ones."""
+        jobs = [row.job for row in self.rows]
+        if jobs != self._conditioned[0]:
+            each = [job.conditions for job in jobs if job.conditions is not None]
+            self._conditioned = (jobs, Conditions.concat(each) if each else None)
+        return self._conditioned[1]
 
     def _weights(self) -> Tensor | None:
         """The adapters of the first rows, gathered anew when other ones are due. Shape: [m, P]."""

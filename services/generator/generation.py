@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 
+from papa.denoiser import Conditions
 from papa.sampler import SAMPLERS
 from services import metrics
 from services.contracts.errors import DeadlineExceeded, InvalidRequest, PapaError, Violation
@@ -19,6 +20,8 @@ from services.generator.exploration import explored
 from services.generator.first_served import FirstServed
 from services.generator.job import FinishedRows, Job
 from services.generator.keeping import keep
+from services.generator.pictures import Pictures
+from services.generator.prompting import Prompter
 
 Event = tuple[GeneratedItem, ...] | GenerationDone
 
@@ -53,8 +56,18 @@ class _Run:
 class Generator:
     """The room's front: what the deployment calls. Belongs to one event loop."""
 
-    def __init__(self, engine: Engine, adapters: Adapters, items: ItemStore, defaults: Defaults) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        adapters: Adapters,
+        items: ItemStore,
+        defaults: Defaults,
+        prompter: Prompter,
+        pictures: Pictures,
+    ) -> None:
         self._engine = engine
+        self._prompter = prompter
+        self._pictures = pictures
         self._adapters = adapters
         self._items = items
         self._defaults = defaults
@@ -90,17 +103,20 @@ class Generator:
         try:
             async with _deadline(spec):
                 resolved = await self._adapters.resolve(spec.user, spec.revision)
+                conditions = await self._prompter.conditions(spec)
         except BaseException:
             self._engine.door.release(spec.count)
             raise
-        run = self._prepared(spec, sampler, steps, resolved)
+        run = self._prepared(spec, sampler, steps, resolved, conditions)
         self._engine.door.submit(run.job)
         try:
             yield run
         finally:
             self._engine.door.cancel(run.job)
 
-    def _prepared(self, spec: GenerationSpec, sampler: str, steps: int, resolved: Resolved | None) -> _Run:
+    def _prepared(
+        self, spec: GenerationSpec, sampler: str, steps: int, resolved: Resolved | None, conditions: Conditions | None
+    ) -> _Run:
         loop = asyncio.get_running_loop()
         results: asyncio.Queue[FinishedRows | PapaError] = asyncio.Queue()
         share = spec.exploration if spec.exploration >= 0 else self._defaults.exploration
@@ -113,12 +129,13 @@ class Generator:
             deliver=lambda result: _hand_over(loop, results, result),
             adapter=resolved.adapter if resolved else None,
             explore=explored(spec.count, share),
+            conditions=conditions,
         )
         return _Run(job, resolved, results)
 
     async def _finished(self, spec: GenerationSpec, run: _Run, rows: FinishedRows) -> tuple[GeneratedItem, ...]:
         self._check_finite(run, rows)
-        items = await keep(self._items, spec, rows, run.revision_of)
+        items = await keep(self._items, self._pictures, spec, rows, run.revision_of)
         if run.resolved and any(item.revision for item in items):
             self._first_served.report(run.resolved.adapter.key, run.resolved.record)
         return items

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from papa.denoiser import Conditions
 from papa.sampler import Rows
 from services.contracts.errors import PapaError
 from services.contracts.identity import UserKey
@@ -46,7 +47,8 @@ class Job:
     """A generation of `count` rows; row i has seed `seed` + i and runs without adapter where i is in `explore`.
 
     `deliver` is called on the engine's thread with each group of finished rows, or once with an error. `submitted_at`
-    and `started_at` (first row admitted, 0 before) are of the monotonic clock.
+    and `started_at` (first row admitted, 0 before) are of the monotonic clock. `conditions` is one row, which all of
+    its rows share; None for a backbone without prompts.
     """
 
     user: UserKey
@@ -57,6 +59,7 @@ class Job:
     deliver: Callable[[FinishedRows | PapaError], None]
     adapter: HostAdapter | None = None
     explore: frozenset[int] = frozenset()
+    conditions: Conditions | None = None
     submitted_at: float = field(default_factory=time.monotonic)
     started_at: float = 0.0
     cancelled: bool = False

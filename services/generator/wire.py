@@ -24,6 +24,8 @@ def spec_from_wire(request: engine_pb2.RunRequest) -> GenerationSpec:
         exploration=request.exploration,
         deadline=request.deadline,
         traceparent=request.traceparent,
+        guidance=request.guidance,
+        negative_prompt=request.negative_prompt,
     )
 
 

@@ -8,15 +8,27 @@ from pathlib import Path
 
 from services.local.failure import Failure
 
+PARTS = ("unet", "transformer")
+"""The folder of a pipeline's network."""
+
+SUPPORTED = {
+    "UNet2DModel": (),
+    "UNet2DConditionModel": ("vae", "text_encoder", "tokenizer"),
+    "DiTTransformer2DModel": ("vae",),
+}
+"""Classes of networks that can be served, and the folders that each needs beside it."""
+
 
 def find_backbone(backbone: str) -> Path | None:
     """The folder of a shipped name or of a diffusers folder; None for a hub id, which is fetched when it is loaded.
 
-    Raises Failure when it can be none of them.
+    Raises Failure when it can be none of them, or is a pipeline that cannot be served.
     """
     shipped = _shipped()
     for folder in (shipped / backbone, Path(backbone)):
-        if (folder / "unet" / "config.json").is_file():
+        config = next((path for part in PARTS if (path := folder / part / "config.json").is_file()), None)
+        if config is not None:
+            _refuse_unsupported(folder, config)
             return folder
     if backbone.count("/") == 1 and not Path(backbone).exists():
         return None
@@ -45,3 +57,18 @@ def taught_backbone(revisions: Path) -> str:
 
 def _shipped() -> Path:
     return Path(str(files("papa"))) / "backbone" / "weights"
+
+
+def _refuse_unsupported(folder: Path, config: Path) -> None:
+    try:
+        kind = json.loads(config.read_text()).get("_class_name", "UNet2DModel")
+    except (ValueError, AttributeError) as error:
+        raise Failure(f"the backbone's {config} is not JSON", "copy the pipeline again") from error
+    if kind not in SUPPORTED:
+        raise Failure(
+            f"the backbone {folder} is a {kind}, which cannot be served",
+            f"pipelines of these networks can: {', '.join(SUPPORTED)}",
+        )
+    missing = [part for part in SUPPORTED[kind] if not (folder / part).is_dir()]
+    if missing:
+        raise Failure(f"the backbone {folder} lacks {', '.join(missing)}", "save the whole pipeline: save_pretrained")

@@ -15,11 +15,14 @@ from papa.update import Adapter, UpdateStats
 from services.settings import GateSettings
 from services.trainer.updater import Refused
 
+LOOKS_KEPT = 64
+"""Prompts for which the backbone's samples need not be drawn again."""
+
 
 @dataclass(frozen=True)
 class Look:
-    """Statistics of a handful of samples: `distance` is the mean over pairs of √mean((a − b)²), `mean` and
-    `deviation` are of all pixels."""
+    """Statistics of a handful of samples, of their latents where the backbone has those: `distance` is the mean over
+    pairs of √mean((a − b)²), `mean` and `deviation` are of all values."""
 
     distance: float
     mean: float
@@ -48,16 +51,17 @@ class Gate:
         self._adapt_from = config.adapt_from
         self._seeds = list(range(settings.probe_samples))
         self._fresh_norm = float(denoiser.layout.initial(torch.Generator().manual_seed(0)).norm())
-        self._backbone = self._probe(None)[0] if self._seeds else None
+        self._backbones: dict[str, Look] = {}
 
     def judge(self, trained: list[tuple[Adapter, UpdateStats]]) -> list[Refused | None]:
         """One verdict an adapter; None lets it pass. The probes of all that are sound so far share one batch."""
         verdicts = [self._sound(adapter, stats) for adapter, stats in trained]
         passed = [place for place, verdict in enumerate(verdicts) if verdict is None]
-        if passed and self._backbone is not None:
-            looks = self._probe(torch.stack([trained[place][0].weights for place in passed]))
-            for place, look in zip(passed, looks, strict=True):
-                verdicts[place] = self._sane(look, self._backbone)
+        if passed and self._seeds:
+            prompts = [_prompt(trained[place][0]) for place in passed]
+            looks = self._probe(torch.stack([trained[place][0].weights for place in passed]), prompts)
+            for place, prompt, look in zip(passed, prompts, looks, strict=True):
+                verdicts[place] = self._sane(look, self._backbone(prompt))
         return verdicts
 
     def _sound(self, adapter: Adapter, stats: UpdateStats) -> Refused | None:
@@ -88,13 +92,27 @@ class Gate:
             return Refused("pixels", f"the mean pixel is {look.mean:.3f}, the backbone's {backbone.mean:.3f}")
         return None
 
-    def _probe(self, weights: Tensor | None) -> list[Look]:
-        """One look per adapter, or one at the backbone. Shape: weights [m, P]."""
-        adapters, count = None, 1
+    def _backbone(self, prompt: str) -> Look:
+        """The backbone's own samples for that prompt, drawn once while it is among the last ones."""
+        if prompt not in self._backbones:
+            if len(self._backbones) == LOOKS_KEPT:
+                del self._backbones[next(iter(self._backbones))]
+            self._backbones[prompt] = self._probe(None, [prompt])[0]
+        return self._backbones[prompt]
+
+    def _probe(self, weights: Tensor | None, prompts: list[str]) -> list[Look]:
+        """One look per prompt, with adapters or at the backbone. Shape: weights [len(prompts), P]."""
+        adapters, count = None, len(prompts)
         if weights is not None:
-            count = len(weights)
             adapters = weights.repeat_interleave(len(self._seeds), dim=0).to(self._denoiser.device)
+        conditions = self._denoiser.conditions([prompt for prompt in prompts for _ in self._seeds])
         samples = sample(
-            self._denoiser, self._seeds * count, adapters, "ddim", self._settings.probe_steps, self._adapt_from
-        )
+            self._denoiser, self._seeds * count, adapters, "ddim", self._settings.probe_steps, self._adapt_from,
+            conditions=conditions,
+        )  # fmt: skip
         return [Look.at(part) for part in samples.float().cpu().split(len(self._seeds))]
+
+
+def _prompt(adapter: Adapter) -> str:
+    """What the user asked for last."""
+    return adapter.replay.prompts[-1] if adapter.replay.prompts else ""

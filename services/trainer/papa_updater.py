@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,12 +19,12 @@ from papa.adapter import (
     pack,
     unpack,
 )
-from papa.config import DEFAULT_LORA, DEFAULT_UPDATE, UpdateConfig
+from papa.config import DEFAULT_UPDATE, UpdateConfig
 from papa.denoiser import Denoiser, fast_type, load_denoiser
 from papa.update import Adapter, Labels, UpdateJob, UpdateStats, new_adapter, update_many
 from services.contracts.errors import RevisionDamaged
 from services.contracts.feedback import LoggedEvent
-from services.contracts.samples import unpack_sample
+from services.contracts.samples import unpack_prompted
 from services.settings import GateSettings, Settings
 from services.trainer.gate import Gate
 from services.trainer.updater import Refused, Trained, Updater, UserUpdate, Weights, update_seed
@@ -43,12 +44,15 @@ class PapaUpdater(Updater):
     def flaw(self, event: LoggedEvent) -> str:
         """Decoding is exact about lengths, so that what passes here cannot fail later."""
         try:
-            shape = unpack_sample(event.sample).shape
-        except ValueError as error:
+            sample, prompt = unpack_prompted(event.sample)
+            self._denoiser.conditions([prompt])
+        except ValueError as error:  # PromptRefused is one
             return f"the sample does not decode: {error}"
-        if shape != self._denoiser.sample_shape:
-            return f"the sample's shape is {shape}, the backbone's {self._denoiser.sample_shape}"
-        return ""
+        if sample.dtype == np.uint8 and sample.shape == self._denoiser.image_shape:
+            return ""
+        if sample.dtype == np.float16 and sample.shape == self._denoiser.sample_shape and not self._denoiser.clips:
+            return "" if bool(np.isfinite(sample).all()) else "the sample holds values that are not finite"
+        return f"the sample is {sample.dtype} {sample.shape}, the backbone's {self._denoiser.sample_shape}"
 
     def verify(self, weights: Weights) -> None:
         """By the sha256 of every file, the layers' shapes, finiteness and the backbone's hash."""
@@ -59,7 +63,7 @@ class PapaUpdater(Updater):
         config = replace(self._config, learning_rate=self._config.learning_rate * step_scale)
         seeds = [update_seed(self.backbone, update) for update in updates]
         jobs = [
-            UpdateJob(self._adapter(update.start, seed), labels(update.batch.events), seed)
+            UpdateJob(self._adapter(update.start, seed), labels(update.batch.events, self._denoiser), seed)
             for update, seed in zip(updates, seeds, strict=True)
         ]
         trained = update_many(self._denoiser, jobs, config)
@@ -101,11 +105,20 @@ def load_updater(settings: Settings) -> PapaUpdater:
     mine = settings.trainer
     torch.set_num_threads(mine.threads)
     precision = {"auto": fast_type(mine.device), "float32": None, "bfloat16": torch.bfloat16}[mine.precision]
-    denoiser = load_denoiser(settings.backbone, DEFAULT_LORA, mine.device, autocast=precision)
+    denoiser = load_denoiser(settings.backbone, device=mine.device, autocast=precision)
     return PapaUpdater(denoiser, DEFAULT_UPDATE, mine.gate)
 
 
-def labels(events: Sequence[LoggedEvent]) -> Labels:
-    """The events' samples and grades as the library takes them, in order."""
-    samples: list[Tensor] = [torch.from_numpy(unpack_sample(event.sample).copy()) for event in events]
-    return Labels(torch.stack(samples), torch.tensor([event.grade for event in events]))
+def labels(events: Sequence[LoggedEvent], denoiser: Denoiser) -> Labels:
+    """The events' samples, grades and prompts as the library takes them, in order."""
+    unpacked = [unpack_prompted(event.sample) for event in events]
+    samples = torch.stack([_x0(torch.from_numpy(values.copy()), denoiser) for values, _ in unpacked])
+    prompts = tuple(prompt for _, prompt in unpacked)
+    return Labels(samples, torch.tensor([event.grade for event in events]), prompts if any(prompts) else ())
+
+
+def _x0(values: Tensor, denoiser: Denoiser) -> Tensor:
+    """As the replay keeps it: a picture of a catalogue becomes latents where the backbone works on them."""
+    if values.dtype == denoiser.sample_dtype:
+        return values
+    return denoiser.encode((values.float() / 127.5 - 1)[None])[0].to("cpu", denoiser.sample_dtype)

@@ -19,6 +19,8 @@ from services.contracts.revisions import Revision
 from services.generator.adapters import Adapters
 from services.generator.engine import Engine, EngineConfig
 from services.generator.generation import Defaults, Generator
+from services.generator.pictures import Pictures
+from services.generator.prompting import Prompter
 from services.generator.slots import Slots
 from services.settings import Settings
 from services.store.memory_items import MemoryItemStore
@@ -29,6 +31,7 @@ from tests.generator.driving import ADAPT_FROM
 from tests.generator.tiny import random_weights
 
 Files = Mapping[str, bytes]
+GUIDANCE = 4.0
 
 
 class CountingRevisions(MemoryRevisionStore):
@@ -56,9 +59,11 @@ class World:
         self.items = MemoryItemStore(self.state)
         self.revisions = CountingRevisions()
         self.slots = Slots(slots, denoiser.layout.size, denoiser.device, denoiser.dtype)
-        self.engine = Engine(denoiser, self.slots, EngineConfig(adapt_from=ADAPT_FROM, **engine))
+        self.engine = Engine(denoiser, self.slots, EngineConfig(adapt_from=ADAPT_FROM, clip=denoiser.clips, **engine))
         self.adapters = Adapters(self.users, self.revisions, denoiser, self.slots, host_cache)
-        self.generator = Generator(self.engine, self.adapters, self.items, Defaults(steps=4))
+        self.generator = Generator(
+            self.engine, self.adapters, self.items, Defaults(steps=4), Prompter(denoiser, GUIDANCE), Pictures(denoiser)
+        )
 
     async def commit(
         self,

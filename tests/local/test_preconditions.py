@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from services.local.backbone_check import find_backbone
+from papa.denoiser.loading import _LOADERS
+from services.local.backbone_check import SUPPORTED, find_backbone
 from services.local.environment import settings_environment
 from services.local.failure import Failure
 from services.local.instance_lock import InstanceLock
@@ -123,3 +125,26 @@ def test_settings_travel_through_the_environment(monkeypatch: pytest.MonkeyPatch
     for name, value in settings_environment(settings).items():
         monkeypatch.setenv(name, value)
     assert Settings() == settings
+
+
+@pytest.mark.parametrize(
+    ("kind", "folders", "message"),
+    [
+        ("FluxTransformer2DModel", (), "is a FluxTransformer2DModel, which cannot be served"),
+        ("UNet2DConditionModel", ("vae", "tokenizer"), "lacks text_encoder"),
+        ("DiTTransformer2DModel", (), "lacks vae"),
+    ],
+)
+def test_a_pipeline_that_cannot_be_served_is_told_before_anything_starts(
+    kind: str, folders: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    for folder in ("transformer", *folders):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "transformer" / "config.json").write_text(json.dumps({"_class_name": kind}))
+    with pytest.raises(Failure, match=message) as refused:
+        find_backbone(str(tmp_path))
+    assert refused.value.hint
+
+
+def test_the_check_before_the_start_knows_what_the_loader_takes() -> None:
+    assert set(SUPPORTED) == set(_LOADERS)

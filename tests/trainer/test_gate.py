@@ -72,7 +72,7 @@ def test_samples_that_no_taste_explains(
 ) -> None:
     pictures = 0.5 * torch.randn(8, *SHAPE, generator=torch.Generator().manual_seed(0))
 
-    def sample(denoiser: Denoiser, seeds: list[int], adapters: Tensor | None, *_: object) -> Tensor:
+    def sample(denoiser: Denoiser, seeds: list[int], adapters: Tensor | None, *_: object, **__: object) -> Tensor:
         count = len(seeds) // len(pictures)
         return pictures if adapters is None else spoilt(pictures).repeat(count, 1, 1, 1)
 
@@ -85,8 +85,8 @@ def test_each_adapter_is_probed_by_itself(denoiser: Denoiser, adapter: Adapter) 
     """A joint probe gives each adapter what a probe of its own would."""
     other = replace(adapter, weights=adapter.weights + 0.02 * torch.randn_like(adapter.weights))
     gate = Gate(denoiser, GateSettings(), DEFAULT_UPDATE)
-    together = gate._probe(torch.stack([adapter.weights, other.weights]))
-    alone = [gate._probe(one.weights[None])[0] for one in (adapter, other)]
+    together = gate._probe(torch.stack([adapter.weights, other.weights]), ["", ""])
+    alone = [gate._probe(one.weights[None], [""])[0] for one in (adapter, other)]
     for a, b in zip(together, alone, strict=True):
         assert a == Look(*(pytest.approx(value, abs=1e-4) for value in (b.distance, b.mean, b.deviation)))
     assert together[0] != together[1]

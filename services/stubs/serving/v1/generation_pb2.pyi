@@ -78,6 +78,8 @@ class GenerateRequest(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     EXPLORATION_FIELD_NUMBER: _builtins.int
+    GUIDANCE_SCALE_FIELD_NUMBER: _builtins.int
+    NEGATIVE_PROMPT_FIELD_NUMBER: _builtins.int
     count: _builtins.int
     """Number of items, 1 to 64 (the upper limit is configurable)."""
     prompt: _builtins.str
@@ -94,6 +96,12 @@ class GenerateRequest(_message.Message):
     """Share of the items, in [0, 1], drawn from the backbone instead of the adapter, to keep discovering tastes. The
     server's default when absent.
     """
+    guidance_scale: _builtins.float
+    """How strictly the prompt is followed, in [1, 30]: classifier-free guidance (arXiv 2207.12598), 1 is none at half the
+    work. The server's default when absent; without a prompt it changes nothing.
+    """
+    negative_prompt: _builtins.str
+    """What the items should not show; at most 1,000 characters. Needs a prompt, and guidance."""
     @_builtins.property
     def user(self) -> _types_pb2.User:
         """Whose adapter answers. A user without one is served by the backbone (SERVED_BY_BASE)."""
@@ -109,13 +117,19 @@ class GenerateRequest(_message.Message):
         steps: _builtins.int | None = ...,
         revision: _builtins.str | None = ...,
         exploration: _builtins.float | None = ...,
+        guidance_scale: _builtins.float | None = ...,
+        negative_prompt: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "exploration", b"exploration", "prompt", b"prompt", "revision", b"revision", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_guidance_scale", b"_guidance_scale", "_negative_prompt", b"_negative_prompt", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "exploration", b"exploration", "guidance_scale", b"guidance_scale", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "revision", b"revision", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "count", b"count", "exploration", b"exploration", "prompt", b"prompt", "revision", b"revision", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_guidance_scale", b"_guidance_scale", "_negative_prompt", b"_negative_prompt", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "count", b"count", "exploration", b"exploration", "guidance_scale", b"guidance_scale", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "revision", b"revision", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exploration: _TypeAlias = _typing.Literal["exploration"]  # noqa: Y015
     _WhichOneofArgType__exploration: _TypeAlias = _typing.Literal["_exploration", b"_exploration"]  # noqa: Y015
+    _WhichOneofReturnType__guidance_scale: _TypeAlias = _typing.Literal["guidance_scale"]  # noqa: Y015
+    _WhichOneofArgType__guidance_scale: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale"]  # noqa: Y015
+    _WhichOneofReturnType__negative_prompt: _TypeAlias = _typing.Literal["negative_prompt"]  # noqa: Y015
+    _WhichOneofArgType__negative_prompt: _TypeAlias = _typing.Literal["_negative_prompt", b"_negative_prompt"]  # noqa: Y015
     _WhichOneofReturnType__prompt: _TypeAlias = _typing.Literal["prompt"]  # noqa: Y015
     _WhichOneofArgType__prompt: _TypeAlias = _typing.Literal["_prompt", b"_prompt"]  # noqa: Y015
     _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
@@ -126,6 +140,10 @@ class GenerateRequest(_message.Message):
     _WhichOneofArgType__steps: _TypeAlias = _typing.Literal["_steps", b"_steps"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__exploration) -> _WhichOneofReturnType__exploration | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__guidance_scale) -> _WhichOneofReturnType__guidance_scale | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__negative_prompt) -> _WhichOneofReturnType__negative_prompt | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt) -> _WhichOneofReturnType__prompt | None: ...
     @_typing.overload
@@ -187,6 +205,8 @@ class StreamGenerateRequest(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     EXPLORATION_FIELD_NUMBER: _builtins.int
+    GUIDANCE_SCALE_FIELD_NUMBER: _builtins.int
+    NEGATIVE_PROMPT_FIELD_NUMBER: _builtins.int
     count: _builtins.int
     prompt: _builtins.str
     seed: _builtins.int
@@ -194,6 +214,8 @@ class StreamGenerateRequest(_message.Message):
     steps: _builtins.int
     revision: _builtins.str
     exploration: _builtins.float
+    guidance_scale: _builtins.float
+    negative_prompt: _builtins.str
     @_builtins.property
     def user(self) -> _types_pb2.User: ...
     def __init__(
@@ -207,13 +229,19 @@ class StreamGenerateRequest(_message.Message):
         steps: _builtins.int | None = ...,
         revision: _builtins.str | None = ...,
         exploration: _builtins.float | None = ...,
+        guidance_scale: _builtins.float | None = ...,
+        negative_prompt: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "exploration", b"exploration", "prompt", b"prompt", "revision", b"revision", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_guidance_scale", b"_guidance_scale", "_negative_prompt", b"_negative_prompt", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "exploration", b"exploration", "guidance_scale", b"guidance_scale", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "revision", b"revision", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "count", b"count", "exploration", b"exploration", "prompt", b"prompt", "revision", b"revision", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_guidance_scale", b"_guidance_scale", "_negative_prompt", b"_negative_prompt", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "count", b"count", "exploration", b"exploration", "guidance_scale", b"guidance_scale", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "revision", b"revision", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exploration: _TypeAlias = _typing.Literal["exploration"]  # noqa: Y015
     _WhichOneofArgType__exploration: _TypeAlias = _typing.Literal["_exploration", b"_exploration"]  # noqa: Y015
+    _WhichOneofReturnType__guidance_scale: _TypeAlias = _typing.Literal["guidance_scale"]  # noqa: Y015
+    _WhichOneofArgType__guidance_scale: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale"]  # noqa: Y015
+    _WhichOneofReturnType__negative_prompt: _TypeAlias = _typing.Literal["negative_prompt"]  # noqa: Y015
+    _WhichOneofArgType__negative_prompt: _TypeAlias = _typing.Literal["_negative_prompt", b"_negative_prompt"]  # noqa: Y015
     _WhichOneofReturnType__prompt: _TypeAlias = _typing.Literal["prompt"]  # noqa: Y015
     _WhichOneofArgType__prompt: _TypeAlias = _typing.Literal["_prompt", b"_prompt"]  # noqa: Y015
     _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
@@ -224,6 +252,10 @@ class StreamGenerateRequest(_message.Message):
     _WhichOneofArgType__steps: _TypeAlias = _typing.Literal["_steps", b"_steps"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__exploration) -> _WhichOneofReturnType__exploration | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__guidance_scale) -> _WhichOneofReturnType__guidance_scale | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__negative_prompt) -> _WhichOneofReturnType__negative_prompt | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt) -> _WhichOneofReturnType__prompt | None: ...
     @_typing.overload
