@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up test screenshots chaos fuzz lint stubs generated lock system-packages clean
+.PHONY: help demo up test screenshots chaos fuzz lint stubs docs generated lock system-packages clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -41,6 +41,9 @@ lint: $(DEV) ## only the static checks: ruff, mypy, import rules, buf, stubs
 
 stubs: $(DEV) ## compile protos/ into services/stubs/
 	@$(BIN)/python protos/generate.py && echo "services/stubs is up to date"
+
+docs: $(DEV) ## the documentation site, in build/site
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/site && echo "open build/site/index.html"
 
 generated: $(DEV) ## write the pages and files that are made from code: chart schema, dashboards, references in docs/
 	@PYTHONPATH=. $(BIN)/python helm/generate.py && $(BIN)/python deploy/grafana/generate.py && PYTHONPATH=. $(BIN)/python docs/generate.py

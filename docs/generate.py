@@ -1,4 +1,4 @@
-"""Writes the reference pages, metrics.md and settings.md; with --check only says what is out of date."""
+"""Writes the reference pages made from code; with --check only says what is out of date."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic import SecretStr
 
+from protos import reference
 from services import metrics
 from services.cli.configuration import fields
 from services.settings import Settings
@@ -66,6 +67,7 @@ if __name__ == "__main__":
     pages = {
         FOLDER / "metrics.md": METRICS + "\n".join(metric_rows()) + "\n",
         FOLDER / "settings.md": SETTINGS + "\n".join(setting_rows()) + "\n",
+        FOLDER / "reference" / "protos.md": reference(),
     }
     stale = {path: text for path, text in pages.items() if not path.exists() or path.read_text() != text}
     if "--check" in sys.argv:

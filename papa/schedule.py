@@ -37,7 +37,7 @@ class NoiseSchedule:
 
     @classmethod
     def from_diffusers(cls, config: Mapping[str, Any]) -> NoiseSchedule:
-        """The schedule that a diffusers `scheduler_config.json` describes (any of its `beta_schedule`s)."""
+        """The schedule that a diffusers `scheduler_config.json` describes (with any `beta_schedule` of its)."""
         from diffusers import DDPMScheduler
 
         scheduler = DDPMScheduler.from_config(dict(config))

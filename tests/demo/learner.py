@@ -38,7 +38,7 @@ class Learner:
     def __init__(self, service: Service, learns: bool = True) -> None:
         self._service, self._learns = service, learns
         self.revisions: dict[UserKey, int] = {}
-        service.engine.scripts = [[self._items(), done()]]
+        service.engine.scripts = [[self._items(), self._end()]]
 
     def _items(self) -> Step:
         async def step(request: engine_pb2.RunRequest, context: grpc.aio.ServicerContext) -> engine_pb2.RunResponse:
@@ -55,6 +55,15 @@ class Learner:
                     adapter=user in self.revisions,
                 )
             return engine_pb2.RunResponse(items=message)
+
+        return step
+
+    def _end(self) -> Step:
+        async def step(request: engine_pb2.RunRequest, context: grpc.aio.ServicerContext) -> engine_pb2.RunResponse:
+            user = UserKey(request.tenant, request.user)
+            response = await done(self._name(user) if user in self.revisions else "")(request, context)
+            assert response is not None
+            return response
 
         return step
 
