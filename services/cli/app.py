@@ -20,6 +20,7 @@ from services.cli.doctor_command import doctor
 from services.cli.feedback_command import feedback
 from services.cli.generate_command import generate
 from services.cli.health_command import health, smoke
+from services.cli.hints import hint as hint_for
 from services.cli.metrics_command import metrics
 from services.cli.playground_command import playground
 from services.cli.store_commands import store
@@ -99,8 +100,7 @@ def _report(error: Exception) -> int:
         case ValidationError():
             line, hint, code = describe(error), "papa config show prints what is in effect", 1
         case PapaError():
-            line, code = error.message, 1
-            hint = f"{error.reason}" + (f", try again in {error.retry_after:g} s" if error.retry_after else "")
+            line, hint, code = error.message, hint_for(error), 1
         case _:
             line, hint, code = f"{type(error).__name__}: {error}", "run it again with --debug for the traceback", 1
     print(f"papa: {line}" + (f" ({hint})" if hint else ""), file=sys.stderr)

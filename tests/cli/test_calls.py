@@ -8,6 +8,9 @@ import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from services.cli.hints import HINTS
+from services.client import CallFailed
+from services.contracts import errors
 from services.contracts.feedback import UserBatch
 from services.contracts.identity import UserKey
 from services.contracts.revisions import Revision
@@ -121,6 +124,7 @@ async def test_nobody_there_is_one_line(papa: Papa) -> None:
     ended = papa("users", "get", "alice", "--address", "127.0.0.1:1")
     assert ended.code == 1
     assert ended.err.startswith("papa: UNAVAILABLE")
+    assert "papa up starts one" in ended.err
     assert ended.err.count("\n") == 1
 
 
@@ -172,3 +176,8 @@ async def test_an_export_writes_nowhere_else(papa_call: Call, service: Service, 
     assert "odd name" in ended.err
     written = await asyncio.to_thread(lambda: [path.name for path in tmp_path.rglob("*")])
     assert "evil" not in written
+
+
+def test_hints_are_for_reasons_that_there_are() -> None:
+    known = {kind.reason for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "reason")}
+    assert set(HINTS) <= {*known, CallFailed.reason}
