@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import sys
 import tempfile
 import time
@@ -26,9 +27,9 @@ def main() -> int:
     seeds = range(options.schedules) if options.seed is None else [options.seed]
     plans = [schedule(seed) for seed in seeds]
     begun = time.monotonic()
-    results = asyncio.run(perform(plans, root, options.lanes, options.defect))
+    results = asyncio.run(perform(plans, root, options.lanes, options.defect, 60 * options.minutes))
     print(table(results))
-    print(f"{len(results)} schedules in {time.monotonic() - begun:.0f} s, {options.lanes} at a time")
+    print(f"{len(results)} of {len(plans)} schedules in {time.monotonic() - begun:.0f} s, {options.lanes} at a time")
     for result in results:
         if result.violations:
             _report(result, root)
@@ -42,6 +43,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="replay this one, and print its schedule")
     parser.add_argument("--schedules", type=int, default=SCHEDULES)
     parser.add_argument("--lanes", type=int, default=LANES, help="schedules at a time")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after which no further one begins")
     parser.add_argument("--folder", help="where the logs and the data of runs with violations stay")
     parser.add_argument("--defect", default="", help="break it on purpose (tests.chaos.defects)")
     return parser.parse_args()

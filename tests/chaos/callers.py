@@ -15,6 +15,8 @@ from grpc_status import rpc_status
 from services.stubs.serving.v1 import (
     feedback_pb2,
     feedback_pb2_grpc,
+    generation_pb2,
+    generation_pb2_grpc,
     types_pb2,
     user_pb2,
     user_pb2_grpc,
@@ -46,6 +48,7 @@ class Callers:
 
     def __init__(self, address: Callable[[], str], patience: float) -> None:
         self.odd: list[str] = []
+        self.generated = 0
         self._address = address
         self._patience = patience
         self._channels: dict[str, grpc.aio.Channel] = {}
@@ -88,6 +91,8 @@ class Callers:
             await self._submit(visitor, [f"{name}-{visitor.name}" for name in names])
             if visitor.reads:
                 await self._read(visitor.name)
+            if visitor.generates:
+                await self._generate(visitor.name)
         await asyncio.gather(*moves)
         if visitor.reads:
             await self._read(visitor.name)
@@ -132,6 +137,26 @@ class Callers:
         )
         if isinstance(answer, user_pb2.GetUserResponse):
             self._seen.append(Seen(user, invoked, time.monotonic(), answer.state.current_revision.revision))
+
+    async def _generate(self, user: str) -> None:
+        """Until there are items, or a refusal; the revision that made them was read in the meantime."""
+        request = generation_pb2.GenerateRequest(user=_user(user), count=2)
+        invoked, last = time.monotonic(), ""
+        while (now := time.monotonic()) < self._patience:
+            answer = await self._once(
+                lambda channel: generation_pb2_grpc.GenerationServiceStub(channel).Generate(
+                    request, timeout=CALL_SECONDS
+                )
+            )
+            if isinstance(answer, generation_pb2.GenerateResponse):
+                self.generated += 1
+                self._seen.append(Seen(user, now, time.monotonic(), answer.revision))
+                return
+            if answer not in ("", _STORAGE):  # of a deleted user, say
+                return
+            last = answer
+            await asyncio.sleep(PAUSE)
+        self.odd.append(f"nothing was generated within {time.monotonic() - invoked:.0f} s; the last reason: {last}")
 
     async def _move(self, user: str, kind: str, at: float) -> None:
         await asyncio.sleep(at)

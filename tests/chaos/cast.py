@@ -75,12 +75,13 @@ class Cast:
     def __init__(self) -> None:
         self.trainers: list[Role] = []
         self.gateways: list[Role] = []
+        self.generators: list[Role] = []
         self.leaving: list[Role] = []
         self._keeping: asyncio.Task[None] | None = None
 
     @property
     def everybody(self) -> list[Role]:
-        return [*self.trainers, *self.gateways]
+        return [*self.trainers, *self.gateways, *self.generators]
 
     @property
     def address(self) -> str:
@@ -112,6 +113,6 @@ class Cast:
                 if role.child is not None and not role.alive:
                     role.address = ""
                     role.start()
-                    if role not in self.trainers:
+                    if role in self.gateways:
                         await self.announce(role)
             await asyncio.sleep(0.02)

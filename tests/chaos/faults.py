@@ -52,11 +52,15 @@ def first_environment(fault: Fault, stage: Stage) -> dict[str, str]:
 async def happen(fault: Fault, stage: Stage) -> None:
     """The fault, until it is over by itself; `put_right` ends what is left."""
     await asyncio.sleep(fault.at)
-    match fault.kind.split(" "):
+    match fault.kind.removesuffix(", real update").split(" "):
         case ["kill", "trainer"]:
             stage.cast.trainers[0].signal(signal.SIGKILL)
         case ["kill", "gateway"]:
             stage.cast.gateways[0].signal(signal.SIGKILL)
+        case ["kill", "generator"]:
+            for _ in range(fault.count):
+                stage.cast.generators[0].signal(signal.SIGKILL)
+                await asyncio.sleep(fault.seconds)
         case ["kill", "redis"]:
             async with stage.server_is_up:
                 await asyncio.to_thread(stage.server.kill)

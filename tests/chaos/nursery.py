@@ -19,15 +19,19 @@ from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
 MESSAGE = 2**16
+CHILDREN, LEARNING = "tests.chaos.children", "tests.chaos.learning"
 _PR_SET_PDEATHSIG = 1
 
 
 class Nursery:
-    """Use it as a context manager; at its end everything that it forked is killed."""
+    """Of those modules; use it as a context manager: at its end everything that it forked is killed."""
+
+    def __init__(self, *modules: str) -> None:
+        self._modules = modules
 
     def __enter__(self) -> Self:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = [sys.executable, "-m", "tests.chaos.nursery", str(theirs.fileno()), "tests.chaos.children"]
+        command = [sys.executable, "-m", "tests.chaos.nursery", str(theirs.fileno()), *self._modules]
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PAPA_", "PROM"))}
         environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self._process = subprocess.Popen(command, cwd=ROOT, env=environment, pass_fds=(theirs.fileno(),))

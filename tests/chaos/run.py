@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import socket
 import time
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ from services.local.redis_process import RedisProcess
 from services.settings import (
     FeedbackSettings,
     GatewaySettings,
+    GeneratorSettings,
     LogSettings,
     MetricsSettings,
     RedisSettings,
@@ -37,7 +39,7 @@ from tests.chaos.checker import Violation, check
 from tests.chaos.collect import collect
 from tests.chaos.faults import Stage, first_environment, happen, put_right
 from tests.chaos.history import Final, History
-from tests.chaos.nursery import Nursery
+from tests.chaos.nursery import CHILDREN, LEARNING, Nursery
 from tests.chaos.proxy import Proxy
 from tests.chaos.schedule import Schedule
 from tests.chaos.updater import ChaosUpdater
@@ -60,6 +62,7 @@ class Result:
     violations: tuple[Violation, ...]
     seconds: float
     died: int
+    generated: int = 0
 
 
 async def run(schedule: Schedule, nursery: Nursery, root: Path, defect: str = "") -> Result:
@@ -73,7 +76,7 @@ async def run(schedule: Schedule, nursery: Nursery, root: Path, defect: str = ""
         await asyncio.to_thread(server.start)
         stack.push_async_callback(asyncio.to_thread, server.kill)
         path = unquote(server.url.removeprefix("unix://"))
-        proxies = {who: await stack.enter_async_context(Proxy(path)) for who in ("trainer", "gateway")}
+        proxies = {who: await stack.enter_async_context(Proxy(path)) for who in ("trainer", "gateway", "generator")}
         stage = Stage(folder, server, proxies, Cast(), LEASE)
         stack.push_async_callback(stage.cast.stop)
         play = Play(schedule, stage, nursery, defect)
@@ -86,7 +89,13 @@ async def run(schedule: Schedule, nursery: Nursery, root: Path, defect: str = ""
     else:
         shutil.rmtree(folder, ignore_errors=True)
     died = sum(max(0, role.deaths) for role in stage.cast.everybody)
-    return Result(schedule, history, final, violations, time.monotonic() - begun, died)
+    return Result(schedule, history, final, violations, time.monotonic() - begun, died, play.generated)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _plain(value: object) -> object:
@@ -98,6 +107,8 @@ class Play:
 
     def __init__(self, schedule: Schedule, stage: Stage, nursery: Nursery, defect: str) -> None:
         self.odd: list[str] = []
+        self.generated = 0
+        self._engine = f"127.0.0.1:{_free_port()}" if schedule.real else "127.0.0.1:1"
         self._schedule, self._stage = schedule, stage
         self._users = [UserKey(DEFAULT_TENANT, visitor.name) for visitor in schedule.visitors]
         self._environment = {"CHAOS_CLOCK": str(stage.clock), "CHAOS_BREAK": defect}
@@ -120,11 +131,11 @@ class Play:
         finally:
             await callers.close()
             await stage.cast.stop()
-        self.odd = callers.odd
+        self.odd, self.generated = callers.odd, callers.generated
         return callers.history(), await self._collect(settled)
 
     def _engage(self, nursery: Nursery) -> None:
-        stage = self._stage
+        stage, module = self._stage, LEARNING if self._schedule.real else CHILDREN
         first: dict[str, str] = {}
         for fault in self._schedule.faults:
             first = first or first_environment(fault, stage)
@@ -132,20 +143,25 @@ class Play:
         for number in range(max(self._schedule.trainers, 1 + stops)):
             log = stage.folder / f"trainer-{number}.log"
             settings = self._settings(stage.proxies["trainer"].url)
-            role = Role(nursery, "tests.chaos.children:trainer", settings, log, self._environment, first)
+            role = Role(nursery, f"{module}:trainer", settings, log, self._environment, first)
             stage.cast.trainers.append(role)
         gateway = self._settings(stage.proxies["gateway"].url)
         log = stage.folder / "gateway.log"
-        stage.cast.gateways.append(Role(nursery, "tests.chaos.children:gateway", gateway, log, self._environment))
+        stage.cast.gateways.append(Role(nursery, f"{CHILDREN}:gateway", gateway, log, self._environment))
+        if self._schedule.real:
+            settings, log = self._settings(stage.proxies["generator"].url), stage.folder / "generator.log"
+            stage.cast.generators.append(Role(nursery, f"{module}:generator", settings, log, self._environment))
 
     def _settings(self, url: str, seconds: float = COMMAND_SECONDS) -> Settings:
         return Settings(
             data_dir=self._stage.folder,
+            backbone=str(self._stage.folder / "backbone"),
             redis=RedisSettings(url=url, prefix="chaos", socket_timeout=seconds),
             store=StoreSettings(tombstone_ttl=3600.0),
             feedback=FeedbackSettings(partitions=PARTITIONS),
             trainer=TrainerSettings(min_labels=3, max_wait=0.05, lease=LEASE, poll=0.01, max_attempts=3),
-            gateway=GatewaySettings(port=0, notice_seconds=0.05, drain_seconds=2.0),
+            gateway=GatewaySettings(port=0, notice_seconds=0.05, drain_seconds=2.0, generator=self._engine),
+            generator=GeneratorSettings(threads=1, sampler="ddim", steps=2, slots=8, max_rows=8),
             metrics=MetricsSettings(port=0),
             log=LogSettings(level="info"),
         )
@@ -153,9 +169,14 @@ class Play:
     async def _furnish(self) -> None:
         """The backbone and an item for everybody."""
         items = open_items(self._settings(self._stage.server.url, OWN_COMMAND_SECONDS))
-        await items.publish_backbone(BackboneInfo(ChaosUpdater.backbone, "chaos", (1, 8, 8)))
+        backbone, sample = BackboneInfo(ChaosUpdater.backbone, "chaos", (1, 8, 8)), b"sample"
+        if self._schedule.real:
+            from tests.chaos.learning import furnish  # torch, which the other schedules do without
+
+            backbone, sample = await asyncio.to_thread(furnish, self._stage.folder / "backbone")
+        await items.publish_backbone(backbone)
         for user in self._users:
-            await items.put(user, [StoredItem("item", b"sample", "", "generation", 0)])
+            await items.put(user, [StoredItem("item", sample, "", "generation", 0)])
         await items.close()
 
     async def _settled(self) -> bool:

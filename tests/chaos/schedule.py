@@ -29,8 +29,14 @@ KINDS = (
     "flawed",
     "delete in flight",
     "rollback in flight",
+    "kill generator",
+    "kill trainer, real update",
+    "kill redis, real update",
 )
 """Every kind of fault."""
+
+REAL = KINDS[-3:]
+"""Those whose update is the real one and whose callers generate, on a real engine."""
 
 Sync = Literal["everysec", "always"]
 
@@ -56,6 +62,7 @@ class Visitor:
     reads: bool
     moves: tuple[tuple[str, float], ...] = ()
     special: str = ""
+    generates: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,11 @@ class Schedule:
     visitors: tuple[Visitor, ...]
     faults: tuple[Fault, ...]
 
+    @property
+    def real(self) -> bool:
+        """Whether there is a generator, and learning is the real one."""
+        return self.kind in REAL
+
 
 def schedule(seed: int, kinds: tuple[str, ...] = KINDS, also: str | None = None) -> Schedule:
     """The same for the same arguments, always. The kinds take turns; some come with another one, unless `also`
@@ -79,7 +91,7 @@ def schedule(seed: int, kinds: tuple[str, ...] = KINDS, also: str | None = None)
     if also is not None:
         named += [also] if also else []
     elif kind != "none" and source.random() < 0.4:
-        named.append(source.choice(KINDS))
+        named.append(source.choice(KINDS[: -len(REAL)]))
     faults = tuple(_fault(source, each) for each in named if each != "none")
     visitors = tuple(_visitor(source, seed, number, named) for number in range(source.randint(2, 3)))
     sync: Sync = source.choice(("everysec", "always"))
@@ -104,5 +116,5 @@ def _visitor(source: random.Random, seed: int, number: int, kinds: list[str]) ->
         special = "flawed"
     return Visitor(
         f"s{seed}-u{number}", calls, gives_up=source.random() < 0.2, reads=source.random() < 0.7, moves=moves,
-        special=special,
+        special=special, generates=kinds[0] in REAL,
     )  # fmt: skip

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from tests.chaos.run import Result
 
 HEAD = (
-    "fault", "schedules", "events", "acknowledged", "applied", "dead", "unknown", "restarts", "seconds", "violations",
+    "fault", "schedules", "events", "acknowledged", "applied", "dead", "unknown", "generated", "restarts", "seconds",
+    "violations",
 )  # fmt: skip
 
 
@@ -38,6 +39,7 @@ def _row(kind: str, results: Iterable[Result]) -> tuple[str, ...]:
         sum(len(revision.events) for user in left for revision in user.lineage),
         sum(len(user.letters) for user in left),
         outcomes.count("unknown"),
+        sum(result.generated for result in of_kind),
         sum(result.died for result in of_kind),
     )
     seconds = sum(result.seconds for result in of_kind) / len(of_kind)
