@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from redis.asyncio import Redis
+from redis.exceptions import OutOfMemoryError
 
 from services.local.redis_process import RedisProcess
 from tests.chaos.cast import Cast
@@ -92,6 +93,7 @@ async def happen(fault: Fault, stage: Stage) -> None:
         case ["redis", "full"]:
             await _configure(stage, "maxmemory", "1")
             await asyncio.sleep(fault.seconds)
+            await _configure(stage, "maxmemory", "0")
 
 
 async def put_right(stage: Stage) -> None:
@@ -118,7 +120,12 @@ async def _roll_gateway(cast: Cast) -> None:
 async def _step_clock(stage: Stage, seconds: float) -> None:
     stage.clock.write_text(str(seconds))
     async with stage.server_is_up, Redis.from_url(stage.server.url, protocol=2, socket_timeout=60.0) as client:
-        await client.set(CLOCK_KEY, round(seconds))
+        while True:
+            try:
+                await client.set(CLOCK_KEY, round(seconds))
+                return
+            except OutOfMemoryError:  # it is full by another fault, which ends
+                await asyncio.sleep(0.05)
 
 
 async def _configure(stage: Stage, name: str, value: str) -> None:

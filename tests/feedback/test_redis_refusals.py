@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from redis.asyncio import Redis
@@ -69,6 +72,57 @@ async def test_a_full_redis_can_be_drained(backend: Backend, server: Redis, user
     assert (await backend.users.rollback(user, a_revision(1).revision)).current is not None
     await backend.log.release(lease)
     assert (await backend.users.delete(user)).dead_letters == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", place], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"mounting a small file system needs root: {mounted.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@pytest.mark.parametrize("appendfsync", ["everysec", "always"])
+async def test_a_full_disk_takes_no_events_until_there_is_room(
+    small_disk: Path, tmp_path: Path, user: UserKey, appendfsync: Literal["everysec", "always"]
+) -> None:
+    """With `always` Redis ends itself rather than acknowledge what it cannot write; whoever keeps it starts it again."""
+    with RedisProcess(small_disk / "redis", appendfsync=appendfsync) as server:
+        backend = open_redis(redis_settings(server.url, tmp_path))
+        await backend.append(user, "first")
+        filler = small_disk / "filler"
+        with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as file:
+            while file.write(b"x" * 4096) == 4096:
+                pass
+        accepted = ["first"]
+        with pytest.raises(StorageUnavailable) as caught:
+            for number in range(2_000):
+                await backend.append(user, f"{number}")
+                accepted.append(f"{number}")
+        assert caught.value.retry_after
+        filler.unlink()
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    await backend.append(user, "last")
+                except StorageUnavailable:
+                    if not server.running:
+                        assert appendfsync == "always"
+                        await asyncio.to_thread(server.stop)
+                        await asyncio.to_thread(server.start)
+                    await asyncio.sleep(0.05)
+                else:
+                    break
+        found = [event.event_id for event in await backend.pending(await backend.own(user), user)]
+        await backend.close()
+    refused = f"{len(accepted) - 1}"
+    assert found in ([*accepted, "last"], [*accepted, refused, "last"]), (
+        "a refusal by a lost connection may have arrived"
+    )
 
 
 async def test_a_server_that_forgot_the_scripts_learns_them_again(backend: Backend, server: Redis) -> None:
