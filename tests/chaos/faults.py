@@ -119,13 +119,17 @@ async def _roll_gateway(cast: Cast) -> None:
 
 async def _step_clock(stage: Stage, seconds: float) -> None:
     stage.clock.write_text(str(seconds))
+    while not await _set_clock(stage, seconds):  # noqa: ASYNC110 - Redis is full by another fault, which ends
+        await asyncio.sleep(0.05)
+
+
+async def _set_clock(stage: Stage, seconds: float) -> bool:
     async with stage.server_is_up, Redis.from_url(stage.server.url, protocol=2, socket_timeout=60.0) as client:
-        while True:
-            try:
-                await client.set(CLOCK_KEY, round(seconds))
-                return
-            except OutOfMemoryError:  # it is full by another fault, which ends
-                await asyncio.sleep(0.05)
+        try:
+            await client.set(CLOCK_KEY, round(seconds))
+        except OutOfMemoryError:
+            return False
+    return True
 
 
 async def _configure(stage: Stage, name: str, value: str) -> None:
