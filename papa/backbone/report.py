@@ -45,7 +45,8 @@ def backbone_report(
     """Draws `count` samples (seeds 0 …); `progress` hears how many are done."""
     parts = []
     for start in range(0, count, 64):
-        parts.append(sample(denoiser, list(range(start, min(start + 64, count))), None, sampler, steps))
+        seeds = list(range(start, min(start + 64, count)))
+        parts.append(denoiser.decode(sample(denoiser, seeds, None, sampler, steps)))
         progress(start + len(parts[-1]))
     # A data set may be sorted by class: its first images would not stand for all of it.
     some = torch.randperm(len(train.x), generator=torch.Generator().manual_seed(0))[:count]

@@ -12,7 +12,7 @@ from papa.sampler import sample
 
 def sample_sheet(denoiser: Denoiser, count: int = 64, steps: int = 25, seed: int = 0) -> Image.Image:
     """`count` samples from the seeds `seed` onward, sixteen in a row, enlarged twofold."""
-    return picture(sample(denoiser, list(range(seed, seed + count)), steps=steps))
+    return picture(denoiser.decode(sample(denoiser, list(range(seed, seed + count)), steps=steps)))
 
 
 def picture(x: Tensor, columns: int = 16, enlarge: int = 2) -> Image.Image:

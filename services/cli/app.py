@@ -21,6 +21,7 @@ from services.cli.feedback_command import feedback
 from services.cli.generate_command import generate
 from services.cli.health_command import health, smoke
 from services.cli.hints import hint as hint_for
+from services.cli.latent_commands import lora, train_latent
 from services.cli.metrics_command import metrics
 from services.cli.playground_command import playground
 from services.cli.store_commands import store
@@ -58,6 +59,8 @@ def _add(panel: str, *commands: Callable[..., None]) -> None:
 
 _add(SERVICE, up, demo, playground, gateway, metrics)
 _add(CALLS, generate, feedback, health, smoke)
+backbone.command("train-latent")(train_latent)
+backbone.command("lora")(lora)
 users.command("export")(export_user)
 users.command("import")(import_adapter)
 app.add_typer(users, rich_help_panel=CALLS)

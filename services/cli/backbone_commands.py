@@ -49,9 +49,9 @@ def train(
     config = training.TrainConfig(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, bfloat16=bf16, seed=seed
     )
-    images = _read(data, "train")
+    images = read_images(data, "train")
     losses: list[float] = []
-    with Progress(*_columns(), console=voice(json)) as progress:
+    with Progress(*columns(), console=voice(json)) as progress:
         task = progress.add_task("training", total=steps)
 
         def report(done: TrainProgress) -> None:
@@ -80,13 +80,13 @@ def oracle(
     from papa.oracle import save_oracle, train_oracle
 
     trained = train_oracle(
-        _read(data, "train"),
+        read_images(data, "train"),
         epochs,
         seed,
         lambda epoch, loss: voice(json).print(f"epoch {epoch}: loss {loss:.4f}"),
     )
     save_oracle(trained, out)
-    test = _read(data, "test")
+    test = read_images(data, "test")
     accuracy = float((trained.classify(test.x) == test.y).double().mean())
     if json:
         print_json({"oracle": out, "accuracy": accuracy})
@@ -110,17 +110,16 @@ def report(
     """Measure a backbone: Fréchet distance in the oracle's features, the oracle's confidence, a sample sheet."""
     from papa.backbone.report import backbone_report
     from papa.backbone.sheet import picture
-    from papa.config import DEFAULT_LORA
     from papa.denoiser import load_denoiser, shipped_names
     from papa.oracle import load_oracle
 
-    with Progress(*_columns(), console=voice(json)) as progress:
+    with Progress(*columns(), console=voice(json)) as progress:
         task = progress.add_task("sampling", total=count)
         result = backbone_report(
-            load_denoiser(backbone, DEFAULT_LORA),
+            load_denoiser(backbone),
             load_oracle(judge or (backbone if backbone in shipped_names() else "fashion_mnist")),
-            _read(data, "train"),
-            _read(data, "test"),
+            read_images(data, "train"),
+            read_images(data, "test"),
             count,
             sampler,
             steps,
@@ -138,7 +137,8 @@ def report(
     console.print(f"written to {out}", soft_wrap=True)
 
 
-def _read(data: Path, split: str) -> LabelledImages:
+def read_images(data: Path, split: str) -> LabelledImages:
+    """Raises Failure for a file that holds none."""
     from papa.backbone.datasets import load_npz
 
     try:
@@ -147,5 +147,6 @@ def _read(data: Path, split: str) -> LabelledImages:
         raise Failure(f"{data} cannot be read as images: {error}") from error
 
 
-def _columns() -> tuple[ProgressColumn, ...]:
+def columns() -> tuple[ProgressColumn, ...]:
+    """Of every progress bar here."""
     return (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

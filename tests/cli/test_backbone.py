@@ -49,3 +49,17 @@ def test_what_is_no_data_set_is_one_line(papa: Papa, tmp_path: Path) -> None:
     assert "cannot be read as images" in papa("backbone", "train", str(tmp_path / "nothing.npz")).err
     (tmp_path / "text.npz").write_text("text")
     assert "cannot be read as images" in papa("backbone", "train", str(tmp_path / "text.npz")).err
+
+
+def test_a_latent_run_makes_a_pipeline(papa: Papa, data: Path) -> None:
+    arguments = ["backbone", "train-latent", str(data), "--out", "run", "--batch-size", "2", "--json"]
+    made = papa(*arguments, "--vae-steps", "1", "--steps", "1")
+    assert made.code == 0, made.err
+    assert json.loads(made.out)["backbone"] == "run/pipeline"
+    assert Path("run/pipeline/text_encoder/config.json").is_file()
+
+
+def test_what_holds_no_adapter_is_not_written(papa: Papa, tmp_path: Path) -> None:
+    refused = papa("backbone", "lora", str(tmp_path))
+    assert refused.code != 0
+    assert "papa users export" in refused.err

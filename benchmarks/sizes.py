@@ -1,0 +1,130 @@
+"""Memory and adapter sizes of real backbones, from their configurations alone: networks are made without storage.
+
+python -m benchmarks.sizes
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from diffusers import DiTTransformer2DModel, UNet2DConditionModel
+from torch import nn
+
+from papa.config import ATTENTION_LORA
+from papa.lora import SlotLora
+
+SLOTS = 64
+RANKS = (4, 8, 16)
+
+_SD = {
+    "sample_size": 64,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+    "layers_per_block": 2,
+}
+# What the published unet/config.json and transformer/config.json of each say.
+CONFIGS: Mapping[str, tuple[type[nn.Module], Mapping[str, Any]]] = {
+    "Stable Diffusion 1.5": (UNet2DConditionModel, {**_SD, "cross_attention_dim": 768, "attention_head_dim": 8}),
+    "Stable Diffusion 2.1": (
+        UNet2DConditionModel,
+        {
+            **_SD,
+            "sample_size": 96,
+            "cross_attention_dim": 1024,
+            "attention_head_dim": (5, 10, 20, 20),
+            "use_linear_projection": True,
+        },
+    ),
+    "Stable Diffusion XL": (
+        UNet2DConditionModel,
+        {
+            "sample_size": 128,
+            "block_out_channels": (320, 640, 1280),
+            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            "layers_per_block": 2,
+            "transformer_layers_per_block": (1, 2, 10),
+            "attention_head_dim": (5, 10, 20),
+            "cross_attention_dim": 2048,
+            "use_linear_projection": True,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 256,
+            "projection_class_embeddings_input_dim": 2816,
+        },
+    ),
+    "DiT-XL/2 256": (
+        DiTTransformer2DModel,
+        {
+            "sample_size": 32,
+            "num_layers": 28,
+            "num_attention_heads": 16,
+            "attention_head_dim": 72,
+            "in_channels": 4,
+            "out_channels": 8,
+            "num_embeds_ada_norm": 1000,
+            "attention_bias": True,
+        },
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """`bytes` are of half-precision weights; an adapter's are half precision in a slot, single in a revision."""
+
+    backbone: str
+    parameters: int
+    bytes: int
+    rank: int
+    layers: int
+    adapter_parameters: int
+    slot_bytes: int
+    revision_bytes: int
+    slots_bytes: int
+
+
+def sizes(name: str, rank: int) -> Size:
+    """Of one backbone at one rank."""
+    kind, config = CONFIGS[name]
+    with torch.device("meta"):
+        model = kind(**config)
+    layout = SlotLora(model, replace(ATTENTION_LORA, rank=rank, alpha=float(rank))).layout
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    adapter = layout.size
+    return Size(
+        name, parameters, 2 * parameters, rank, len(layout.layers), adapter, 2 * adapter, 4 * adapter,
+        2 * adapter * (SLOTS + 1),
+    )  # fmt: skip
+
+
+def table(rows: list[Size]) -> str:
+    """Markdown."""
+    lines = [
+        f"| backbone | parameters | fp16 weights | rank | adapter | in a slot (fp16) | in a revision | {SLOTS} slots |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row.backbone} | {row.parameters / 1e6:,.1f} M | {row.bytes / 1e9:.2f} GB | {row.rank} "
+        f"| {row.adapter_parameters / 1e6:.2f} M | {row.slot_bytes / 1e6:.2f} MB | {row.revision_bytes / 1e6:.2f} MB "
+        f"| {row.slots_bytes / 1e6:,.0f} MB |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true")
+    as_json = parser.parse_args().json
+    rows = [sizes(name, rank) for name in CONFIGS for rank in RANKS]
+    print(json.dumps([asdict(row) for row in rows], indent=1) if as_json else table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""The trainer of latent backbones: what it writes can be loaded, and a run that was broken off goes on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from benchmarks.sizes import CONFIGS, sizes, table
+from papa.backbone.datasets import LabelledImages
+from papa.backbone.train_latent import FASHION_WORDS, LatentConfig, LatentProgress, train_latent
+from papa.backbone.words import word_tokenizer
+from papa.denoiser import load_denoiser
+from papa.sampler import sample
+
+CONFIG = LatentConfig(
+    vae_steps=4, steps=4, batch_size=4, vae_channels=(8, 8), channels=(16, 16), text_width=16, learning_rate=1e-2
+)
+WEIGHTS = Path("pipeline/unet/diffusion_pytorch_model.safetensors")
+
+
+def images() -> LabelledImages:
+    generator = torch.Generator().manual_seed(0)
+    return LabelledImages(torch.rand(24, 1, 8, 8, generator=generator) * 2 - 1, torch.arange(24) % 10)
+
+
+def quiet(progress: LatentProgress) -> None:
+    """Reports are looked at where they are the point."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("whole")
+    train_latent(images(), run, CONFIG, quiet)
+    return run
+
+
+def test_a_run_makes_a_pipeline_that_takes_its_words(whole: Path) -> None:
+    denoiser = load_denoiser(str(whole / "pipeline"))
+    assert (denoiser.sample_shape, denoiser.image_shape, denoiser.takes_prompt) == ((4, 4, 4), (1, 8, 8), True)
+    x0 = sample(denoiser, [0, 1], steps=2, conditions=denoiser.conditions(["boot", "clothing"], 3.0))
+    assert denoiser.decode(x0).shape == (2, 1, 8, 8)
+
+
+def test_a_broken_run_goes_on_to_the_same_weights(whole: Path, tmp_path: Path) -> None:
+    class Interrupted(Exception):
+        pass
+
+    def stop(progress: LatentProgress) -> None:
+        if progress.stage == "unet":
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train_latent(images(), tmp_path, replace(CONFIG), stop, save_every=2)
+    resumed: list[LatentProgress] = []
+    train_latent(images(), tmp_path, CONFIG, resumed.append, save_every=2)
+    mine, theirs = (load_file(run / WEIGHTS) for run in (tmp_path, whole))
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+    with pytest.raises(ValueError, match="another configuration"):
+        train_latent(images(), tmp_path, replace(CONFIG, batch_size=5), quiet)
+
+
+def test_every_word_is_one_token() -> None:
+    tokenizer = word_tokenizer([*FASHION_WORDS, "clothing", "a"])
+    for word in (*FASHION_WORDS, "clothing", "a"):
+        assert len(tokenizer(word).input_ids) == 3, word
+    assert len(tokenizer("unicorn").input_ids) > 3
+
+
+def test_the_sizes_are_those_of_the_published_networks() -> None:
+    row = sizes("Stable Diffusion 1.5", 4)
+    assert row.parameters == 859_520_964
+    # 16 transformer blocks, each with 8 projections.
+    assert row.layers == 128
+    assert sizes("Stable Diffusion 1.5", 8).adapter_parameters == 2 * row.adapter_parameters
+    assert "859.5 M" in table([row])
+    assert set(CONFIGS) >= {"Stable Diffusion 1.5", "Stable Diffusion 2.1", "Stable Diffusion XL"}
