@@ -64,7 +64,7 @@ def running(folder: Path, engine: str) -> Iterator[Target]:
     """Starts Redis and the gateway in front of the engine at that address."""
     (folder / "data").mkdir(parents=True)
     with RedisProcess(folder / "redis") as redis:
-        asyncio.run(_announce(redis.url))
+        asyncio.run(announce(redis.url))
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PAPA_", "PROM"))}
         environment = {
             **inherited,
@@ -97,7 +97,7 @@ def running(folder: Path, engine: str) -> Iterator[Target]:
             process.communicate()
 
 
-async def _announce(url: str) -> None:
+async def announce(url: str) -> None:
     items = open_items(Settings(redis=RedisSettings(url=url), feedback=FeedbackSettings(partitions=PARTITIONS)))
     await items.publish_backbone(GREY)
     await items.close()
