@@ -2,55 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-GOALS: dict[tuple[str, str], tuple[str, float]] = {
-    ("mixed", "32 users"): ("32 users in one batch ÷ base without adapters", 0.95),
-    ("peft", "peft, switching"): ("÷ peft, one user at a time", 4.0),
-    ("updates", "16 at once"): ("16 users' updates together ÷ one after another", 1.5),
-}
-NOT_MEASURED = (
-    "users in rotation (5, 100, 2,000, 20,000) and cold adapters",
-    "continuous against static batching under a Poisson load",
-    "the whole path ÷ the bare engine",
-    "like → revision with 1, 8, 32 active users",
-    "feedback ingestion ÷ a bare grpc.aio echo",
-    "every row on a GPU",
+
+@dataclass(frozen=True)
+class Goal:
+    """A row of the table: where its figure lies, and from which side it must reach `bound`; None is information."""
+
+    part: str
+    name: str
+    text: str
+    bound: float | None = None
+    below: bool = False
+
+    def figure(self, found: Mapping[str, Any]) -> float | None:
+        """None when it was not measured."""
+        figures = found.get(self.part, {})
+        ratio = figures.get("ratios", {}).get(self.name)
+        return ratio[0] if ratio else figures.get("figures", {}).get(self.name)
+
+    def met(self, figure: float) -> bool:
+        """Whether the figure is on the right side."""
+        assert self.bound is not None
+        return figure < self.bound if self.below else figure >= self.bound
+
+
+GOALS = (
+    Goal("mixed", "32 users", "32 users in one batch of 64 ÷ base without adapters", 0.95),
+    Goal("peft", "peft, switching", "16 users in one batch ÷ peft, one user at a time, switching", 4.0),
+    Goal("peft", "peft, adapter_names", "16 users in one batch ÷ peft's mixed batch by adapter_names"),
+    Goal("rotation", "100 users", "throughput, 100 users in rotation ÷ 5", 0.95),
+    Goal("rotation", "2000 users", "throughput, 2,000 users in rotation ÷ 5", 0.95),
+    Goal("rotation", "20000 users", "throughput, 20,000 users in rotation ÷ 5"),
+    Goal("rotation", "cold adapter, p95, ms", "cold adapter, from the store to host memory, p95, ms"),
+    Goal("batching", "p50, static ÷ continuous", "p50 under the same Poisson load, static ÷ continuous"),
+    Goal("batching", "p95, static ÷ continuous", "p95 under the same Poisson load, static ÷ continuous"),
+    Goal("batching", "throughput at equal p95", "throughput at equal p95, continuous ÷ static"),
+    Goal("updates", "16 at once", "16 users' updates together ÷ one after another", 1.5),
+    Goal("whole", "whole path", "whole path (client → gateway → Serve → engine) ÷ bare engine", 0.95),
+    Goal(
+        "freshness", "p95, 1 active, s", "like → revision served, one active user on two cores, p95, s", 5.0, below=True
+    ),
+    Goal("freshness", "p95, 8 active, s", "like → revision served, 8 active users, p95, s"),
+    Goal("freshness", "p95, 32 active, s", "like → revision served, 32 active users, p95, s"),
+    Goal("ingestion", "unary", "feedback, one event a call ÷ bare grpc.aio echo", 0.8),
+    Goal("ingestion", "streamed", "feedback, one event a message of a stream ÷ bare grpc.aio echo", 0.8),
+    Goal("ingestion", "batched", "feedback, 1,000 events a call ÷ bare grpc.aio echo", 0.8),
+    Goal("ingestion", "batched events per second and core", "batched events per second and core", 50_000),
 )
+ON_A_GPU = (
+    ("16 users in one batch ÷ peft, one user at a time, switching", "10"),
+    ("16 users' updates together ÷ one after another", "6"),
+    ("every other row", "as above"),
+)
+NOTES: dict[str, str] = {
+    "mixed": "Whole trajectories of 12 steps (dpmpp_2m), K = 400: seven of twelve steps run with adapters.",
+    "peft": "One denoising step, one row a user; peft's adapters have the same rank and layers as ours.",
+    "updates": "Default updates of ten labels each, in groups of so many at once.",
+    "rotation": "Through adapters, slots (64), host memory (2,000 adapters) and a revision store on disk.",
+    "batching": "Poisson arrivals of 1 to 8 items with 6 to 25 steps. Static: whole batches of at most 64 rows\n"
+    "that run until the longest of them is done.",
+    "whole": "The same generations from as many concurrent callers, in turns; the base serves in both.",
+    "freshness": "A user rates ten shown items, then asks again until a newer revision has made the items.",
+    "ingestion": "The echo is the same service and messages in a grpc.aio server that acknowledges and does nothing.",
+}
 
 
-def page(found: dict[str, Any]) -> str:
-    """The goals with their figures, then every ratio with its quartiles."""
-    return "\n".join([*_goals(found), *(line for name in found for line in _part(name, found[name]))])
+def page(found: Mapping[str, Any], plots: Mapping[str, str]) -> str:
+    """The goals with their figures, then every figure of every part."""
+    parts = (line for name in found for line in _part(name, found[name], plots.get(name)))
+    return "\n".join([*_goals(found), *parts]).rstrip() + "\n"
 
 
-def _goals(found: dict[str, Any]) -> Iterator[str]:
+def _goals(found: Mapping[str, Any]) -> Iterator[str]:
     yield "# The engine, measured\n"
     yield (
-        "Written by `papa bench engine`. Every figure is a ratio of speeds within one run whose alternatives took\n"
-        "turns: the median over the turns, with the quartiles in brackets. Seconds of every turn are in\n"
-        "[engine.json](engine.json).\n"
+        "Written by `papa bench engine`, `papa bench serving` and `papa bench feedback`. A ratio is of speeds within\n"
+        "one run whose alternatives took turns: the median over the turns, with the quartiles in brackets. What each\n"
+        "turn took is in [engine/](engine), a file a part.\n"
     )
-    yield "| goal | at least | figure | met |\n| --- | --- | --- | --- |"
-    for (part, name), (goal, least) in GOALS.items():
-        ratio = found.get(part, {}).get("ratios", {}).get(name)
-        if ratio is None:
-            yield f"| {goal} | {least} | not measured | – |"
+    yield "| goal | bound | figure | met |\n| --- | --- | --- | --- |"
+    for goal in GOALS:
+        figure = goal.figure(found)
+        bound = "–" if goal.bound is None else f"{'<' if goal.below else '≥'} {goal.bound:g}"
+        if figure is None:
+            yield f"| {goal.text} | {bound} | not measured | – |"
+        elif goal.bound is None:
+            yield f"| {goal.text} | {bound} | {_number(figure)} | – |"
         else:
-            yield f"| {goal} | {least} | {ratio[0]:.2f} | {'yes' if ratio[0] >= least else '**no**'} |"
-    for goal in NOT_MEASURED:
-        yield f"| {goal} | | not measured | – |"
+            yield f"| {goal.text} | {bound} | {_number(figure)} | {'yes' if goal.met(figure) else '**no**'} |"
+    for text, bound in ON_A_GPU:
+        yield f"| on a GPU: {text} | ≥ {bound} | not measured | – |"
     yield ""
 
 
-def _part(name: str, figures: dict[str, Any]) -> Iterator[str]:
+def _part(name: str, figures: Mapping[str, Any], plot: str | None) -> Iterator[str]:
     yield f"## {name}\n"
+    if name in NOTES:
+        yield f"{NOTES[name]}\n"
     yield (
         f"`{figures['command']}`, {figures['date']}, {figures['machine']}, {figures['threads']} threads, load average "
         f"{figures['load']:.1f} at the end.\n"
     )
-    yield "| alternative | ratio |\n| --- | --- |"
-    for alternative, (middle, low, high) in figures["ratios"].items():
-        yield f"| {alternative} | {middle:.2f} ({low:.2f}–{high:.2f}) |"
+    yield "| | figure |\n| --- | --- |"
+    for alternative, (middle, low, high) in figures.get("ratios", {}).items():
+        yield f"| {alternative} | {_number(middle)} ({_number(low)}–{_number(high)}) |"
+    for what, figure in figures.get("figures", {}).items():
+        yield f"| {what} | {_number(figure)} |"
     yield ""
+    if plot:
+        yield f"![{name}]({plot})\n"
+
+
+def _number(figure: float) -> str:
+    return f"{figure:,.0f}" if figure >= 1000 else f"{figure:.3g}" if figure >= 10 else f"{figure:.2f}"

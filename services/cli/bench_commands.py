@@ -28,6 +28,24 @@ def engine(context: typer.Context) -> None:
     _run("engine", context.args)
 
 
+@bench.command(context_settings=PASSED_ON)
+def serving(context: typer.Context) -> None:
+    """The whole service against its engine, and how soon an opinion shows."""
+    _run("serving", context.args)
+
+
+@bench.command(context_settings=PASSED_ON)
+def feedback(context: typer.Context) -> None:
+    """How fast feedback is taken in, one by one, streamed and batched, against a bare echo."""
+    _run("feedback", context.args)
+
+
+@bench.command(context_settings=PASSED_ON)
+def capacity(context: typer.Context) -> None:
+    """What 10 thousand, 1 million and 100 million users cost, from the measured figures."""
+    _run("capacity", context.args)
+
+
 def _run(name: str, arguments: list[str]) -> None:
     if not (CHECKOUT / "benchmarks" / name).is_dir():
         raise Failure(f"there is no benchmarks/{name} beside this package", "run it from a clone, set up by make")

@@ -1,0 +1,1 @@
+"""How fast feedback is taken in, against a server that does nothing."""
