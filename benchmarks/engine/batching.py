@@ -103,7 +103,8 @@ class _Call:
     """A generation under way."""
 
     def __init__(self, engine: Engine, arrival: Arrival, adapter: HostAdapter) -> None:
-        self._left, self._done, self._error = arrival.count, threading.Event(), None
+        self._left, self._done = arrival.count, threading.Event()
+        self._error: PapaError | None = None
         self._begun = self._ended = time.monotonic()
         engine.door.reserve(arrival.count, arrival.steps)
         job = Job(adapter.key.user, arrival.count, 0, SAMPLER, arrival.steps, self._take, adapter)

@@ -21,7 +21,8 @@ class Goal:
         """None when it was not measured."""
         figures = found.get(self.part, {})
         ratio = figures.get("ratios", {}).get(self.name)
-        return ratio[0] if ratio else figures.get("figures", {}).get(self.name)
+        figure = ratio[0] if ratio else figures.get("figures", {}).get(self.name)
+        return None if figure is None else float(figure)
 
     def met(self, figure: float) -> bool:
         """Whether the figure is on the right side."""

@@ -109,10 +109,11 @@ def rotation(denoiser: Denoiser, populations: tuple[int, ...], turns: int) -> tu
         worlds = [stack.enter_context(_running(Rotation(denoiser, store, records, users))) for users in populations]
         for world in worlds:
             runner.run(world.warm())
-        turn: dict[str, Callable[[], object]] = {
-            f"{world.users} users": lambda world=world: runner.run(world.turn()) for world in worlds
-        }
-        return take_turns(turn, turns), cold
+
+        def turn(world: Rotation) -> Callable[[], object]:
+            return lambda: runner.run(world.turn())
+
+        return take_turns({f"{world.users} users": turn(world) for world in worlds}, turns), cold
 
 
 async def _cold(world: Rotation) -> list[float]:

@@ -23,7 +23,7 @@ def service(settings: Mapping[str, str]) -> Iterator[str]:
         command = [sys.executable, "-m", "services.cli.main", "up", "--data-dir", folder, "--no-playground"]
         command += ["--port", "0", "--metrics-port", "0"]
         environment = {**os.environ, "PAPA_RAY__SERVE_GRPC_PORT": "0", "COLUMNS": "400", **settings}
-        log = (Path(folder) / "up.log").open("w+")  # noqa: SIM115 - open for as long as the process lives
+        log = (Path(folder) / "up.log").open("w+")
         with (
             log,
             subprocess.Popen(

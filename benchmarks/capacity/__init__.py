@@ -1,0 +1,1 @@
+"""What many users cost, from measured figures and stated assumptions."""
