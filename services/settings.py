@@ -111,7 +111,11 @@ class GeneratorSettings(Section):
     max_replicas: int = Field(1, ge=1, description="replicas at most")
     threads: int = Field(2, ge=1, description="torch threads per replica")
     device: str = Field("cpu", description="torch device")
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of weights and adapters")
+    precision: Literal["weights", "auto", "bfloat16"] = Field(
+        "weights", description="of products and convolutions; auto is bfloat16 where the device computes in it"
+    )
+    channels_last: bool = Field(False, description="lay convolutions out by pixel; see docs/results/engine.md")
     slots: int = Field(64, ge=1, description="adapters resident on the device")
     host_cache: int = Field(2_000, ge=1, description="adapters in host memory")
     max_rows: int = Field(64, ge=1, description="rows of one denoising step")

@@ -43,6 +43,13 @@ def _updates(options: argparse.Namespace) -> record.Figures:
     return {"users": 16, "ratios": record.ratios(paired, "1 at once"), "seconds": dict(paired.seconds)}
 
 
+def _precisions(options: argparse.Namespace) -> record.Figures:
+    from benchmarks.engine.passes import precisions
+
+    paired = precisions(options.backbone, options.device, 32, options.turns)
+    return {"batch": 32, "ratios": record.ratios(paired, "float32"), "seconds": dict(paired.seconds)}
+
+
 def _rotation(options: argparse.Namespace) -> record.Figures:
     from benchmarks.engine.rotation import rotation
 
@@ -65,6 +72,7 @@ PARTS: dict[str, record.Part] = {
     "mixed": _mixed,
     "peft": _peft,
     "updates": _updates,
+    "precisions": _precisions,
     "rotation": _rotation,
     "batching": _batching,
 }

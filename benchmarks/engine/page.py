@@ -62,6 +62,8 @@ NOTES: dict[str, str] = {
     "mixed": "Whole trajectories of 12 steps (dpmpp_2m), K = 400: seven of twelve steps run with adapters.",
     "peft": "One denoising step, one row a user; peft's adapters have the same rank and layers as ours.",
     "updates": "Default updates of ten labels each, in groups of so many at once.",
+    "precisions": "One batch of 32 users, by type of the products (`generator.precision`) and layout\n"
+    "(`generator.channels_last`).",
     "rotation": "Through adapters, slots (64), host memory (2,000 adapters) and a revision store on disk.",
     "batching": "Poisson arrivals of 1 to 8 items with 6 to 25 steps. Static: whole batches of at most 64 rows\n"
     "that run until the longest of them is done.",

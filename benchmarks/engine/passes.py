@@ -49,6 +49,23 @@ def draw(denoiser: Denoiser, rows: int, adapters: Tensor | None) -> Tensor:
     return sample(denoiser, list(range(rows)), adapters, SAMPLER, STEPS, DEFAULT_UPDATE.adapt_from)
 
 
+def precisions(backbone: str, device: str, batch: int, turns: int) -> Paired:
+    """One batch of `batch` users, by type of the products and by layout of the convolutions."""
+    kinds = {
+        f"{name}{', channels last' if last else ''}": load_denoiser(
+            backbone, DEFAULT_LORA, device, autocast=autocast, channels_last=last
+        )
+        for name, autocast in (("float32", None), ("bfloat16", torch.bfloat16))
+        for last in (False, True)
+    }
+    adapters = random_adapters(kinds["float32"], batch).to(device)
+
+    def run(denoiser: Denoiser) -> Callable[[], Tensor]:
+        return lambda: draw(denoiser, batch, adapters)
+
+    return take_turns({name: run(denoiser) for name, denoiser in kinds.items()}, turns)
+
+
 def against_peft(backbone: str, users: int, turns: int, autocast: torch.dtype | None) -> Paired:
     """One denoising step for one row of each user: ours in one batch; peft user after user; peft's mixed batch."""
     from peft import LoraConfig, inject_adapter_in_model

@@ -80,6 +80,7 @@ PLOTS: dict[str, Callable[[Any, Figures], None]] = {
     "mixed": _bars("speed ÷ base", ("goal at 32 users", 0.95)),
     "peft": _bars("speed of ours ÷ alternative", ("goal against switching", 4.0)),
     "updates": _bars("speed ÷ one after another", ("goal at 16", 1.5)),
+    "precisions": _bars("speed ÷ float32"),
     "rotation": _bars("speed ÷ 5 users", ("goal up to 2,000", 0.95)),
     "ingestion": _bars("speed ÷ bare grpc.aio echo", ("goal", 0.8)),
     "batching": _batching,

@@ -34,11 +34,13 @@ def load_denoiser(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
     autocast: torch.dtype | None = None,
+    channels_last: bool = False,
 ) -> Denoiser:
     """Loads a shipped name, a diffusers folder or a hub id.
 
     `lora` None is what suits the backbone's class: attention only, but for small pixel U-Nets. `dtype` is the type of
-    the weights, `autocast` that of products and convolutions (see Denoiser).
+    the weights, `autocast` that of products and convolutions (see Denoiser). `channels_last` lays the convolutions'
+    weights out so that the channels of one pixel lie together, and the activations follow.
 
     Raises FileNotFoundError when it is none of them, ValueError when the pipeline's class is not supported.
     """
@@ -52,7 +54,12 @@ def load_denoiser(
     denoiser.autocast = autocast
     if device == "cpu":
         plain_attention(denoiser.model)
-    return denoiser.to(device, dtype)
+    denoiser.to(device, dtype)
+    if channels_last:
+        for weights in denoiser.model.parameters():
+            if weights.ndim == 4:
+                weights.data = weights.data.contiguous(memory_format=torch.channels_last)
+    return denoiser
 
 
 def _pixel_unet(folder: Path, config: Config, lora: LoraConfig | None) -> Denoiser:

@@ -8,7 +8,7 @@ import torch
 
 from papa.adoption import Adoption
 from papa.config import DEFAULT_UPDATE
-from papa.denoiser import Denoiser, load_denoiser
+from papa.denoiser import Denoiser, fast_type, load_denoiser
 from services.contracts.items import BackboneInfo, ItemStore
 from services.contracts.revisions import RevisionStore, UserDirectory
 from services.generator.adapters import Adapters
@@ -45,7 +45,10 @@ def assemble(settings: Settings, stores: Stores) -> Room:
     """Loads the backbone and wires the room. Raises FileNotFoundError or ValueError for an unusable backbone."""
     mine = settings.generator
     torch.set_num_threads(mine.threads)
-    denoiser = load_denoiser(settings.backbone, device=mine.device, dtype=getattr(torch, mine.dtype))
+    autocast = {"auto": fast_type(mine.device), "weights": None, "bfloat16": torch.bfloat16}[mine.precision]
+    denoiser = load_denoiser(
+        settings.backbone, None, mine.device, getattr(torch, mine.dtype), autocast, mine.channels_last
+    )
     slots = Slots(mine.slots, denoiser.layout.size, denoiser.device, denoiser.dtype)
     config = EngineConfig(mine.max_rows, mine.max_queued_rows, DEFAULT_UPDATE.adapt_from, clip=denoiser.clips)
     engine = Engine(denoiser, slots, config)

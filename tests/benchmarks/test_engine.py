@@ -11,7 +11,7 @@ from benchmarks.engine import __main__ as bench
 from benchmarks.engine.batching import StaticEngine, arrivals, compare
 from benchmarks.engine.page import Goal
 from benchmarks.engine.paired import Paired, take_turns
-from benchmarks.engine.passes import against_peft, mixed
+from benchmarks.engine.passes import against_peft, mixed, precisions
 from benchmarks.engine.record import percentile
 from benchmarks.engine.rotation import COLD, rotation
 from benchmarks.engine.updates import together
@@ -47,6 +47,7 @@ def test_every_alternative_runs(backbone):
     denoiser = load_denoiser(backbone, DEFAULT_LORA)
     assert set(mixed(denoiser, 4, 1).seconds) == {"base", "1 users", "4 users"}
     assert set(against_peft(backbone, 2, 1, None).seconds) == {"ours", "peft, switching", "peft, adapter_names"}
+    assert len(precisions(backbone, "cpu", 2, 1).seconds) == 4
     assert set(together(denoiser, 2, (2,), 1).seconds) == {"1 at once", "2 at once"}
 
 

@@ -64,6 +64,21 @@ def test_a_missing_backbone_is_one_clear_error(name: str) -> None:
         load_denoiser(name, LoraConfig())
 
 
+@pytest.mark.parametrize(
+    ("options", "tolerance"), [({"channels_last": True}, 1e-4), ({"autocast": torch.bfloat16}, 0.1)]
+)
+def test_faster_ways_compute_the_same_with_adapters(backbone_folder: Path, options: dict, tolerance: float) -> None:
+    plain = load_denoiser(str(backbone_folder), LoraConfig(rank=2))
+    fast = load_denoiser(str(backbone_folder), LoraConfig(rank=2), **options)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, *plain.sample_shape, generator=generator)
+    adapters = 0.2 * torch.randn(3, plain.layout.size, generator=generator)
+    t = torch.tensor([10, 300, 600, 900])
+    expected = plain.epsilon(x, t, adapters)
+    assert not torch.allclose(expected, plain.epsilon(x, t), atol=tolerance)
+    torch.testing.assert_close(fast.epsilon(x, t, adapters), expected, rtol=0, atol=tolerance)
+
+
 def test_features_describe_samples(denoiser: Denoiser) -> None:
     x0 = torch.rand(3, 1, 8, 8) * 2 - 1
     features = denoiser.features(x0)
