@@ -39,7 +39,7 @@ def _updates(options: argparse.Namespace) -> record.Figures:
     from benchmarks.engine.updates import together
 
     denoiser = load_denoiser(options.backbone, DEFAULT_LORA, options.device, autocast=_autocast(options))
-    paired = together(denoiser, 16, (2, 16), max(2, options.turns // 4))
+    paired = together(denoiser, 16, (16,), max(1, options.turns // 4))
     return {"users": 16, "ratios": record.ratios(paired, "1 at once"), "seconds": dict(paired.seconds)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 
 import torch
@@ -21,6 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--active", type=int, nargs="+", default=[1, 8, 32], help="numbers of active users")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    # Whoever ends the measurement must not leave the service behind.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     return record.measure(options, PARTS, "papa bench serving")
 
 
@@ -44,6 +47,7 @@ def _freshness(options: argparse.Namespace) -> record.Figures:
     with service(_threads(options)) as address:
         for users in options.active:
             seconds[str(users)] = asyncio.run(seconds_to_served(address, users))
+            print(users, [round(each, 2) for each in seconds[str(users)]], flush=True)
     figures = {
         f"p{round(100 * share)}, {users} active, s": record.percentile(found, share)
         for users, found in seconds.items()
