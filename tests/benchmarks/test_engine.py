@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks.engine import __main__ as bench
+from benchmarks.engine import batching
 from benchmarks.engine.batching import StaticEngine, arrivals, compare
 from benchmarks.engine.page import Goal
 from benchmarks.engine.paired import Paired, take_turns
@@ -63,7 +64,8 @@ def test_arrivals_come_at_the_asked_rate_and_the_same_for_the_same_seed():
     assert expected == arrivals(50.0, 100.0, seed=1)
 
 
-def test_static_batching_lets_nobody_join_a_running_batch(backbone):
+def test_both_kinds_of_batching_meet_the_same_arrivals(backbone, monkeypatch):
+    monkeypatch.setattr(batching, "_row_steps_per_second", lambda denoiser: 5_000.0)
     found = compare(load_denoiser(backbone, DEFAULT_LORA), loads=(0.3, 0.5), seconds=0.5)
     continuous, static = (found["curves"][kind] for kind in ("continuous", "static"))
     assert [point["generations"] for point in continuous] == [point["generations"] for point in static]
