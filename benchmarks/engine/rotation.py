@@ -25,6 +25,8 @@ from services.contracts.revisions import Revision
 from services.generator.adapters import Adapters
 from services.generator.engine import Engine, EngineConfig
 from services.generator.generation import Defaults, Generator
+from services.generator.pictures import Pictures
+from services.generator.prompting import Prompter
 from services.generator.slots import Slots
 from services.settings import GeneratorSettings, Settings
 from services.store.file_revisions import FileRevisionStore
@@ -66,9 +68,10 @@ class Rotation:
         self.engine = Engine(denoiser, slots, EngineConfig(settings.max_rows, 4096, DEFAULT_UPDATE.adapt_from))
         directory = MemoryUserDirectory(state)
         self.adapters = Adapters(directory, store, denoiser, slots, settings.host_cache)
-        self._generator = Generator(
-            self.engine, self.adapters, MemoryItemStore(state), Defaults(SAMPLER, settings.steps or STEPS)
-        )
+        defaults = Defaults(SAMPLER, STEPS)
+        prompter, pictures = Prompter(denoiser, settings.guidance), Pictures(denoiser)
+        items = MemoryItemStore(state)
+        self._generator = Generator(self.engine, self.adapters, items, defaults, prompter, pictures)
 
     async def warm(self) -> None:
         """Fills the caches as far as they go."""
