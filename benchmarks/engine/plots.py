@@ -41,7 +41,7 @@ def _bars(label: str, target: tuple[str, float] | None = None) -> Callable[[Any,
         axes.bar(list(ratios), middles, yerr=[[max(0.0, gap) for gap in side] for side in spreads], capsize=3)
         if target:
             axes.axhline(target[1], color="black", linestyle="--", linewidth=1, label=target[0])
-            axes.legend(loc="lower right")
+            axes.legend(loc="best")
         axes.set_ylabel(label)
         axes.tick_params(axis="x", labelrotation=20)
 
