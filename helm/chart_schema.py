@@ -107,6 +107,10 @@ _REDIS_IS_SOMEWHERE = {
     "if": {"properties": {"valkey": {"properties": {"enabled": {"const": False}}}}},
     "then": {"properties": {"redis": {"properties": {"host": {"minLength": 1}}}}},
 }
+_CLUSTER_IS_NO_SENTINELS = {
+    "if": {"properties": {"cluster": {"properties": {"enabled": {"const": True}}}}},
+    "then": {"properties": {"sentinel": {"properties": {"service": {"maxLength": 0}}}, "database": {"const": 0}}},
+}
 
 
 def values_schema(values: Schema) -> Schema:
@@ -114,6 +118,7 @@ def values_schema(values: Schema) -> Schema:
     schema = _object("", values)
     schema["properties"]["config"] = settings_schema()
     schema["properties"]["global"] = {"type": "object"}
+    schema["properties"]["redis"] |= _CLUSTER_IS_NO_SENTINELS
     schema["properties"]["gateway"]["properties"]["route"] |= _ROUTE_NEEDS_PARENT
     schema["properties"]["gateway"]["properties"]["ingress"] |= _INGRESS_NEEDS_HOST
     schema["properties"]["gateway"]["properties"]["tls"] |= _MUTUAL_TLS_NEEDS_TLS

@@ -27,7 +27,11 @@ class Section(BaseModel):
 class RedisSettings(Section):
     """The Redis (or Valkey) that holds streams, items and user state."""
 
-    url: str = Field("", description="redis://, rediss:// or unix:// URL; empty starts an embedded server")
+    url: str = Field(
+        "",
+        description="redis://, rediss://, unix://, redis+cluster:// or redis+sentinel:// URL; empty starts an embedded "
+        "server",
+    )
     password: SecretStr | None = Field(None, description="overrides the URL's")
     password_file: Path | None = Field(None, description="file with the password, where it is not given otherwise")
     prefix: str = Field("papa", pattern=r"^[a-z0-9_-]{1,32}$", description="first part of every key")

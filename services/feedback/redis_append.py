@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
-from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from services.contracts.errors import PapaError, StorageUnavailable
@@ -13,7 +12,7 @@ from services.contracts.feedback import AppendResult, FeedbackEvent
 from services.contracts.identity import UserKey
 from services.feedback.outcomes import ACCEPTED, DUPLICATE, refusal
 from services.feedback.packing import pack_events
-from services.store.redis_client import Argument, storage_errors, unavailable
+from services.store.redis_client import Argument, Client, call_all, unavailable
 from services.store.redis_keys import Keys, PartitionKeys, UserKeys
 from services.store.redis_scripts import load
 
@@ -60,7 +59,7 @@ class _Call:
 class Appender:
     """Appends lists of events. Of one list, one call a partition is under way at a time: a user's order stays."""
 
-    def __init__(self, client: Redis, keys: Keys, limit: int, ttl: int) -> None:
+    def __init__(self, client: Client, keys: Keys, limit: int, ttl: int) -> None:
         self._client = client
         self._keys = keys
         self._limit = limit
@@ -97,20 +96,12 @@ class Appender:
     async def _send(self, calls: Sequence[_Call], events: Sequence[FeedbackEvent]) -> list[bytes | RedisError]:
         """The script's answers; a refusal takes the place of an answer."""
         wanted = [call.keys_and_arguments(events, self._limit, self._ttl) for call in calls]
-        with storage_errors():
-            replies = await self._pipeline([_APPEND.by_sha1(*call) for call in wanted])
-            unknown = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-            if unknown:
-                again = await self._pipeline([_APPEND.in_full(*wanted[number]) for number in unknown])
-                for number, reply in zip(unknown, again, strict=True):
-                    replies[number] = reply
-        return replies
-
-    async def _pipeline(self, commands: Sequence[tuple[Argument, ...]]) -> list[bytes | RedisError]:
-        async with self._client.pipeline(transaction=False) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)
-            replies: list[bytes | RedisError] = await pipeline.execute(raise_on_error=False)
+        replies = await call_all(self._client, [_APPEND.by_sha1(*call) for call in wanted])
+        unknown = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if unknown:
+            again = await call_all(self._client, [_APPEND.in_full(*wanted[number]) for number in unknown])
+            for number, reply in zip(unknown, again, strict=True):
+                replies[number] = reply
         return replies
 
 

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from services.contracts.errors import Fenced, LineageConflict
 from services.contracts.feedback import (
@@ -31,7 +31,7 @@ from services.feedback.entries import decode_event, decode_letter, is_entry_id
 from services.feedback.redis_append import Appender
 from services.settings import Settings
 from services.store.records import encode_revision, user_deleted
-from services.store.redis_client import Argument, call
+from services.store.redis_client import Argument, Client, ClusterClient, call, call_all, unavailable
 from services.store.redis_keys import GROUP, Keys
 from services.store.redis_scripts import Script, load
 
@@ -48,7 +48,7 @@ CALL_TTL = 60_000
 class RedisFeedbackLog(FeedbackLog):
     """One Lua script a method; each is harmless when it is sent again."""
 
-    def __init__(self, client: Redis, keys: Keys, settings: Settings) -> None:
+    def __init__(self, client: Client, keys: Keys, settings: Settings) -> None:
         self.partitions = len(keys.partitions)
         self._client = client
         self._keys = keys
@@ -86,13 +86,26 @@ class RedisFeedbackLog(FeedbackLog):
         ]
 
     async def news(self, after: Mapping[int, str]) -> set[int]:
-        """One XREAD over all the streams, which does not wait."""
+        """One XREAD over all the streams, which does not wait; on a Cluster a range of one of each."""
         streams = {self._keys.partitions[partition].events: partition for partition in after}
         if not streams:
             return set()
+        if isinstance(self._client, ClusterClient):
+            return await self._news_by_stream(after)
         last_seen = [entry_id or "0" for entry_id in after.values()]
         found = await call(self._client, "XREAD", "COUNT", 1, "STREAMS", *streams, *last_seen)
         return {streams[stream.decode()] for stream, _ in found or ()}
+
+    async def _news_by_stream(self, after: Mapping[int, str]) -> set[int]:
+        """The streams lie in many slots, which no one command may name."""
+        streams = {partition: self._keys.partitions[partition].events for partition in after}
+        starts = [f"({entry_id}" if entry_id else "-" for entry_id in after.values()]
+        ranges = zip(streams.values(), starts, strict=True)
+        replies = await call_all(self._client, [("XRANGE", key, start, "+", "COUNT", 1) for key, start in ranges])
+        for reply in replies:
+            if isinstance(reply, RedisError):
+                raise unavailable(reply) from reply
+        return {partition for partition, reply in zip(streams, replies, strict=True) if reply}
 
     async def begin_attempt(self, lease: Lease, batch: UserBatch) -> tuple[int, ...]:
         """Counted as deliveries in the consumer group: XPENDING shows who attempts what."""

@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import redis
+from redis.cluster import ClusterNode
+from redis.exceptions import RedisClusterException
+from redis.sentinel import Sentinel
 
 from services.local.failure import Failure
 from services.settings import RedisSettings
+from services.store.redis_address import Topology, address_of
 
 OLDEST = (6, 2)
 
@@ -29,9 +34,9 @@ def check_redis(settings: RedisSettings) -> RedisFacts:
     place = without_password(settings.url)
     try:
         facts = _facts(settings)
-    except (redis.RedisError, ValueError, OSError) as error:
+    except (redis.RedisError, RedisClusterException, ValueError, OSError) as error:
         raise Failure(f"the Redis at {place} does not answer: {error}", "check --redis / PAPA_REDIS__URL") from error
-    if tuple(int(part) for part in facts.version.split(".")[:2]) < OLDEST:
+    if _release(facts.version) < OLDEST:
         raise Failure(f"the Redis at {place} is version {facts.version}", "6.2 or newer is needed, or any Valkey")
     if settings.require_persistence and not facts.append_only:
         hint = "redis-cli CONFIG SET appendonly yes, or accept the loss with PAPA_REDIS__REQUIRE_PERSISTENCE=false"
@@ -48,16 +53,39 @@ def without_password(url: str) -> str:
 
 
 def _facts(settings: RedisSettings) -> RedisFacts:
-    """Reads INFO: managed servers often refuse CONFIG."""
-    password = settings.password.get_secret_value() if settings.password else None
-    given = {} if password is None else {"password": password}
-    client = redis.Redis.from_url(settings.url, socket_timeout=settings.socket_timeout, protocol=2, **given)
-    with client:
-        info: Mapping[str, object] = client.info()
-    policy = str(info.get("maxmemory_policy", "noeviction"))
+    """Reads INFO: managed servers often refuse CONFIG. Of a Cluster's primaries, the worst counts."""
+    infos = _infos(settings)
+    oldest = min(infos, key=lambda info: _release(str(info.get("redis_version", "0.0"))))
+    policies = [str(info.get("maxmemory_policy", "noeviction")) for info in infos]
+    limited = [str(info.get("maxmemory", 0)) != "0" for info in infos]
+    evicting = [policy for policy, limit in zip(policies, limited, strict=True) if policy != "noeviction" and limit]
     return RedisFacts(
-        version=str(info.get("redis_version", "0.0")),
-        append_only=str(info.get("aof_enabled", 0)) == "1",
-        may_evict=policy != "noeviction" and str(info.get("maxmemory", 0)) != "0",
-        policy=policy,
+        version=str(oldest.get("redis_version", "0.0")),
+        append_only=all(str(info.get("aof_enabled", 0)) == "1" for info in infos),
+        may_evict=bool(evicting),
+        policy=(evicting or policies)[0],
     )
+
+
+def _infos(settings: RedisSettings) -> list[Mapping[str, object]]:
+    """INFO of each server that holds data."""
+    address = address_of(settings)
+    given: dict[str, Any] = {"socket_timeout": settings.socket_timeout, "protocol": 2, **address.options}
+    if address.topology is Topology.CLUSTER:
+        given.pop("db", None)
+        nodes = [ClusterNode(*node) for node in address.nodes]  # type: ignore[no-untyped-call]
+        with redis.RedisCluster(startup_nodes=nodes, **given) as cluster:
+            answers = cluster.info(target_nodes=redis.RedisCluster.PRIMARIES)
+            return list(answers.values()) if "redis_version" not in answers else [answers]
+    if address.topology is Topology.SENTINEL:
+        secure = {name: value for name, value in given.items() if name.startswith(("ssl", "socket"))}
+        sentinels = Sentinel(address.nodes, sentinel_kwargs=secure)  # type: ignore[no-untyped-call]
+        host, port = sentinels.discover_master(address.service)  # type: ignore[no-untyped-call]
+        with redis.Redis(host=host, port=int(port), **given) as primary:
+            return [primary.info()]
+    with redis.Redis.from_url(settings.url, **given) as server:
+        return [server.info()]
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])

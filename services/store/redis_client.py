@@ -1,83 +1,175 @@
-"""One way to reach Redis: URL forms, time-outs, retries, and its errors as ours."""
+"""One way to reach Redis, alone, in a Cluster or behind Sentinels: time-outs, retries, and its errors as ours."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from typing import Any
-from urllib.parse import urlsplit
 
 from redis import exceptions
-from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
+from redis.asyncio import (
+    BlockingConnectionPool,
+    Connection,
+    ConnectionPool,
+    Redis,
+    RedisCluster,
+    Sentinel,
+    SSLConnection,
+)
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff, NoBackoff
 
 from services.contracts.errors import StorageUnavailable
 from services.settings import RedisSettings
+from services.store.redis_address import RedisAddress, Topology, address_of
 
 Argument = str | bytes | int | float
 """What a command is made of."""
+
+Client = Redis | RedisCluster
+"""Who sends it."""
 
 MAX_CONNECTIONS = 32
 RETRY_AFTER = 1.0
 """Seconds after which a caller may try again what failed for want of storage."""
 
+_AWAY = re.compile(r"cannot be connected|not covered|not fully covered")
+"""What the client of a Cluster says when nodes are away, in an error that it also uses for mistakes of ours."""
+
 _REFUSALS = re.compile(r"\b(OOM|MISCONF|READONLY|LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS)\b")
 
 
-def connect(settings: RedisSettings) -> Redis:
+def connect(settings: RedisSettings) -> Client:
     """A client with a bounded pool; nothing is sent yet. Raises ValueError for a URL that it does not understand.
 
-    What a lost connection left unanswered is sent again twice, on a new one; after a time-out never: whoever waits has
-    waited long enough. Every write of ours is harmless when it is repeated, so a lost reply does no harm.
+    What a lost connection left unanswered is sent again twice, on a new one; on a single server or behind Sentinels
+    after a time-out never: whoever waits has waited long enough. Every write of ours is harmless when it is repeated,
+    so a lost reply does no harm.
     """
     lost = (exceptions.ConnectionError,)
-    return Redis.from_pool(_pool(settings, Retry(ExponentialBackoff(base=0.05, cap=0.5), 2, supported_errors=lost)))
+    retry = Retry(ExponentialBackoff(base=0.05, cap=0.5), 2, supported_errors=lost)
+    address = address_of(settings)
+    if address.topology is Topology.CLUSTER:
+        return ClusterClient(address, settings.socket_timeout)
+    return Redis.from_pool(_pool(settings, address, retry))
 
 
 def connect_listener(settings: RedisSettings) -> Redis:
-    """A client for a subscription, which must learn of every lost connection: it never sends again by itself."""
-    return Redis.from_pool(_pool(settings, Retry(NoBackoff(), 0, supported_errors=())))
+    """A client for a subscription, which must learn of every lost connection: it never sends again by itself.
+
+    The nodes of a Cluster tell one another what is published, so it listens at whichever answers.
+    """
+    return Redis.from_pool(_pool(settings, address_of(settings), Retry(NoBackoff(), 0, supported_errors=())))
 
 
-def _pool(settings: RedisSettings, retry: Retry) -> ConnectionPool:
-    if not settings.url:
-        raise ValueError("redis.url is empty: set PAPA_REDIS__URL, or let `papa up` start an embedded server")
-    scheme = urlsplit(settings.url).scheme
-    if scheme not in _POOLS:
-        raise ValueError(f"redis.url begins with {scheme!r}, not with one of {', '.join(f'{s}://' for s in _POOLS)}")
-    return _POOLS[scheme](settings, retry)
+def _pool(settings: RedisSettings, address: RedisAddress, retry: Retry) -> ConnectionPool:
+    seconds = settings.socket_timeout
+    given: dict[str, Any] = {
+        "socket_timeout": seconds,
+        "socket_connect_timeout": seconds,
+        "retry": retry,
+        "protocol": 2,
+    }
+    bounds: dict[str, Any] = {"max_connections": MAX_CONNECTIONS, "timeout": seconds}
+    if address.topology is Topology.SINGLE:
+        pool = BlockingConnectionPool.from_url(settings.url, **bounds, **given)
+        pool.connection_kwargs.update(address.options)
+        return pool
+    options = {name: value for name, value in address.options.items() if name != "ssl"}
+    kind = _SecureConnectionToOne if "ssl" in address.options else _ConnectionToOne
+    return BlockingConnectionPool(connection_class=kind, address=address, **bounds, **given, **options)
 
 
-def _single_server(settings: RedisSettings, retry: Retry) -> ConnectionPool:
-    pool = BlockingConnectionPool.from_url(
-        settings.url,
-        max_connections=MAX_CONNECTIONS,
-        timeout=settings.socket_timeout,
-        socket_timeout=settings.socket_timeout,
-        socket_connect_timeout=settings.socket_timeout,
-        retry=retry,
-        protocol=2,
-    )
-    if settings.password is not None:
-        pool.connection_kwargs["password"] = settings.password.get_secret_value()
-    return pool
+class _ConnectionToOne(Connection):
+    """A connection to the primary that Sentinels name, or to any node of a Cluster: whichever answers first."""
+
+    def __init__(self, *, address: RedisAddress, **given: Any) -> None:
+        super().__init__(**given)
+        self._address = address
+
+    async def _connect(self) -> None:
+        if self._address.topology is Topology.SENTINEL:
+            self.host, self.port = await _primary(self._address, self.socket_connect_timeout)
+            return await super()._connect()  # type: ignore[no-untyped-call,no-any-return]
+        refusals = []
+        for host, port in self._address.nodes:
+            self.host, self.port = host, port
+            try:
+                return await super()._connect()  # type: ignore[no-untyped-call,no-any-return]
+            except OSError as error:
+                refusals.append(error)
+        raise ConnectionRefusedError(f"no node of the Cluster answers: {refusals[-1]}")
+
+    async def read_response(self, *given: Any, **named: Any) -> Any:
+        """A server that has become a replica is left: Sentinels name another now."""
+        try:
+            return await super().read_response(*given, **named)
+        except exceptions.ReadOnlyError as error:
+            await self.disconnect()
+            raise exceptions.ConnectionError("this server is no primary any more") from error
 
 
-_POOLS: Mapping[str, Callable[[RedisSettings, Retry], ConnectionPool]] = {
-    "redis": _single_server,
-    "rediss": _single_server,
-    "unix": _single_server,
-}
-"""How each URL scheme is reached."""
+class _SecureConnectionToOne(_ConnectionToOne, SSLConnection):
+    """The same over TLS."""
 
 
-async def call(client: Redis, *command: Argument) -> Any:
-    """One command and its reply, undecoded. Raises StorageUnavailable."""
+async def _primary(address: RedisAddress, seconds: float | None) -> tuple[str, int]:
+    secure = {name: value for name, value in address.options.items() if name.startswith("ssl")}
+    given: dict[str, Any] = {"socket_timeout": seconds, "socket_connect_timeout": seconds, **secure}
+    sentinels = Sentinel(address.nodes, sentinel_kwargs=given)  # type: ignore[no-untyped-call]
+    try:
+        host, port = await sentinels.discover_master(address.service)
+    finally:
+        await asyncio.gather(*(sentinel.aclose() for sentinel in sentinels.sentinels))
+    return host, int(port)
+
+
+class ClusterClient(RedisCluster):
+    """A Cluster's client that waits for a free connection instead of refusing: the bound is on calls under way."""
+
+    def __init__(self, address: RedisAddress, seconds: float) -> None:
+        super().__init__(
+            startup_nodes=[ClusterNode(*node) for node in address.nodes],
+            max_connections=MAX_CONNECTIONS,
+            socket_timeout=seconds,
+            socket_connect_timeout=seconds,
+            retry=Retry(ExponentialBackoff(base=0.05, cap=0.5), 2),
+            # Where slots have moved the client learns one by one: to begin anew it would close connections under calls.
+            reinitialize_steps=0,
+            protocol=2,
+            **{name: value for name, value in address.options.items() if name != "db"},
+        )
+        self.places = asyncio.Semaphore(MAX_CONNECTIONS)
+
+    async def _determine_nodes(self, command: str, *args: Any, **given: Any) -> list[ClusterNode]:
+        """A script goes to the node of its keys; redis-py sends it anywhere and lets itself be redirected."""
+        if command in ("EVAL", "EVALSHA"):
+            return [*await self.get_nodes_from_slot(command, *args)]
+        return [*await super()._determine_nodes(command, *args, **given)]
+
+
+async def call(client: Client, *command: Argument) -> Any:
+    """One command and its reply, undecoded; all its keys lie in one slot. Raises StorageUnavailable."""
     with storage_errors():
-        return await client.execute_command(*command)  # type: ignore[no-untyped-call]
+        async with _place(client):
+            return await client.execute_command(*command)
+
+
+async def call_all(client: Client, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
+    """Many commands, sent together; a refusal takes the place of a reply. Raises StorageUnavailable."""
+    with storage_errors():
+        async with _place(client), client.pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        return replies
+
+
+def _place(client: Client) -> AbstractAsyncContextManager[Any]:
+    return client.places if isinstance(client, ClusterClient) else nullcontext()
 
 
 @contextmanager
@@ -88,6 +180,10 @@ def storage_errors() -> Iterator[None]:
             yield
         except exceptions.RedisError as error:
             raise unavailable(error) from error
+        except exceptions.RedisClusterException as error:
+            if not _AWAY.search(str(error)):
+                raise
+            raise StorageUnavailable(f"Redis: {error}", retry_after=RETRY_AFTER) from error
 
 
 @contextmanager

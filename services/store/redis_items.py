@@ -6,14 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from redis.asyncio import Redis
-
 from services.contracts.errors import ItemNotFound
 from services.contracts.identity import UserKey
 from services.contracts.items import BackboneInfo, ItemStore, StoredItem
 from services.settings import StoreSettings
 from services.store.records import check_backbone, user_deleted
-from services.store.redis_client import call
+from services.store.redis_client import Client, call
 from services.store.redis_keys import Keys
 from services.store.redis_scripts import load
 
@@ -23,7 +21,7 @@ _PUT = load(__package__, "put_items")
 class RedisItemStore(ItemStore):
     """One hash an item with a time to live, and one index a user so that a deletion finds them."""
 
-    def __init__(self, client: Redis, keys: Keys, settings: StoreSettings) -> None:
+    def __init__(self, client: Client, keys: Keys, settings: StoreSettings) -> None:
         self._client = client
         self._keys = keys
         self._ttl = max(1, round(settings.item_ttl * 1000))

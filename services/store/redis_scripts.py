@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from services.store.redis_client import Argument, call
+from services.store.redis_client import Argument, Client, call
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Script:
     source: bytes
     sha1: str
 
-    async def run(self, client: Redis, keys: Sequence[str], arguments: Sequence[Argument] = ()) -> Any:
+    async def run(self, client: Client, keys: Sequence[str], arguments: Sequence[Argument] = ()) -> Any:
         """Runs it atomically. Raises StorageUnavailable."""
         try:
             return await call(client, *self.by_sha1(keys, arguments))

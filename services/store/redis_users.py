@@ -7,8 +7,6 @@ import secrets
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import suppress
 
-from redis.asyncio import Redis
-
 from services.contracts.errors import RevisionNotFound, StorageUnavailable
 from services.contracts.identity import UserKey
 from services.contracts.revisions import DeletionReceipt, Revision, Standing, UserDirectory, UserState
@@ -22,7 +20,7 @@ from services.store.records import (
     user_deleted,
 )
 from services.store.redis_changes import ChangeFeed
-from services.store.redis_client import Argument, call
+from services.store.redis_client import Argument, Client, call
 from services.store.redis_keys import GROUP, Keys
 from services.store.redis_scripts import load
 
@@ -35,7 +33,7 @@ _RESTORE = load(__package__, "restore")
 class RedisUserDirectory(UserDirectory):
     """The feedback log's scripts write the counters and the pointer; here they are read, set back and removed."""
 
-    def __init__(self, client: Redis, changes: ChangeFeed, keys: Keys, settings: StoreSettings) -> None:
+    def __init__(self, client: Client, changes: ChangeFeed, keys: Keys, settings: StoreSettings) -> None:
         self._client = client
         self._keys = keys
         self._tombstone_ttl = max(1, round(settings.tombstone_ttl * 1000))

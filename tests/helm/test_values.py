@@ -8,7 +8,8 @@ import pytest
 from helm_python.chart import Chart
 from helm_python.errors import HelmError
 
-from services.settings import Settings
+from services.settings import RedisSettings, Settings
+from services.store.redis_address import address_of
 from tests.helm.rendering import CHART, example, merged, notes, only, render
 
 
@@ -34,6 +35,8 @@ def refusal(more: dict[str, Any], base: str = "dev") -> str:
         ({"trainer": {"actors": "two"}}, "/trainer/actors"),
         ({"revisions": {"size": "20 GB"}}, "/revisions/size"),
         ({"valkey": {"enabled": False}}, "/redis/host"),
+        ({"redis": {"cluster": {"enabled": True}, "database": 1}}, "/redis/database"),
+        ({"redis": {"cluster": {"enabled": True}, "sentinel": {"service": "x"}}}, "/redis/sentinel/service"),
         ({"metrics": {"monitors": {"interval": "15"}}}, "/metrics/monitors/interval"),
         ({"config": {"trainer": {"min_label": 5}}}, "min_label"),
         ({"config": {"trainer": {"min_labels": 0}}}, "/config/trainer/min_labels"),
@@ -46,6 +49,33 @@ def refusal(more: dict[str, Any], base: str = "dev") -> str:
 )
 def test_bad_values_are_refused_by_name(values, named):
     assert named in refusal(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "url", "ports"),
+    [
+        ({}, "rediss://h:7/3?ssl_ca_certs=/etc/papa/redis-ca/ca.crt", {7}),
+        (
+            {"database": 0, "cluster": {"enabled": True}},
+            "rediss+cluster://h:7?ssl_ca_certs=/etc/papa/redis-ca/ca.crt",
+            {7},
+        ),
+        (
+            {"username": "u", "sentinel": {"service": "likes", "serverPort": 8}},
+            "rediss+sentinel://u@h:7/likes/3?ssl_ca_certs=/etc/papa/redis-ca/ca.crt",
+            {7, 8},
+        ),
+    ],
+)
+def test_redis_is_reached_alone_in_a_cluster_or_through_sentinels(values, url, ports):
+    tls = {"enabled": True, "caSecret": "authority"}
+    redis = {"host": "h", "port": 7, "database": 3, "username": "", "tls": tls}
+    manifests = render(merged(example("production"), {"redis": merged(redis, values)}))
+    assert only(manifests, "ConfigMap", "-settings")["data"]["PAPA_REDIS__URL"] == url
+    options = address_of(RedisSettings(url=url)).options
+    assert options == {} or options["ssl_ca_certs"] == "/etc/papa/redis-ca/ca.crt"
+    egress = only(manifests, "NetworkPolicy", "-gateway")["spec"]["egress"]
+    assert ports <= {port["port"] for rule in egress for port in rule.get("ports", [])}
 
 
 def test_rendering_refuses_them_too():

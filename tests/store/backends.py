@@ -26,6 +26,7 @@ from services.store import open_items, open_users
 from services.store.memory_items import MemoryItemStore
 from services.store.memory_state import MemoryState
 from services.store.memory_users import MemoryUserDirectory
+from tests.store.redis_nodes import RedisClusterNodes
 
 PARTITIONS = 4
 
@@ -100,6 +101,12 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProc
         yield server
 
 
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClusterNodes]:
+    with RedisClusterNodes(tmp_path_factory.mktemp("cluster")) as nodes:
+        yield nodes
+
+
 @pytest.fixture
 def user() -> UserKey:
     return UserKey("shop", "élise:{p00}/../x")
@@ -123,15 +130,16 @@ def _open_memory(settings: Settings) -> Backend:
     return Backend(settings, MemoryFeedbackLog(state), MemoryUserDirectory(state), MemoryItemStore(state))
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "cluster"])
 async def open_backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OpenBackend]:
     """Opens empty backends with the given sections of the settings."""
     opened: list[Backend] = []
-    url = request.getfixturevalue("redis_server").url if request.param == "redis" else "redis://unused"
+    servers = {"redis": "redis_server", "cluster": "redis_cluster"}
+    url = request.getfixturevalue(servers[request.param]).url if request.param in servers else "redis://unused"
 
     def open_one(**sections: Any) -> Backend:
         settings = redis_settings(url, tmp_path, **sections)
-        opened.append(open_redis(settings) if request.param == "redis" else _open_memory(settings))
+        opened.append(open_redis(settings) if request.param in servers else _open_memory(settings))
         return opened[-1]
 
     yield open_one

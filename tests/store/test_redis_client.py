@@ -17,7 +17,9 @@ from services.store.redis_client import call, connect
 from tests.store.backends import redis_settings
 
 
-@pytest.mark.parametrize("url", ["", "http://localhost", "localhost:6379", "redis+sentinel://a/b", "redis+cluster://a"])
+@pytest.mark.parametrize(
+    "url", ["", "http://localhost", "localhost:6379", "redis+sentinel://a", "redis+cluster://a/1", "redis+x://a"]
+)
 def test_a_url_of_another_kind_is_refused_at_once(url: str) -> None:
     settings = Settings(redis=RedisSettings(url=url))
     for factory in (open_log, open_users, open_items):
@@ -25,7 +27,9 @@ def test_a_url_of_another_kind_is_refused_at_once(url: str) -> None:
             factory(settings)
 
 
-@pytest.mark.parametrize("url", ["redis://u:p@h:1/2", "rediss://h:1", "unix:///tmp/x.sock"])
+@pytest.mark.parametrize(
+    "url", ["redis://u:p@h:1/2", "rediss://h:1", "unix:///tmp/x.sock", "rediss+sentinel://u:p@a,b:2/main/1"]
+)
 def test_the_usual_forms_are_taken(url: str) -> None:
     connect(RedisSettings(url=url))
 

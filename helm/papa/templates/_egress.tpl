@@ -6,6 +6,9 @@
     {{- if ne (int .redis.port) (int .gcs.port) }}
     - {port: {{ .gcs.port }}, protocol: TCP}
     {{- end }}
+    {{- if .redis.sentinel.service }}
+    - {port: {{ .redis.sentinel.serverPort }}, protocol: TCP}
+    {{- end }}
   {{- with .policy.redisTo }}
   to: {{- toYaml . | nindent 4 }}
   {{- end }}
