@@ -52,6 +52,11 @@ class RedisNode:
         except redis.ConnectionError:
             return False
 
+    def redirections(self) -> int:
+        """How many commands came here whose keys another node has."""
+        with self.client() as client:
+            return int(client.info("errorstats").get("errorstat_MOVED", {"count": 0})["count"])
+
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()

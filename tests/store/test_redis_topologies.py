@@ -46,6 +46,7 @@ async def test_a_cluster_holds_every_users_events_spread_over_its_nodes(
     await backend.append(USERS[0], "b")
     assert await backend.log.news(last) == {USERS[0].partition(PARTITIONS)}
     await backend.close()
+    assert [node.redirections() for node in redis_cluster.nodes] == [0, 0, 0]
     holding = [node.client().dbsize() for node in redis_cluster.nodes]
     owners = {key_slot(f"{{p{number:02d}}}".encode()) * 3 // 16_384 for number in range(PARTITIONS)}
     assert [bool(keys) for keys in holding].count(True) >= len(owners) > 1
