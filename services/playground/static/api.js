@@ -35,10 +35,8 @@ export async function post(path, body) {
 export function watch(user, changed, lost) {
   const source = new EventSource(`/api/watch?${new URLSearchParams({ user })}`);
   source.onmessage = (event) => changed(JSON.parse(event.data));
-  source.addEventListener("refused", (event) => {
-    source.close();
-    lost(new Refused(JSON.parse(event.data)));
-  });
+  // The browser asks again by itself, after a refusal too: a service that is started anew is found again.
+  source.addEventListener("refused", (event) => lost(new Refused(JSON.parse(event.data))));
   return () => source.close();
 }
 
