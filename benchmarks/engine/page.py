@@ -31,7 +31,7 @@ class Goal:
 
 
 GOALS = (
-    Goal("mixed", "32 users", "32 users in one batch of 64 ÷ base without adapters", 0.95),
+    Goal("mixed", "32 users", "32 users in one batch ÷ base without adapters", 0.95),
     Goal("peft", "peft, switching", "16 users in one batch ÷ peft, one user at a time, switching", 4.0),
     Goal("peft", "peft, adapter_names", "16 users in one batch ÷ peft's mixed batch by adapter_names"),
     Goal("rotation", "100 users", "throughput, 100 users in rotation ÷ 5", 0.95),

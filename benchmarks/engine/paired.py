@@ -24,9 +24,9 @@ class Paired:
         return ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
 
 
-def take_turns(alternatives: Mapping[str, Callable[[], object]], turns: int) -> Paired:
-    """One untimed round, then `turns` rounds; every other one in the opposite order."""
-    for run in alternatives.values():
+def take_turns(alternatives: Mapping[str, Callable[[], object]], turns: int, warm: bool = True) -> Paired:
+    """One untimed round where `warm`, then `turns` rounds; every other one in the opposite order."""
+    for run in alternatives.values() if warm else ():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in alternatives}
     for turn in range(turns):

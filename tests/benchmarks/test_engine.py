@@ -104,7 +104,7 @@ def test_the_page_says_met_and_missed(tmp_path, monkeypatch):
     threads = torch.get_num_threads()
     assert bench.main(["mixed", "--out", str(tmp_path), "--threads", str(threads)]) == 0
     written = (tmp_path / "engine.md").read_text()
-    assert "| 32 users in one batch of 64 ÷ base without adapters | ≥ 0.95 | 0.90 | **no** |" in written
+    assert "| 32 users in one batch ÷ base without adapters | ≥ 0.95 | 0.90 | **no** |" in written
     assert "peft, one user at a time, switching | ≥ 4 | not measured | – |" in written
     assert (tmp_path / "engine" / "mixed.png").stat().st_size > 1000
     record = json.loads((tmp_path / "engine" / "mixed.json").read_text())
