@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -45,6 +45,7 @@ def main() -> None:
     oracle = load_oracle()
     draw = _Drawing(denoiser, options)
     preferred = set(options.taste)
+    config = replace(DEFAULT_UPDATE, learning_rate=options.learning_rate)
     adapter, points, labels = new_adapter(denoiser), list[Point](), 0
     before = draw(None, EVALUATION_SEED, options.samples)
     points.append(_point(oracle, denoiser, before, preferred, 0, 0.0))
@@ -56,7 +57,7 @@ def main() -> None:
         classes = oracle.classify(denoiser.decode(shown))
         grades = torch.where(torch.isin(classes, torch.tensor(options.taste)), 1.0, -1.0)
         opinions = Labels(shown.to(denoiser.sample_dtype), grades, (options.prompt,) * len(shown))
-        adapter, _ = update(denoiser, adapter, opinions, DEFAULT_UPDATE, seed=step)
+        adapter, _ = update(denoiser, adapter, opinions, config, seed=step)
         labels, seconds = labels + len(shown), time.perf_counter() - started
         after = draw(adapter.weights, EVALUATION_SEED, options.samples)
         points.append(_point(oracle, denoiser, after, preferred, labels, seconds))
@@ -96,6 +97,7 @@ def _write(
         "backbone": denoiser.backbone,
         "prompt": options.prompt,
         "guidance": options.guidance,
+        "learning_rate": options.learning_rate,
         "taste": [FASHION_WORDS[each] for each in options.taste],
         "parameters": denoiser.layout.size,
         "points": [asdict(point) for point in points],
@@ -109,6 +111,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("docs/results/latent"))
     parser.add_argument("--prompt", default=GENERIC)
     parser.add_argument("--guidance", type=float, default=2.0)
+    parser.add_argument("--learning-rate", type=float, default=DEFAULT_UPDATE.learning_rate)
     parser.add_argument("--taste", type=int, nargs="+", default=[7, 9])
     parser.add_argument("--interactions", type=int, default=10)
     parser.add_argument("--shown", type=int, default=10)
