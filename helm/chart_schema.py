@@ -12,7 +12,7 @@ Schema = dict[str, Any]
 CHART_DECIDES = {
     "": ("data_dir", "backbone", "client", "metrics", "ray"),
     "redis": ("url", "password", "password_file"),
-    "store": ("path",),
+    "store": ("path", "url"),
     "gateway": ("host", "port", "health_port", "generator", "drain_seconds", "notice_seconds", "tls"),
     "auth": ("keys_file",),
     "generator": ("device", "threads", "replicas", "max_replicas", "drain_seconds"),
@@ -70,6 +70,8 @@ LIMITS: dict[str, Schema] = {
         "minItems": 1,
         "items": {"enum": ["ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]},
     },
+    "revisions.objectStore.url": {"type": "string", "pattern": "^((s3|gs|az)://[^ ?]+)?$"},
+    "revisions.objectStore.endpoint": {"type": "string", "pattern": "^(https?://[^ /]+)?$"},
     "gateway.replicas": _COUNT,
     "gateway.autoscaling.targetCPUUtilizationPercentage": {"type": "integer", "minimum": 1, "maximum": 100},
     "gateway.service.type": {"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},

@@ -55,6 +55,7 @@ class StoreSettings(Section):
     """Where revisions lie and how long other things are kept."""
 
     path: Path | None = Field(None, description="folder of the revisions; data_dir/revisions when absent")
+    url: str = Field("", description="s3://, gs:// or az:// URL of the revisions, in place of a folder")
     item_ttl: float = Field(86_400.0, gt=0, description="seconds during which feedback may name an item")
     event_id_ttl: float = Field(7 * 86_400.0, gt=0, description="seconds during which a retried event_id is recognised")
     tombstone_ttl: float = Field(86_400.0, gt=0, description="seconds before a deleted user id may be used afresh")

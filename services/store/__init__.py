@@ -1,4 +1,4 @@
-"""State that survives: user state and items on Redis, revisions on the file system. Backends load when asked for."""
+"""State that survives: user state and items on Redis, revisions in files or objects. Backends load when asked for."""
 
 from __future__ import annotations
 
@@ -30,7 +30,14 @@ def open_items(settings: Settings) -> ItemStore:
 
 
 def open_revisions(settings: Settings) -> RevisionStore:
-    """Revisions in the folder of the settings, which appears with the first one."""
+    """Revisions in the object store of the settings, or in their folder, which appears with the first one.
+
+    Raises ValueError for a bad URL.
+    """
+    if settings.store.url:
+        from services.store.object_revisions import ObjectRevisionStore, object_store
+
+        return ObjectRevisionStore(object_store(settings.store.url))
     from services.store.file_revisions import FileRevisionStore
 
     return FileRevisionStore(settings.store.path or settings.data_dir / "revisions")

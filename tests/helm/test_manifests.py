@@ -15,6 +15,7 @@ TOGGLES: dict[str, dict[str, Any]] = {
     "no network policy": {"networkPolicy": {"enabled": False}},
     "no accounts": {"serviceAccount": {"create": False}},
     "ingress": {"gateway": {"ingress": {"enabled": True, "host": "papa.example.com", "tlsSecret": "papa-tls"}}},
+    "object store": {"revisions": {"objectStore": {"url": "s3://bucket/papa", "existingSecret": "papa-s3"}}},
     "own volume": {"revisions": {"existingClaim": "adapters"}, "backbone": {"existingClaim": "backbones"}},
     "monitoring": {
         "metrics": {"monitors": {"enabled": True}, "rules": {"enabled": True}, "dashboards": {"enabled": True}}

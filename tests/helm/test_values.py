@@ -10,7 +10,7 @@ from helm_python.errors import HelmError
 
 from services.settings import RedisSettings, Settings
 from services.store.redis_address import address_of
-from tests.helm.rendering import CHART, example, merged, notes, only, render
+from tests.helm.rendering import CHART, example, merged, notes, only, pod_specs, render
 
 
 def refusal(more: dict[str, Any], base: str = "dev") -> str:
@@ -34,6 +34,7 @@ def refusal(more: dict[str, Any], base: str = "dev") -> str:
         ({"image": {"gateway": {"digest": "abc"}}}, "/image/gateway/digest"),
         ({"trainer": {"actors": "two"}}, "/trainer/actors"),
         ({"revisions": {"size": "20 GB"}}, "/revisions/size"),
+        ({"revisions": {"objectStore": {"url": "ftp://h/x"}}}, "/revisions/objectStore/url"),
         ({"valkey": {"enabled": False}}, "/redis/host"),
         ({"redis": {"cluster": {"enabled": True}, "database": 1}}, "/redis/database"),
         ({"redis": {"cluster": {"enabled": True}, "sentinel": {"service": "x"}}}, "/redis/sentinel/service"),
@@ -78,6 +79,21 @@ def test_redis_is_reached_alone_in_a_cluster_or_through_sentinels(values, url, p
     assert ports <= {port["port"] for rule in egress for port in rule.get("ports", [])}
 
 
+def test_an_object_store_takes_the_place_of_the_volume():
+    there = {"url": "s3://bucket/papa", "endpoint": "http://minio:9000", "existingSecret": "papa-s3"}
+    manifests = render(merged(example("production"), {"revisions": {"objectStore": there}}))
+    settings = only(manifests, "ConfigMap", "-settings")["data"]
+    assert settings["PAPA_STORE__URL"] == "s3://bucket/papa"
+    assert (settings["AWS_ENDPOINT_URL"], settings["AWS_ALLOW_HTTP"]) == ("http://minio:9000", "true")
+    assert "PAPA_STORE__PATH" not in settings
+    assert "PersistentVolumeClaim" not in {each["kind"] for each in manifests}
+    specs = pod_specs(manifests)
+    assert "revisions" not in {volume["name"] for spec in specs.values() for volume in spec["volumes"]}
+    for pod in ("demo-papa-gateway", "demo-papa generator", "demo-papa trainer"):
+        sources = specs[pod]["containers"][0]["envFrom"]
+        assert {"secretRef": {"name": "papa-s3"}} in sources, pod
+
+
 def test_rendering_refuses_them_too():
     with pytest.raises(HelmError, match="gatway"):
         render(merged(example("dev"), {"gatway": {}}))
@@ -86,7 +102,9 @@ def test_rendering_refuses_them_too():
 def test_every_setting_is_either_in_config_or_decided_by_the_chart():
     with Chart.load(CHART) as chart:
         offered = chart.schema["properties"]["config"]["properties"]
-    examples = [only(render(example(name)), "ConfigMap", "-settings")["data"] for name in ("dev", "production")]
+    with_objects = merged(example("dev"), {"revisions": {"objectStore": {"url": "s3://bucket"}}})
+    values = (example("dev"), example("production"), with_objects)
+    examples = [only(render(each), "ConfigMap", "-settings")["data"] for each in values]
     environment = set().union(*examples)
     for section, field in Settings.model_fields.items():
         names = getattr(field.annotation, "model_fields", None)

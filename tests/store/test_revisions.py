@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import Request, urlopen
 
+import obstore
 import pytest
+from moto.server import ThreadedMotoServer
 
 from services.contracts.errors import RevisionNotFound, StorageUnavailable
 from services.contracts.identity import UserKey
 from services.contracts.revisions import RevisionStore
-from services.settings import Settings
+from services.settings import Settings, StoreSettings
 from services.store import open_revisions
 from services.store.file_revisions import FileRevisionStore
 from services.store.memory_revisions import MemoryRevisionStore
+from services.store.object_revisions import COMPLETE, ObjectRevisionStore, object_store
 
 NAME = "000001-0a0b0c0d"
 FILES = {"manifest.json": b"{}", "adapter_model.safetensors": bytes(range(256)) * 40, "empty": b""}
@@ -24,8 +30,32 @@ def files_below(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.fixture(params=["memory", "files"])
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """A bucket of a server that speaks S3, on a socket."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_REGION": "us-east-1",
+        }.items():
+            patch.setenv(name, value)
+        urlopen(Request(f"{endpoint}/bucket", method="PUT"), timeout=10).close()
+        yield "s3://bucket"
+    server.stop()
+
+
+@pytest.fixture(params=["memory", "files", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> RevisionStore:
+    if request.param == "s3":
+        url = f"{request.getfixturevalue('s3')}/{secrets.token_hex(4)}"
+        return open_revisions(Settings(store=StoreSettings(url=url)))
     return MemoryRevisionStore() if request.param == "memory" else FileRevisionStore(tmp_path / "revisions")
 
 
@@ -83,6 +113,40 @@ async def test_writers_of_the_same_revision_do_not_disturb_one_another(store: Re
 
 async def test_a_sound_store_passes_its_check(store: RevisionStore) -> None:
     await store.check()
+
+
+async def test_a_revision_whose_mark_is_missing_is_invisible_and_goes_with_the_user(s3: str, user: UserKey) -> None:
+    objects = object_store(f"{s3}/{secrets.token_hex(4)}")
+    store = ObjectRevisionStore(objects)
+    await store.put(user, NAME, FILES)
+    folder = f"{user.digest[:2]}/{user.digest}/{NAME}"
+    await asyncio.to_thread(obstore.delete, objects, f"{folder}/{COMPLETE}")
+    with pytest.raises(RevisionNotFound):
+        await store.get(user, NAME, "manifest.json")
+    assert [holding async for holding in store.holdings()] == []
+    assert await store.delete_user(user) == 0
+    assert [entry for page in obstore.list(objects) for entry in page] == []
+
+
+async def test_holdings_and_discard_name_only_what_is_complete(store: RevisionStore, user: UserKey) -> None:
+    for name in (NAME, "000002-0a0b0c0d"):
+        await store.put(user, name, FILES)
+    assert [set(holding.revisions) async for holding in store.holdings(user.digest)] == [{NAME, "000002-0a0b0c0d"}]
+    await store.discard(user.digest, NAME)
+    assert [set(holding.revisions) async for holding in store.holdings()] == [{"000002-0a0b0c0d"}]
+    assert await store.read(user.digest, "000002-0a0b0c0d", "manifest.json") == b"{}"
+
+
+async def test_a_bucket_that_is_not_there_is_unavailable_storage(s3: str, user: UserKey) -> None:
+    store = ObjectRevisionStore(object_store("s3://nowhere"))
+    for attempt in (store.check(), store.put(user, NAME, FILES)):
+        with pytest.raises(StorageUnavailable, match="revision store"):
+            await attempt
+
+
+def test_a_url_of_another_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"store\.url"):
+        open_revisions(Settings(store=StoreSettings(url="ftp://host/x")))
 
 
 async def test_the_path_holds_nothing_of_the_callers_strings(tmp_path: Path) -> None:

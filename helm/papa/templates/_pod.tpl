@@ -4,6 +4,9 @@
 {{- $redis := include "papa.redis" . | fromJson -}}
 envFrom:
   - configMapRef: {name: {{ include "papa.fullname" . }}-settings}
+{{- with .Values.revisions.objectStore.existingSecret }}
+  - secretRef: {name: {{ . }}}
+{{- end }}
 env:
   - {name: HOME, value: /var/lib/papa}
   - {name: HF_HOME, value: /var/lib/papa/hub}
@@ -20,7 +23,9 @@ env:
 {{- $redis := include "papa.redis" . | fromJson -}}
 - {name: tmp, mountPath: /tmp}
 - {name: data, mountPath: /var/lib/papa}
+{{- if not .Values.revisions.objectStore.url }}
 - {name: revisions, mountPath: /var/lib/papa-revisions}
+{{- end }}
 {{- if and $redis.tls.enabled $redis.tls.caSecret }}
 - {name: redis-ca, mountPath: /etc/papa/redis-ca, readOnly: true}
 {{- end }}
@@ -30,8 +35,10 @@ env:
 {{- $redis := include "papa.redis" . | fromJson -}}
 - {name: tmp, emptyDir: {}}
 - {name: data, emptyDir: {}}
+{{- if not .Values.revisions.objectStore.url }}
 - name: revisions
   persistentVolumeClaim: {claimName: {{ include "papa.revisionsClaim" . }}}
+{{- end }}
 {{- if and $redis.tls.enabled $redis.tls.caSecret }}
 - name: redis-ca
   secret: {secretName: {{ $redis.tls.caSecret }}}

@@ -13,7 +13,19 @@
 {{/* Every PAPA_ variable that is no secret; the same for all pods, so that a revision means the same to all. */}}
 {{- define "papa.settings" -}}
 PAPA_DATA_DIR: /var/lib/papa
+{{- with .Values.revisions.objectStore }}
+{{- if .url }}
+PAPA_STORE__URL: {{ .url | quote }}
+{{- if .endpoint }}
+AWS_ENDPOINT_URL: {{ .endpoint | quote }}
+{{- if hasPrefix "http://" .endpoint }}
+AWS_ALLOW_HTTP: "true"
+{{- end }}
+{{- end }}
+{{- else }}
 PAPA_STORE__PATH: /var/lib/papa-revisions
+{{- end }}
+{{- end }}
 PAPA_BACKBONE: {{ ternary .Values.backbone.name (printf "/backbone/%s" .Values.backbone.name) (eq .Values.backbone.existingClaim "") | quote }}
 PAPA_REDIS__URL: {{ include "papa.redisUrl" . | quote }}
 PAPA_GATEWAY__HOST: 0.0.0.0
