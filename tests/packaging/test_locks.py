@@ -53,6 +53,14 @@ def test_the_developers_lock_runs_what_the_servers_lock_ships() -> None:
     assert {package: dev.get(package) for package in server} == server
 
 
+def test_every_direct_dependency_has_a_row_in_the_readme_that_says_why() -> None:
+    section = (ROOT / "README.md").read_text().partition("## What it stands on")[2]
+    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| ")]
+    named = {canonicalize_name(name) for cell in cells for name in re.findall(r"[a-zA-Z0-9-]+", cell)}
+    asked = [*PROJECT["dependencies"], *(each for extra in PROJECT["optional-dependencies"].values() for each in extra)]
+    assert {canonicalize_name(Requirement(each).name) for each in asked} - named == set()
+
+
 def test_what_one_machine_adds_is_taken_out() -> None:
     resolved = (
         "torch==2.13.0+cpu\n    # via diffusers\n"
