@@ -1,4 +1,8 @@
-"""Every knob of learning, in one frozen dataclass; docs/results/demo.md says what its defaults reach."""
+"""Every knob of learning, in one frozen dataclass.
+
+Each field names the experiment of `papa bench alignment` that decides on it; docs/results/alignment.md says how far
+each experiment has been run. A field whose experiment has no runs there still stands as its prototype left it.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +16,31 @@ class UpdateConfig:
     """One interaction step's update. γ = 1 throughout: with Adam only the ratios to it matter."""
 
     adapt_from: int = 400
-    """K: timesteps below it stay the backbone's, in training and in sampling (0 is PAPA, more is EPAPA)."""
+    """K: timesteps below it stay the backbone's, in training and in sampling (0 is PAPA, more is EPAPA). Experiment
+    "k-sweep": of 100, 250 and 400 the last is best."""
     use_likes: bool = True
-    """L^p on or off."""
+    """L^p on or off. Experiment "ablations"."""
     enhancer: float = 1.0
-    """Weight of the bounded L^PAE on the disliked samples; 0 switches it off."""
+    """Weight of the bounded L^PAE on the disliked samples; 0 switches it off. Experiments
+    "ablations" and "update-size": 2 succeeds more often, at a lower coverage."""
     enhancer_beta: float = 500.0
-    """β of the bounded L^PAE: how soon forgetting is enough, in units of 1 / (mean squared error)."""
+    """β of the bounded L^PAE: how soon forgetting is enough, in units of 1 / (mean squared error).
+    Experiment "update-size"."""
     like_beta: float = 500.0
-    """β of the bounded L^p: how soon liking is enough; 0 is L^p as published."""
+    """β of the bounded L^p: how soon liking is enough; 0 is L^p as published. Experiments "ablations" and
+    "update-size"."""
     eta: float = 0.0
-    """η: weight of L^QPDE; 0 switches it off: the bounded terms already hold the model near the backbone."""
+    """η: weight of L^QPDE; 0 switches it off: the bounded terms already hold the model near the backbone.
+    Experiment "ablations"."""
     steps: int = 6
-    """Adam steps of one update."""
+    """Adam steps of one update. Experiment "update-size": 10 cost more and lower the coverage."""
     like_rows: int = 24
-    """Rows of one step drawn from the liked samples, each with a timestep of its own."""
+    """Rows of one step drawn from the liked samples, each with a timestep of its own. Experiment
+    "update-size"."""
     dislike_rows: int = 8
-    """Rows of one step drawn from the disliked samples."""
+    """Rows of one step drawn from the disliked samples. Experiment "update-size": 16 of each lower the coverage."""
     learning_rate: float = 2e-2
+    """Experiments "update-size" and, with what of LoRA learns, "lora"."""
     weight_decay: float = 0.003
     """Share by which every learnt weight shrinks per Adam step, towards the backbone: what bounds the norm of an
     adapter that is updated for years."""

@@ -1,74 +1,86 @@
 """Which runs each experiment is made of.
 
-Expensive systems get fewer seeds, tastes and evaluation points, as each experiment says; none is left out.
+The whole is made to fit a few hours of two shared cores. Evaluation would be most of it, so that systems are measured
+at few interaction steps; expensive systems get fewer seeds, tastes and steps, as each experiment says. None is left
+out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import product
 from typing import Any
 
 from benchmarks.alignment.runs import Run
 
-FASHION = ((5, 7, 9), (0, 3, 8), (1, 2, 6), (4, 8), (1, 3, 5, 7))
+FASHION = ((5, 7, 9), (1, 2, 6), (0, 3, 8), (4, 8), (1, 3, 5, 7))
 DIGITS = ((1, 4, 7, 9), (0, 3, 8), (2, 5))
 SEEDS = (0, 1, 2)
 RIVALS = ("d3po", "reward-model", "diffusion-kto", "guidance")
-SPARSE = (0, 2, 4, 6, 8, 10, 15, 20, 30)
-"""Evaluation points of everything but the main comparison."""
-SHORT = (0, 2, 4, 6, 8, 10, 12, 15, 20)
-THINNED = 60
+FEW = (("fashion_mnist", FASHION[0]), ("fashion_mnist", FASHION[1]), ("mnist", DIGITS[0]))
+"""The tastes of what is expensive: an easy and a hard one of Fashion-MNIST and one of MNIST."""
+EVERY = (*(("fashion_mnist", taste) for taste in FASHION), *(("mnist", taste) for taste in DIGITS))
+POINTS = (0, 4, 10, 15, 20)
+"""Evaluation points of the systems' comparison; the last step is one always."""
+SPARSE = (0, 10, 20)
+SHORT = (5, 10)
+"""Of the experiments about ours, which have fifteen interaction steps."""
+THINNED = 20
 """Timesteps per sample with which the thinned reference recipe estimates its sum."""
 
 
 def main() -> list[Run]:
-    """Ours on every taste with three seeds."""
-    return _fashion("ours") + _digits("ours")
+    """Ours on every taste with three seeds; three of the first seed's runs are measured most finely."""
+    runs = [Run("ours", taste, seed, dataset, evaluated=POINTS) for seed, (dataset, taste) in product(SEEDS, EVERY)]
+    fine = [Run("ours", taste) for taste in FASHION[:3]]
+    coarse = [replace(run, evaluated=SPARSE, final_samples=150) for run in runs if run.seed]
+    return fine + [run for run in runs if not run.seed and (run.dataset, run.taste) not in EVERY[:3]] + coarse
 
 
 def rivals() -> list[Run]:
-    """Each rival on every taste with one seed, and on the first taste of each data set with three."""
-    runs = []
-    for system in RIVALS:
-        runs += [each for each in _fashion(system) + _digits(system) if each.seed == 0 or each.taste in FIRST]
-    return [replace(run, evaluated=SPARSE) for run in runs]
+    """Each rival with one seed and ten interaction steps: guidance, which is cheap, on every taste, others on FEW."""
+    return [
+        Run(system, taste, dataset=dataset, rounds=10, evaluated=(0, 4), samples=60, final_samples=150)
+        for system in RIVALS
+        for dataset, taste in (EVERY if system == "guidance" else FEW)
+    ]
 
 
-FIRST = (FASHION[0], DIGITS[0])
+def tuning() -> list[Run]:
+    """What fixed each rival's own rate or scale: {5, 7, 9}, eight interaction steps, one seed, 100 final samples."""
+    swept = [("guidance", "scale", value) for value in (8.0, 16.0, 32.0)]
+    swept += [(system, "learning_rate", value) for value, system in product((4e-3, 1.6e-2, 1e-3), RIVALS[:3])]
+    return [
+        Run(system, FASHION[0], rounds=8, evaluated=(0,), final_samples=100, overrides=((field, value),))
+        for system, field, value in swept
+    ]
 
 
 def base() -> list[Run]:
     """The backbone alone: one evaluation, enough samples to filter by every taste."""
-    return [
-        Run("base", taste, dataset=dataset, rounds=0, final_samples=1500)
-        for dataset, tastes in (("fashion_mnist", FASHION), ("mnist", DIGITS))
-        for taste in tastes
-    ]
+    return [Run("base", taste, dataset=dataset, rounds=0, final_samples=1500) for dataset, taste in EVERY]
 
 
 def published() -> list[Run]:
-    """The reference recipe as published, in full, on {5, 7, 9} with one seed and ten interaction steps."""
+    """The reference recipe as published, in full, on {5, 7, 9} with one seed: few interaction steps, which take
+    minutes each."""
     return [
-        Run(system, FASHION[0], rounds=10, evaluated=(0, 1, 2, 3, 4, 6, 8), final_samples=100)
-        for system in ("reference-epapa", "reference-papa")
+        Run("reference-epapa", FASHION[0], rounds=3, evaluated=(0, 1, 2), samples=60, final_samples=100),
+        Run("reference-papa", FASHION[0], rounds=2, evaluated=(0, 1), samples=60, final_samples=100),
     ]
 
 
 def reference() -> list[Run]:
     """The recipe with its timestep sum estimated, at each learning rate of the sweep (the last is the published one).
 
-    The sweep is on {5, 7, 9}; its best rate (TUNED) runs with EPAPA on every taste and with PAPA on two, with one seed.
+    The sweep is on {5, 7, 9} over 10 interaction steps; EPAPA's best rate (TUNED) runs 30 on FEW, with one seed.
     """
     sweep = [
-        _thinned(system, taste, rate)
-        for system, taste, rate in product(("reference-epapa", "reference-papa"), FASHION[:1], LEARNING_RATES)
+        _thinned(system, FASHION[0], rate, rounds=10)
+        for system, rate in product(("reference-epapa", "reference-papa"), LEARNING_RATES)
     ]
-    tuned = [_thinned("reference-epapa", taste, TUNED) for taste in FASHION]
-    tuned += [replace(_thinned("reference-epapa", taste, TUNED), dataset="mnist") for taste in DIGITS]
-    tuned += [_thinned("reference-papa", taste, TUNED) for taste in FASHION[:2]]
-    return sweep + tuned
+    return sweep + [_thinned("reference-epapa", taste, TUNED, dataset=dataset) for dataset, taste in FEW]
 
 
 LEARNING_RATES = (1e-6, 3e-6, 1e-5)
@@ -76,16 +88,18 @@ TUNED = 3e-6
 
 
 def ablations() -> list[Run]:
-    """Without each term, with one term alone, and PAPA (K = 0) against EPAPA, 20 interaction steps."""
-    return _variants(
-        {
-            "ours": {},
-            "without L^PAE": {"enhancer": 0.0},
-            "with L^QPDE": {"eta": 1.0},
-            "L^np only": {"use_likes": False},
-            "unbounded L^p": {"like_beta": 0.0},
-        }
-    )
+    """Without each term, with one term alone."""
+    return _variants({name: dict(change) for name, change in ABLATIONS.items()})
+
+
+ABLATIONS: dict[str, tuple[tuple[str, Any], ...]] = {
+    "ours: bounded L^p and L^PAE": (),
+    "with L^QPDE": (("eta", 1.0),),
+    "without L^PAE (L^p only)": (("enhancer", 0.0),),
+    "L^p and L^QPDE, without L^PAE": (("enhancer", 0.0), ("eta", 1.0)),
+    "L^np only": (("use_likes", False),),
+    "unbounded L^p": (("like_beta", 0.0),),
+}
 
 
 def lora() -> list[Run]:
@@ -95,33 +109,46 @@ def lora() -> list[Run]:
             "default": {},
             "B alone, all convolutions": {"lora_widest": False},
             "A and B": {"lora_frozen_a": False, "learning_rate": 4e-3},
-            "A and B, all convolutions": {"lora_frozen_a": False, "lora_widest": False, "learning_rate": 4e-3},
             "rank 8": {"lora_rank": 8, "lora_alpha": 8.0},
         }
     )
 
 
+def update_size() -> list[Run]:
+    """What the cost of an update buys: Adam steps, rows, their rate and the weight of what is to be forgotten."""
+    return _variants({"default": {}, **{str(change): change for change in SIZES}})
+
+
+SIZES: tuple[dict[str, Any], ...] = (
+    {"steps": 10},
+    {"like_rows": 16, "dislike_rows": 16},
+    {"enhancer": 2.0},
+    {"like_rows": 16, "dislike_rows": 8, "steps": 4, "learning_rate": 3e-2},
+    {"like_beta": 200.0, "enhancer_beta": 200.0},
+)
+
+
 def k_sweep() -> list[Run]:
     """The timestep from which on the adapter works and learns; 0 is PAPA."""
-    return _variants({f"K = {k}": {"adapt_from": k} for k in K_SWEEP})
+    return _variants({f"K = {k}": {"adapt_from": k} if k != 400 else {} for k in K_SWEEP})
 
 
-K_SWEEP = (0, 200, 400, 600, 800)
+K_SWEEP = (0, 100, 250, 400, 600, 800)
 
 
 def noise() -> list[Run]:
     """10, 20 and 30 % of the labels flipped, for ours and the reward model."""
     return [
         replace(run, flipped=share, system=system)
-        for system, share, run in product(("ours", "reward-model"), (0.1, 0.2, 0.3), _variants({"": {}}))
+        for share, system, run in product((0.2, 0.1, 0.3), ("ours", "reward-model"), _variants({"": {}}))
     ]
 
 
 def per_step() -> list[Run]:
-    """5, 10 and 20 labels per interaction step, 200 labels in all."""
+    """5, 10 and 20 labels per interaction step, 150 labels in all."""
     short = _variants({"": {}})
     return [
-        replace(run, labels=labels, rounds=200 // labels, evaluated=tuple(40 * i // labels for i in range(6)))
+        replace(run, labels=labels, rounds=-(-150 // labels), evaluated=tuple(50 * i // labels for i in range(3)))
         for labels, run in product((5, 20), short)
     ] + short
 
@@ -129,10 +156,10 @@ def per_step() -> list[Run]:
 def drift() -> list[Run]:
     """The taste changes after 15 of 30 interaction steps."""
     pairs = (((5, 7, 9), (0, 3, 8)), ((1, 2, 6), (5, 7, 9)))
-    points = (0, 5, 10, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 27, 30)
+    points = (0, 10, 15, 17, 19, 21, 23, 25, 27)
     return [
-        Run("ours", before, seed=seed, later_taste=after, evaluated=points)
-        for (before, after), seed in product(pairs, (0, 1))
+        Run("ours", before, later_taste=after, evaluated=points, samples=60, final_samples=150)
+        for before, after in pairs
     ]
 
 
@@ -143,37 +170,44 @@ def active() -> list[Run]:
 
 def jpeg() -> list[Run]:
     """Graded feedback by the compressed size of a picture, small liked and large liked."""
-    systems = ("ours", "base")
     return [
-        Run(system, score=score, seed=seed, rounds=20 if system == "ours" else 0, evaluated=SHORT)
-        for system, score, seed in product(systems, ("jpeg", "jpeg-"), (0, 1, 2))
-        if system == "ours" or seed == 0
+        Run("ours", score=score, seed=seed, rounds=20, evaluated=SHORT, samples=60, final_samples=150)
+        for seed, score in product((0, 1), ("jpeg", "jpeg-"))
     ]
 
 
+def cifar10() -> list[Run]:
+    """The same on 32×32 RGB: vehicles, and three animals. It wants a backbone, which wants a GPU."""
+    tastes = ((0, 1, 8, 9), (3, 5, 7))
+    ours = [Run("ours", taste, seed, "cifar10", evaluated=POINTS) for seed, taste in product(SEEDS, tastes)]
+    return [Run("base", taste, dataset="cifar10", rounds=0, final_samples=1500) for taste in tastes] + ours
+
+
 EXPERIMENTS: dict[str, Callable[[], list[Run]]] = {
-    "base": base, "main": main, "rivals": rivals, "reference": reference, "published": published,
-    "ablations": ablations, "lora": lora, "k-sweep": k_sweep, "noise": noise, "per-step": per_step, "drift": drift,
-    "active": active, "jpeg": jpeg,
+    "base": base, "tuning": tuning, "main": main, "rivals": rivals, "reference": reference, "published": published,
+    "ablations": ablations, "k-sweep": k_sweep, "update-size": update_size, "noise": noise, "drift": drift,
+    "per-step": per_step, "active": active, "jpeg": jpeg, "lora": lora,
+    "cifar10": cifar10,
 }  # fmt: skip
+SHIPPED = tuple(name for name in EXPERIMENTS if name != "cifar10")
+"""The experiments that need no backbone but those of the package."""
 
 
-def _fashion(system: str) -> list[Run]:
-    return [Run(system, taste, seed) for seed, taste in product(SEEDS, FASHION)]
+def ordered(names: Iterable[str]) -> list[Run]:
+    """The runs of these experiments, each once: the first seed before the second, and the first run of every experiment
+    before the second of any, so that an interrupted grid says something about everything."""
+    places = [(run.seed, place, run) for name in names for place, run in enumerate(EXPERIMENTS[name]())]
+    return list(dict.fromkeys(run for _, _, run in sorted(places, key=lambda each: each[:2])))
 
 
-def _digits(system: str) -> list[Run]:
-    return [Run(system, taste, seed, dataset="mnist") for seed, taste in product(SEEDS, DIGITS)]
-
-
-def _thinned(system: str, taste: tuple[int, ...], rate: float) -> Run:
+def _thinned(system: str, taste: tuple[int, ...], rate: float, dataset: str = "fashion_mnist", rounds: int = 30) -> Run:
     given = (("learning_rate", rate), ("timesteps", THINNED))
-    return Run(system, taste, overrides=given, evaluated=(0, 2, 5, 10, 15, 20), samples=60)
+    return Run(system, taste, 0, dataset, rounds, samples=60, final_samples=150, evaluated=POINTS, overrides=given)
 
 
 def _variants(changes: dict[str, dict[str, Any]]) -> list[Run]:
-    """Two tastes, two seeds, 20 interaction steps."""
+    """The two hardest tastes, one seed, 15 interaction steps."""
     return [
-        Run("ours", taste, seed, rounds=20, evaluated=SHORT, overrides=tuple(change.items()))
-        for change, taste, seed in product(changes.values(), FASHION[:2], (0, 1))
+        Run("ours", taste, rounds=15, evaluated=SHORT, final_samples=200, overrides=tuple(change.items()))
+        for change, taste in product(changes.values(), FASHION[1:3])
     ]

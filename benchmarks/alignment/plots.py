@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
@@ -19,7 +20,7 @@ MEASURES = {"success": "success rate", "coverage": "coverage", "frechet": "Fréc
 def draw_curves(
     path: Path,
     title: str,
-    panels: dict[str, dict[str, Curve]],
+    panels: Mapping[str, Mapping[str, Curve]],
     axis: str = "interaction step",
     goal: float | None = None,
 ) -> list[Path]:
@@ -47,7 +48,7 @@ def draw_curves(
     return [path, _write_csv(path.with_suffix(".csv"), panels, axis)]
 
 
-def _write_csv(path: Path, panels: dict[str, dict[str, Curve]], axis: str) -> Path:
+def _write_csv(path: Path, panels: Mapping[str, Mapping[str, Curve]], axis: str) -> Path:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["measure", "line", axis, "mean", "standard deviation", "runs"])

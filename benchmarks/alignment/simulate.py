@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.alignment.runs import Run
 from benchmarks.alignment.selection import most_informative
-from benchmarks.alignment.systems.base import System
+from benchmarks.alignment.systems.base import Base, System
 from benchmarks.alignment.world import SimulatedUser, World, graded, jpeg_bytes
 from papa.alignment import coverage, frechet_distance, success_rate
 
@@ -72,7 +72,8 @@ def _evaluated(run: Run, world: World, system: System, user: SimulatedUser, step
     if step not in run.evaluated and step != run.rounds:
         return {}
     count = run.final_samples if step == run.rounds else run.samples
-    images = system.draw(list(range(EVALUATION_SEED, EVALUATION_SEED + count)))
+    model = system if step else Base(system.denoiser, system.sampling, run.seed)  # which draws once for all runs
+    images = model.draw(list(range(EVALUATION_SEED, EVALUATION_SEED + count)))
     if not bool(torch.isfinite(images).all()):
         return {"diverged": True, "success": 0.0, "coverage": 0.0}
     classes = world.oracle.classify(images)

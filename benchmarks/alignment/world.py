@@ -15,11 +15,13 @@ from torch import Tensor
 from benchmarks.alignment.runs import Run
 from papa.backbone.datasets import load_npz
 from papa.config import DEFAULT_LORA
-from papa.denoiser import Denoiser, load_denoiser
+from papa.denoiser import Denoiser, load_denoiser, shipped_names
 from papa.lora import LoraConfig
 from papa.oracle import Oracle, load_oracle
 
-FILES = {"fashion_mnist": "fashion_mnist.npz", "mnist": "mnist10k.npz"}
+FILES = {"fashion_mnist": "fashion_mnist.npz", "mnist": "mnist10k.npz", "cifar10": "cifar10_test_jpeg.npz"}
+"""Each data set's test images. A data set without a shipped backbone has its own in a folder of its name beside the
+file: `unet` and `scheduler` as `papa backbone train` writes them, `oracle.safetensors` of `papa backbone oracle`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +42,14 @@ class World:
 @cache
 def world(dataset: str, data: Path, bfloat16: bool) -> World:
     """Raises FileNotFoundError without the data set's file in the folder `data`."""
-    oracle = load_oracle(dataset)
     test = load_npz(data / FILES[dataset], "test")
+    backbone, oracle = dataset, dataset
+    if dataset not in shipped_names():
+        backbone, oracle = str(data / dataset), str(data / dataset / "oracle.safetensors")
+    judge = load_oracle(oracle, test.x.shape[1])
     with torch.no_grad():
-        real = torch.cat([oracle.features(chunk) for chunk in test.x.split(500)])
-    return World(oracle, real, test.y, dataset, torch.bfloat16 if bfloat16 else None)
+        real = torch.cat([judge.features(chunk) for chunk in test.x.split(500)])
+    return World(judge, real, test.y, backbone, torch.bfloat16 if bfloat16 else None)
 
 
 class SimulatedUser:

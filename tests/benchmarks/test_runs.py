@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.alignment.aggregate import curve, reached
-from benchmarks.alignment.grid import EXPERIMENTS
+from benchmarks.alignment.grid import EXPERIMENTS, ordered
 from benchmarks.alignment.runner import pending, raw_file
 from benchmarks.alignment.runs import Run, overridden
 from benchmarks.alignment.systems import registry
@@ -41,8 +41,19 @@ def test_every_system_and_taste_is_in_the_grid():
     assert len({run.taste for run in main if run.dataset == "fashion_mnist"}) == 5
     assert len({run.taste for run in main if run.dataset == "mnist"}) == 3
     assert len({run.seed for run in main}) == 3
-    for system in ("d3po", "reward-model", "diffusion-kto", "guidance"):
-        assert {run.taste for run in rivals if run.system == system} == {run.taste for run in main}
+    assert {run.taste for run in rivals if run.system == "guidance"} == {run.taste for run in main}
+    for system in ("d3po", "reward-model", "diffusion-kto"):
+        mine = {(run.dataset, run.taste) for run in rivals if run.system == system}
+        assert {dataset for dataset, _ in mine} == {"fashion_mnist", "mnist"}
+        assert mine <= {(run.dataset, run.taste) for run in main}
+
+
+def test_an_interrupted_grid_says_something_about_every_experiment():
+    runs = ordered(EXPERIMENTS)
+    assert len(set(runs)) == len(runs)
+    first = set(runs[: len(EXPERIMENTS)])
+    assert all(set(make()) & first for make in EXPERIMENTS.values())
+    assert [run.seed for run in runs] == sorted(run.seed for run in runs)
 
 
 def test_the_user_likes_the_taste():

@@ -1,0 +1,28 @@
+"""What the paper leaves open: flipped labels, labels per step, a taste that changes, active selection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from benchmarks.alignment.aggregate import Loaded, grouped
+from benchmarks.alignment.figures.drawing import Figure, command, panels, taste
+
+
+def figures(loaded: Mapping[str, Loaded]) -> Iterator[Figure]:
+    """One figure per question that has runs."""
+    if runs := loaded["noise"]:
+        lines = grouped(runs, lambda run: f"{run.system}, {run.flipped:.0%}")
+        yield Figure("noise", "Flipped labels", panels(lines))
+    if runs := loaded["per-step"]:
+        lines = grouped(runs, lambda run: f"{run.labels} labels a step")
+        yield Figure("per-step", "Labels per interaction step", panels(lines, "labels"), "labels")
+    if runs := loaded["drift"]:
+        lines = grouped(runs, lambda run: f"{taste(run.taste)} → {taste(run.later_taste)}")
+        yield Figure("drift", "The taste changes after 15 of 30 steps", panels(lines), compares=False)
+    if runs := loaded["active"]:
+        lines = grouped(runs, lambda run: "10 of 40" if run.candidates else "first 10")
+        yield Figure("active", "10 of 40 candidates shown, against the first 10", panels(lines))
+
+
+if __name__ == "__main__":
+    command(figures)

@@ -1,0 +1,27 @@
+"""What fixed the settings: the rivals' own rates, the reference recipe's, the size of our update, where LoRA sits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from benchmarks.alignment.aggregate import Loaded, grouped
+from benchmarks.alignment.figures.drawing import Figure, command, panels, rate, variant
+
+
+def figures(loaded: Mapping[str, Loaded]) -> Iterator[Figure]:
+    """One figure per sweep that has runs."""
+    for name, title in (
+        ("tuning", "The rivals' own settings on {5, 7, 9}"),
+        ("update-size", "What the cost of an update buys"),
+        ("lora", "Where LoRA sits, and what of it learns"),
+    ):
+        if runs := loaded[name]:
+            named = name == "tuning"
+            lines = grouped(runs, (lambda run: f"{run.system}, {variant(run)}") if named else variant)
+            yield Figure(name, title, panels(lines))
+    if sweep := {run: records for run, records in loaded["reference"].items() if run.rounds == 10}:
+        yield Figure("reference_sweep", "The reference recipe on {5, 7, 9}", panels(grouped(sweep, rate)))
+
+
+if __name__ == "__main__":
+    command(figures)
