@@ -145,3 +145,50 @@ def test_what_the_service_refuses_is_said_in_words(page: Page, service: Running)
     page.locator(".item").first.locator(".yes").click()
     expect(page.locator("#said")).to_have_text("That did not work: too much is waiting. Try again in 3 s.")
     expect(page.locator(".item").first.locator(".yes")).to_be_enabled()
+
+
+LOW_CONTRAST = """() => {
+  const parts = (text) => text.match(/[\\d.]+/g).map(Number);
+  const linear = (v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  const light = ([r, g, b]) => 0.2126 * linear(r / 255) + 0.7152 * linear(g / 255) + 0.0722 * linear(b / 255);
+  const ground = (node) => {
+    for (; node; node = node.parentElement) {
+      const text = getComputedStyle(node).backgroundColor;
+      if (text.startsWith("rgb(")) return parts(text);
+    }
+    return [255, 255, 255];
+  };
+  const low = [];
+  for (const node of document.querySelectorAll("body *")) {
+    const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
+    if (!own || !node.checkVisibility() || node.closest("[disabled], svg, .sr, .skip, .badge, .current")) continue;
+    const [high, dark] = [light(parts(getComputedStyle(node).color)), light(ground(node))].sort((a, b) => b - a);
+    if ((high + 0.05) / (dark + 0.05) < 4.5) low.push(`${node.tagName} ${node.textContent.trim().slice(0, 40)}`);
+  }
+  return low;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_and_motion_can_be_declined(browser: Browser, service: Running, scheme: str) -> None:
+    """WCAG 2.1 AA: 4.5 to 1 for text; a focus that can be seen."""
+    context = browser.new_context(viewport=DESKTOP, color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
+    page = context.new_page()
+    opened(page, service, "mouse")
+    assert page.evaluate(LOW_CONTRAST) == []
+    page.keyboard.press("Tab")
+    assert page.evaluate("() => getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    transition = page.locator(".item").first.evaluate("each => getComputedStyle(each).transitionDuration")
+    assert set(transition.split(", ")) == {"0s"}
+    context.close()
+
+
+def test_a_name_is_text_and_is_offered_again(page: Page, service: Running) -> None:
+    opened(page, service, "plain")
+    name = '<img src=x onerror="alert(1)">'
+    page.get_by_label("User").fill(name)
+    page.get_by_role("button", name="Switch").click()
+    expect(page).to_have_title(f"{name} · PAPA playground")
+    expect(page.locator(".item img")).to_have_count(4, timeout=PATIENCE)
+    assert page.locator("img[src=x]").count() == 0
+    assert page.locator("#known option").evaluate_all("all => all.map(each => each.value)") == [name, "plain"]
