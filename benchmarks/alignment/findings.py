@@ -21,3 +21,9 @@ FINDINGS: dict[str, str] = {
         "It gives up coverage as its scale grows, and each of its samples needs the classifier's gradient."
     ),
 }
+
+OPEN = (
+    "Open, for want of a GPU: CIFAR-10 (its code path is tested on a small RGB backbone), and the reference recipe on\n"
+    "a U-Net of the paper's own size (channels 32, 64, 128, 256, two layers per block). Rows of the tables with one\n"
+    "seed are leads, not results."
+)

@@ -11,7 +11,7 @@ from benchmarks.alignment.aggregate import Loaded, Reached, grouped, reached
 from benchmarks.alignment.figures import ablations, epapa, jpeg, k_sweep, questions, settings, success
 from benchmarks.alignment.figures.drawing import Figure, everything, variant
 from benchmarks.alignment.figures.sheets import sheets
-from benchmarks.alignment.findings import FINDINGS
+from benchmarks.alignment.findings import FINDINGS, OPEN
 from benchmarks.alignment.grid import EXPERIMENTS, LEARNING_RATES, TUNED
 from benchmarks.alignment.runner import raw_file
 from benchmarks.alignment.runs import Run
@@ -136,7 +136,7 @@ def _missing(loaded: dict[str, Loaded]) -> Iterator[str]:
         if len(loaded[name]) < len(wanted):
             rows.append(f"- {name}: {len(loaded[name])} of {len(wanted)} runs")
     if rows:
-        yield "## Not run yet\n\n" + "\n".join(rows) + "\n"
+        yield "## Not run yet\n\n" + OPEN + "\n\n" + "\n".join(rows) + "\n"
 
 
 def _table_csv(path: Path, systems: dict[tuple[str, str], Reached]) -> Path:
