@@ -29,6 +29,7 @@ from services.contracts.identity import UserKey
 from services.contracts.revisions import Revision
 from services.feedback.entries import decode_event, decode_letter, is_entry_id
 from services.feedback.redis_append import Appender
+from services.feedback.shared_append import SharedAppend
 from services.settings import Settings
 from services.store.records import encode_revision, user_deleted
 from services.store.redis_client import Argument, Client, ClusterClient, call, call_all, unavailable
@@ -53,11 +54,11 @@ class RedisFeedbackLog(FeedbackLog):
         self._client = client
         self._keys = keys
         ttl = max(1, round(settings.store.event_id_ttl * 1000))
-        self._appender = Appender(client, keys, settings.feedback.backlog_limit, ttl)
+        self._appends = SharedAppend(Appender(client, keys, settings.feedback.backlog_limit, ttl).append)
 
     async def append(self, events: Sequence[FeedbackEvent]) -> list[AppendResult]:
         """Where Redis refused only some partitions, their results hold StorageUnavailable."""
-        return await self._appender.append(events)
+        return await self._appends.append(events)
 
     async def acquire(self, partition: int, owner: str, seconds: float) -> Lease | None:
         """By Redis' clock."""
