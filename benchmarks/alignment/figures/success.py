@@ -42,8 +42,7 @@ def by_system(loaded: Mapping[str, Loaded]) -> dict[str, Loaded]:
     for run, records in loaded["reference"].items():
         rate = dict(run.overrides)["learning_rate"]
         if rate in (TUNED, 1e-5):
-            how = "tuned" if rate == TUNED else "rate as published"
-            named.setdefault(f"{run.system}, {how}", {})[run] = records
+            named.setdefault(f"{run.system}, lr {rate:g}", {})[run] = records
     for run, records in loaded["published"].items():
         named.setdefault(f"{run.system}, as published in full", {})[run] = records
     named.setdefault("base", {}).update(loaded["base"])
