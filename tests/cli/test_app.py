@@ -20,7 +20,8 @@ COMMANDS = (
     "up", "demo", "playground", "gateway", "generate", "feedback", "users", "adapters", "deadletters", "config",
     "backbone", "bench", "doctor", "version",
 )  # fmt: skip
-WITHOUT_JSON = {"papa gateway", "papa bench alignment", "papa bench engine"}
+BENCHES = ("alignment", "engine", "serving", "feedback", "capacity")
+WITHOUT_JSON = {"papa gateway", *(f"papa bench {name}" for name in BENCHES)}
 """The gateway's ready line is JSON anyway; benchmarks take the arguments of the programs that they start."""
 HEAVY = ("torch", "ray", "diffusers", "redis", "matplotlib", "prometheus_client", "safetensors", "papa")
 
