@@ -16,9 +16,12 @@ from services.store.census import Kind, census, repair
 from services.store.memory_revisions import MemoryRevisionStore
 from tests.store.backends import PARTITIONS, Backend, image_event, open_redis, redis_settings
 from tests.store.redis_nodes import SERVICE, RedisClusterNodes, RedisSentinels, until
-from tests.store.test_watch import soon
 
 USERS = [UserKey("shop", str(number)) for number in range(24)]
+
+
+PATIENCE = 30.0
+"""Seconds for a first look: a command to a node that just stepped down may time out before the next is asked."""
 
 
 async def append_patiently(backend: Backend, user: UserKey, event_id: str) -> None:
@@ -77,7 +80,7 @@ async def test_a_cluster_that_lost_a_node_goes_on_when_it_is_back(tmp_path: Path
         for user in USERS:
             await append_patiently(backend, user, "before")
         states = backend.users.watch(USERS[0])
-        await soon(states)
+        await asyncio.wait_for(anext(states), PATIENCE)
         waiting = asyncio.create_task(anext(states))
         await asyncio.sleep(0.2)
         nodes.nodes[0].kill()  # the one at which watchers listen
@@ -86,7 +89,7 @@ async def test_a_cluster_that_lost_a_node_goes_on_when_it_is_back(tmp_path: Path
         assert not all(write.done() for write in writes)
         await asyncio.to_thread(nodes.nodes[0].start)
         await asyncio.gather(*writes)
-        assert (await asyncio.wait_for(waiting, 20)).pending == 2
+        assert (await asyncio.wait_for(waiting, PATIENCE)).pending == 2
         assert {(await backend.users.get(user)).likes for user in USERS} == {2}
         await states.aclose()
         await backend.close()
@@ -119,7 +122,7 @@ async def test_a_failover_loses_nothing_that_was_replicated(sentinels: RedisSent
     for user in USERS:
         await backend.append(user, "before")
     states = backend.users.watch(USERS[0])
-    await soon(states)
+    await asyncio.wait_for(anext(states), PATIENCE)
     waiting = asyncio.create_task(anext(states))
     with primary.client() as client:
         assert await asyncio.to_thread(client.wait, 1, 60_000) == 1
@@ -128,7 +131,7 @@ async def test_a_failover_loses_nothing_that_was_replicated(sentinels: RedisSent
         await append_patiently(backend, user, "after")
     assert sentinels.role_of(replica) == "master"
     assert {(await backend.users.get(user)).likes for user in USERS} == {2}
-    assert (await asyncio.wait_for(waiting, 20)).pending == 2
+    assert (await asyncio.wait_for(waiting, PATIENCE)).pending == 2
     await states.aclose()
     await backend.close()
 
