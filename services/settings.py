@@ -124,7 +124,7 @@ class GeneratorSettings(Section):
     slots: int = Field(64, ge=1, description="adapters resident on the device")
     host_cache: int = Field(2_000, ge=1, description="adapters in host memory")
     max_rows: int = Field(64, ge=1, description="rows of one denoising step")
-    max_queued_rows: int = Field(1024, ge=1, description="rows waiting before QUEUE_FULL")
+    max_queued_rows: int = Field(1024, ge=1, description="rows waiting before QUEUE_FULL; half of them of one user")
     sampler: Literal["ddpm", "ddim", "dpmpp_2m"] = "dpmpp_2m"
     steps: int = Field(12, ge=1, le=1000)
     exploration: float = Field(0.0, ge=0, le=1, description="share of items drawn from the base")

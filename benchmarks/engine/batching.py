@@ -106,7 +106,7 @@ class _Call:
         self._left, self._done = arrival.count, threading.Event()
         self._error: PapaError | None = None
         self._begun = self._ended = time.monotonic()
-        engine.door.reserve(arrival.count, arrival.steps)
+        engine.door.reserve(adapter.key.user, arrival.count, arrival.steps)
         job = Job(adapter.key.user, arrival.count, 0, SAMPLER, arrival.steps, self._take, adapter)
         engine.door.submit(job)
 

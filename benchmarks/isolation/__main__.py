@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -18,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.alignment.runner import machine
-from services.client import AsyncClient, PapaError, Retry
+from benchmarks.isolation.server import ROOT, running
+from services.client import AsyncClient
 
-RESULTS = Path(__file__).parents[2] / "docs" / "results"
-ROOT = Path(__file__).parents[2]
-ONCE = Retry(attempts=1)
+RESULTS = ROOT / "docs" / "results"
 USERS = 4
 PAUSE = 0.5
+FLOOD_STARTS = 1.0
+"""Seconds that the flood's process takes to start; it begins after the others rather than before."""
 BEHAVED = f"{USERS} users, one item each {PAUSE:g} s"
 
 
@@ -37,26 +39,18 @@ async def behaved(client: AsyncClient, user: str, end: float, seconds: list[floa
         await asyncio.sleep(PAUSE)
 
 
-async def flooding(client: AsyncClient, end: float, answers: Counter[str]) -> None:
-    """Eight items at a time, again at once whatever the answer says."""
-    while time.monotonic() < end:
-        try:
-            await client.generate("mallory", 8, timeout=max(0.5, end - time.monotonic()))
-            answers["served"] += 1
-        except PapaError as error:
-            answers[error.reason] += 1
-            await asyncio.sleep(0.02)
-
-
 async def turn(address: str, length: float, flood: int) -> tuple[list[float], Counter[str]]:
     """Latencies of the well-behaved, and what the flood was told."""
     seconds: list[float] = []
-    answers: Counter[str] = Counter()
+    command = [sys.executable, "-m", "benchmarks.isolation.flood", address, str(length), str(flood)]
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=subprocess.PIPE) if flood else None
+    if process is not None:
+        await asyncio.sleep(FLOOD_STARTS)
     end = time.monotonic() + length
-    async with AsyncClient(address) as client, AsyncClient(address, retry=ONCE) as mallory:
-        calls = [behaved(client, f"user-{number}", end, seconds) for number in range(USERS)]
-        await asyncio.gather(*calls, *(flooding(mallory, end, answers) for _ in range(flood)))
-    return seconds, answers
+    async with AsyncClient(address) as client:
+        await asyncio.gather(*(behaved(client, f"user-{number}", end, seconds) for number in range(USERS)))
+    told = (await process.communicate())[0] if process is not None else b"{}"
+    return seconds, Counter(json.loads(told))
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -94,8 +88,10 @@ def page(found: dict[str, Any]) -> str:
     return f"""# One user's flood, and the others' latency
 
 Written by `python -m benchmarks.isolation`. {BEHAVED}; beside them one user asks with {found["flood"]} callers
-for eight items each, again and again, heeding no answer. The real gateway and the real engine in one process, shipped
-backbone, 12 steps. Turns with and without the flood alternate. Goal: p99 beside the flood at most twice that without.
+for eight items each, again and again, heeding no answer. redis-server, the generator, the gateway, the users and the
+flood are processes of their own on this machine; the flood's has the lowest priority, since what it computes would be
+computed elsewhere. Shipped backbone, 12 steps. Turns with and without the flood alternate. Goal: p99 beside the flood
+at most twice that without.
 
 | limit of a user's rate | p99 without, s | p99 beside, s | p50 ÷ | p99 ÷ | what the flood was told |
 |---|---|---|---|---|---|
@@ -115,13 +111,8 @@ def main() -> None:
     options = parser.parse_args()
     cases = {}
     for name, rate, burst in (("none", 0.0, 1.0), ("4 items a second, 8 at once", 4.0, 8.0)):
-        command = [sys.executable, "-m", "benchmarks.isolation.server", str(rate), str(burst)]
-        pipe = subprocess.PIPE
-        with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as server:
-            assert server.stdout is not None
-            cases[name] = asyncio.run(measure(server.stdout.readline().strip(), options))
-            assert server.stdin is not None
-            server.stdin.close()
+        with tempfile.TemporaryDirectory() as folder, running(Path(folder), rate, burst) as address:
+            cases[name] = asyncio.run(measure(address, options))
         print(name, json.dumps(cases[name]["ratios"]), cases[name]["flood"], flush=True)
     found = {
         "cases": cases,

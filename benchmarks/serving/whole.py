@@ -72,8 +72,9 @@ def _bare(engine: Engine, caller: int) -> None:
             if left[0] <= 0:
                 done.set()
 
-        engine.door.reserve(ITEMS, STEPS)
-        engine.door.submit(Job(UserKey("bench", f"u{caller}"), ITEMS, 0, SAMPLER, STEPS, take))
+        user = UserKey("bench", f"u{caller}")
+        engine.door.reserve(user, ITEMS, STEPS)
+        engine.door.submit(Job(user, ITEMS, 0, SAMPLER, STEPS, take))
         done.wait()
         if failure:
             raise failure[0]

@@ -22,8 +22,23 @@ P = TypeVar("P", bound=Hashable)
 Waiting = Mapping[UserKey, Mapping[Job, Sequence[Row]]]
 
 
-def displaced(running: Sequence[Row], waiting: Waiting, places: int, seatable: Callable[[Row], bool]) -> list[Row]:
-    """The rows to park now. `places` are free in the batch; `seatable` says whether a slot can be had for a row.
+def beyond(running: Sequence[Row], limits: Mapping[UserKey, int]) -> list[Row]:
+    """The rows beyond their user's limit: those with most steps left, so that what is nearly done is ended."""
+    over: list[Row] = []
+    for user, limit in limits.items():
+        over += sorted((row for row in running if row.job.user == user), key=lambda row: row.left)[limit:]
+    return over
+
+
+def displaced(
+    running: Sequence[Row],
+    waiting: Waiting,
+    places: int,
+    seatable: Callable[[Row], bool],
+    limits: Mapping[UserKey, int],
+) -> list[Row]:
+    """The rows to park now. `places` are free in the batch; `seatable` says whether a slot can be had for a row. No
+    room is made for rows beyond their user's limit.
 
     Where they do not suffice, users, and within a user generations, are brought to equal numbers of running rows. Where
     all slots are held, the adapter that has run longest beyond QUANTUM gives way to a user who has nothing running.
@@ -32,15 +47,20 @@ def displaced(running: Sequence[Row], waiting: Waiting, places: int, seatable: C
         user: Counter({job: len(rows) for job, rows in jobs.items() if seatable(rows[0])})
         for user, jobs in waiting.items()
     }
-    active = {row.job.user for row in running}
+    active = Counter(row.job.user for row in running)
     blocked = any(not jobs and user not in active for user, jobs in able.items())
     parked = _longest_slot(running) if blocked else []
     rest = [row for row in running if row not in parked]
     places += len(parked)
-    demand = Counter({user: jobs.total() for user, jobs in able.items()})
+    demand = Counter(
+        {
+            user: min(jobs.total(), limits.get(user, jobs.total() + active[user]) - active[user])
+            for user, jobs in able.items()
+        }
+    )
     crowded = demand.total() > places
     parked += _surplus(rest, demand, places, lambda row: row.job.user)
-    for user in active & able.keys() if crowded else ():
+    for user in active.keys() & able.keys() - limits.keys() if crowded else ():
         mine = [row for row in rest if row.job.user == user and row not in parked]
         parked += _surplus(mine, able[user], 0, lambda row: row.job)
     return parked
@@ -79,7 +99,7 @@ def _giving_way(
     richest = max((held[party(row)] for row in rows), default=0)
     if richest - held[poor] >= 2:
         rich = (row for row in rows if held[party(row)] == richest)
-        return max(rich, key=lambda row: (jobs[row.job], len(row.plan) - row.position))
+        return max(rich, key=lambda row: (jobs[row.job], row.left))
     if held[poor]:
         return None
     long = [row for row in rows if row.stint >= QUANTUM and held[party(row)] == 1]

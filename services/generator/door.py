@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from services import metrics
 from services.contracts.errors import GeneratorUnavailable, QueueFull
+from services.contracts.identity import UserKey
 from services.generator.job import Job
 from services.generator.pace import Pace
 
 
 class Door:
-    """A bounded queue's front. Any thread may call; `wait`, `take` and `close` are the engine's."""
+    """A bounded queue's front. Any thread may call; `wait`, `take`, `left` and `close` are the engine's.
+
+    Nobody may hold more of the queue than is free in it: however many rows one user sends, there is room for others'.
+    """
 
     def __init__(self, max_queued_rows: int, pace: Pace) -> None:
         self._limit = max_queued_rows
@@ -19,11 +26,12 @@ class Door:
         self._wake = threading.Condition()
         self._inbox: list[Job] = []
         self._queued_rows = 0
+        self._rows_of: Counter[UserKey] = Counter()
         self._cancelled = False
         self._stopping = False
         self._closed = False
 
-    def reserve(self, rows: int, steps: int) -> None:
+    def reserve(self, user: UserKey, rows: int, steps: int) -> None:
         """Takes room in the queue for rows of a job to come. Raises QueueFull, GeneratorUnavailable.
 
         An empty queue takes any job, so that one larger than the queue is not refused for ever.
@@ -31,18 +39,27 @@ class Door:
         with self._wake:
             if self._closed:
                 raise ended()
-            excess = self._queued_rows + rows - self._limit
+            mine = self._rows_of[user]
+            excess = mine + rows - (self._limit - self._queued_rows)
             if self._queued_rows and excess > 0:
                 raise QueueFull(
-                    f"the engine's queue holds {self._queued_rows} rows of {self._limit}",
+                    f"the engine's queue holds {self._queued_rows} rows of {self._limit}, {mine} of them this user's",
                     retry_after=self._pace.seconds(excess * steps),
                 )
-            self._count(rows)
+            self._count(user, rows)
 
-    def release(self, rows: int) -> None:
-        """Gives room back: rows that are admitted, or that will never come."""
+    def release(self, user: UserKey, rows: int) -> None:
+        """Gives room back for rows that will never come."""
         with self._wake:
-            self._count(-rows)
+            self._count(user, -rows)
+
+    def left(self, rows_of: Mapping[UserKey, int], came_back: Mapping[UserKey, int] = MappingProxyType({})) -> None:
+        """So many rows of each have left the queue, and so many are in it again."""
+        with self._wake:
+            for user, rows in rows_of.items():
+                self._count(user, -rows)
+            for user, rows in came_back.items():
+                self._count(user, rows)
 
     def submit(self, job: Job) -> None:
         """Hands over a job whose rows are reserved."""
@@ -84,8 +101,11 @@ class Door:
             self._closed = True
         return self.take()[0]
 
-    def _count(self, rows: int) -> None:
+    def _count(self, user: UserKey, rows: int) -> None:
         self._queued_rows += rows
+        self._rows_of[user] += rows
+        if not self._rows_of[user]:
+            del self._rows_of[user]
         metrics.ENGINE_QUEUED_ROWS.set(self._queued_rows)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Set
+from collections import Counter
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 import torch
@@ -19,12 +20,15 @@ from papa.denoiser import Denoiser
 from papa.sampler import timesteps
 from services import metrics
 from services.contracts.errors import PapaError
+from services.contracts.identity import UserKey
 from services.generator.batch import Batch
 from services.generator.door import Door, ended
 from services.generator.fair_queue import FairQueue
 from services.generator.job import FinishedRows, Job, Row
 from services.generator.pace import Pace
+from services.generator.shares import Shares
 from services.generator.slots import Slots
+from services.generator.step_cost import StepCost
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +38,8 @@ FAILURES_UNTIL_DEAD = 3
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """`max_rows` run in one step, `max_queued_rows` wait; `adapt_from` is K of EPAPA; `clip` for pixel backbones."""
+    """`max_rows` run in one step, `max_queued_rows` wait (of one user half at most, see Door); `adapt_from` is K of
+    EPAPA; `clip` for pixel backbones."""
 
     max_rows: int = 64
     max_queued_rows: int = 1024
@@ -45,16 +50,17 @@ class EngineConfig:
 class Engine:
     """The loop. While it runs, the denoiser is its alone; work reaches it through its `door`.
 
-    `num_timesteps` is the backbone's T, the most steps that a job may have.
+    `num_timesteps` is the backbone's T, the most steps that a job may have. `cost` learns what rows cost.
     """
 
-    def __init__(self, denoiser: Denoiser, slots: Slots, config: EngineConfig) -> None:
+    def __init__(self, denoiser: Denoiser, slots: Slots, config: EngineConfig, cost: StepCost | None = None) -> None:
         self.num_timesteps = denoiser.schedule.num_timesteps
         self._slots = slots
         self._config = config
         self._batch = Batch(denoiser, slots, config.adapt_from, config.clip)
         self._queue = FairQueue()
-        self._pace = Pace()
+        self._pace, self._cost = Pace(), cost or StepCost()
+        self._shares = Shares(self._cost)
         self.door = Door(config.max_queued_rows, self._pace)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -95,8 +101,8 @@ class Engine:
             self._queue.push(job.rows(tuple(timesteps(self.num_timesteps, job.steps).tolist())))
         if cancelled:
             self._batch.leave(lambda row: row.job.cancelled)
-            self.door.release(self._queue.drop(lambda job: job.cancelled))
-        if self._queue:
+            self.door.left(self._queue.drop(lambda job: job.cancelled))
+        if self._queue or self._batch.rows:
             self._share()
         if self._batch.rows:
             self._step()
@@ -105,19 +111,23 @@ class Engine:
 
     def _share(self) -> None:
         """Gives the places to whom they are due."""
+        now = time.monotonic()
+        limits = self._shares.limits(self._queue.wanted(self._batch.rows), now)
+        if paused := self._queue.beyond(self._batch.rows, limits):
+            self._batch.park(paused)
+            self._queue.pause(paused)
+        if not self._queue:
+            return
         places = self._config.max_rows - len(self._batch.rows)
-        parked = self._queue.displaced(self._batch.rows, places, self._seatable)
-        if parked:
+        if parked := self._queue.displaced(self._batch.rows, places, self._seatable, limits):
             self._batch.park(parked)
             self._queue.park(parked)
-        rows = self._queue.admit(places + len(parked), self._batch.rows, self._seat)
+        rows = self._queue.admit(places + len(parked), self._batch.rows, self._seat, limits)
+        self.door.left(_owners(rows), came_back=_owners([*paused, *parked]))
         if not rows:
             return
-        now = time.monotonic()
         for row in rows:
-            row.stint = 0
             row.job.started_at = row.job.started_at or now
-        self.door.release(len(rows) - len(parked))
         try:
             self._batch.join(rows)
         except Exception:
@@ -143,19 +153,26 @@ class Engine:
         rows = len(self._batch.rows)
         metrics.ENGINE_STEP_ROWS.observe(rows)
         metrics.ENGINE_STEP_USERS.observe(self._batch.adapters)
+        owners = _owners(self._batch.rows)
         start = time.perf_counter()
         finished, samples = self._batch.step()
         if samples is not None:
             _deliver(finished, samples.float().cpu())
         seconds = time.perf_counter() - start
         self._pace.record(rows, seconds)
+        self._cost.record(rows, seconds)
+        self._shares.ran(owners, time.monotonic())
         metrics.ENGINE_STEP_SECONDS.observe(seconds)
 
     def _fail(self, jobs: Set[Job], error: PapaError) -> None:
         self._batch.leave(lambda row: row.job in jobs)
-        self.door.release(self._queue.drop(jobs.__contains__))
+        self.door.left(self._queue.drop(jobs.__contains__))
         for job in jobs:
             job.deliver(error)
+
+
+def _owners(rows: Iterable[Row]) -> Counter[UserKey]:
+    return Counter(row.job.user for row in rows)
 
 
 def _failed() -> PapaError:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
+from types import MappingProxyType
 
 from services.contracts.identity import UserKey
-from services.generator.displacement import displaced
+from services.generator.displacement import QUANTUM, beyond, displaced
 from services.generator.job import Job, Row
+from services.generator.shares import Wanted
 
 
 class FairQueue:
@@ -42,8 +44,27 @@ class FairQueue:
             for party in (row.job.user, row.job):
                 self._turns.setdefault(party, next(self._clock))
 
-    def admit(self, places: int, running: Iterable[Row], seat: Callable[[Row], bool]) -> list[Row]:
-        """Takes up to `places` rows; `seat` says whether a row can run now (a slot for its adapter)."""
+    def wanted(self, running: Iterable[Row]) -> dict[UserKey, Wanted]:
+        """What everybody still wants, of the running rows and of those here."""
+        rows, steps = Counter[UserKey](), Counter[UserKey]()
+        for row in running:
+            rows[row.job.user] += 1
+            steps[row.job.user] += row.left
+        for user, jobs in self._waiting.items():
+            for waiting in jobs.values():
+                rows[user] += len(waiting)
+                steps[user] += len(waiting) * len(waiting[0].plan)
+        return {user: Wanted(number, steps[user]) for user, number in rows.items()}
+
+    def admit(
+        self,
+        places: int,
+        running: Iterable[Row],
+        seat: Callable[[Row], bool],
+        limits: Mapping[UserKey, int] = MappingProxyType({}),
+    ) -> list[Row]:
+        """Takes up to `places` rows, and of a user not more than may run; `seat` says whether a row can run now (a slot
+        for its adapter)."""
         held: Counter[UserKey | Job] = Counter()
         for row in running:
             held.update((row.job.user, row.job))
@@ -52,6 +73,8 @@ class FairQueue:
         admitted: list[Row] = []
         while order and len(admitted) < places:
             user = heapq.heappop(order)[2]
+            if held[user] >= limits.get(user, places + held[user]):
+                continue
             taken = self._take(user, held, seat)
             if taken is None:
                 continue
@@ -65,19 +88,44 @@ class FairQueue:
     def park(self, rows: Iterable[Row]) -> None:
         """Puts rows that made room before the others of their generation, so that what was begun is ended first."""
         for row in rows:
-            self.push([row])
-            self._waiting[row.job.user][row.job].rotate(1)
+            self._put_back(row)
+            row.stint = 0
             for party in (row.job.user, row.job):
                 self._turns[party] = next(self._clock)
 
-    def displaced(self, running: Sequence[Row], places: int, seatable: Callable[[Row], bool]) -> list[Row]:
-        """The running rows that must make room; see services.generator.displacement."""
-        return displaced(running, self._waiting, places, seatable)
+    def pause(self, rows: Iterable[Row]) -> None:
+        """Puts rows beyond their user's limit back, to be that user's next ones until they have had their quantum."""
+        for row in rows:
+            self._put_back(row)
+            if row.stint < QUANTUM:
+                self._turns[row.job] = -1
+            else:
+                row.stint, self._turns[row.job] = 0, next(self._clock)
 
-    def drop(self, gone: Callable[[Job], bool]) -> int:
-        """Removes the rows of every such generation and returns how many there were."""
-        doomed = [job for jobs in self._waiting.values() for job in jobs if gone(job)]
-        return sum(self._remove(job) for job in doomed)
+    def beyond(self, running: Sequence[Row], limits: Mapping[UserKey, int]) -> list[Row]:
+        """The running rows that may not run in the step to come."""
+        return beyond(running, limits)
+
+    def displaced(
+        self,
+        running: Sequence[Row],
+        places: int,
+        seatable: Callable[[Row], bool],
+        limits: Mapping[UserKey, int] = MappingProxyType({}),
+    ) -> list[Row]:
+        """The running rows that must make room; see services.generator.displacement."""
+        return displaced(running, self._waiting, places, seatable, limits)
+
+    def drop(self, gone: Callable[[Job], bool]) -> Counter[UserKey]:
+        """Removes the rows of every such generation; how many of whom there were."""
+        dropped = Counter[UserKey]()
+        for job in [job for jobs in self._waiting.values() for job in jobs if gone(job)]:
+            dropped[job.user] += self._remove(job)
+        return dropped
+
+    def _put_back(self, row: Row) -> None:
+        self.push([row])
+        self._waiting[row.job.user][row.job].rotate(1)
 
     def _take(self, user: UserKey, held: Counter[UserKey | Job], seat: Callable[[Row], bool]) -> Row | None:
         jobs = self._waiting[user]

@@ -99,13 +99,13 @@ class Generator:
         steps = min(spec.steps or self._defaults.steps, self._engine.num_timesteps)
         if sampler not in SAMPLERS:
             raise InvalidRequest([Violation("sampler", f"must be one of {', '.join(SAMPLERS)}")])
-        self._engine.door.reserve(spec.count, steps)
+        self._engine.door.reserve(spec.user, spec.count, steps)
         try:
             async with _deadline(spec):
                 resolved = await self._adapters.resolve(spec.user, spec.revision)
                 conditions = await self._prompter.conditions(spec)
         except BaseException:
-            self._engine.door.release(spec.count)
+            self._engine.door.release(spec.user, spec.count)
             raise
         run = self._prepared(spec, sampler, steps, resolved, conditions)
         self._engine.door.submit(run.job)

@@ -91,9 +91,14 @@ class Row:
         self.generator.manual_seed((self.job.seed + self.index) % SEEDS)
 
     @property
+    def left(self) -> int:
+        """Steps that are left."""
+        return len(self.plan) - self.position
+
+    @property
     def done(self) -> bool:
         """Whether no step is left."""
-        return self.position == len(self.plan)
+        return not self.left
 
     def wants_adapter(self, adapt_from: int) -> bool:
         """Whether the step to come uses an adapter: EPAPA leaves t < K = `adapt_from` to the backbone."""

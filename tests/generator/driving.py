@@ -16,6 +16,7 @@ from services.contracts.identity import UserKey
 from services.generator.engine import Engine, EngineConfig
 from services.generator.job import AdapterKey, FinishedRows, HostAdapter, Job
 from services.generator.slots import Slots
+from services.generator.step_cost import LONGEST, StepCost
 from tests.generator.tiny import PATIENCE
 
 ADAPT_FROM = 400
@@ -73,15 +74,32 @@ class Run:
 
 
 def submit(engine: Engine, run: Run) -> Run:
-    engine.door.reserve(run.job.count, run.job.steps)
+    engine.door.reserve(run.job.user, run.job.count, run.job.steps)
     engine.door.submit(run.job)
     return run
 
 
+class GivenCost(StepCost):
+    """Steps that wait for a test tell nothing of what rows cost, so it is given: nothing, or as much each."""
+
+    def __init__(self, overhead: float = LONGEST) -> None:
+        super().__init__()
+        self.overhead = overhead
+
+    def record(self, rows: int, seconds: float) -> None:
+        del rows, seconds
+
+
 @contextmanager
-def running(denoiser: Denoiser, slots: int = 4, max_rows: int = 64, max_queued_rows: int = 1024) -> Iterator[Engine]:
+def running(
+    denoiser: Denoiser,
+    slots: int = 4,
+    max_rows: int = 64,
+    max_queued_rows: int = 1024,
+    cost: StepCost = GivenCost(),  # noqa: B008 - it has no state
+) -> Iterator[Engine]:
     table = Slots(slots, denoiser.layout.size, denoiser.device, denoiser.dtype)
-    engine = Engine(denoiser, table, EngineConfig(max_rows, max_queued_rows, ADAPT_FROM))
+    engine = Engine(denoiser, table, EngineConfig(max_rows, max_queued_rows, ADAPT_FROM), cost)
     engine.start()
     try:
         yield engine

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from services.contracts.errors import QueueFull
+from services.contracts.identity import UserKey
 from services.generator.pace import LONGEST, SHORTEST, Pace
 from tests.generator.driving import Run, running, submit
 from tests.generator.tiny import GatedDenoiser, random_weights
+
+CAT = UserKey("tenant", "cat")
 
 
 def test_full_queue_refuses_and_says_when_to_come_back(gate: GatedDenoiser) -> None:
@@ -16,10 +19,10 @@ def test_full_queue_refuses_and_says_when_to_come_back(gate: GatedDenoiser) -> N
         gate.advance(3)
         submit(engine, Run("bob", 3, 50))
         with pytest.raises(QueueFull) as refusal:
-            engine.door.reserve(2, 50)
+            engine.door.reserve(CAT, 2, 50)
         assert SHORTEST <= (refusal.value.retry_after or 0) <= LONGEST
-        engine.door.reserve(1, 50)
-        engine.door.release(1)
+        engine.door.reserve(CAT, 1, 50)
+        engine.door.release(CAT, 1)
         gate.open()
         first.wait()
 
@@ -39,7 +42,7 @@ def test_room_comes_back_when_rows_are_admitted_or_cancelled(gate: GatedDenoiser
             waiting = submit(engine, Run("bob", 4, 50))
             gate.advance()
             with pytest.raises(QueueFull):
-                engine.door.reserve(4, 50)
+                engine.door.reserve(CAT, 4, 50)
             engine.door.cancel(waiting.job)
             gate.advance()
 
@@ -83,3 +86,17 @@ def test_pace_is_that_of_the_last_steps() -> None:
     assert pace.seconds(100) == pytest.approx(10.0, rel=0.05)
     assert pace.seconds(0) == SHORTEST
     assert pace.seconds(10**9) == LONGEST
+
+
+def test_one_users_flood_leaves_room_in_the_queue(gate: GatedDenoiser) -> None:
+    with running(gate, max_rows=1, max_queued_rows=16) as engine:
+        submit(engine, Run("ann", 1, 1000))
+        gate.advance()
+        taken = 0
+        with pytest.raises(QueueFull, match="8 of them this user's"):
+            while True:
+                submit(engine, Run("mallory", 1, 50, seed=taken))
+                taken += 1
+        assert taken == 8
+        submit(engine, Run("cat", 4, 50))
+        submit(engine, Run("dan", 2, 50))

@@ -176,7 +176,7 @@ def test_full_queue_is_an_answer_and_cancelling_frees_the_rows(
 ) -> None:
     long = [stub.Run(request("dan", count=12, steps=1000), metadata=ROUTE)]
     until(lambda: service.metric(RUNNING) == 8)
-    long.append(stub.Run(request("dan", count=12, steps=1000), metadata=ROUTE))
+    long.append(stub.Run(request("gus", count=12, steps=1000), metadata=ROUTE))
     until(lambda: service.metric(QUEUED) == 16)
     (response,) = run(stub, request("eve"))
     assert response.error.reason == "QUEUE_FULL"

@@ -112,7 +112,7 @@ def test_engine_that_keeps_failing_ends_and_says_so(gate: GatedDenoiser) -> None
         engine.stop()
         assert not engine.alive
         with pytest.raises(GeneratorUnavailable):
-            engine.door.reserve(1, 1)
+            engine.door.reserve(runs[0].job.user, 1, 1)
     unavailable = [run for run in runs if isinstance(run.error, GeneratorUnavailable)]
     assert len(unavailable) == 2
 

@@ -148,7 +148,7 @@ async def reserved_once_all_is_free(world: World, rows: int) -> None:
     """The engine's thread gives back what it had been handed; until it has, the queue refuses."""
     while True:
         try:
-            return world.engine.door.reserve(rows, 1)
+            return world.engine.door.reserve(ANN, rows, 1)
         except QueueFull:
             await asyncio.sleep(0.01)
 

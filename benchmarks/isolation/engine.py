@@ -1,0 +1,59 @@
+"""`python -m benchmarks.isolation.engine`: the generator of PAPA_* variables in a process of its own, without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from services.contracts.errors import PapaError
+from services.generator import wire
+from services.generator.assembly import Stores, assemble
+from services.generator.generation import Generator
+from services.settings import Settings
+from services.store import open_items, open_revisions, open_users
+from services.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
+
+
+class EngineService(engine_pb2_grpc.EngineServiceServicer):
+    """What the generator's deployment does."""
+
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator
+
+    async def Run(  # noqa: N802 - the proto names it
+        self, request: engine_pb2.RunRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[engine_pb2.RunResponse]:
+        try:
+            async for event in self._generator.run(wire.spec_from_wire(request)):
+                yield wire.event_to_wire(event)
+        except PapaError as error:
+            yield wire.error_to_wire(error)
+
+    async def PackAdapter(  # noqa: N802
+        self, request: engine_pb2.PackAdapterRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> engine_pb2.PackAdapterResponse:
+        return engine_pb2.PackAdapterResponse(error=wire.run_error(PapaError("not measured")))
+
+
+async def serve(settings: Settings) -> None:
+    """Prints the address, then serves until standard input ends."""
+    items = open_items(settings)
+    room = assemble(settings, Stores(open_users(settings), open_revisions(settings), items))
+    await items.publish_backbone(room.backbone)
+    room.engine.start()
+    server = grpc.aio.server()
+    engine_pb2_grpc.add_EngineServiceServicer_to_server(EngineService(room.generator), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(f"127.0.0.1:{port}", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    await server.stop(None)
+    room.engine.stop(10.0)
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(Settings()))
