@@ -40,14 +40,25 @@ class Replay:
         """One prompt per sample, "" for none."""
         return self.prompts or ("",) * len(self)
 
+    def latest(self) -> Replay:
+        """Of opinions about one and the same sample, asked for with the same words, the newest alone: whoever changes
+        their mind is believed, and who says a thing twice has said it once."""
+        raw = self.samples.numpy()
+        newest = {(raw[place].tobytes(), prompt): place for place, prompt in enumerate(self.asked())}
+        return self if len(newest) == len(self) else self._rows(torch.tensor(sorted(newest.values())))
+
     def kept(self, config: UpdateConfig) -> Replay:
         """The newest within the configured numbers of likes and dislikes."""
         liked = self.grades > 0
         newer_likes = liked.flip(0).cumsum(0).flip(0)
         newer_dislikes = (~liked).flip(0).cumsum(0).flip(0)
         keep = torch.where(liked, newer_likes <= config.replay_likes, newer_dislikes <= config.replay_dislikes)
-        prompts = tuple(prompt for prompt, kept in zip(self.asked(), keep.tolist(), strict=True) if kept)
-        return Replay(self.samples[keep], self.grades[keep], self.features[keep], prompts if any(prompts) else ())
+        return self._rows(keep.nonzero()[:, 0])
+
+    def _rows(self, places: Tensor) -> Replay:
+        prompts = tuple(self.asked()[place] for place in places.tolist())
+        parts = (self.samples[places], self.grades[places], self.features[places])
+        return Replay(*parts, prompts if any(prompts) else ())
 
     def x0(self) -> Tensor:
         """The samples as the backbone sees them, float32."""

@@ -112,7 +112,8 @@ class _User:
         prompts = job.labels.prompts
         fresh = Replay(job.labels.samples, grades, torch.zeros(len(grades), 0))
         features = denoiser.features(fresh.x0().to(denoiser.device)).cpu().to(torch.float16)
-        self.replay = Replay.join([job.adapter.replay, Replay(fresh.samples, grades, features, prompts)]).kept(config)
+        joined = Replay.join([job.adapter.replay, Replay(fresh.samples, grades, features, prompts)])
+        self.replay = joined.latest().kept(config)
         self.x0 = self.replay.x0()
         asked = sorted(set(self.replay.asked()))
         self.which = torch.tensor([asked.index(prompt) for prompt in self.replay.asked()])

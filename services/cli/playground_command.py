@@ -14,7 +14,7 @@ from services.cli.connection import Address, Tenant, open_aio_client
 from services.cli.output import AsJson, console, print_json_line
 from services.client import Item
 from services.demo.shopper import Shopper
-from services.local.backbone_check import has_oracle
+from services.local.backbone_check import oracle_of, takes_prompt
 from services.local.ports import claim_port, reachable
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def playground(
         _judge(settings.backbone),
         mine.hosts,
         per_page=mine.per_page,
+        prompts=takes_prompt(settings.backbone),
     )
     url = f"http://{reachable(mine.host, free)}"
     if json:
@@ -61,7 +62,8 @@ def _judge(backbone: str) -> Judge | None:
     from services.demo.report import class_names
     from services.playground.endpoints import Judge
 
-    if importlib.util.find_spec("torch") is None or not has_oracle(backbone):
+    known = oracle_of(backbone)
+    if importlib.util.find_spec("torch") is None or not known:
         return None
 
     @cache
@@ -71,9 +73,9 @@ def _judge(backbone: str) -> Judge | None:
         from papa.oracle import load_oracle
 
         torch.set_num_threads(1)
-        return Shopper(load_oracle(backbone), ())
+        return Shopper(load_oracle(known), ())
 
     def likes(items: Sequence[Item], taste: Collection[int]) -> list[bool]:
         return [int(each) in taste for each in oracle().classes(items)]
 
-    return Judge(class_names(backbone), likes)
+    return Judge(class_names(known), likes)

@@ -39,9 +39,22 @@ def find_backbone(backbone: str) -> Path | None:
     )
 
 
-def has_oracle(backbone: str) -> bool:
-    """Whether a classifier is shipped beside a backbone of this name."""
-    return (_shipped() / backbone / "oracle.safetensors").is_file()
+def oracle_of(backbone: str) -> str:
+    """The shipped backbone whose classifier knows the pictures of this one, "" where none does.
+
+    A backbone that is asked by words shows what its namesake in pixels shows.
+    """
+    known = backbone.removesuffix("_text")
+    return known if (_shipped() / known / "oracle.safetensors").is_file() else ""
+
+
+def takes_prompt(backbone: str) -> bool:
+    """Whether the configured backbone can be asked for something, as far as its folder tells; one of the hub may be."""
+    try:
+        folder = find_backbone(backbone)
+    except Failure:
+        return False  # where it is served it is another machine's folder
+    return folder is None or (folder / "text_encoder").is_dir() or (folder / "transformer").is_dir()
 
 
 def taught_backbone(revisions: Path) -> str:

@@ -23,15 +23,22 @@ _HTTP = {3: 400, 4: 504, 5: 404, 7: 403, 8: 429, 9: 409, 10: 409, 14: 503, 16: 4
 
 
 def application(
-    connect: Callable[[], AsyncClient], judge: Judge | None = None, hosts: Collection[str] = (), per_page: int = 12
+    connect: Callable[[], AsyncClient],
+    judge: Judge | None = None,
+    hosts: Collection[str] = (),
+    per_page: int = 12,
+    prompts: bool = False,
 ) -> Starlette:
-    """The playground of one gateway, called through the client that `connect` opens on the server's event loop."""
+    """The playground of one gateway, called through the client that `connect` opens on the server's event loop.
+
+    `prompts`: the page offers a field for what the items are to show.
+    """
     opened: list[Endpoints] = []
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with connect() as client:
-            opened.append(Endpoints(client, judge, per_page))
+            opened.append(Endpoints(client, judge, per_page, prompts))
             yield
 
     def route(path: str, name: str, method: str) -> Route:

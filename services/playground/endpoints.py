@@ -35,23 +35,28 @@ class Judge:
 class Endpoints:
     """Handlers over one client. Every PapaError goes up to the application's one handler."""
 
-    def __init__(self, client: AsyncClient, judge: Judge | None, per_page: int) -> None:
-        self._client, self._judge, self._per_page = client, judge, per_page
+    def __init__(self, client: AsyncClient, judge: Judge | None, per_page: int, prompts: bool) -> None:
+        self._client, self._judge, self._per_page, self._prompts = client, judge, per_page, prompts
         self._gallery = Gallery()
 
     async def about(self, request: Request) -> Response:
         """How the page is to be set up, and whether the service answers."""
         labels = list(self._judge.labels) if self._judge else []
-        return JSONResponse({"per_page": self._per_page, "labels": labels, "serving": await self._client.is_serving()})
+        return JSONResponse({
+            "per_page": self._per_page, "labels": labels, "prompts": self._prompts,
+            "serving": await self._client.is_serving(),
+        })  # fmt: skip
 
     async def generate(self, request: Request) -> Response:
-        """A grid: {user, count, seed?, revision?}; seeds are texts, a browser's numbers end at 2^53."""
+        """A grid: {user, count, seed?, revision?, prompt?}; seeds are texts, a browser's numbers end at 2^53."""
         asked = await _body(request)
         options = GenerateOptions()
         if asked.get("seed") is not None:
             options["seed"] = _seed(asked)
         if asked.get("revision"):
             options["revision"] = _text(asked, "revision")
+        if asked.get("prompt"):
+            options["prompt"] = _text(asked, "prompt")
         made = await self._client.generate(_text(asked, "user"), _whole(asked, "count", 1, MAX_PAGE), **options)
         self._gallery.add(made.items)
         return JSONResponse({

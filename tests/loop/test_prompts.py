@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import expect
 
 from services.client import Client, FeedbackEvent, InvalidRequest, ServedBy
-from tests.loop.service_process import papa_up
+from tests.loop.service_process import Running, papa_up
 from tests.papa.pipelines import saved, stable_diffusion
+from tests.playground.browser import chromium
 
 ENVIRONMENT = {
+    "PAPA_PLAYGROUND__ENABLED": "true",
+    "PAPA_PLAYGROUND__PORT": "0",
+    "PAPA_PLAYGROUND__PER_PAGE": "4",
+    "PAPA_GENERATOR__STEPS": "5",
     "PAPA_TRAINER__MIN_LABELS": "5",
     "PAPA_TRAINER__MAX_WAIT": "60",
     "PAPA_TRAINER__GATE__MIN_DIVERSITY": "0",
@@ -23,9 +30,15 @@ ENVIRONMENT = {
 BOOT = {"prompt": "a red boot", "guidance_scale": 3.0, "seed": 5, "steps": 5}
 
 
-def test_prompts_and_feedback_on_latents(tmp_path: Path) -> None:
-    backbone = Path(saved(stable_diffusion(), tmp_path / "backbone"))
-    with papa_up(tmp_path / "data", backbone, ENVIRONMENT) as running, Client(running.grpc) as client:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("prompts")
+    with papa_up(folder / "data", Path(saved(stable_diffusion(), folder / "backbone")), ENVIRONMENT) as service:
+        yield service
+
+
+def test_prompts_and_feedback_on_latents(running: Running) -> None:
+    with Client(running.grpc) as client:
         first = client.generate("ada", 4, **BOOT)
         assert Image.open(io.BytesIO(first.items[0].image)).size == (16, 16)
         assert client.generate("ada", 4, **BOOT).items[0].image == first.items[0].image
@@ -43,3 +56,23 @@ def test_prompts_and_feedback_on_latents(tmp_path: Path) -> None:
         assert revision
         before, after = (np.asarray(Image.open(io.BytesIO(run.items[0].image))) for run in (first, again))
         assert not np.array_equal(before, after)
+
+
+def test_the_page_asks_for_what_is_written(running: Running) -> None:
+    """Items, the backbone's version of them and the revisions' strips are all of what was asked for."""
+    asked: list[str] = []
+    with chromium() as browser:
+        page = browser.new_page()
+        page.on("request", lambda each: asked.append(each.post_data or "") if each.url.endswith("generate") else None)
+        page.goto(f"{running.playground}/?user=eve")
+        expect(page.locator(".item img")).to_have_count(4, timeout=60_000)
+        expect(page.locator("#history .strip img")).to_have_count(6, timeout=60_000)
+        asked.clear()
+        page.get_by_label("Show me").fill("a red boot")
+        page.keyboard.press("Enter")
+        expect(page.locator("#said")).to_contain_text("Made by the backbone", timeout=60_000)
+        page.get_by_role("button", name="Before").click()
+        expect(page.locator(".badge")).to_have_count(4)
+        expect(page.locator("#history .strip img")).to_have_count(6, timeout=60_000)
+    assert len(asked) == 3
+    assert all('"prompt":"a red boot"' in body for body in asked)

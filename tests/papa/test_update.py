@@ -103,6 +103,20 @@ def test_replay_keeps_the_newest_of_each_kind(denoiser: Denoiser) -> None:
     assert torch.equal(adapter.replay.samples[1:], newest)
 
 
+def test_the_newest_opinion_of_a_sample_replaces_the_older_ones(denoiser: Denoiser) -> None:
+    first = labels(2, 1)
+    adapter, _ = update(denoiser, new_adapter(denoiser), first, SMALL, 0)
+    changed = Labels(first.samples[:1], torch.tensor([-1.0]))
+    adapter, _ = update(denoiser, adapter, changed, SMALL, 1)
+    assert adapter.replay.grades.tolist() == [1.0, -1.0, -1.0]
+    assert torch.equal(adapter.replay.samples[-1], first.samples[0])
+    # The same picture, asked for with other words, is another opinion.
+    words = Replay(
+        first.samples[[0, 0, 0]], torch.tensor([1.0, -1.0, 0.5]), torch.zeros(3, 4), ("boot", "shoe", "boot")
+    )
+    assert (words.latest().grades.tolist(), words.latest().prompts) == ([-1.0, 0.5], ("shoe", "boot"))
+
+
 def test_replay_gives_rare_tastes_the_weight_of_common_ones() -> None:
     features = torch.cat([torch.randn(30, 4) * 0.1, torch.randn(24, 4) * 0.1 + 5]).half()
     replay = Replay(torch.zeros(54, 1, 8, 8, dtype=torch.uint8), torch.ones(54), features)

@@ -57,7 +57,9 @@ async def test_the_page_and_its_files_are_served_and_may_load_nothing_else(page:
 
 
 async def test_about_says_how_to_set_the_page_up(page: httpx.AsyncClient) -> None:
-    assert (await page.get("/api/about")).json() == {"per_page": 6, "labels": ["even", "odd"], "serving": True}
+    assert (await page.get("/api/about")).json() == {
+        "per_page": 6, "labels": ["even", "odd"], "prompts": False, "serving": True,
+    }  # fmt: skip
 
 
 async def test_a_grid_is_rated_and_the_state_follows(page: httpx.AsyncClient) -> None:

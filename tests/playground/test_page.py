@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -102,6 +103,36 @@ def test_everything_by_keyboard(page: Page, service: Running) -> None:
     expect(page.locator("#said")).to_contain_text("Made by your own adapter", timeout=PATIENCE)
 
 
+def test_letters_act_on_the_items_alone_and_the_place_is_kept(page: Page, service: Running) -> None:
+    first = opened(page, service, "letters")
+    page.keyboard.press("n")  # nothing has the focus
+    page.get_by_label("User").press_sequentially("nb")
+    page.get_by_role("button", name="New grid").focus()
+    page.keyboard.press("b")
+    assert (pictures(page), page.locator(".badge").count()) == (first, 0)
+    page.locator(".item").nth(2).focus()
+    page.keyboard.press("b")
+    expect(page.locator(".badge")).to_have_count(4)
+    page.keyboard.press("n")
+    expect(page.locator(".item").first).to_be_focused()
+    assert pictures(page) != first
+
+
+def test_who_changes_their_mind_is_believed(page: Page, service: Running) -> None:
+    opened(page, service, "fickle")
+    item = page.locator(".item").first
+    item.locator(".yes").click()
+    expect(item.locator(".yes")).to_have_attribute("aria-pressed", "true")
+    item.locator(".no").click()
+    item.locator(".no").click()  # says it once
+    expect(item).to_have_attribute("aria-label", "Item 1 of 4, disliked")
+    expect(item.locator(".yes")).to_have_attribute("aria-pressed", "false")
+    expect(page.locator("#dislikes")).to_have_text("1")
+    expect(page.locator("#likes")).to_have_text("1")
+    expect(page.locator("#curve")).to_have_attribute("aria-label", re.compile("^1 grids rated; 0 percent liked"))
+    expect(page.locator(".legend").first).to_contain_text("the later rating counts")
+
+
 def test_every_control_has_a_name_and_the_status_is_announced(page: Page, service: Running) -> None:
     opened(page, service, "names")
     for control in page.locator("button:visible, input:visible").all():
@@ -144,7 +175,7 @@ def test_what_the_service_refuses_is_said_in_words(page: Page, service: Running)
         body='{"error": {"reason": "BACKLOG_FULL", "message": "too much is waiting", "retry_after": 3}}'))  # fmt: skip
     page.locator(".item").first.locator(".yes").click()
     expect(page.locator("#said")).to_have_text("That did not work: too much is waiting. Try again in 3 s.")
-    expect(page.locator(".item").first.locator(".yes")).to_be_enabled()
+    expect(page.locator(".item").first.locator(".yes")).to_have_attribute("aria-pressed", "false")
 
 
 LOW_CONTRAST = """() => {

@@ -15,6 +15,8 @@ export class Grid {
   }
 
   wait(count) {
+    // Who was among the items is there again once the new ones come.
+    if (this.list.contains(document.activeElement)) this.list.focus();
     this.items = [];
     this.list.setAttribute("aria-busy", "true");
     this.list.replaceChildren(...Array.from({ length: count }, () => {
@@ -45,14 +47,15 @@ export class Grid {
 
   vote(place, grade) {
     const item = this.items[place];
-    if (!item || item.vote) return;
+    if (!item || item.vote === grade) return;
     item.vote = grade;
     this.#mark(place);
     this.rated(item, grade);
   }
 
-  unvote(itemId) {
-    const place = this.items.findIndex((item) => item.id === itemId);
+  // Takes a refused vote back, unless another came after it.
+  unvote(itemId, grade) {
+    const place = this.items.findIndex((item) => item.id === itemId && item.vote === grade);
     if (place < 0) return;
     this.items[place].vote = 0;
     this.#mark(place);
@@ -77,8 +80,8 @@ export class Grid {
     image.draggable = false;
     tile.append(image);
     tile.insertAdjacentHTML("beforeend", `<div class="vote">
-      <button type="button" class="no" tabindex="-1" aria-label="Dislike item ${place + 1}">${ICONS.no}</button>
-      <button type="button" class="yes" tabindex="-1" aria-label="Like item ${place + 1}">${ICONS.yes}</button></div>`);
+      <button type="button" class="no" tabindex="-1" aria-pressed="false" aria-label="Dislike item ${place + 1}">${ICONS.no}</button>
+      <button type="button" class="yes" tabindex="-1" aria-pressed="false" aria-label="Like item ${place + 1}">${ICONS.yes}</button></div>`);
     tile.querySelector(".no").addEventListener("click", () => this.vote(place, -1));
     tile.querySelector(".yes").addEventListener("click", () => this.vote(place, 1));
     this.#swipe(tile, place);
@@ -95,7 +98,8 @@ export class Grid {
     const tile = this.list.children[place];
     tile.dataset.vote = item.vote > 0 ? "like" : item.vote < 0 ? "dislike" : "";
     tile.setAttribute("aria-label", this.#label(item, place));
-    for (const button of tile.querySelectorAll("button")) button.disabled = item.vote !== 0;
+    tile.querySelector(".yes").setAttribute("aria-pressed", String(item.vote > 0));
+    tile.querySelector(".no").setAttribute("aria-pressed", String(item.vote < 0));
   }
 
   #swipe(tile, place) {

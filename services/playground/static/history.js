@@ -15,7 +15,12 @@ export class History {
     this.asked = 0;
   }
 
-  async show(user, current) {
+  // What the strips are to show has changed.
+  forget() {
+    this.strips.clear();
+  }
+
+  async show(user, current, prompt) {
     const asked = ++this.asked;
     const { revisions } = await get("revisions", { user });
     if (asked !== this.asked) return;
@@ -28,7 +33,7 @@ export class History {
     this.list.replaceChildren(...[...lines, base].map((line) => this.#line(line, current)));
     for (const line of [...lines, base]) {
       if (asked !== this.asked) return;
-      await this.#strip(user, line.revision);
+      await this.#strip(user, line.revision, prompt, () => asked === this.asked);
     }
   }
 
@@ -52,9 +57,10 @@ export class History {
     return row;
   }
 
-  async #strip(user, revision) {
+  async #strip(user, revision, prompt, wanted) {
     if (this.strips.has(revision)) return;
-    const made = await post("generate", { user, count: STRIP, seed: SEED, revision: revision || "base" });
+    const made = await post("generate", { user, count: STRIP, seed: SEED, revision: revision || "base", prompt });
+    if (!wanted()) return;
     this.strips.set(revision, made.items.map((item) => item.image));
     for (const row of this.list.children) if (row.dataset.revision === revision) this.#fill(row, this.strips.get(revision));
   }

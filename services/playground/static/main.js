@@ -8,7 +8,7 @@ import { Shopper } from "./shopper.js";
 
 const $ = (id) => document.getElementById(id);
 const KNOWN = 12;
-const page = { user: "", perPage: 10, grid: null, generation: null, state: null, before: null, sending: 0, unwatch: () => {} };
+const page = { user: "", perPage: 10, grid: null, generation: null, state: null, before: null, prompt: "", sending: 0, unwatch: () => {} };
 
 const grid = new Grid($("grid"), rate);
 const shopper = new Shopper({ button: $("shop"), field: $("taste"), hint: $("shopper-hint"), grid, settled, next });
@@ -33,8 +33,10 @@ async function next() {
   $("compare").setAttribute("aria-pressed", "false");
   grid.wait(page.perPage);
   say("loading", "Making a new grid…");
+  const prompt = page.prompt;
   try {
-    const made = await post("generate", { user, count: page.perPage });
+    const made = await post("generate", { user, count: page.perPage, prompt });
+    if (prompt !== page.prompt) return;
     if (user !== page.user) return;
     page.generation = made;
     grid.show(made.items);
@@ -72,16 +74,20 @@ async function send() {
   try {
     const { outcomes } = await post("feedback", { user, ratings });
     const refused = outcomes.filter((outcome) => outcome.reason);
-    for (const outcome of refused) grid.unvote(ratings.find((each) => each.event_id === outcome.event_id).item_id);
+    for (const outcome of refused) takeBack(ratings.find((each) => each.event_id === outcome.event_id));
     if (user === page.user && page.state) page.state = await get("user", { user });
     page.sending -= ratings.length;
     if (refused.length) refuse(new Refused(refused[0]));
     else changed(page.state);
   } catch (error) {
     page.sending -= ratings.length;
-    for (const each of ratings) grid.unvote(each.item_id);
+    ratings.forEach(takeBack);
     refuse(error);
   }
+}
+
+function takeBack(rating) {
+  grid.unvote(rating.item_id, rating.grade);
 }
 
 function changed(state) {
@@ -91,10 +97,22 @@ function changed(state) {
   $("likes").textContent = state.likes;
   $("dislikes").textContent = state.dislikes;
   $("pending").textContent = state.pending_events;
-  if (current !== before || !$("history").children.length) history.show(page.user, current).catch(refuse);
+  if (current !== before || !$("history").children.length) showHistory(current);
   progress();
   const done = grid.items.length && grid.votes === grid.items.length;
   if (done && settled() && current !== page.generation?.revision && !shopper.running) next();
+}
+
+function showHistory(current) {
+  history.show(page.user, current, page.prompt).catch(refuse);
+}
+
+// What all items are to show from now on, those of the revisions' strips as well.
+async function ask(prompt) {
+  page.prompt = prompt;
+  history.forget();
+  showHistory(page.state?.current_revision?.revision ?? "");
+  await next();
 }
 
 // Whether everything that was rated is learnt.
@@ -112,7 +130,7 @@ async function compare() {
   }
   try {
     page.before ??= (await post("generate", {
-      user: page.user, count: grid.items.length, seed: grid.items[0].seed, revision: "base",
+      user: page.user, count: grid.items.length, seed: grid.items[0].seed, revision: "base", prompt: page.prompt,
     })).items.map((item) => item.image);
     grid.picture(page.before, "before");
     $("compare").setAttribute("aria-pressed", "true");
@@ -187,8 +205,13 @@ $("who").addEventListener("submit", (event) => {
 $("next").addEventListener("click", next);
 $("compare").addEventListener("click", compare);
 $("reset").addEventListener("click", forget);
-document.addEventListener("keydown", (event) => {
-  if (event.target.closest("input, dialog") || event.ctrlKey || event.metaKey || event.altKey) return;
+$("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  ask($("prompt").value.trim());
+});
+// Single letters act on the items alone (WCAG 2.1.4): elsewhere they may be part of a word.
+$("grid").addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key.toLowerCase() === "n") next();
   if (event.key.toLowerCase() === "b") compare();
 });
@@ -196,6 +219,7 @@ document.addEventListener("keydown", (event) => {
 try {
   const about = await get("about");
   page.perPage = about.per_page;
+  $("ask").hidden = !about.prompts;
   shopper.offer(about.labels);
 } catch (error) {
   refuse(error);
