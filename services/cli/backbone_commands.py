@@ -10,6 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 from services.cli.output import AsJson, console, print_json, voice
+from services.local.backbone_check import oracle_of
 from services.local.failure import Failure
 
 if TYPE_CHECKING:
@@ -79,12 +80,14 @@ def oracle(
     """Train the classifier that plays the simulated shopper and measures alignment."""
     from papa.oracle import save_oracle, train_oracle
 
-    trained = train_oracle(
-        read_images(data, "train"),
-        epochs,
-        seed,
-        lambda epoch, loss: voice(json).print(f"epoch {epoch}: loss {loss:.4f}"),
-    )
+    images = read_images(data, "train")
+    with Progress(*columns(), console=voice(json)) as progress:
+        task = progress.add_task("training", total=epochs)
+
+        def report(epoch: int, loss: float) -> None:
+            progress.update(task, completed=epoch, description=f"loss {loss:.4f}")
+
+        trained = train_oracle(images, epochs, seed, report)
     save_oracle(trained, out)
     test = read_images(data, "test")
     accuracy = float((trained.classify(test.x) == test.y).double().mean())
@@ -110,14 +113,14 @@ def report(
     """Measure a backbone: Fréchet distance in the oracle's features, the oracle's confidence, a sample sheet."""
     from papa.backbone.report import backbone_report
     from papa.backbone.sheet import picture
-    from papa.denoiser import load_denoiser, shipped_names
+    from papa.denoiser import load_denoiser
     from papa.oracle import load_oracle
 
     with Progress(*columns(), console=voice(json)) as progress:
         task = progress.add_task("sampling", total=count)
         result = backbone_report(
             load_denoiser(backbone),
-            load_oracle(judge or (backbone if backbone in shipped_names() else "fashion_mnist")),
+            load_oracle(judge or oracle_of(backbone) or "fashion_mnist"),
             read_images(data, "train"),
             read_images(data, "test"),
             count,

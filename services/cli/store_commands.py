@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from services.cli.configuration import ConfigFile, Overrides, load
-from services.cli.output import AsJson, console, print_json, print_table
+from services.cli.output import AsJson, console, print_json, print_table, voice
 from services.contracts.revisions import RevisionStore, UserDirectory
 from services.settings import Settings
 from services.store.census import SETTLED, Finding, census
@@ -28,7 +28,7 @@ T = TypeVar("T")
 @store.command()
 def check(config: ConfigFile = None, overrides: Overrides = [], json: AsJson = False) -> None:  # noqa: B006 - typer's way
     """List users whose files are not those of their lineage; the exit code is 1 when Redis has lost revisions."""
-    found = _run(load(config, overrides), _census)
+    found = _run(load(config, overrides), _census, json)
     if json:
         print_json(found)
     else:
@@ -46,7 +46,7 @@ def sweep(
     json: AsJson = False,
 ) -> None:
     """Remove what deleted users and updates that never committed have left. Trainers do so every hour."""
-    removed = _run(load(config, overrides), lambda users, revisions: remove_unnamed(users, revisions, older_than))
+    removed = _run(load(config, overrides), lambda users, revisions: remove_unnamed(users, revisions, older_than), json)
     if json:
         print_json({"removed": removed})
     else:
@@ -63,7 +63,7 @@ def repair(
     """Put back the lineages that Redis lost, from the files; stop the trainers first."""
     if not yes:
         typer.confirm("Point every user at the newest revision of the store?", abort=True, err=True)
-    repaired = _run(load(config, overrides), put_back)
+    repaired = _run(load(config, overrides), put_back, json)
     if json:
         print_json({"repaired": repaired})
     else:
@@ -74,7 +74,7 @@ async def _census(users: UserDirectory, revisions: RevisionStore) -> list[Findin
     return [finding async for finding in census(users, revisions)]
 
 
-def _run(settings: Settings, work: Callable[[UserDirectory, RevisionStore], Awaitable[T]]) -> T:
+def _run(settings: Settings, work: Callable[[UserDirectory, RevisionStore], Awaitable[T]], json: bool) -> T:
     from services.store import open_revisions, open_users
 
     async def run() -> T:
@@ -84,4 +84,5 @@ def _run(settings: Settings, work: Callable[[UserDirectory, RevisionStore], Awai
         finally:
             await users.close()
 
-    return asyncio.run(run())
+    with voice(json).status("comparing the revision store with Redis …"):
+        return asyncio.run(run())

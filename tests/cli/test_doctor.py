@@ -7,7 +7,9 @@ import re
 import socket
 from pathlib import Path
 
+from papa.denoiser import load_denoiser
 from tests.cli.conftest import Papa
+from tests.papa.pipelines import diffusion_transformer, saved
 
 PORTS = ("gateway.port", "playground.port", "metrics.port", "ray.serve_grpc_port")
 FREE = [part for port in PORTS for part in ("--set", f"{port}=0")]
@@ -27,6 +29,14 @@ def test_a_machine_that_is_fit(papa: Papa) -> None:
     }  # fmt: skip
     assert re.search(r"embedded, version \d+\.\d+.*append-only file, fsync everysec", found["redis"]["found"])
     assert re.fullmatch("[0-9a-f]{12}", found["backbone hash"]["found"])
+
+
+def test_a_transformer_has_a_hash_too(papa: Papa, tmp_path: Path) -> None:
+    """Which layers are adapted depends on the class of the network; the hash does not."""
+    backbone = saved(diffusion_transformer(), tmp_path / "backbone")
+    code, found = checks(papa, "--set", f"backbone={backbone}")
+    assert code == 0, found
+    assert found["backbone hash"]["found"] == load_denoiser(backbone).backbone[:12]
 
 
 def test_revisions_of_another_backbone_are_noticed_before_the_trainer_refuses_them(papa: Papa) -> None:
