@@ -36,8 +36,7 @@ async function next() {
   const prompt = page.prompt;
   try {
     const made = await post("generate", { user, count: page.perPage, prompt });
-    if (prompt !== page.prompt) return;
-    if (user !== page.user) return;
+    if (user !== page.user || prompt !== page.prompt) return;
     page.generation = made;
     grid.show(made.items);
     progress();
