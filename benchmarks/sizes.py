@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -76,7 +77,8 @@ CONFIGS: Mapping[str, tuple[type[nn.Module], Mapping[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Size:
-    """`bytes` are of half-precision weights; an adapter's are half precision in a slot, single in a revision."""
+    """`bytes` are of half-precision weights. In a slot an adapter is B alone, in half precision; in a revision it is in
+    single precision and the A that all share lies with it, so that peft can read it."""
 
     backbone: str
     parameters: int
@@ -96,9 +98,9 @@ def sizes(name: str, rank: int) -> Size:
         model = kind(**config)
     layout = SlotLora(model, replace(ATTENTION_LORA, rank=rank, alpha=float(rank))).layout
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    adapter = layout.size
+    adapter, shared = layout.size, sum(math.prod(layer.a_shape) for layer in layout.layers)
     return Size(
-        name, parameters, 2 * parameters, rank, len(layout.layers), adapter, 2 * adapter, 4 * adapter,
+        name, parameters, 2 * parameters, rank, len(layout.layers), adapter, 2 * adapter, 4 * (adapter + shared),
         2 * adapter * (SLOTS + 1),
     )  # fmt: skip
 

@@ -32,12 +32,14 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 STATE_FILE = "state.safetensors"
 MANIFEST_FILE = "manifest.json"
 FORMAT = 1
+HALF_PRECISION = 2**-7
+"""How far a number may be from itself after it was kept in bfloat16, as a share."""
 
 
 class AdapterDamagedError(ValueError):
     """The files do not make a whole adapter of this backbone.
 
-    `reason` is one of checksum, format, shape, finite, backbone.
+    `reason` is one of checksum, format, shape, finite, backbone, frozen.
     """
 
     def __init__(self, reason: str, message: str) -> None:
@@ -168,7 +170,14 @@ def flat_weights(tensors: Mapping[str, Tensor], layout: AdapterLayout, rank: int
         b = b.flatten(1) if b.ndim > 1 else b
         if a.shape != (rank, *layer.a_shape[1:]) or b.shape != (layer.b_shape[0], rank):
             raise AdapterDamagedError("shape", f"{layer.name}: shapes {tuple(a.shape)}, {tuple(b.shape)}")
-        layer.a(flat)[0, :rank] = a.float()
+        if not bool(torch.isfinite(a).all()):
+            raise AdapterDamagedError("finite", f"{layer.name}: A holds values that are not finite")
+        if not layer.frozen:
+            layer.a(flat)[0, :rank] = a.float()
+        elif not torch.allclose(a.float(), layer.frozen_a()[:rank], rtol=HALF_PRECISION, atol=HALF_PRECISION**2):
+            raise AdapterDamagedError(
+                "frozen", f"{layer.name}: its A is not the one that all adapters of this deployment share"
+            )
         layer.b(flat)[0, :, :rank] = b.float() * scale
     if not bool(torch.isfinite(flat).all()):
         raise AdapterDamagedError("finite", "the adapter holds values that are not finite")

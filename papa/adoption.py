@@ -68,8 +68,8 @@ class Adoption:
                 raise AdapterDamagedError("format", f"{name} is missing")
         rank, alpha = _rank_and_alpha(_object(files[CONFIG_FILE], CONFIG_FILE))
         weights = flat_weights(_floats(read_tensors(files[WEIGHTS_FILE])), self.denoiser.layout, rank, alpha)
-        fresh = float(self.denoiser.layout.initial(torch.Generator().manual_seed(0)).norm())
-        if float(weights.norm()) > self.max_norm * fresh:
+        layout = self.denoiser.layout
+        if layout.norm(weights) > self.max_norm * layout.fresh_norm:
             raise AdapterDamagedError("norm", f"its norm is above {self.max_norm:g} times that of a fresh adapter")
         return Adapter(weights, self._replay(files.get(STATE_FILE)))
 

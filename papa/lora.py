@@ -4,22 +4,27 @@ An adapter is one flat vector. Its layout says which slice of it is A and which 
 adapters of a whole batch are gathered by a single `index_select` into `weights` [m, P] and every layer reads its
 slice as a view; nothing loops over adapters and nothing is merged into the backbone's weights.
 
+Where A is frozen it is one and the same for all users and no part of the vector: A x is then one ordinary product or
+convolution for the whole batch, and only the small B differ from row to row.
+
 Symbols (LoRA, Hu et al., arXiv 2106.09685): r = rank, s = alpha / r, ΔW = s · B A.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_Delta = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 _Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
 
 
@@ -35,8 +40,9 @@ class LoraConfig:
     """Of the convolutions, adapt only those with the most output channels: a U-Net's lowest resolution, where meaning
     is made. All of them cost half as much again per training step and teach no better (experiment "lora")."""
     frozen_a: bool = True
-    """A keeps its random start and only B learns (LoRA-FA, Zhang et al., arXiv 2308.03303): the adapter is linear in
-    what is learnt, steps are less noisy, and coverage stays far higher (experiment "lora")."""
+    """A is fixed, the same for all users, and only B learns (LoRA-FA, Zhang et al., arXiv 2308.03303): the adapter is
+    linear in what is learnt, steps are less noisy, and coverage stays far higher (experiment "lora"); and an adapter is
+    several times smaller."""
 
     @property
     def scale(self) -> float:
@@ -46,9 +52,9 @@ class LoraConfig:
 
 @dataclass(frozen=True)
 class LayerSlice:
-    """One adapted layer's place in the flat vector: A, then B.
+    """One adapted layer's place in the flat vector: A, unless it is frozen, then B.
 
-    Shape: Linear has A [r, in], B [out, r]; Conv2d has A [r, in, kh, kw] and B [out, r] (a 1×1 convolution).
+    Shape: Linear has A [r, in] and B [out, r]; Conv2d has A [r, in, kh, kw] and B [out, r] (a 1×1 convolution).
     """
 
     name: str
@@ -56,11 +62,12 @@ class LayerSlice:
     a_shape: tuple[int, ...]
     b_shape: tuple[int, int]
     offset: int
+    frozen: bool
 
     @property
     def a_size(self) -> int:
-        """Elements of A."""
-        return math.prod(self.a_shape)
+        """Elements of A in the vector."""
+        return 0 if self.frozen else math.prod(self.a_shape)
 
     @property
     def end(self) -> int:
@@ -74,11 +81,24 @@ class LayerSlice:
 
     def a(self, weights: Tensor) -> Tensor:
         """A of each row, a view. Shape: weights [m, P] → [m, *a_shape]."""
+        if self.frozen:
+            return self.frozen_a().to(weights).expand(len(weights), *self.a_shape)
         return weights[:, self.offset : self.offset + self.a_size].view(-1, *self.a_shape)
 
     def b(self, weights: Tensor) -> Tensor:
         """B of each row, a view. Shape: weights [m, P] → [m, out, r]."""
         return weights[:, self.offset + self.a_size : self.end].view(-1, *self.b_shape)
+
+    def frozen_a(self) -> Tensor:
+        """The A of every deployment that adapts a layer of this name and input: U(−1/√fan_in, 1/√fan_in) as in peft.
+
+        Out of a hash, which no version of a random generator changes; a lower rank has the first rows of a higher one.
+        Shape: a_shape, float32.
+        """
+        per_row = math.prod(self.a_shape[1:])
+        drawn = [hashlib.shake_128(f"{self.name}/{row}".encode()).digest(4 * per_row) for row in range(self.a_shape[0])]
+        uniform = np.frombuffer(b"".join(drawn), "<u4") / 2**32
+        return torch.from_numpy(((2 * uniform - 1) / math.sqrt(per_row)).astype(np.float32)).view(self.a_shape)
 
 
 @dataclass(frozen=True)
@@ -94,31 +114,40 @@ class AdapterLayout:
         return self.layers[-1].end
 
     def parts(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """(A, B) of every layer, in order, as views.
+        """What the vectors hold of every layer, in order, as views: (A, B), of which a frozen A is empty.
 
         One split for all of them: its backward pass is one concatenation, where that of a slice per layer would
-        fill and add a whole [m, P] each time. Shape: weights [m, P] → [m, *a_shape], [m, out, r] per layer.
+        fill and add a whole [m, P] each time. Shape: weights [m, P] → [m, *a_shape] or [m, 0], and [m, out, r].
         """
         sizes = [size for layer in self.layers for size in (layer.a_size, layer.b_size)]
         flat = weights.split(sizes, dim=1)
         pairs = zip(self.layers, flat[::2], flat[1::2], strict=True)
-        return [(a.unflatten(1, layer.a_shape), b.unflatten(1, layer.b_shape)) for layer, a, b in pairs]
-
-    def learnt(self) -> Tensor:
-        """1 where an element learns, 0 where it is frozen. Shape: [P] float32."""
-        parts = [
-            (torch.full((layer.a_size,), 0.0 if self.config.frozen_a else 1.0), torch.ones(layer.b_size))
-            for layer in self.layers
+        return [
+            (a if layer.frozen else a.unflatten(1, layer.a_shape), b.unflatten(1, layer.b_shape))
+            for layer, a, b in pairs
         ]
-        return torch.cat([each for pair in parts for each in pair])
 
     def initial(self, generator: torch.Generator) -> Tensor:
-        """A fresh adapter: A ~ U(−1/√fan_in, 1/√fan_in) as in peft, B = 0, hence ΔW = 0. Shape: [P]."""
+        """A fresh adapter: A ~ U(−1/√fan_in, 1/√fan_in) as in peft, unless frozen; B = 0, hence ΔW = 0. Shape: [P]."""
         flat = torch.zeros(1, self.size)
         for layer in self.layers:
-            bound = 1 / math.sqrt(math.prod(layer.a_shape[1:]))
-            layer.a(flat).copy_(torch.empty(1, *layer.a_shape).uniform_(-bound, bound, generator=generator))
+            if not layer.frozen:
+                bound = 1 / math.sqrt(math.prod(layer.a_shape[1:]))
+                layer.a(flat).copy_(torch.empty(1, *layer.a_shape).uniform_(-bound, bound, generator=generator))
         return flat[0]
+
+    def norm(self, weights: Tensor) -> float:
+        """Of all A and B together, frozen or not. Shape: weights [P]."""
+        return math.sqrt(float(weights.float().square().sum()) + self._frozen_square)
+
+    @cached_property
+    def fresh_norm(self) -> float:
+        """That of a fresh adapter, the unit of the bounds on what an update changes."""
+        return self.norm(self.initial(torch.Generator().manual_seed(0)))
+
+    @cached_property
+    def _frozen_square(self) -> float:
+        return sum(float(layer.frozen_a().square().sum()) for layer in self.layers if layer.frozen)
 
 
 class SlotLora:
@@ -130,56 +159,74 @@ class SlotLora:
         self._parts: list[tuple[Tensor, Tensor]] | None = None
         modules = dict(model.named_modules())
         for index, layer in enumerate(self.layout.layers):
-            delta = _linear_delta if layer.kind == "linear" else _conv_delta
-            modules[layer.name].register_forward_hook(self._hook(index, delta))
+            module = modules[layer.name]
+            if layer.frozen:
+                # A buffer, so that it moves with the backbone.
+                module.register_buffer(_FROZEN, layer.frozen_a().to(next(module.parameters())), persistent=False)
+            module.register_forward_hook(self._hook(index, layer))
 
     @contextmanager
     def rows(self, weights: Tensor | None) -> Iterator[None]:
         """Within the block, row i of every batch runs with adapter `weights[i]`; rows from m on run without one.
 
-        Shape: weights [m, P] with m ≤ the batch; None is m = 0.
+        Shape: weights [m, P] with m ≤ the batch, in the type of the products; None is m = 0.
         """
-        self._parts = self._split(weights) if weights is not None and len(weights) else None
+        self._parts = self.layout.parts(weights) if weights is not None and len(weights) else None
         try:
             yield
         finally:
             self._parts = None
 
-    def _split(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
-        parts = self.layout.parts(weights)
-        return [(a.detach(), b) for a, b in parts] if self.layout.config.frozen_a else parts
+    def _hook(self, index: int, layer: LayerSlice) -> _Hook:
+        low = _low_linear if layer.kind == "linear" else _low_conv
+        scale = self.layout.config.scale
 
-    def _hook(self, index: int, delta: _Delta) -> _Hook:
         def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             if self._parts is None:
                 return output
             a, b = self._parts[index]
-            adapted = len(a)
-            change = delta(module, inputs[0][:adapted], a, b) * self.layout.config.scale
-            if adapted == len(output):
-                return output + change
-            return torch.cat([output[:adapted] + change, output[adapted:]])
+            adapted = len(b)
+            reduced = low(module, inputs[0][:adapted], None if layer.frozen else a)
+            return _plus(output, adapted, b, reduced, scale, layer.kind)
 
         return add
 
 
-def _linear_delta(module: nn.Module, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """B_i (A_i x_i) for every row i. Shape: x [m, ..., in], a [m, r, in], b [m, out, r] → [m, ..., out]."""
+_FROZEN = "lora_frozen_a"
+
+
+def _plus(
+    output: Tensor, adapted: int, b: Tensor, reduced: Tensor, scale: float, kind: Literal["linear", "conv"]
+) -> Tensor:
+    """output_i + s B_i reduced_i for the rows i below `adapted`: one product that adds, and in place where nobody
+    differentiates. Shape: b [m, out, r]; linear: reduced [m, tokens, r]; conv: reduced [m, r, h w]."""
+    rows = output[:adapted]
+    b, reduced = b.to(output.dtype), reduced.to(output.dtype)
+    left, right = (reduced, b.transpose(1, 2)) if kind == "linear" else (b, reduced)
+    flat = rows.reshape(adapted, -1, rows.shape[-1]) if kind == "linear" else rows.flatten(2)
+    if not torch.is_grad_enabled() and flat.data_ptr() == rows.data_ptr():
+        flat.baddbmm_(left, right, alpha=scale)
+        return output
+    changed = torch.baddbmm(flat, left, right, alpha=scale).view(rows.shape)
+    return changed if adapted == len(output) else torch.cat([changed, output[adapted:]])
+
+
+def _low_linear(module: nn.Module, x: Tensor, a: Tensor | None) -> Tensor:
+    """A_i x_i for every row i; A is the frozen one where `a` is None. Shape: x [m, ..., in] → [m, tokens, r]."""
     tokens = x.reshape(len(x), -1, x.shape[-1])
-    return torch.bmm(torch.bmm(tokens, a.transpose(1, 2)), b.transpose(1, 2)).view(*x.shape[:-1], b.shape[1])
+    return F.linear(tokens, module.get_buffer(_FROZEN)) if a is None else torch.bmm(tokens, a.transpose(1, 2))
 
 
-def _conv_delta(module: nn.Module, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """B_i ∗ (A_i ∗ x_i) for every row i.
-
-    Shape: x [m, in, h, w], a [m, r, in, kh, kw], b [m, out, r] → [m, out, h', w'].
-    """
+def _low_conv(module: nn.Module, x: Tensor, a: Tensor | None) -> Tensor:
+    """A_i ∗ x_i for every row i; A is the frozen one where `a` is None. Shape: x [m, in, h, w] → [m, r, h' w']."""
     assert isinstance(module, nn.Conv2d)
+    if a is None:
+        common = module.get_buffer(_FROZEN)
+        return F.conv2d(x, common, None, module.stride, module.padding, module.dilation).flatten(2)
     kernel, padding = module.kernel_size, module.padding
     same = all(2 * pad == size - 1 for pad, size in zip(padding, kernel, strict=True) if isinstance(pad, int))
     plain = module.stride == (1, 1) and module.dilation == (1, 1) and same
-    low = _same_conv(x, a) if plain else _grouped_conv(module, x, a)
-    return torch.bmm(b, low.flatten(2)).view(len(x), -1, *low.shape[-2:])
+    return (_same_conv(x, a) if plain else _grouped_conv(module, x, a)).flatten(2)
 
 
 def _same_conv(x: Tensor, a: Tensor) -> Tensor:
@@ -216,7 +263,7 @@ def _slices(model: nn.Module, config: LoraConfig) -> Iterator[LayerSlice]:
         unmatched.discard(target)
         if config.widest and isinstance(module, nn.Conv2d) and module.out_channels < widest:
             continue
-        layer = _slice(name, module, config.rank, offset)
+        layer = _slice(name, module, config, offset)
         offset = layer.end
         yield layer
     if unmatched:
@@ -230,10 +277,12 @@ def _matched(model: nn.Module, config: LoraConfig) -> Iterator[tuple[str, str, n
             yield name, target, module
 
 
-def _slice(name: str, module: nn.Linear | nn.Conv2d, rank: int, offset: int) -> LayerSlice:
+def _slice(name: str, module: nn.Linear | nn.Conv2d, config: LoraConfig, offset: int) -> LayerSlice:
+    rank, frozen = config.rank, config.frozen_a
     if isinstance(module, nn.Linear):
-        return LayerSlice(name, "linear", (rank, module.in_features), (module.out_features, rank), offset)
+        a_shape: tuple[int, ...] = (rank, module.in_features)
+        return LayerSlice(name, "linear", a_shape, (module.out_features, rank), offset, frozen)
     if module.groups != 1:
         raise ValueError(f"{name}: a grouped convolution cannot be adapted")
-    shape = (rank, module.in_channels, module.kernel_size[0], module.kernel_size[1])
-    return LayerSlice(name, "conv", shape, (module.out_channels, rank), offset)
+    a_shape = (rank, module.in_channels, *module.kernel_size)
+    return LayerSlice(name, "conv", a_shape, (module.out_channels, rank), offset, frozen)

@@ -51,8 +51,8 @@ class UpdateJob:
 
 @dataclass(frozen=True)
 class UpdateStats:
-    """What an update did. `loss_first` and `loss_last` are of its first and last Adam step; `norm` is ‖weights‖,
-    `change` the norm of the difference; `differentiated` and `plain` count U-Net sample-evaluations."""
+    """What an update did. `loss_first` and `loss_last` are of its first and last Adam step; `norm` is that of
+    all A and B, `change` the norm of the difference; `differentiated` and `plain` count U-Net sample-evaluations."""
 
     likes: int
     dislikes: int
@@ -89,12 +89,11 @@ def update_many(
     start = torch.stack([job.adapter.weights for job in jobs]).to(denoiser.device)
     weights = start.clone().requires_grad_()
     first, second, losses = torch.zeros_like(start), torch.zeros_like(start), []
-    kept = 1 - config.weight_decay * denoiser.layout.learnt().to(denoiser.device)
     for step in range(1, config.steps + 1):
         loss = _joint_loss(denoiser, weights, users, config)
         (gradient,) = torch.autograd.grad(loss.sum(), weights)
         with torch.no_grad():
-            weights.mul_(kept)
+            weights.mul_(1 - config.weight_decay)
             weights -= config.learning_rate * _adam_direction(_clipped(gradient, config), first, second, step)
         losses.append(loss.detach().cpu())
     return [user.result(start[i], weights.detach()[i], [float(x[i]) for x in losses]) for i, user in enumerate(users)]
@@ -107,7 +106,7 @@ class _User:
         grades = job.labels.grades
         if not len(grades) or not bool(((grades.abs() <= 1) & (grades != 0)).all()):
             raise ValueError("an update needs labels, each with a grade in [-1, 1] that is not 0")
-        self.config, self.labels = config, job.labels
+        self.config, self.labels, self.layout = config, job.labels, denoiser.layout
         self.generator = torch.Generator().manual_seed(job.seed)
         prompts = job.labels.prompts
         fresh = Replay(job.labels.samples, grades, torch.zeros(len(grades), 0))
@@ -149,7 +148,7 @@ class _User:
             dislikes=int((grades < 0).sum()),
             loss_first=losses[0],
             loss_last=losses[-1],
-            norm=float(after.norm()),
+            norm=self.layout.norm(after),
             change=float((after - before).norm()),
             differentiated=evaluations,
             plain=evaluations + len(grades),

@@ -24,8 +24,7 @@ STEPS, SAMPLER = 12, "dpmpp_2m"
 def random_adapters(denoiser: Denoiser, count: int) -> Tensor:
     """Adapters that do something. Shape: [count, P]."""
     generator = torch.Generator().manual_seed(0)
-    start = denoiser.layout.initial(generator)
-    return start + 0.05 * denoiser.layout.learnt() * torch.randn(count, denoiser.layout.size, generator=generator)
+    return 0.05 * torch.randn(count, denoiser.layout.size, generator=generator)
 
 
 def mixed(denoiser: Denoiser, batch: int, turns: int) -> Paired:

@@ -136,7 +136,7 @@ class Denoiser:
             conditions = empty.repeat(len(x))
         inputs, times = x.to(self.dtype), t
         parts = {} if conditions is None else conditions.asked
-        weights = None if adapters is None else adapters.to(self.dtype)
+        weights = None if adapters is None else adapters.to(self.autocast or self.dtype)
         guided = None
         if conditions is not None:
             guided = Guided.of(conditions, 0 if weights is None else len(weights), x.device)

@@ -50,7 +50,7 @@ class Gate:
         self._settings = settings
         self._adapt_from = config.adapt_from
         self._seeds = list(range(settings.probe_samples))
-        self._fresh_norm = float(denoiser.layout.initial(torch.Generator().manual_seed(0)).norm())
+        self._fresh_norm = denoiser.layout.fresh_norm
         self._backbones: dict[str, Look] = {}
 
     def judge(self, trained: list[tuple[Adapter, UpdateStats]]) -> list[Refused | None]:

@@ -33,10 +33,9 @@ def tiny_unet(seed: int = 0, sample_size: int = 8) -> UNet2DModel:
     )
 
 
-def tiny_denoiser(seed: int = 0, rank: int = 2) -> Denoiser:
-    return Denoiser(
-        tiny_unet(seed), NoiseSchedule.linear(), (1, 8, 8), "epsilon", LoraConfig(rank=rank, alpha=2 * rank)
-    )
+def tiny_denoiser(seed: int = 0, rank: int = 2, frozen_a: bool = True) -> Denoiser:
+    lora = LoraConfig(rank=rank, alpha=2 * rank, frozen_a=frozen_a)
+    return Denoiser(tiny_unet(seed), NoiseSchedule.linear(), (1, 8, 8), "epsilon", lora)
 
 
 def random_adapters(denoiser: Denoiser, count: int, seed: int = 1, scale: float = 0.1) -> torch.Tensor:

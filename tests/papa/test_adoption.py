@@ -50,22 +50,45 @@ def test_an_export_is_adopted_as_it_was(adoption: Adoption, adapter: Adapter, fi
         assert torch.equal(getattr(adopted.replay, name), getattr(adapter.replay, name))
 
 
-def test_what_peft_itself_saves_is_adopted_and_does_the_same(adoption: Adoption, tmp_path: Path) -> None:
-    denoiser, x, t = adoption.denoiser, torch.randn(2, 1, 8, 8), torch.tensor([500, 20])
+def saved_by_peft(denoiser: Denoiser, folder: Path, frozen: bool = False) -> tuple[torch.nn.Module, Files]:
+    """An adapter that plain peft made: with an A of its own, or with the A that a deployment's adapters share."""
     layers = [layer.name for layer in denoiser.layout.layers]
     model = peft.get_peft_model(tiny_unet(), peft.LoraConfig(r=1, lora_alpha=3, target_modules=layers))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
-    model.save_pretrained(tmp_path)
-    files = {name: (tmp_path / name).read_bytes() for name in ("adapter_config.json", "adapter_model.safetensors")}
-    adopted = adoption.adopt(files, denoiser.backbone)
+        elif "lora_A" in name and frozen:
+            layer = next(layer for layer in denoiser.layout.layers if f".{layer.name}." in name)
+            parameter.data.copy_(layer.frozen_a()[:1])
+    model.save_pretrained(folder)
+    return model, {name: (folder / name).read_bytes() for name in ("adapter_config.json", "adapter_model.safetensors")}
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_what_peft_itself_saves_is_adopted_and_does_the_same(frozen: bool, tmp_path: Path) -> None:
+    denoiser = tiny_denoiser(frozen_a=frozen)
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([500, 20])
+    model, files = saved_by_peft(denoiser, tmp_path, frozen)
+    adopted = Adoption.of(denoiser, CONFIG, 10.0).adopt(files, denoiser.backbone)
     assert len(adopted.replay) == 0
     with torch.no_grad():
         expected, made = model(x, t).sample, denoiser.epsilon(x, t, adopted.weights.expand(2, -1))
         plain = denoiser.epsilon(x, t)
     torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(plain, expected, atol=1e-3), "the adapter does something"
+
+
+def test_where_all_adapters_share_their_a_one_with_another_is_refused(adoption: Adoption, tmp_path: Path) -> None:
+    _, files = saved_by_peft(adoption.denoiser, tmp_path)
+    with pytest.raises(AdapterDamagedError, match="its A is not the one") as error:
+        adoption.adopt(files, adoption.denoiser.backbone)
+    assert error.value.reason == "frozen"
+
+
+def test_an_export_that_went_through_half_precision_is_adopted(adoption: Adoption, files: Files) -> None:
+    halved = {name: tensor.bfloat16() for name, tensor in load(files["adapter_model.safetensors"]).items()}
+    given = {"adapter_config.json": files["adapter_config.json"], "adapter_model.safetensors": save(halved)}
+    assert adoption.adopt(given, adoption.denoiser.backbone).weights.any()
 
 
 def test_a_lower_rank_is_padded_and_a_higher_one_refused(files: Files) -> None:
@@ -138,7 +161,8 @@ DAMAGES: dict[str, tuple[str, Callable[[Files], Any]]] = {
     "garbage for a manifest": ("format", bytes_of("manifest.json", b"}")),
     "not a number": ("finite", weights(lambda tensors: first(tensors).view(-1)[0].fill_(float("nan")))),
     "infinite": ("finite", weights(lambda tensors: first(tensors).view(-1)[0].fill_(float("inf")))),
-    "huge": ("norm", weights(lambda tensors: first(tensors).fill_(1e6))),
+    "huge": ("norm", weights(lambda tensors: next(t for k, t in tensors.items() if "lora_B" in k).fill_(1e6))),
+    "another A": ("frozen", weights(lambda tensors: next(t for k, t in tensors.items() if "lora_A" in k).mul_(1.1))),
     "whole numbers": ("shape", weights(lambda t: t.update({next(iter(t)): first(t).to(torch.int32)}))),
     "a missing layer": ("shape", weights(lambda tensors: tensors.pop(next(iter(tensors))))),
     "a layer too many": ("shape", weights(lambda tensors: tensors.update(extra=torch.zeros(1)))),

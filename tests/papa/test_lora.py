@@ -10,7 +10,7 @@ from torch import nn
 from papa.adapter import Origin, pack
 from papa.config import UpdateConfig
 from papa.denoiser import Denoiser
-from papa.lora import LoraConfig, SlotLora
+from papa.lora import LayerSlice, LoraConfig, SlotLora
 from papa.update import Adapter, new_adapter
 from tests.papa.conftest import random_adapters, tiny_denoiser, tiny_unet
 
@@ -40,15 +40,19 @@ def test_every_row_of_a_mixed_batch_has_its_own_adapter(denoiser: Denoiser) -> N
             torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-4)
 
 
-def test_linear_and_convolution_equal_an_explicit_weight_merge() -> None:
-    model = nn.ModuleDict({"fc": nn.Linear(5, 7), "conv": nn.Conv2d(3, 4, 3, stride=2, padding=1)})
-    lora = SlotLora(model, LoraConfig(rank=2, alpha=6, targets=("fc", "conv")))
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_linear_and_convolution_equal_an_explicit_weight_merge(frozen: bool, stride: int) -> None:
+    model = nn.ModuleDict({"fc": nn.Linear(5, 7), "conv": nn.Conv2d(3, 4, 3, stride=stride, padding=1)})
+    lora = SlotLora(model, LoraConfig(rank=2, alpha=6, targets=("fc", "conv"), frozen_a=frozen))
     weights = torch.randn(2, lora.layout.size)
     inputs = {"fc": torch.randn(2, 9, 5), "conv": torch.randn(2, 3, 8, 8)}
     for layer in lora.layout.layers:
         module, x = model[layer.name], inputs[layer.name]
         with lora.rows(weights):
             got = module(x)
+            with torch.no_grad():  # in place
+                torch.testing.assert_close(module(x), got)
         for row in range(2):
             delta = 3 * torch.einsum("or,r...->o...", layer.b(weights)[row], layer.a(weights)[row])
             merged = torch.func.functional_call(module, {"weight": module.weight + delta}, (x[row : row + 1],))
@@ -88,10 +92,23 @@ def test_widest_adapts_only_the_convolutions_with_the_most_channels() -> None:
     assert names(widest=False) == ["narrow", "wide", "fc"]
 
 
-def test_parts_are_the_slices_of_every_layer() -> None:
+@pytest.mark.parametrize("frozen", [True, False])
+def test_parts_are_the_slices_of_every_layer(frozen: bool) -> None:
     layout = SlotLora(nn.ModuleDict({"a": nn.Linear(2, 3), "b": nn.Conv2d(2, 4, 3)}),
-                      LoraConfig(rank=2, targets=("a", "b"))).layout  # fmt: skip
+                      LoraConfig(rank=2, targets=("a", "b"), frozen_a=frozen)).layout  # fmt: skip
     weights = torch.randn(3, layout.size)
     for layer, (a, b) in zip(layout.layers, layout.parts(weights), strict=True):
-        assert torch.equal(a, layer.a(weights))
+        assert a.numel() == 0 if frozen else torch.equal(a, layer.a(weights))
         assert torch.equal(b, layer.b(weights))
+
+
+def test_a_frozen_a_is_the_same_in_every_deployment_whatever_its_rank() -> None:
+    """A change of these numbers would make every stored adapter unreadable."""
+
+    def layer(rank: int) -> LayerSlice:
+        return SlotLora(nn.ModuleDict({"fc": nn.Linear(2, 3)}), LoraConfig(rank=rank, targets=("fc",))).layout.layers[0]
+
+    expected = torch.tensor([[0.69680, 0.56016], [0.52723, -0.52812]])
+    torch.testing.assert_close(layer(2).frozen_a(), expected, atol=1e-5, rtol=0)
+    assert torch.equal(layer(4).frozen_a()[:2], layer(2).frozen_a())
+    assert layer(2).frozen_a().abs().max() <= 2**-0.5

@@ -38,7 +38,7 @@ def reasons(gate: Gate, *trained: tuple[Adapter, UpdateStats]) -> list[str]:
 
 def test_numbers_that_explain_themselves(denoiser: Denoiser, adapter: Adapter) -> None:
     gate = Gate(denoiser, GateSettings(probe_samples=0, max_norm=3.0, max_change=0.5), DEFAULT_UPDATE)
-    fresh = float(adapter.weights.norm())
+    fresh = denoiser.layout.fresh_norm
     broken = replace(adapter, weights=torch.full_like(adapter.weights, math.nan))
     assert reasons(
         gate,
