@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up test screenshots chaos fuzz lint stubs docs generated lock system-packages clean
+.PHONY: help demo up test screenshots examples chaos fuzz lint stubs docs generated lock system-packages clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -29,6 +29,9 @@ test: $(DEV) ## every test and check
 
 screenshots: $(DEV) ## the README's pictures of the playground, taken by its test with the shipped backbone (two minutes)
 	@SCREENSHOTS=docs/images $(BIN)/python -m pytest -q tests/playground/test_screenshots.py
+
+examples: $(DEV) ## compile the Go example and run the TypeScript one (wants Debian's Go, npm and its registry)
+	@EXAMPLES=1 $(BIN)/python -m pytest -q -rs tests/docs/test_other_languages.py
 
 chaos: $(DEV) ## 1,008 seeded schedules of faults over real processes, and a table (SEED=n replays one; 10 to 30 minutes)
 	@PYTHONPATH=. $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(ARGS)

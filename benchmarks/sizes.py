@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from diffusers import DiTTransformer2DModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, DiTTransformer2DModel, UNet2DConditionModel
 from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from papa.config import ATTENTION_LORA
 from papa.lora import SlotLora
@@ -74,15 +75,38 @@ CONFIGS: Mapping[str, tuple[type[nn.Module], Mapping[str, Any]]] = {
     ),
 }
 
+_VAE = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "latent_channels": 4,
+}
+_CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+_CLIP_H = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16}
+_CLIP_G = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20}
+# What their text_encoder/config.json and text_encoder_2/config.json say; the second one's pooled output is projected.
+TEXT_ENCODERS: Mapping[str, tuple[tuple[type[nn.Module], Mapping[str, Any]], ...]] = {
+    "Stable Diffusion 1.5": ((CLIPTextModel, _CLIP_L),),
+    "Stable Diffusion 2.1": ((CLIPTextModel, _CLIP_H),),
+    "Stable Diffusion XL": (
+        (CLIPTextModel, _CLIP_L),
+        (CLIPTextModelWithProjection, {**_CLIP_G, "projection_dim": 1280}),
+    ),
+    "DiT-XL/2 256": (),
+}
+
 
 @dataclass(frozen=True)
 class Size:
-    """`bytes` are of half-precision weights. In a slot an adapter is B alone, in half precision; in a revision it is in
-    single precision and the A that all share lies with it, so that peft can read it."""
+    """`bytes` are of half-precision weights, `pipeline_bytes` those with the VAE and the text encoders. In a slot an
+    adapter is B alone, in half precision; in a revision it is in single precision and the A that all share lies with
+    it, so that peft can read it."""
 
     backbone: str
     parameters: int
     bytes: int
+    pipeline_bytes: int
     rank: int
     layers: int
     adapter_parameters: int
@@ -96,23 +120,30 @@ def sizes(name: str, rank: int) -> Size:
     kind, config = CONFIGS[name]
     with torch.device("meta"):
         model = kind(**config)
+        others = [AutoencoderKL(**_VAE), *(made(CLIPTextConfig(**given)) for made, given in TEXT_ENCODERS[name])]
     layout = SlotLora(model, replace(ATTENTION_LORA, rank=rank, alpha=float(rank))).layout
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters, all_parameters = _count([model]), _count([model, *others])
     adapter, shared = layout.size, sum(math.prod(layer.a_shape) for layer in layout.layers)
     return Size(
-        name, parameters, 2 * parameters, rank, len(layout.layers), adapter, 2 * adapter, 4 * (adapter + shared),
-        2 * adapter * (SLOTS + 1),
+        name, parameters, 2 * parameters, 2 * all_parameters, rank, len(layout.layers), adapter, 2 * adapter,
+        4 * (adapter + shared), 2 * adapter * (SLOTS + 1),
     )  # fmt: skip
+
+
+def _count(modules: list[nn.Module]) -> int:
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 
 def table(rows: list[Size]) -> str:
     """Markdown."""
     lines = [
-        f"| backbone | parameters | fp16 weights | rank | adapter | in a slot (fp16) | in a revision | {SLOTS} slots |",
-        "|---|---|---|---|---|---|---|---|",
+        "| backbone | parameters | fp16 weights | with VAE and text | rank | adapter | in a slot (fp16) | in a "
+        f"revision | {SLOTS} slots |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {row.backbone} | {row.parameters / 1e6:,.1f} M | {row.bytes / 1e9:.2f} GB | {row.rank} "
+        f"| {row.backbone} | {row.parameters / 1e6:,.1f} M | {row.bytes / 1e9:.2f} GB "
+        f"| {row.pipeline_bytes / 1e9:.2f} GB | {row.rank} "
         f"| {row.adapter_parameters / 1e6:.2f} M | {row.slot_bytes / 1e6:.2f} MB | {row.revision_bytes / 1e6:.2f} MB "
         f"| {row.slots_bytes / 1e6:,.0f} MB |"
         for row in rows

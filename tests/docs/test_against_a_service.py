@@ -1,4 +1,4 @@
-"""The pages whose Python calls a service, run against a gateway whose backend learns."""
+"""What the pages call a service with, in Python and in the shell, run against a gateway whose backend learns."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import asyncio
 import sys
 from pathlib import Path
 
+import grpc
 import pytest
+from google.protobuf import json_format, symbol_database
+from google.protobuf.message_factory import GetMessageClass
 
-from tests.demo.conftest import learner
+from tests.cli.conftest import Papa
+from tests.demo.conftest import learner, papa
 from tests.demo.learner import Learner
-from tests.docs.test_code_blocks import ROOT, RUN_AGAINST_A_SERVICE, blocks
+from tests.docs.test_code_blocks import ROOT, RUN_AGAINST_A_SERVICE, blocks, command_lines
 from tests.gateway.conftest import service, unstarted
 from tests.gateway.service import Service
 
-__all__ = ["learner", "service", "unstarted"]
+__all__ = ["learner", "papa", "service", "unstarted"]
 
 ADDRESS = "127.0.0.1:50051"
 
@@ -31,3 +35,37 @@ async def test_the_page_runs_as_it_stands(page: str, service: Service, learner: 
     said, _ = await ran.communicate()
     assert ran.returncode == 0, said.decode()
     assert learner.revisions, "it gave no feedback that was learnt from"
+
+
+CALLING = {"generate", "users", "feedback", "adapters", "deadletters", "health"}
+ONE_PAGES_OWN = {"--prompt", "export"}
+"""For a text backbone, tests/loop/test_prompts.py; an adapter that is one, tests/gateway/test_transfer.py."""
+
+
+async def test_the_commands_of_the_pages_run(papa: Papa, service: Service, learner: Learner, monkeypatch) -> None:
+    host, _, port = service.gateway.address.rpartition(":")
+    monkeypatch.setenv("PAPA_GATEWAY__HOST", host)
+    monkeypatch.setenv("PAPA_GATEWAY__PORT", port)
+    commands = {tuple(words[1:]) for _, words in command_lines() if Path(words[0]).name == "papa"}
+    called = [each for each in commands if each[0] in CALLING and not ONE_PAGES_OWN & set(each)]
+    assert len(called) >= 3
+    for command in sorted(called):
+        ended = await asyncio.to_thread(papa, *command)
+        assert ended.code == 0, (command, ended.err)
+        assert ended.out
+
+
+async def test_the_grpcurl_calls_of_the_readme_are_answered(service: Service, learner: Learner) -> None:
+    """In the order of the page, over the same bytes that grpcurl sends."""
+    item = ""
+    async with grpc.aio.insecure_channel(service.gateway.address) as channel:
+        for words in (words for _, words in command_lines() if words[0] == "grpcurl"):
+            name, _, method = words[-1].partition("/")
+            found = symbol_database.Default().pool.FindServiceByName(name).methods_by_name[method]
+            body = words[words.index("-d") + 1].replace("ITEM_ID_FROM_ABOVE", item)
+            request = json_format.Parse(body, GetMessageClass(found.input_type)())
+            answer = GetMessageClass(found.output_type)
+            call = channel.unary_unary(f"/{words[-1]}", type(request).SerializeToString, answer.FromString)
+            said = await call(request)
+            item = said.items[0].item_id if method == "Generate" else item
+            assert method != "SubmitFeedback" or said.outcomes[0].HasField("ack"), said

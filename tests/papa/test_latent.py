@@ -187,7 +187,10 @@ def test_adapters_of_such_backbones_lie_on_attention_alone(text_backbone: tuple[
 @pytest.mark.parametrize(
     ("file", "field", "value", "message"),
     [
-        ("unet/config.json", "_class_name", "FluxTransformer2DModel", "FluxTransformer2DModel, which is not supported"),
+        *(
+            ("unet/config.json", "_class_name", name, f"{name}, which is not supported")
+            for name in ("FluxTransformer2DModel", "SD3Transformer2DModel", "PixArtTransformer2DModel")
+        ),
         ("unet/config.json", "in_channels", 9, "edit a picture"),
         ("unet/config.json", "addition_embed_type", "image", "addition_embed_type 'image'"),
         ("vae/config.json", "_class_name", "VQModel", "not a plain AutoencoderKL"),

@@ -76,5 +76,7 @@ def test_the_sizes_are_those_of_the_published_networks() -> None:
     # 16 transformer blocks, each with 8 projections.
     assert row.layers == 128
     assert sizes("Stable Diffusion 1.5", 8).adapter_parameters == 2 * row.adapter_parameters
+    # With an AutoencoderKL of 83,653,863 parameters and CLIP ViT-L's text model of 123,060,480.
+    assert row.pipeline_bytes == 2 * (859_520_964 + 83_653_863 + 123_060_480)
     assert "859.5 M" in table([row])
     assert set(CONFIGS) >= {"Stable Diffusion 1.5", "Stable Diffusion 2.1", "Stable Diffusion XL"}
