@@ -17,6 +17,7 @@ CHART_DECIDES = {
     "auth": ("keys_file",),
     "generator": ("device", "threads", "replicas", "max_replicas", "drain_seconds"),
     "trainer": ("device", "threads", "actors"),
+    "tracing": ("enabled", "endpoint", "ca", "headers", "headers_file"),
 }
 """Settings that other values set, by section; `config` refuses them."""
 
@@ -89,6 +90,7 @@ LIMITS: dict[str, Schema] = {
     "generator.autoscaling.downscaleDelaySeconds": _SECONDS,
     "trainer.actors": _COUNT,
     "metrics.monitors.interval": {"type": "string", "pattern": "^[1-9][0-9]*(s|m)$"},
+    "tracing.endpoint": {"type": "string", "pattern": "^(https?://[^/@:\\s]+:[0-9]+)?$"},
     "metrics.rules.runbookUrl": {"type": "string", "pattern": "^https?://.*[^/]$"},
 }
 """By path, or by "*." and the last name; what is not here has the type of its default."""
@@ -104,6 +106,10 @@ _INGRESS_NEEDS_HOST = {
 _MUTUAL_TLS_NEEDS_TLS = {
     "if": {"properties": {"clientCaSecret": {"minLength": 1}}},
     "then": {"properties": {"existingSecret": {"minLength": 1}}},
+}
+_TRACES_GO_SOMEWHERE = {
+    "if": {"properties": {"enabled": {"const": True}}},
+    "then": {"properties": {"endpoint": {"minLength": 1}}},
 }
 _REDIS_IS_SOMEWHERE = {
     "if": {"properties": {"valkey": {"properties": {"enabled": {"const": False}}}}},
@@ -121,6 +127,7 @@ def values_schema(values: Schema) -> Schema:
     schema["properties"]["config"] = settings_schema()
     schema["properties"]["global"] = {"type": "object"}
     schema["properties"]["redis"] |= _CLUSTER_IS_NO_SENTINELS
+    schema["properties"]["tracing"] |= _TRACES_GO_SOMEWHERE
     schema["properties"]["gateway"]["properties"]["route"] |= _ROUTE_NEEDS_PARENT
     schema["properties"]["gateway"]["properties"]["ingress"] |= _INGRESS_NEEDS_HOST
     schema["properties"]["gateway"]["properties"]["tls"] |= _MUTUAL_TLS_NEEDS_TLS

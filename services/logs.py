@@ -8,6 +8,8 @@ import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
+from services import tracing
+from services.contracts.trace import ids
 from services.settings import LogSettings
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -17,8 +19,8 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class JsonFormatter(logging.Formatter):
-    """Fields: time (RFC 3339, UTC), level, logger, message, request_id when known, whatever `extra` names,
-    exception."""
+    """Fields: time (RFC 3339, UTC), level, logger, message, request_id, trace_id and span_id when known, whatever
+    `extra` names, exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line of JSON."""
@@ -30,6 +32,8 @@ class JsonFormatter(logging.Formatter):
         }
         if request_id.get():
             fields["request_id"] = request_id.get()
+        if traceparent := tracing.current().traceparent:
+            fields["trace_id"], fields["span_id"] = ids(traceparent)
         fields |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)

@@ -43,13 +43,19 @@ def without_secrets(settings: Settings) -> Settings:
     url = parts._replace(netloc=place).geturl() if parts.password is not None else settings.redis.url
     redis = settings.redis.model_copy(update={"url": url, "password": SecretStr(_ELSEWHERE) if secret else None})
     client = settings.client.model_copy(update={"token": None})
-    return settings.model_copy(update={"redis": redis, "client": client})
+    tracing = settings.tracing
+    if tracing.headers is not None:
+        tracing = tracing.model_copy(update={"headers": SecretStr(_ELSEWHERE)})
+    return settings.model_copy(update={"redis": redis, "client": client, "tracing": tracing})
 
 
 def with_secrets(settings: Settings) -> Settings:
     """What `without_secrets` left out, from this process's own environment or files. Raises ValueError."""
-    marked = settings.redis.password
-    if marked is None or marked.get_secret_value() != _ELSEWHERE:
+    return _with_tracing_headers(_with_redis_password(settings))
+
+
+def _with_redis_password(settings: Settings) -> Settings:
+    if not _is_elsewhere(settings.redis.password):
         return settings
     password = os.environ.get("PAPA_REDIS__PASSWORD") or _of_url(os.environ.get("PAPA_REDIS__URL", ""))
     if not password and settings.redis.password_file is not None:
@@ -60,6 +66,23 @@ def with_secrets(settings: Settings) -> Settings:
         )
     redis = settings.redis.model_copy(update={"password": SecretStr(password)})
     return settings.model_copy(update={"redis": redis})
+
+
+def _with_tracing_headers(settings: Settings) -> Settings:
+    if not _is_elsewhere(settings.tracing.headers):
+        return settings
+    headers = os.environ.get("PAPA_TRACING__HEADERS")
+    if not headers and settings.tracing.headers_file is not None:
+        headers = settings.tracing.headers_file.read_text().strip()
+    if not headers:
+        raise ValueError(
+            "this node does not know tracing.headers: set PAPA_TRACING__HEADERS or tracing.headers_file there"
+        )
+    return settings.model_copy(update={"tracing": settings.tracing.model_copy(update={"headers": SecretStr(headers)})})
+
+
+def _is_elsewhere(secret: SecretStr | None) -> bool:
+    return secret is not None and secret.get_secret_value() == _ELSEWHERE
 
 
 def _of_url(url: str) -> str:

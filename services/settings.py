@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -17,11 +17,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-
-class Section(BaseModel):
-    """Base of all sections: frozen, strict about unknown names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from services.section import Section, with_secret_of_file
+from services.tracing.settings import TracingSettings
 
 
 class RedisSettings(Section):
@@ -42,13 +39,7 @@ class RedisSettings(Section):
     @model_validator(mode="before")
     @classmethod
     def _read_password(cls, given: dict[str, Any]) -> dict[str, Any]:
-        if not isinstance(given, dict) or not given.get("password_file") or given.get("password"):
-            return given
-        try:
-            password = Path(given["password_file"]).read_text().strip()
-        except OSError as error:
-            raise ValueError(f"password_file cannot be read: {error.strerror}") from error
-        return {**given, "password": password}
+        return with_secret_of_file(given, "password")
 
 
 class StoreSettings(Section):
@@ -272,6 +263,7 @@ class Settings(BaseSettings):
     client: ClientSettings = ClientSettings()
     playground: PlaygroundSettings = PlaygroundSettings()
     metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
     ray: RaySettings = RaySettings()
     log: LogSettings = LogSettings()
 

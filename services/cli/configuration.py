@@ -29,6 +29,10 @@ Overrides = Annotated[
 ]
 
 
+SECRETS = ("redis.password", "client.token", "tracing.headers")
+"""Settings that are given by file or variable only."""
+
+
 def load(file: Path | None, overrides: Sequence[str] = (), flags: Mapping[str, object] | None = None) -> Settings:
     """File < PAPA_* environment < `overrides` ("trainer.min_labels=5") < `flags` by dotted name, None meaning absent.
 
@@ -57,6 +61,9 @@ def _assignment(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise Failure(f"--set takes SECTION.FIELD=VALUE, not {text!r}", "for instance --set trainer.min_labels=5")
+    if name.strip() in SECRETS:
+        variable = f"PAPA_{name.strip().upper().replace('.', '__')}"
+        raise Failure(f"{name.strip()} is a secret, and a command line is everybody's to see", f"set {variable}")
     return name.strip(), value
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import grpc
 
+from services.client.trace import trace_metadata
+
 MAX_MESSAGE_BYTES = 64 * 2**20
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
@@ -56,8 +58,8 @@ class Connection:
         return grpc.aio.secure_channel(self.address, self.tls.credentials(), CHANNEL_OPTIONS)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """The metadata of one call."""
+        """The metadata of one call: who calls, and for which trace."""
         if self.token is None:
-            return ()
+            return trace_metadata()
         token = self.token() if callable(self.token) else self.token
-        return (("authorization", f"Bearer {token}"),)
+        return (("authorization", f"Bearer {token}"), *trace_metadata())

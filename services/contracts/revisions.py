@@ -19,6 +19,7 @@ class Revision:
     `revision` is unique per user and sorts by age ("000012-1f3a9c0e"); `parent` is "" for a first one. `sha256` is of
     the manifest file, which in turn holds the sha256 of every other file of the revision. `first_sequence` and
     `last_sequence` bound the events that it applied; `accepted_at` is when the last of them was accepted, 0 if unknown.
+    `traceparent` is the trace context of the update that made it, "" without.
     """
 
     revision: str
@@ -30,6 +31,7 @@ class Revision:
     first_sequence: int = 0
     last_sequence: int = 0
     accepted_at: float = 0.0
+    traceparent: str = ""
 
 
 @dataclass(frozen=True)

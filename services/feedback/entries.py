@@ -1,7 +1,7 @@
 """The fields of an event in a stream, and their way back.
 
     t, u   tenant, user        e   event id       g   grade      n   sequence
-    s      packed sample       r   revision       c   traceparent
+    s      packed sample       r   revision       c   traceparent, "" or absent without
 A dead letter has three more: entry (the id it had as an event), reason, attempts.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from services.contracts.feedback import DeadLetter, LoggedEvent
 from services.contracts.identity import UserKey
+from services.contracts.trace import checked
 
 _ENTRY_ID = re.compile(r"\d{1,19}-\d{1,19}", re.ASCII)
 
@@ -54,6 +55,6 @@ def _event(entry_id: str, values: Mapping[bytes, bytes], attempts: int) -> Logge
         sample=values[b"s"],
         revision=values[b"r"].decode(),
         accepted_at=milliseconds(entry_id) / 1000,
-        traceparent=values[b"c"].decode(),
+        traceparent=checked(values.get(b"c", b"").decode("ascii", "replace")),
         attempts=attempts,
     )

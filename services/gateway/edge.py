@@ -22,11 +22,11 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from services.contracts.errors import InvalidRequest, Overloaded, PapaError, Status, Violation
+from services.gateway import spans
 from services.gateway.access import check_scope
 from services.gateway.identity import Authenticate, Identity, caller
 from services.gateway.rates import Meter
 from services.gateway.status import rich_status
-from services.gateway.trace import read_traceparent, traceparent
 from services.logs import request_id
 from services.metrics import RPC_HANDLED, RPC_IN_FLIGHT, RPC_SECONDS
 from services.settings import RateSettings
@@ -104,27 +104,29 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self._in_flight += 1
         RPC_IN_FLIGHT.labels(method).inc()
         code = "OK"
-        try:
-            if self._in_flight > self._limit:
-                raise Overloaded(f"the gateway handles {self._limit} calls at once and no more")
-            identity = await self._authenticate(metadata)
-            check_scope(identity, method)
-            caller.set(replace(identity, meter=self._meter))
-            with self._place(identity):
-                yield
-        except (asyncio.CancelledError, GeneratorExit):
-            code = "DEADLINE_EXCEEDED" if _expired(context) else "CANCELLED"
-            raise
-        except CallerGone:
-            code = "CANCELLED"
-        except Exception as error:
-            code = _logged(method, error).status.name
-            await _abort(context, _public(error))
-        finally:
-            self._in_flight -= 1
-            RPC_IN_FLIGHT.labels(method).dec()
-            RPC_HANDLED.labels(method, code).inc()
-            RPC_SECONDS.labels(method).observe(time.monotonic() - started)
+        with spans.of_rpc(method, metadata) as span:
+            try:
+                if self._in_flight > self._limit:
+                    raise Overloaded(f"the gateway handles {self._limit} calls at once and no more")
+                identity = await self._authenticate(metadata)
+                check_scope(identity, method)
+                caller.set(replace(identity, meter=self._meter))
+                with self._place(identity):
+                    yield
+            except (asyncio.CancelledError, GeneratorExit):
+                code = "DEADLINE_EXCEEDED" if _expired(context) else "CANCELLED"
+                raise
+            except CallerGone:
+                code = "CANCELLED"
+            except Exception as error:
+                code = _logged(method, error).status.name
+                await _abort(context, _public(error))
+            finally:
+                self._in_flight -= 1
+                RPC_IN_FLIGHT.labels(method).dec()
+                RPC_HANDLED.labels(method, code).inc()
+                RPC_SECONDS.labels(method).observe(time.monotonic() - started)
+                spans.settle(span, code)
 
     @contextmanager
     def _place(self, identity: Identity) -> Iterator[None]:
@@ -150,11 +152,10 @@ async def _send(context: Context, response: Any) -> None:
 
 
 def _begin(context: Context) -> dict[str, str]:
-    """Names the call for the logs, the trace and the caller; returns its metadata."""
+    """Names the call for the logs and the caller; returns its metadata."""
     metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
     known = _REQUEST_ID.fullmatch(metadata.get(REQUEST_ID_KEY, ""))
     request_id.set(known.group() if known else uuid.uuid4().hex)
-    traceparent.set(read_traceparent(metadata))
     context.set_trailing_metadata(((REQUEST_ID_KEY, request_id.get()),))
     return metadata
 

@@ -7,9 +7,11 @@ import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 import grpc
 
+from services import tracing
 from services.contracts.errors import (
     DeadlineExceeded,
     GeneratorUnavailable,
@@ -41,6 +43,9 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.enable_http_proxy", 0),
 )
+
+RUN = "papa.engine.v1.EngineService/Run"
+_RPC = {"rpc.system": "grpc", "rpc.service": "papa.engine.v1.EngineService", "rpc.method": "Run"}
 
 Event = engine_pb2.ItemsDone | engine_pb2.RunDone
 
@@ -94,21 +99,28 @@ class Engine:
 
     async def _attempt(self, spec: GenerationSpec) -> AsyncGenerator[Event, None]:
         timeout = max(0.0, spec.deadline - time.time()) if spec.deadline else None
-        metadata = (("application", APPLICATION), ("request_id", spec.request_id))
-        call = self._stub.Run(_request(spec), timeout=timeout, metadata=metadata)
-        try:
-            async for response in call:
-                match response.WhichOneof("event"):
-                    case "items":
-                        yield response.items
-                    case "done":
-                        yield response.done
-                        return
-                    case "error":
-                        raise _reported(response.error)
-        finally:
-            call.cancel()
-        raise GeneratorUnavailable("the generator ended before the generation was done", retry_after=RETRY_AFTER)
+        with tracing.span(RUN, "client", attributes=_RPC) as span:
+            metadata = (("application", APPLICATION), ("request_id", spec.request_id), *_context(span))
+            request = _request(replace(spec, traceparent=span.traceparent))
+            call = self._stub.Run(request, timeout=timeout, metadata=metadata)
+            try:
+                async for response in call:
+                    match response.WhichOneof("event"):
+                        case "items":
+                            yield response.items
+                        case "done":
+                            yield response.done
+                            return
+                        case "error":
+                            raise _reported(response.error)
+            finally:
+                call.cancel()
+            raise GeneratorUnavailable("the generator ended before the generation was done", retry_after=RETRY_AFTER)
+
+
+def _context(span: tracing.Span) -> tuple[tuple[str, str], ...]:
+    """For whatever stands between this process and the engine."""
+    return (("traceparent", span.traceparent),) if span.traceparent else ()
 
 
 def _request(spec: GenerationSpec) -> engine_pb2.RunRequest:

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from services import tracing
 from services.contracts.errors import InvalidRequest, PapaError, Violation
 from services.contracts.feedback import FeedbackEvent
 from services.contracts.identity import UserKey
@@ -14,7 +15,6 @@ from services.gateway import validation
 from services.gateway.backbone import KnownBackbone
 from services.gateway.identity import caller
 from services.gateway.pictures import BadPicture, PictureReader
-from services.gateway.trace import traceparent
 from services.settings import GatewaySettings
 from services.stubs.serving.v1 import feedback_pb2, types_pb2
 
@@ -109,7 +109,7 @@ def _converted(
         item_id=message.item_id,
         image=image,
         occurred_at=_seconds(message) if message.HasField("occurred_at") else arrived,
-        traceparent=traceparent.get(),
+        traceparent=tracing.current().traceparent,
     )
 
 

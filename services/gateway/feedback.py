@@ -8,6 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 
+from services import tracing
 from services.contracts.errors import PapaError
 from services.contracts.feedback import AppendResult, FeedbackEvent, FeedbackLog
 from services.gateway import validation
@@ -32,11 +33,13 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
     ) -> feedback_pb2.SubmitFeedbackResponse:
         """All or nothing for malformed events; one outcome per event otherwise, unless none was accepted."""
         validation.check_batch(request, self._limits)
-        converted = await self._reader.read(request.events, lambda index: f"events[{index}].")
-        if violations := violations_of(converted):
-            FEEDBACK_EVENTS.labels("INVALID_REQUEST").inc(len(converted))
-            validation.refuse(violations)
-        results = await self._append(converted, request.events)
+        with tracing.span("append feedback", "producer", attributes={"papa.events": len(request.events)}) as span:
+            converted = await self._reader.read(request.events, lambda index: f"events[{index}].")
+            if violations := violations_of(converted):
+                FEEDBACK_EVENTS.labels("INVALID_REQUEST").inc(len(converted))
+                validation.refuse(violations)
+            results = await self._append(converted, request.events)
+            span.note({"papa.accepted": _accepted(results)})
         first = results[0].error
         if first is not None and all(result.error for result in results):
             raise first
@@ -60,14 +63,22 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
             filling.cancel()
 
     async def _appended_group(self, group: Sequence[feedback_pb2.FeedbackEvent]) -> list[AppendResult]:
-        converted = await self._reader.read(group, lambda _: "")
-        try:
-            return await self._append(converted, group)
-        except PapaError as error:
-            return [
-                AppendResult(message.event_id, error=result if isinstance(result, PapaError) else error)
-                for message, result in zip(group, converted, strict=True)
-            ]
+        """In a trace of its own: a stream may last for days, and its span is seen when it ends."""
+        stream = tracing.current().traceparent
+        attributes = {"papa.events": len(group)}
+        with tracing.span("append feedback", "producer", parent="", attributes=attributes) as span:
+            span.link(stream)
+            converted = await self._reader.read(group, lambda _: "")
+            try:
+                results = await self._append(converted, group)
+            except PapaError as error:
+                span.settle(error.reason)
+                return [
+                    AppendResult(message.event_id, error=result if isinstance(result, PapaError) else error)
+                    for message, result in zip(group, converted, strict=True)
+                ]
+            span.note({"papa.accepted": _accepted(results)})
+            return results
 
     async def _append(
         self, converted: Sequence[Converted], messages: Sequence[feedback_pb2.FeedbackEvent]
@@ -97,6 +108,10 @@ def _count(converted: Sequence[Converted], results: Sequence[AppendResult]) -> N
     )
     for label, number in labels.items():
         FEEDBACK_LABELS.labels(label).inc(number)
+
+
+def _accepted(results: Sequence[AppendResult]) -> int:
+    return sum(result.error is None for result in results)
 
 
 def _outcome_name(result: AppendResult) -> str:

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
+from services import tracing
 from services.contracts.errors import InvalidRequest, Violation
 from services.contracts.generation import GenerationSpec
 from services.gateway import validation
@@ -17,7 +18,6 @@ from services.gateway.backbone import KnownBackbone
 from services.gateway.edge import Context
 from services.gateway.engine import Engine
 from services.gateway.identity import caller
-from services.gateway.trace import traceparent
 from services.logs import request_id
 from services.settings import GatewaySettings
 from services.stubs.engine.v1 import engine_pb2
@@ -96,7 +96,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
             revision=request.revision,
             exploration=request.exploration if request.HasField("exploration") else -1.0,
             deadline=0.0 if remaining is None else time.time() + remaining,
-            traceparent=traceparent.get(),
+            traceparent=tracing.current().traceparent,
             guidance=request.guidance_scale if request.HasField("guidance_scale") else -1.0,
             negative_prompt=request.negative_prompt,
         )

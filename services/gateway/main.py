@@ -8,6 +8,7 @@ import signal
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
+from services import tracing
 from services.gateway.backends import open_backends
 from services.gateway.binding import CannotBind
 from services.gateway.exposition import Exposition
@@ -34,6 +35,7 @@ def main(settings: Settings) -> int:
 
 async def _serve(settings: Settings) -> int:
     try:
+        tracing.begin(settings.tracing, "papa-gateway")
         backends = open_backends(settings)
         gateway = Gateway(settings.gateway, backends)
     except ValueError as error:
@@ -53,6 +55,7 @@ async def _serve(settings: Settings) -> int:
     log.info("draining")
     await gateway.drain()
     exposition.close()
+    await asyncio.to_thread(tracing.end, settings.tracing.timeout)
     log.info("stopped")
     return STOPPED
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ray import serve
 
-from services import logs
+from services import logs, tracing
 from services.contracts.errors import PapaError
 from services.generator import wire
 from services.generator.assembly import Stores, assemble
@@ -48,6 +48,7 @@ class GeneratorReplica:
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Serve awaits it
         logs.configure(settings.log)
         settings = with_secrets(settings)
+        tracing.begin(settings.tracing, "papa-generator")
         stores = Stores(open_users(settings), open_revisions(settings), open_items(settings))
         room = assemble(settings, stores)
         await refuse_emptied(stores.items, stores.users, stores.revisions)
@@ -97,6 +98,7 @@ class GeneratorReplica:
         if engine := getattr(self, "_engine", None):
             self._forgetting.cancel()
             engine.stop()
+            tracing.end()
 
 
 def app(args: dict[str, object]) -> serve.Application:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 
-from services import metrics
+from services import metrics, tracing
 from services.contracts.revisions import Revision
 from services.generator.job import AdapterKey
 
@@ -31,3 +31,17 @@ class FirstServed:
         if len(self._seen) > REMEMBERED:
             self._seen.popitem(last=False)
         metrics.FEEDBACK_TO_SERVED_SECONDS.observe(max(0.0, time.time() - record.accepted_at))
+        _trace(record)
+
+
+def _trace(record: Revision) -> None:
+    """Both ways between the update and the generation that runs here: one in the update's own trace, which is recorded
+    whenever the update was, and one in the generation's."""
+    if not record.traceparent:
+        return
+    generation = tracing.current()
+    generation.link(record.traceparent)
+    about: dict[str, tracing.Value] = {"papa.revision": record.revision}
+    links = [generation.traceparent]
+    with tracing.span("first served", "consumer", parent=record.traceparent, links=links, attributes=about):
+        pass

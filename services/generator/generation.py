@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 
 from papa.denoiser import Conditions
 from papa.sampler import SAMPLERS
-from services import metrics
+from services import metrics, tracing
 from services.contracts.errors import DeadlineExceeded, InvalidRequest, PapaError, Violation
 from services.contracts.generation import GeneratedItem, GenerationDone, GenerationSpec, GenerationTimings
 from services.contracts.items import ItemStore
@@ -79,8 +79,9 @@ class Generator:
         Raises QueueFull, DeadlineExceeded, RevisionNotFound, RevisionDamaged, UserDeleted, StorageUnavailable. Closing
         the iterator frees the generation's rows.
         """
-        with _counted():
+        with _counted(), _traced(spec) as span:
             async with self._started(spec) as run:
+                span.note({"papa.revision": run.revision, "papa.sampler": run.job.sampler, "papa.steps": run.job.steps})
                 remaining = spec.count
                 while remaining:
                     async with _deadline(spec):
@@ -102,7 +103,8 @@ class Generator:
         self._engine.door.reserve(spec.user, spec.count, steps)
         try:
             async with _deadline(spec):
-                resolved = await self._adapters.resolve(spec.user, spec.revision)
+                with tracing.span("find adapter"):
+                    resolved = await self._adapters.resolve(spec.user, spec.revision)
                 conditions = await self._prompter.conditions(spec)
         except BaseException:
             self._engine.door.release(spec.user, spec.count)
@@ -167,7 +169,17 @@ def _timings(run: _Run) -> GenerationTimings:
     timings = GenerationTimings(job.started_at - job.submitted_at, now - job.started_at, loaded)
     for stage in ("queued", "denoising", "adapter_load"):
         metrics.GENERATION_STAGE_SECONDS.labels(stage).observe(getattr(timings, stage))
+    started, ended = time.time() - timings.denoising, time.time()
+    tracing.record("queued", started - timings.queued, started)
+    tracing.record("denoising", started, ended)
     return timings
+
+
+def _traced(spec: GenerationSpec) -> AbstractContextManager[tracing.Span]:
+    """Below the gateway's call."""
+    tracing.continue_from(spec.traceparent)
+    attributes: dict[str, tracing.Value] = {"papa.generation_id": spec.generation_id, "papa.items": spec.count}
+    return tracing.span("generate", "server", attributes=attributes)
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from services import metrics
+from services import metrics, tracing
 from services.contracts.generation import GeneratedItem, GenerationSpec
 from services.contracts.items import ItemStore, StoredItem
 from services.contracts.samples import pack_sample
@@ -28,13 +28,14 @@ async def keep(
     items = tuple(
         _item(spec, index, image, revision_of(index)) for index, image in zip(rows.indexes, images, strict=True)
     )
-    await store.put(
-        spec.user,
-        [
-            StoredItem(item.item_id, pack_sample(x0, spec.prompt), item.revision, spec.generation_id, item.seed)
-            for item, x0 in zip(items, samples, strict=True)
-        ],
-    )
+    with tracing.span("store items"):
+        await store.put(
+            spec.user,
+            [
+                StoredItem(item.item_id, pack_sample(x0, spec.prompt), item.revision, spec.generation_id, item.seed)
+                for item, x0 in zip(items, samples, strict=True)
+            ],
+        )
     for item in items:
         metrics.GENERATED_ITEMS.labels("adapter" if item.revision else "base").inc()
     return items

@@ -18,7 +18,8 @@ CPUS = 0.5
 NAMESPACE = "papa"
 ENDLESS = -1
 STOP_SECONDS = 8.0
-"""A stop takes at most the grace for the running update and the time to give the leases back."""
+"""A stop takes at most the grace for the running update and the time to give the leases back, and a moment for the last
+traces."""
 
 
 class TrainerActor:
@@ -26,7 +27,7 @@ class TrainerActor:
 
     def __init__(self, settings: Settings, name: str) -> None:
         # Only here: torch and the metrics' folder belong to the actor's process, not to whoever deploys it.
-        from services import logs
+        from services import logs, tracing
         from services.serve_settings import with_secrets
         from services.trainer.assembly import check_backbone
         from services.trainer.papa_updater import load_updater
@@ -35,6 +36,7 @@ class TrainerActor:
         logs.configure(settings.log)
         self._configuration = configuration(settings)
         settings = with_secrets(settings)
+        tracing.begin(settings.tracing, "papa-trainer")
         updater = load_updater(settings)
         asyncio.run(check_backbone(settings, updater.backbone))
         self._trainer = TrainerThread(settings, name, updater)
@@ -48,7 +50,10 @@ class TrainerActor:
         configuration than the one that it runs with."""
         if of not in ("", self._configuration):
             return False
+        from services import tracing
+
         self._trainer.stop(STOP_SECONDS)
+        tracing.end()
         return True
 
 

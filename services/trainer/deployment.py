@@ -88,7 +88,7 @@ async def _stop(name: str, configuration: str = "") -> None:
     except ValueError:
         return
     try:
-        if not await asyncio.wait_for(actor.stop.remote(configuration), STOP_SECONDS + 2):
+        if not await asyncio.wait_for(actor.stop.remote(configuration), STOP_SECONDS + 3):
             return
     except (TimeoutError, RayActorError, RayTaskError) as error:
         _log.warning("a trainer did not stop gracefully", extra={"actor": name, "why": repr(error)})

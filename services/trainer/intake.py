@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from time import monotonic
 
-from services import metrics
+from services import metrics, tracing
 from services.contracts.errors import Fenced
 from services.contracts.feedback import FeedbackLog, LoggedEvent
 from services.trainer.fault import reach
@@ -83,7 +83,10 @@ class Intake:
 
 async def bury(log: FeedbackLog, gathering: Gathering, events: list[LoggedEvent], kind: str, reason: str) -> None:
     """Makes dead letters of events, whose `reason` says why; `kind` is the metric's word for it. Raises Fenced."""
-    await log.bury(gathering.lease, events, reason)
+    links = dict.fromkeys(event.traceparent for event in events)
+    with tracing.span("bury", "consumer", parent="", links=links, attributes={"papa.events": len(events)}) as span:
+        await log.bury(gathering.lease, events, reason)
+        span.settle(kind)
     metrics.FEEDBACK_DEAD_LETTERS.labels(kind).inc(len(events))
     for event in events:
         _log.error("buried an event", extra={"event_id": event.event_id, "attempts": event.attempts, "reason": reason})

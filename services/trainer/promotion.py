@@ -7,7 +7,7 @@ import logging
 import time
 from dataclasses import dataclass
 
-from services import metrics
+from services import metrics, tracing
 from services.contracts.errors import Fenced, StorageUnavailable
 from services.contracts.feedback import FeedbackLog
 from services.contracts.revisions import Revision, RevisionStore, UserState
@@ -48,9 +48,11 @@ class Promotion:
         """Raises Fenced, LineageConflict, UserDeleted; StorageUnavailable only while nothing was committed."""
         revision = _record(job, trained)
         user = job.update.batch.user
-        await self._revisions.put(user, revision.revision, trained.files)
+        with tracing.span("write revision"):
+            await self._revisions.put(user, revision.revision, trained.files)
         reach("after_blob")
-        await self._commit(job, revision)
+        with tracing.span("commit"):
+            await self._commit(job, revision)
         reach("after_commit")
         _measure(job, trained)
         return revision
@@ -91,6 +93,7 @@ def _record(job: Job, trained: Trained) -> Revision:
         first_sequence=events[0].sequence,
         last_sequence=events[-1].sequence,
         accepted_at=events[-1].accepted_at,
+        traceparent=tracing.current().traceparent,
     )
 
 

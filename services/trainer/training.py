@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable
-from time import monotonic
+from time import monotonic, time
 from typing import TypeVar
 
-from services import metrics
+from services import metrics, tracing
 from services.contracts.errors import Fenced, LineageConflict, StorageUnavailable, StoreAhead, UserDeleted
 from services.contracts.feedback import FeedbackLog, UserBatch
 from services.contracts.identity import UserKey
@@ -59,10 +59,13 @@ class Training:
     async def train(self, group: Group) -> None:
         """All users of the group in one update, then each one's own commit."""
         with self._ownership.busy(pick.gathering.lease.partition for pick in group.picks):
+            began = time()
             prepared = await asyncio.gather(*(self._settled(p, self._prepare(p)) for p in group.picks))
             jobs = [(pick, job) for pick, job in zip(group.picks, prepared, strict=True) if job is not None]
+            computing = time()
             outcomes = await self._compute([job for _, job in jobs], group.step_scale)
-            finished = (self._finish(job, outcome) for (_, job), outcome in zip(jobs, outcomes, strict=True))
+            times = (began, computing, time())
+            finished = (self._finish(job, outcome, times) for (_, job), outcome in zip(jobs, outcomes, strict=True))
             await asyncio.gather(*(self._settled(pick, end) for (pick, _), end in zip(jobs, finished, strict=True)))
 
     async def bury(self, pick: Pick) -> None:
@@ -110,23 +113,38 @@ class Training:
         reach("after_training")
         return list(outcomes)
 
-    async def _finish(self, job: Job, outcome: Trained | Refused | None) -> None:
+    async def _finish(self, job: Job, outcome: Trained | Refused | None, times: tuple[float, float, float]) -> None:
+        """A trace for each user, whoever shared the computation, with a link to each like's. `times`: when the update
+        began, when its computation did, when that ended."""
+        events = job.update.batch.events
+        links = dict.fromkeys(event.traceparent for event in events)
+        attributes: dict[str, tracing.Value] = {"papa.events": len(events), "papa.parent": job.update.parent}
+        with tracing.span("update", "consumer", parent="", links=links, attributes=attributes, at=times[0]) as span:
+            tracing.record("train", *times[1:])
+            await self._conclude(job, outcome, span)
+
+    async def _conclude(self, job: Job, outcome: Trained | Refused | None, span: tracing.Span) -> None:
         batch = job.update.batch
         about: dict[str, object] = {"user": batch.user.digest}
         if isinstance(outcome, Refused):
             job.gathering.failed(batch, f"{outcome.reason}: {outcome.detail}", refused=True)
             metrics.UPDATES.labels("refused").inc()
             metrics.GATE_REFUSALS.labels(outcome.reason).inc()
+            span.settle(f"REFUSED_{outcome.reason.upper()}")
             _log.warning("the gate refused an update: %s", outcome.detail, extra=about | {"reason": outcome.reason})
         elif outcome is not None:
             try:
                 revision = await self._promotion.promote(job, outcome)
             except LineageConflict as error:
+                span.settle(error.reason)
                 await self._reconsider(job, error)
                 return
             job.gathering.done(batch)
             about |= {"revision": revision.revision, "events": revision.events_applied}
+            span.note({"papa.revision": revision.revision, "papa.loss": outcome.loss})
             _log.info("committed", extra=about)
+        else:
+            span.settle("FAILED")
 
     async def _reconsider(self, job: Job, error: LineageConflict) -> None:
         """A rollback or reset came between: the events stay and are trained on again from where the pointer is now.

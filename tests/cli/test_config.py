@@ -53,6 +53,7 @@ def test_secrets_are_masked(papa: Papa, monkeypatch: pytest.MonkeyPatch, form: l
         ("", ["--set", "nothing.at.all=1"], "nothing: Extra inputs are not permitted"),
         ("not toml", [], "papa.toml is not valid TOML"),
         ("", ["--set", "gateway.port"], "--set takes SECTION.FIELD=VALUE"),
+        ("", ["--set", "tracing.headers=a=b"], "tracing.headers is a secret"),
     ],
 )
 def test_what_is_wrong_is_named(papa: Papa, toml: str, flags: list[str], expected: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.gateway.service import Service
+from tests.tracing.conftest import collector, recording  # noqa: F401 - fixtures
 
 
 @pytest.fixture

@@ -130,7 +130,7 @@ def test_a_password_is_only_ever_a_reference():
         for spec in pod_specs(render(example(name))).values():
             for container in spec["containers"]:
                 for variable in container.get("env", []):
-                    if "PASSWORD" in variable["name"]:
+                    if "PASSWORD" in variable["name"] or "HEADERS" in variable["name"]:
                         assert "secretKeyRef" in variable["valueFrom"]
 
 

@@ -26,6 +26,7 @@ TOGGLES: dict[str, dict[str, Any]] = {
     },
     "names": {"fullnameOverride": "recommender", "commonLabels": {"team": "shop"}, "image": {"pullSecrets": ["a"]}},
     "environment": {"extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}]},
+    "tracing": {"tracing": {"enabled": True, "endpoint": "http://collector:4317", "existingSecret": "s"}},
     "no auth": {"ray": {"auth": {"enabled": False}}},
 }
 

@@ -36,6 +36,11 @@ def refusal(more: dict[str, Any], base: str = "dev") -> str:
         ({"revisions": {"size": "20 GB"}}, "/revisions/size"),
         ({"revisions": {"objectStore": {"url": "ftp://h/x"}}}, "/revisions/objectStore/url"),
         ({"valkey": {"enabled": False}}, "/redis/host"),
+        ({"tracing": {"enabled": True}}, "/tracing/endpoint"),
+        ({"tracing": {"endpoint": "collector:4317"}}, "/tracing/endpoint"),
+        ({"config": {"tracing": {"sample_ratio": 2}}}, "/config/tracing/sample_ratio"),
+        ({"config": {"tracing": {"headers": "authorization=x"}}}, "headers"),
+        ({"config": {"tracing": {"enabled": True}}}, "enabled"),
         ({"redis": {"cluster": {"enabled": True}, "database": 1}}, "/redis/database"),
         ({"redis": {"cluster": {"enabled": True}, "sentinel": {"service": "x"}}}, "/redis/sentinel/service"),
         ({"metrics": {"monitors": {"interval": "15"}}}, "/metrics/monitors/interval"),
@@ -94,6 +99,28 @@ def test_an_object_store_takes_the_place_of_the_volume():
         assert {"secretRef": {"name": "papa-s3"}} in sources, pod
 
 
+def test_traces_reach_their_collector():
+    manifests = render(example("production"))
+    settings = only(manifests, "ConfigMap", "-settings")["data"]
+    assert settings["PAPA_TRACING__ENDPOINT"] == "https://collector.example.com:4317"
+    assert "PAPA_TRACING__HEADERS" not in settings
+    for pod in ("demo-papa-gateway", "demo-papa generator", "demo-papa trainer"):
+        container = pod_specs(manifests)[pod]["containers"][0]
+        (headers,) = [each for each in container["env"] if each["name"] == "PAPA_TRACING__HEADERS"]
+        assert headers["valueFrom"]["secretKeyRef"] == {"name": "papa-tracing", "key": "headers"}
+        (mount,) = [each for each in container["volumeMounts"] if each["name"] == "tracing-ca"]
+        assert settings["PAPA_TRACING__CA"] == f"{mount['mountPath']}/ca.crt"
+    for policy in ("-gateway", "-ray"):
+        egress = only(manifests, "NetworkPolicy", policy)["spec"]["egress"]
+        (rule,) = [each for each in egress if {"port": 4317, "protocol": "TCP"} in each.get("ports", [])]
+        assert rule["to"] == [{"ipBlock": {"cidr": "10.20.4.0/24"}}]
+
+
+def test_without_tracing_nothing_of_it_is_there():
+    text = str(render(example("dev")))
+    assert "TRACING" not in text and "tracing" not in text
+
+
 def test_rendering_refuses_them_too():
     with pytest.raises(HelmError, match="gatway"):
         render(merged(example("dev"), {"gatway": {}}))
@@ -113,7 +140,7 @@ def test_every_setting_is_either_in_config_or_decided_by_the_chart():
             continue
         for name in names:
             decided = any(each.startswith(f"PAPA_{section.upper()}__{name.upper()}") for each in environment)
-            secret = (section, name) in (("redis", "password"), ("redis", "password_file"))
+            secret = section in ("redis", "tracing") and name.startswith(("password", "headers"))
             local = section in ("ray", "metrics", "client")
             assert decided or secret or local or name in offered[section]["properties"], f"{section}.{name}"
 

@@ -11,6 +11,7 @@ from ray import cloudpickle
 from services.generator import deployment as generator
 from services.serve_settings import with_secrets, without_secrets
 from services.settings import ClientSettings, RedisSettings, Settings
+from services.tracing.settings import TracingSettings
 from services.trainer import deployment as trainer
 
 CANARY = "canary-51c0-secret"
@@ -46,6 +47,21 @@ def test_no_secret_is_in_the_arguments_of_an_application(
             found = with_secrets(bare)
         assert found.redis.password == SecretStr(CANARY)
         assert found.redis.url == url
+
+
+def test_the_headers_for_a_collector_are_a_secret_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "headers").write_text(f"authorization={CANARY}\n")
+    tracing = TracingSettings(headers=SecretStr(f"authorization={CANARY}"))
+    mine = settings(tmp_path, url=f"redis://{PLACE}").model_copy(update={"tracing": tracing})
+    for room in (generator, trainer):
+        assert CANARY.encode() not in cloudpickle.dumps(room.application(mine))
+    bare = without_secrets(mine)
+    with pytest.raises(ValueError, match="PAPA_TRACING__HEADERS"):
+        with_secrets(bare)
+    filed = bare.tracing.model_copy(update={"headers_file": tmp_path / "headers"})
+    assert with_secrets(bare.model_copy(update={"tracing": filed})).tracing.headers == tracing.headers
+    monkeypatch.setenv("PAPA_TRACING__HEADERS", f"authorization={CANARY}")
+    assert with_secrets(bare).tracing == tracing
 
 
 def test_a_file_with_the_password(tmp_path: Path) -> None:

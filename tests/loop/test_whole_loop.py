@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from services.stubs.serving.v1 import (
 )
 from tests.loop.service_process import Running, papa_up
 from tests.papa.conftest import save_tiny_backbone
+from tests.tracing.collector import Collector
 
 # Quick updates that always pass the gate, so that the tests see the plumbing and not the taste of an untrained model.
 QUICK = {"PAPA_TRAINER__MIN_LABELS": "4", "PAPA_TRAINER__MAX_WAIT": "0.5", "PAPA_TRAINER__LEASE": "3"}
@@ -38,10 +40,18 @@ def backbone(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def service(folder: Path, backbone: Path) -> Iterator[Running]:
+def collector() -> Iterator[Collector]:
+    """Of the traces of everything that the service does here."""
+    with Collector() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+def service(folder: Path, backbone: Path, collector: Collector) -> Iterator[Running]:
     """The trainer kills itself once, between training and commit."""
     fault = {"TRAINER_FAULT": "after_training", "TRAINER_FAULT_MARKER": str(folder / "killed")}
-    with papa_up(folder / "data", backbone, {**QUICK, **fault}) as running:
+    traced = {"PAPA_TRACING__ENABLED": "true", "PAPA_TRACING__ENDPOINT": collector.endpoint}
+    with papa_up(folder / "data", backbone, {**QUICK, **fault, **traced}) as running:
         yield running
 
 
@@ -140,6 +150,43 @@ def test_a_bad_event_does_not_end_the_stream(service: Running, client: Client) -
     assert reasons == ["", "INVALID_REQUEST", "ITEM_NOT_FOUND", ""]
 
 
+def test_one_like_can_be_followed_to_the_generation_that_learnt_from_it(
+    client: Client, collector: Collector, folder: Path
+) -> None:
+    """From the call to its place in the log, to the update that links to it, to the first generation after it."""
+    items = client.generate("iris", 4, steps=3).items
+    assert client.submit_feedback([FeedbackEvent("iris", 1.0, item_id=each.item_id) for each in items])
+    revision = client.wait_for_revision("iris", settled=True, timeout=120).revision
+    answer = client.generate("iris", 1, steps=3)
+    assert answer.revision == revision
+
+    served = collector.wait(lambda span: span.name == "first served" and span.attributes["papa.revision"] == revision)
+    update = collector.above(served)
+    like = collector.wait(lambda span: span.identity in update.links)
+    rpc = collector.above(like)
+    assert (rpc.service, rpc.name) == ("papa-gateway", "papa.serving.v1.FeedbackService/SubmitFeedback")
+    assert (like.service, like.name, like.attributes["papa.accepted"]) == ("papa-gateway", "append feedback", 4)
+    assert (update.service, update.name, update.attributes["papa.events"]) == ("papa-trainer", "update", 4)
+    generation = collector.wait(lambda span: span.identity in served.links)
+    assert (generation.service, generation.name) == ("papa-generator", "generate")
+    assert update.identity in generation.links
+    below = {span.name: span.seconds for span in collector.spans if span.parent == generation.span_id}
+    assert {"find adapter", "queued", "denoising", "store items"} <= set(below)
+    assert collector.above(collector.above(generation)).name == "papa.serving.v1.GenerationService/Generate"
+    said = str([(span.name, span.error, span.attributes) for span in collector.spans])
+    assert not re.findall(r"\b(iris|ada|bob|eve|zoe)\b", said)
+    (committed,) = [line for line in logged(folder) if line.get("revision") == revision]
+    assert (committed["message"], committed["trace_id"]) == ("committed", update.trace_id)
+
+
+def logged(folder: Path) -> Iterator[dict[str, object]]:
+    """Our own lines of Ray's workers."""
+    for path in (folder / "data" / "logs" / "ray").glob("worker-*.err"):
+        for line in path.read_text().splitlines():
+            if line.startswith('{"time"'):
+                yield json.loads(line)
+
+
 def test_every_process_is_in_the_metrics(service: Running) -> None:
     with urllib.request.urlopen(service.metrics, timeout=10) as response:
         text = response.read().decode()
@@ -148,13 +195,17 @@ def test_every_process_is_in_the_metrics(service: Running) -> None:
 
 
 def test_a_restart_of_everything_finds_every_adapter(
-    service: Running, client: Client, folder: Path, backbone: Path
+    service: Running, client: Client, folder: Path, backbone: Path, collector: Collector
 ) -> None:
     """Last: it ends the service of the tests above."""
     client.wait_for_revision("ada", settled=True)
     before = client.generate("ada", 4, seed=7, steps=5)
     state = client.get_user("ada")
+    last = client.generate("ada", 1, steps=3).generation_id
     assert service.stop() == 0
+    # A worker and the gateway send what they recorded last before they end.
+    (generation,) = [each for each in collector.spans if each.attributes.get("papa.generation_id") == last]
+    assert generation.parent in {each.span_id for each in collector.spans if each.service == "papa-gateway"}
     with papa_up(folder / "data", backbone, QUICK) as again, Client(again.grpc) as returned:
         assert returned.get_user("ada") == state
         after = returned.generate("ada", 4, seed=7, steps=5)

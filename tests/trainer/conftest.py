@@ -15,6 +15,7 @@ from services.store import open_revisions, open_users
 from services.store.memory_revisions import MemoryRevisionStore
 from services.store.memory_state import MemoryState
 from services.store.memory_users import MemoryUserDirectory
+from tests.tracing.conftest import collector, recording  # noqa: F401 - fixtures
 from tests.trainer.world import PARTITIONS, World
 
 

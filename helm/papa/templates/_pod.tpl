@@ -14,6 +14,10 @@ env:
   - name: PAPA_REDIS__PASSWORD
     valueFrom: {secretKeyRef: {name: {{ $redis.existingSecret }}, key: {{ $redis.passwordKey }}}}
 {{- end }}
+{{- if and .Values.tracing.enabled .Values.tracing.existingSecret }}
+  - name: PAPA_TRACING__HEADERS
+    valueFrom: {secretKeyRef: {name: {{ .Values.tracing.existingSecret }}, key: {{ .Values.tracing.headersKey }}}}
+{{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . | indent 2 }}
 {{- end }}
@@ -29,6 +33,9 @@ env:
 {{- if and $redis.tls.enabled $redis.tls.caSecret }}
 - {name: redis-ca, mountPath: /etc/papa/redis-ca, readOnly: true}
 {{- end }}
+{{- if and .Values.tracing.enabled .Values.tracing.caSecret }}
+- {name: tracing-ca, mountPath: /etc/papa/tracing-ca, readOnly: true}
+{{- end }}
 {{- end -}}
 
 {{- define "papa.volumes" -}}
@@ -42,6 +49,10 @@ env:
 {{- if and $redis.tls.enabled $redis.tls.caSecret }}
 - name: redis-ca
   secret: {secretName: {{ $redis.tls.caSecret }}}
+{{- end }}
+{{- if and .Values.tracing.enabled .Values.tracing.caSecret }}
+- name: tracing-ca
+  secret: {secretName: {{ .Values.tracing.caSecret }}}
 {{- end }}
 {{- end -}}
 

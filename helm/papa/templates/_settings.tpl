@@ -36,6 +36,15 @@ PAPA_GATEWAY__NOTICE_SECONDS: {{ .Values.gateway.noticeSeconds | quote }}
 {{- include "papa.accessSettings" . }}
 PAPA_METRICS__HOST: 0.0.0.0
 PAPA_METRICS__PORT: "9464"
+{{- with .Values.tracing }}
+{{- if .enabled }}
+PAPA_TRACING__ENABLED: "true"
+PAPA_TRACING__ENDPOINT: {{ .endpoint | quote }}
+{{- if .caSecret }}
+PAPA_TRACING__CA: /etc/papa/tracing-ca/{{ .caKey }}
+{{- end }}
+{{- end }}
+{{- end }}
 PAPA_RAY__SERVE_GRPC_PORT: "9000"
 PAPA_GENERATOR__DEVICE: {{ .Values.generator.device }}
 PAPA_GENERATOR__THREADS: {{ .Values.generator.threads | quote }}

@@ -1,0 +1,28 @@
+"""What every section of the settings is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, strict about unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def with_secret_of_file(given: dict[str, Any], name: str) -> dict[str, Any]:
+    """What was given, with the secret `name` read from the file that `name`_file names, where it is not given itself.
+
+    Raises ValueError for a file that cannot be read.
+    """
+    if not isinstance(given, dict) or not given.get(f"{name}_file") or given.get(name):
+        return given
+    try:
+        secret = Path(given[f"{name}_file"]).read_text().strip()
+    except OSError as error:
+        raise ValueError(f"{name}_file cannot be read: {error.strerror}") from error
+    return {**given, name: secret}
