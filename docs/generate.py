@@ -24,7 +24,11 @@ METRICS = """# Metrics
 Every metric of the product, generated from services/metrics.py (`make generated`). Base units, and never a label that
 names a user or a tenant: the number of series does not grow with them. A gateway serves those of its machine at
 `metrics.host:metrics.port` under `/metrics`, and beside Ray's workers `papa metrics` does. Histograms have `_bucket`,
-`_sum` and `_count` series.
+`_sum` and `_count` series. Revisions that a generator loads are `papa_adapter_lookups_total{tier="store"}`.
+
+The `cohort` of an opinion is how many its user had given with it (services/gateway/cohorts.py): the share of likes by
+cohort says whether users like more, the more they have taught the service. It compares those who stayed with all who
+came, and who likes nothing may leave early.
 
 | metric | kind | labels | meaning |
 |---|---|---|---|

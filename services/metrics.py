@@ -18,6 +18,8 @@ if _folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
 
 RPC_SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 LOOP_SECONDS_BUCKETS = (0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 20, 30, 60, 120, 300)
+AGE_SECONDS_BUCKETS = (1, 10, 60, 600, 3_600, 21_600, 86_400, 604_800, 2_592_000)
+REVISIONS_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 BUILD_INFO = Gauge(
@@ -35,7 +37,11 @@ FEEDBACK_EVENTS = Counter(
     "Feedback events by outcome: accepted, duplicate, or the reason of the refusal.",
     ["outcome"],
 )
-FEEDBACK_LABELS = Counter("papa_feedback_labels_total", "Accepted opinions, like or dislike.", ["label"])
+FEEDBACK_LABELS = Counter(
+    "papa_feedback_labels_total",
+    "Accepted opinions, like or dislike, by how many their user had given with it: 1-10, 11-30, … 1001+.",
+    ["label", "cohort"],
+)
 FEEDBACK_BACKLOG = Gauge(
     "papa_feedback_backlog_events",
     "Accepted events that no revision has applied yet, over owned partitions.",
@@ -94,6 +100,20 @@ FEEDBACK_TO_SERVED_SECONDS = Histogram(
     "papa_feedback_to_served_seconds",
     "From the acceptance of a revision's last event to the first generation that used it.",
     buckets=LOOP_SECONDS_BUCKETS,
+)
+REVISIONS = Counter(
+    "papa_revisions_total",
+    "Moves of users' pointers by cause: trained, imported, rolled_back or reset.",
+    ["cause"],
+)
+REVISION_NUMBER = Histogram(
+    "papa_revision_number", "Of each trained revision: which of its user's it is.", buckets=REVISIONS_BUCKETS
+)
+REVISION_BYTES = Counter("papa_revision_written_bytes_total", "Bytes of the files of trained revisions.")
+SERVED_REVISION_AGE = Histogram(
+    "papa_served_revision_age_seconds",
+    "Of each generation with an adapter: time since that revision was made.",
+    buckets=AGE_SECONDS_BUCKETS,
 )
 PARTITIONS_OWNED = Gauge(
     "papa_partitions_owned", "Partitions whose lease this trainer holds.", multiprocess_mode="livesum"

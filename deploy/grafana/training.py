@@ -5,7 +5,7 @@ from board import Board, Form, Panel, Query, buckets, quantiles, rate
 BOARD = Board(
     "training",
     "Training and alignment",
-    "The share of likes, updates, the gate, and the time from a like to its revision.",
+    "The share of likes, updates, the gate, revisions, and the time from a like to its revision.",
     {
         "Alignment": [
             Panel(
@@ -21,7 +21,13 @@ BOARD = Board(
                     ),
                     Query("papa:feedback_likes:ratio_rate1h", "last hour"),
                 ],
-                width=12,
+                at_most=1,
+            ),
+            Panel(
+                "Share of likes by experience",
+                "Over an hour, by how many opinions their users had given: users who have said more should like more.",
+                "percentunit",
+                [Query("papa:feedback_likes_by_cohort:ratio_rate1h", "opinions {{cohort}}")],
                 at_most=1,
             ),
             Panel(
@@ -30,7 +36,6 @@ BOARD = Board(
                 "cps",
                 [Query(rate("papa_feedback_labels_total", "label"), "{{label}}")],
                 Form.STACK,
-                12,
             ),
         ],
         "Updates": [
@@ -65,6 +70,38 @@ BOARD = Board(
                 [Query("papa:updates_refused:ratio_rate30m", "refused")],
                 at_most=1,
                 eventful=True,
+            ),
+        ],
+        "Revisions": [
+            Panel(
+                "Moves of pointers",
+                "Per second: revisions that were trained or imported, rollbacks and resets.",
+                "cps",
+                [Query(rate("papa_revisions_total", "cause"), "{{cause}}")],
+                Form.STACK,
+                6,
+            ),
+            Panel(
+                "Which revision of its user",
+                "Of the revisions that were trained: the first, the second, and so on.",
+                "short",
+                buckets("papa_revision_number"),
+                Form.HEAT,
+                6,
+            ),
+            Panel(
+                "Age of what serves",
+                "Of the generations with an adapter: time since its revision was made.",
+                "s",
+                quantiles("papa_served_revision_age_seconds"),
+                width=6,
+            ),
+            Panel(
+                "Written",
+                "Bytes of revisions per second, which stay in the store.",
+                "Bps",
+                [Query(rate("papa_revision_written_bytes_total"), "bytes")],
+                width=6,
             ),
         ],
         "Loop": [

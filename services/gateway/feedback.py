@@ -12,6 +12,7 @@ from services import tracing
 from services.contracts.errors import PapaError
 from services.contracts.feedback import AppendResult, FeedbackEvent, FeedbackLog
 from services.gateway import validation
+from services.gateway.cohorts import cohort_of
 from services.gateway.drain import Drain
 from services.gateway.edge import Context
 from services.gateway.events import Converted, EventReader, violations_of
@@ -102,12 +103,14 @@ def _count(converted: Sequence[Converted], results: Sequence[AppendResult]) -> N
     for outcome, number in Counter(map(_outcome_name, results)).items():
         FEEDBACK_EVENTS.labels(outcome).inc(number)
     labels = Counter(
-        "like" if event.grade > 0 else "dislike"
+        (cohort_of(result.sequence), event.grade > 0)
         for event, result in zip(converted, results, strict=True)
         if isinstance(event, FeedbackEvent) and result.error is None and not result.duplicate
     )
-    for label, number in labels.items():
-        FEEDBACK_LABELS.labels(label).inc(number)
+    for cohort in {cohort for cohort, _ in labels}:
+        # Both, so that a cohort that likes nothing has a share of likes, which is 0.
+        FEEDBACK_LABELS.labels("like", cohort).inc(labels[cohort, True])
+        FEEDBACK_LABELS.labels("dislike", cohort).inc(labels[cohort, False])
 
 
 def _accepted(results: Sequence[AppendResult]) -> int:

@@ -16,6 +16,7 @@ from services.gateway.edge import Context
 from services.gateway.export import Exporter, pieces, sha256
 from services.gateway.identity import caller
 from services.gateway.user_wire import revision_to_wire, state_to_wire, timestamp
+from services.metrics import REVISIONS
 from services.stubs.serving.v1 import types_pb2, user_pb2, user_pb2_grpc
 
 DEFAULT_PAGE = 100
@@ -72,11 +73,14 @@ class UserService(user_pb2_grpc.UserServiceServicer):
         violations: list[Violation] = []
         validation.check_revision(request.revision, violations)
         state = await self._users.rollback(_key(request.user, violations), request.revision)
+        REVISIONS.labels("rolled_back").inc()
         return user_pb2.RollbackAdapterResponse(state=state_to_wire(state))
 
     async def ResetUser(self, request: user_pb2.ResetUserRequest, context: Context) -> user_pb2.ResetUserResponse:
         """Points at the base."""
-        return user_pb2.ResetUserResponse(state=state_to_wire(await self._users.reset(_key(request.user))))
+        state = await self._users.reset(_key(request.user))
+        REVISIONS.labels("reset").inc()
+        return user_pb2.ResetUserResponse(state=state_to_wire(state))
 
     async def DeleteUser(self, request: user_pb2.DeleteUserRequest, context: Context) -> user_pb2.DeleteUserResponse:
         """The tombstone first, the files last: a deletion that fails half way is completed by repeating it."""
@@ -121,6 +125,7 @@ class UserService(user_pb2_grpc.UserServiceServicer):
         key = _key(request.user, violations)
         files = {file.name: file.data for file in request.files}
         revision = await self._adopter.adopt(key, request.backbone, files)
+        REVISIONS.labels("imported").inc()
         return user_pb2.ImportAdapterResponse(revision=revision_to_wire(revision))
 
 

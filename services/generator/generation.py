@@ -91,6 +91,8 @@ class Generator:
                         items = await self._finished(spec, run, result)
                     remaining -= len(items)
                     yield items
+                if run.resolved and run.revision:
+                    metrics.SERVED_REVISION_AGE.observe(max(0.0, time.time() - run.resolved.record.created_at))
                 yield GenerationDone(run.revision, _timings(run))
 
     @asynccontextmanager

@@ -101,6 +101,9 @@ def _measure(job: Job, trained: Trained) -> None:
     metrics.UPDATES.labels("committed").inc()
     metrics.UPDATE_LABELS.observe(len(job.update.batch.events))
     metrics.UPDATE_LOSS.observe(trained.loss)
+    metrics.REVISIONS.labels("trained").inc()
+    metrics.REVISION_NUMBER.observe(job.state.revisions + 1)
+    metrics.REVISION_BYTES.inc(sum(map(len, trained.files.values())))
     now = time.time()
     for event in job.update.batch.events:
         metrics.FEEDBACK_TO_COMMIT_SECONDS.observe(max(0.0, now - event.accepted_at))

@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY
 
 from services.contracts.errors import StorageUnavailable, Unauthenticated
 from services.contracts.identity import UserKey
+from services.gateway.cohorts import COHORTS, cohort_of
 from services.gateway.identity import Identity
 from services.logs import request_id
 from services.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
@@ -164,7 +165,7 @@ async def test_metrics_of_feedback(service: Service) -> None:
 
     names = ("accepted", "duplicate", "ITEM_NOT_FOUND")
     before = {name: outcomes(name) for name in names}
-    likes = counted("papa_feedback_labels_total", label="like")
+    likes = counted("papa_feedback_labels_total", label="like", cohort="1-10")
     service.log.missing = {"gone"}
     events = [
         feedback_pb2.FeedbackEvent(event_id=item, user=ALICE, item_id=item, signal=feedback_pb2.SIGNAL_LIKE)
@@ -172,7 +173,36 @@ async def test_metrics_of_feedback(service: Service) -> None:
     ]
     await service.feedback.SubmitFeedback(feedback_pb2.SubmitFeedbackRequest(events=events))
     assert [outcomes(name) - before[name] for name in names] == [2, 1, 1]
-    assert counted("papa_feedback_labels_total", label="like") == likes + 2
+    assert counted("papa_feedback_labels_total", label="like", cohort="1-10") == likes + 2
+
+
+async def test_opinions_count_in_the_cohort_of_their_number(service: Service) -> None:
+    def opinions() -> dict[tuple[str, str], float]:
+        return {
+            (label, cohort): counted("papa_feedback_labels_total", label=label, cohort=cohort)
+            for label in ("like", "dislike")
+            for cohort in COHORTS
+        }
+
+    user, before = types_pb2.User(user="prolific"), opinions()
+    events = [
+        feedback_pb2.FeedbackEvent(event_id=f"o{n}", user=user, item_id="i", grade=1.0 if n <= 10 else -1.0)
+        for n in range(1, 36)
+    ]
+    await service.feedback.SubmitFeedback(feedback_pb2.SubmitFeedbackRequest(events=events))
+    after = opinions()
+    grown = {key: after[key] - before[key] for key in after if after[key] != before[key]}
+    assert grown == {("like", "1-10"): 10, ("dislike", "11-30"): 20, ("dislike", "31-100"): 5}
+    none = REGISTRY.get_sample_value("papa_feedback_labels_total", {"label": "like", "cohort": "31-100"})
+    assert none == 0, "a share of likes of 0 is shown, too"
+
+
+@pytest.mark.parametrize(
+    ("sequence", "cohort"),
+    [(1, "1-10"), (10, "1-10"), (11, "11-30"), (1000, "301-1000"), (1001, "1001+"), (10**9, "1001+")],
+)
+def test_cohorts_are_few_and_fixed(sequence: int, cohort: str) -> None:
+    assert cohort_of(sequence) == cohort
 
 
 async def by_token(metadata: Mapping[str, str]) -> Identity:

@@ -69,7 +69,8 @@ async def test_what_a_killed_process_was_doing_is_forgotten(tmp_path: Path) -> N
     folder = tmp_path / "metrics"
     folder.mkdir()
     environment = {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
-    code = "from services.metrics import *; PARTITIONS_OWNED.set(4); FEEDBACK_LABELS.labels('like').inc(); print('set')"
+    likes = "FEEDBACK_LABELS.labels('like', '1-10').inc()"
+    code = f"from services.metrics import *; PARTITIONS_OWNED.set(4); {likes}; print('set')"
     async with Process(tmp_path, **environment) as process:
         ready = await process.ready()
         pipe, child = asyncio.subprocess.PIPE, {**os.environ, **environment}
@@ -82,7 +83,7 @@ async def test_what_a_killed_process_was_doing_is_forgotten(tmp_path: Path) -> N
         await other.communicate()
         metrics = await asyncio.to_thread(scraped, ready["metrics"])
     assert "papa_partitions_owned 4.0" not in metrics
-    assert 'papa_feedback_labels_total{label="like"} 1.0' in metrics, "what it has done stays"
+    assert 'papa_feedback_labels_total{cohort="1-10",label="like"} 1.0' in metrics, "what it has done stays"
 
 
 async def test_ctrl_c_ends_it_as_well(tmp_path: Path) -> None:

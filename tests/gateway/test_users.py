@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 import pytest
+from prometheus_client import REGISTRY
 
 from services.contracts.errors import StorageUnavailable
 from services.contracts.feedback import FeedbackEvent
@@ -86,6 +87,11 @@ async def test_a_token_from_elsewhere(service: Service) -> None:
 
 
 async def test_rollback_and_reset(service: Service) -> None:
+    def moves() -> list[float]:
+        causes = ("rolled_back", "reset")
+        return [REGISTRY.get_sample_value("papa_revisions_total", {"cause": each}) or 0.0 for each in causes]
+
+    before = moves()
     for number in (1, 2):
         service.users.commit(KEY, revision(number))
     back = await service.user.RollbackAdapter(user_pb2.RollbackAdapterRequest(user=ALICE, revision="000001-aa"))
@@ -95,6 +101,7 @@ async def test_rollback_and_reset(service: Service) -> None:
     assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "REVISION_NOT_FOUND")
     reset = await service.user.ResetUser(user_pb2.ResetUserRequest(user=ALICE))
     assert not reset.state.HasField("current_revision")
+    assert [after - was for after, was in zip(moves(), before, strict=True)] == [1, 1], "refusals are no moves"
 
 
 async def test_a_deletion_gives_a_receipt_and_removes_the_files(service: Service) -> None:

@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 from services.contracts.identity import UserKey
 from services.trainer import loop
 from services.trainer.loop import TrainerLoop
-from tests.trainer.tally_updater import TallyUpdater
+from tests.trainer.tally_updater import MANIFEST, TallyUpdater
 from tests.trainer.test_interference import Pause
 from tests.trainer.world import World, event_ids, until
 
@@ -76,7 +76,10 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_an_update_is_measured(world: World, user: UserKey, often: None) -> None:
     def measured() -> dict[str, float]:
         names = ["feedback_to_commit_seconds_count", "update_labels_sum", "update_duration_seconds_count"]
+        names += ["revision_number_sum", "revision_number_count"]
         values = {name: REGISTRY.get_sample_value(f"papa_{name}") or 0.0 for name in names}
+        values["trained"] = REGISTRY.get_sample_value("papa_revisions_total", {"cause": "trained"}) or 0.0
+        values["written"] = REGISTRY.get_sample_value("papa_revision_written_bytes_total") or 0.0
         return values | {"committed": REGISTRY.get_sample_value("papa_updates_total", {"outcome": "committed"}) or 0.0}
 
     before = measured()
@@ -86,11 +89,18 @@ async def test_an_update_is_measured(world: World, user: UserKey, often: None) -
         await until(lambda: _owns(trainer, world.log.partitions))
         assert REGISTRY.get_sample_value("papa_partitions_owned") == world.log.partitions
     assert REGISTRY.get_sample_value("papa_partitions_owned") == 0
-    assert {name: value - before[name] for name, value in measured().items()} == {
+    (revision,) = await world.lineage(user)
+    manifest = await world.revisions.get(user, revision.revision, MANIFEST)
+    grown = {name: value - before[name] for name, value in measured().items()}
+    assert grown.pop("written") >= len(manifest)
+    assert grown == {
         "feedback_to_commit_seconds_count": 3,
         "update_labels_sum": 3,
         "update_duration_seconds_count": 1,
         "committed": 1,
+        "trained": 1,
+        "revision_number_sum": 1,
+        "revision_number_count": 1,
     }
 
 
