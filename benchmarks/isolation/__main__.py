@@ -104,7 +104,7 @@ at most twice that without.
 def main() -> None:
     """Measures with and without a limit, and writes both results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.isolation")
-    parser.add_argument("--turns", type=int, default=4)
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--flood", type=int, default=16)
     parser.add_argument("--out", type=Path, default=RESULTS)

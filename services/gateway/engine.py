@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 
 # The name of the Serve application; its proxy routes by this metadata, another server ignores it.
 APPLICATION = "generator"
+# Serve's list of its applications, as bytes, so that no message class of Ray's is needed: field 1 holds a name each.
+LIST_APPLICATIONS = "/ray.serve.RayServeAPIService/ListApplications"
+LISTED = b"\n" + bytes([len(APPLICATION)]) + APPLICATION.encode()
+LIST_SECONDS = 2.0
 RETRY_AFTER = 1.0
 RETRY_PAUSE = 0.1
 PACK_SECONDS = 30.0
@@ -56,10 +60,19 @@ class Engine:
     def __init__(self, address: str) -> None:
         self.channel = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
         self._stub = engine_pb2_grpc.EngineServiceStub(self.channel)
+        self._list = self.channel.unary_unary(LIST_APPLICATIONS, None, None)
 
     async def close(self) -> None:
         """Ends running calls."""
         await self.channel.close(None)
+
+    async def deployed(self) -> bool:
+        """Whether generations find a generator behind the channel. Serve takes it off its list before it lets it finish
+        what runs; a server that has no such list is itself the generator."""
+        try:
+            return LISTED in await self._list(b"", timeout=LIST_SECONDS)
+        except grpc.aio.AioRpcError as failure:
+            return failure.code() is not grpc.StatusCode.UNAVAILABLE
 
     async def run(self, spec: GenerationSpec) -> AsyncGenerator[Event, None]:
         """ItemsDone as items finish, then one RunDone. Raises what the engine reports, GeneratorUnavailable when it is

@@ -12,6 +12,7 @@ from grpc_health.v1 import health, health_pb2
 from services.contracts.errors import PapaError, ShuttingDown
 from services.contracts.items import ItemStore
 from services.gateway.drain import Drain
+from services.gateway.engine import Engine
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +44,9 @@ class HealthService(health.aio.HealthServicer):  # type: ignore[misc, name-defin
 
 
 class Readiness:
-    """Keeps the statuses true: generation follows the channel to the generator, feedback and users follow Redis."""
+    """Keeps the statuses true: generation follows the generator, feedback and users follow Redis."""
 
-    def __init__(self, generator: grpc.aio.Channel, items: ItemStore, drain: Drain) -> None:
+    def __init__(self, generator: Engine, items: ItemStore, drain: Drain) -> None:
         self.servicer = HealthService(drain)
         self._generator, self._items = generator, items
         self._tasks: list[asyncio.Task[None]] = []
@@ -66,10 +67,17 @@ class Readiness:
             log.warning("a health watcher does not read; going on without it")
 
     async def _follow_generator(self) -> None:
+        channel = self._generator.channel
         while True:
-            state = self._generator.get_state(try_to_connect=True)
-            await self._set(state is grpc.ChannelConnectivity.READY, GENERATION)
-            await self._generator.wait_for_state_change(state)
+            state = channel.get_state(try_to_connect=True)
+            changed = asyncio.ensure_future(channel.wait_for_state_change(state))
+            try:
+                while not changed.done():
+                    ready = state is grpc.ChannelConnectivity.READY and await self._generator.deployed()
+                    await self._set(ready, GENERATION)
+                    await asyncio.wait([changed], timeout=POLL_SECONDS)
+            finally:
+                changed.cancel()
 
     async def _follow_storage(self) -> None:
         ready = False

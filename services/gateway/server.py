@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 # Room beside the limit of the edge, so that health checks pass and the refused are told why.
 SPARE_RPCS = 128
+MAX_PENDING = 4096
 
 
 class Gateway:
@@ -47,7 +48,7 @@ class Gateway:
         authenticate = authenticate or open_authenticator(settings.auth)
         self._drain, self._pictures = Drain(), PictureReader(settings.max_image_pixels)
         self._engine = Engine(settings.generator)
-        self._readiness = Readiness(self._engine.channel, backends.items, self._drain)
+        self._readiness = Readiness(self._engine, backends.items, self._drain)
         self._server = grpc.aio.server(
             interceptors=[Edge(authenticate, settings.max_concurrent_rpcs, settings.rates)],
             options=_options(settings),
@@ -129,6 +130,10 @@ def _options(settings: GatewaySettings) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
+        # Calls that nobody has looked at yet. Beyond the first number the library drops some, beyond the second all,
+        # each with a bare CANCELLED; its own numbers, 1000 and 3000, are those of one caller's burst.
+        ("grpc.server.max_pending_requests", MAX_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING),
         # Watching clients may ping, and dead ones are found.
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_time_ms", 60_000),

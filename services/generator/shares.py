@@ -18,7 +18,7 @@ from services.generator.step_cost import StepCost
 
 FAR = 4.0
 """A claim that many times another's is far larger."""
-LENGTHENED = 0.5
+LENGTHENED = 0.4
 """By which share of its time a step of smaller claims may be lengthened for the sake of a far larger one."""
 PATIENCE = 3.0
 """Steps of one row that somebody who comes back waits at most for the step that runs."""

@@ -15,6 +15,9 @@ from services.settings import Settings
 CPUS = 0.5
 """What an actor reserves of Ray's count; its torch threads are set by trainer.threads, not by Ray."""
 
+THREADS = 2
+"""So that it answers for its health while it stops."""
+
 NAMESPACE = "papa"
 ENDLESS = -1
 STOP_SECONDS = 8.0
@@ -42,8 +45,12 @@ class TrainerActor:
         self._trainer = TrainerThread(settings, name, updater)
 
     def health(self) -> dict[str, Any]:
-        """`configuration` that it runs with, and the fields of Backlog. The process would be gone if the loop were."""
-        return {"configuration": self._configuration, **asdict(self._trainer.backlog)}
+        """`configuration` that it runs with, `serving`, false from the beginning of a stop, and the fields of Backlog.
+
+        The process would be gone if the loop were.
+        """
+        state = {"configuration": self._configuration, "serving": self._trainer.serving}
+        return {**state, **asdict(self._trainer.backlog)}
 
     def stop(self, of: str = "") -> bool:
         """Ends the loop gracefully, then waits to be killed. False, and nothing happens, when `of` names another
@@ -70,6 +77,7 @@ def trainer_actor(settings: Settings, name: str, environment: dict[str, str]) ->
         lifetime="detached",
         get_if_exists=True,
         max_restarts=ENDLESS,
+        max_concurrency=THREADS,
         num_cpus=CPUS,
         num_gpus=1 if settings.trainer.device.startswith("cuda") else 0,
         runtime_env={"env_vars": environment},

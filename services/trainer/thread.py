@@ -29,6 +29,11 @@ class TrainerThread:
         self._thread.start()
 
     @property
+    def serving(self) -> bool:
+        """Whether it takes up work: not before the loop is there, and not from the moment that `stop` is called."""
+        return self._trainer is not None and not self._stopping.is_set() and self._thread.is_alive()
+
+    @property
     def backlog(self) -> Backlog:
         """What waits in this trainer's partitions, as last measured."""
         return self._trainer.backlog if self._trainer is not None else Backlog()

@@ -16,6 +16,7 @@ from tests.chaos.lanes import LANES, perform
 from tests.chaos.run import Result
 from tests.chaos.schedule import schedule
 from tests.chaos.table import table
+from tests.record import record
 
 SCHEDULES = 1008
 
@@ -28,11 +29,15 @@ def main() -> int:
     plans = [schedule(seed) for seed in seeds]
     begun = time.monotonic()
     results = asyncio.run(perform(plans, root, options.lanes, options.defect, 60 * options.minutes))
-    print(table(results))
-    print(f"{len(results)} of {len(plans)} schedules in {time.monotonic() - begun:.0f} s, {options.lanes} at a time")
-    for result in results:
-        if result.violations:
-            _report(result, root)
+    lines = [
+        table(results),
+        f"{len(results)} of {len(plans)} schedules in {time.monotonic() - begun:.0f} s, {options.lanes} at a time; "
+        f"seeds {seeds[0]} to {seeds[-1]}",
+        *(_report(result, root) for result in results if result.violations),
+    ]
+    print("\n".join(lines))
+    if options.record:
+        record("chaos", "Histories under faults", "make chaos ARGS=--record", "\n".join(lines))
     if options.seed is not None:
         print(json.dumps(asdict(results[0].schedule), indent=1))
     return int(any(result.violations for result in results))
@@ -45,16 +50,16 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--lanes", type=int, default=LANES, help="schedules at a time")
     parser.add_argument("--minutes", type=float, default=math.inf, help="after which no further one begins")
     parser.add_argument("--folder", help="where the logs and the data of runs with violations stay")
+    parser.add_argument("--record", action="store_true", help="write what is printed to docs/results/chaos.md")
     parser.add_argument("--defect", default="", help="break it on purpose (tests.chaos.defects)")
     return parser.parse_args()
 
 
-def _report(result: Result, root: Path) -> None:
+def _report(result: Result, root: Path) -> str:
     seed = result.schedule.seed
-    print(f"\nseed {seed} ({', '.join(fault.kind for fault in result.schedule.faults)}):")
-    for violation in result.violations:
-        print(f"  {violation.rule}: {violation.user} {violation.what}")
-    print(f"  kept: {root / f'seed-{seed}'}; replay: make chaos SEED={seed}")
+    head = f"\nseed {seed} ({', '.join(fault.kind for fault in result.schedule.faults)}):"
+    violations = [f"  {violation.rule}: {violation.user} {violation.what}" for violation in result.violations]
+    return "\n".join([head, *violations, f"  kept: {root / f'seed-{seed}'}; replay: make chaos SEED={seed}"])
 
 
 if __name__ == "__main__":

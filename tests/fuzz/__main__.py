@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 from tests.fuzz.driver import Tally
 from tests.fuzz.run import Outcome, told, work
+from tests.record import record
 
 
 def main() -> int:
@@ -19,6 +20,7 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=1_000_000)
     parser.add_argument("--processes", type=int, default=max(1, (os.cpu_count() or 2) // 2))
     parser.add_argument("--seed", default=str(random.randrange(10**9)))
+    parser.add_argument("--record", action="store_true", help="write what is printed to docs/results/fuzz.md")
     parser.add_argument("--replay", metavar="WORKER:CALL", help="one call of that seed again")
     chosen = parser.parse_args()
     if chosen.replay:
@@ -32,26 +34,29 @@ def main() -> int:
     with ProcessPoolExecutor(chosen.processes, mp_context=context) as pool:
         futures = [pool.submit(told, f"{chosen.seed}:{worker}", share, worker) for worker in range(chosen.processes)]
         outcomes = [future.result() for future in futures]
-    return report(outcomes, time.monotonic() - begun, chosen.seed)
+    text, wrong = report(outcomes, time.monotonic() - begun, chosen.seed)
+    print(text)
+    if chosen.record:
+        record("fuzz", "Random and mutated messages", "make fuzz ARGS=--record", text)
+    return wrong
 
 
-def report(outcomes: list[Outcome], seconds: float, seed: str) -> int:
+def report(outcomes: list[Outcome], seconds: float, seed: str) -> tuple[str, bool]:
+    """What to tell, and whether anything was that must not be."""
     total = Tally()
     for outcome in outcomes:
         total.add(outcome.tally)
-    print(f"\n{total.sent:,} messages in {seconds:.0f} s, {total.sent / seconds:,.0f} a second\n")
+    lines = [f"seed {seed}: {total.sent:,} messages in {seconds:.0f} s, {total.sent / seconds:,.0f} a second", ""]
     for title, counts in (("messages of", total.methods), ("calls that ended with", total.answers)):
-        print(title)
-        for name, number in counts.most_common():
-            print(f"  {number:>10,}  {name}")
+        lines += [title, *(f"  {number:>10,}  {name}" for name, number in counts.most_common())]
     for worker, outcome in enumerate(outcomes):
         warm, highest, last = (size / 2**20 for size in outcome.memory)
-        print(f"gateway {worker}: {warm:.0f} MiB warm, {highest:.0f} at most, {last:.0f} at the end")
+        lines.append(f"gateway {worker}: {warm:.0f} MiB warm, {highest:.0f} at most, {last:.0f} at the end")
     wrong = [f"gateway {w}: {each}" for w, o in enumerate(outcomes) for each in (*o.tally.findings, *o.faults)]
-    print("\n".join(wrong) or "nothing that must not be")
+    lines += wrong or ["nothing that must not be"]
     if wrong:
-        print(f"one call again: make fuzz ARGS='--seed {seed} --replay GATEWAY:CALL'")
-    return bool(wrong)
+        lines.append(f"one call again: make fuzz ARGS='--seed {seed} --replay GATEWAY:CALL'")
+    return "\n".join(lines), bool(wrong)
 
 
 if __name__ == "__main__":

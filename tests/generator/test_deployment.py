@@ -15,6 +15,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2
 from PIL import Image
 from ray import serve
 
@@ -29,6 +30,9 @@ from services.contracts.identity import UserKey
 from services.contracts.revisions import Revision
 from services.contracts.samples import unpack_sample
 from services.feedback import open_log
+from services.gateway.drain import Drain
+from services.gateway.engine import Engine
+from services.gateway.health import GENERATION, Readiness
 from services.generator.deployment import app
 from services.settings import Settings
 from services.store import open_items, open_revisions, open_users
@@ -200,13 +204,37 @@ def test_configuration_comes_from_the_environment(monkeypatch: pytest.MonkeyPatc
         app({"max_rows": 3})
 
 
-def test_shutdown_lets_running_generations_finish(service: Deployed, stub: engine_pb2_grpc.EngineServiceStub) -> None:
-    call = stub.Run(request("fay", steps=100), metadata=ROUTE, timeout=60)
-    until(lambda: service.metric(RUNNING) == 2)
+async def until_serving(readiness: Readiness, expected: bool) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            answer = await readiness.servicer.Check(health_pb2.HealthCheckRequest(service=GENERATION), None)
+            if (answer.status == health_pb2.HealthCheckResponse.SERVING) is expected:
+                return
+            await asyncio.sleep(0.05)
+
+
+async def test_shutdown_says_so_first_and_lets_running_generations_finish(
+    service: Deployed, stub: engine_pb2_grpc.EngineServiceStub
+) -> None:
+    """The health that a gateway gives tells that no others are taken, while what was accepted still runs."""
+    gateway, items = Engine(service.address), open_items(service.settings)
+    readiness = Readiness(gateway, items, Drain())
+    await readiness.start()
+    await until_serving(readiness, True)
+    call = stub.Run(request("fay", steps=1000), metadata=ROUTE, timeout=60)
+    await asyncio.to_thread(until, lambda: service.metric(RUNNING) == 2)
     removal = threading.Thread(target=serve.delete, args=(NAME,))
     removal.start()
-    responses = list(call)
+    await until_serving(readiness, False)
+    assert service.metric(RUNNING) == 2, "what was accepted still runs"
+    with pytest.raises(grpc.RpcError) as refusal:
+        await asyncio.to_thread(run, stub, request("gus"))
+    assert refusal.value.code() is grpc.StatusCode.NOT_FOUND, "and the gateway makes GENERATOR_UNAVAILABLE of it"
+    responses = await asyncio.to_thread(list, call)
     assert responses[-1].WhichOneof("event") == "done"
     assert len(items_of(responses)) == 2
-    removal.join(60)
+    await asyncio.to_thread(removal.join, 60)
     assert not removal.is_alive()
+    await readiness.leave()
+    await gateway.close()
+    await items.close()

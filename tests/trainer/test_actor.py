@@ -63,10 +63,21 @@ async def test_deleting_the_application_stops_the_actors_and_frees_their_partiti
     other = UserKey("shop", "another")
     await world.say(other, "e1", "e2", "e3", sample=_picture())
     await until(lambda: world.has_revisions(other, 1))
+    (name,) = _trainers()
+    actor = ray.get_actor(name, namespace=NAMESPACE)
+    assert ray.get(actor.health.remote())["serving"]
+    actor.stop.remote()
+    assert not ray.get(actor.health.remote())["serving"], "it says so while it stops"
     serve.delete(APPLICATION)
-    assert not [one for one in ray.util.list_named_actors(all_namespaces=True) if one["namespace"] == NAMESPACE]
+    assert not _trainers()
     for partition in range(world.log.partitions):
         assert await world.log.acquire(partition, "somebody else", 1.0) is not None
+
+
+def _trainers() -> list[str]:
+    """The names of the actors."""
+    actors = ray.util.list_named_actors(all_namespaces=True)
+    return [one["name"] for one in actors if one["namespace"] == NAMESPACE]
 
 
 def _actors() -> list[psutil.Process]:
