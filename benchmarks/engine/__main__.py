@@ -14,9 +14,7 @@ from papa.denoiser import fast_type, load_denoiser
 
 def main(arguments: list[str] | None = None) -> int:
     """Measures the named parts and keeps the others' last figures."""
-    options = _parser().parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    return record.measure(options, PARTS, "papa bench engine", options.device)
+    return record.measure(_parser(), arguments, PARTS)
 
 
 def _mixed(options: argparse.Namespace) -> record.Figures:

@@ -6,6 +6,8 @@ import argparse
 import json
 import os
 import platform
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,13 +42,20 @@ def arguments(parser: argparse.ArgumentParser, parts: Mapping[str, Part]) -> Non
     parser.add_argument("--report-only", action="store_true", help="write the page from the figures that are there")
 
 
-def measure(options: argparse.Namespace, parts: Mapping[str, Part], command: str, device: str = "cpu") -> int:
-    """Measures the named parts, all when none is named, keeps each at once, and writes the page anew."""
-    console = Console()
+def measure(parser: argparse.ArgumentParser, given: list[str] | None, parts: Mapping[str, Part]) -> int:
+    """Measures the named parts, all when none is named, keeps each at once, and writes the page anew.
+
+    `given` are the command's arguments, of which each part's record has those that it was measured with.
+    """
+    given = sys.argv[1:] if given is None else given
+    options, console = parser.parse_args(given), Console()
+    torch.set_num_threads(options.threads)
+    switches = [each for each in given if each not in parts]
     for name in [] if options.report_only else options.parts or list(parts):
         console.print(f"{name} …")
         figures = parts[name](options)
-        keep(options.out, name, figures, f"{command} {name}", options.threads, device)
+        command = f"{parser.prog} {shlex.join([name, *switches])}"
+        keep(options.out, name, figures, command, options.threads, getattr(options, "device", "cpu"))
         shown = {key: figures[key] for key in ("ratios", "figures") if key in figures}
         console.print_json(json.dumps(shown))
     report(options.out)

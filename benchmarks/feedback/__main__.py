@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="papa bench feedback", description=__doc__)
     record.arguments(parser, PARTS)
     parser.add_argument("--turns", type=int, default=7)
-    return record.measure(parser.parse_args(arguments), PARTS, "papa bench feedback")
+    return record.measure(parser, arguments, PARTS)
 
 
 def _ingestion(options: argparse.Namespace) -> record.Figures:

@@ -7,8 +7,6 @@ import asyncio
 import signal
 import sys
 
-import torch
-
 from benchmarks.engine import record
 from benchmarks.serving.freshness import LABELS, seconds_to_served
 from benchmarks.serving.service import service
@@ -20,11 +18,9 @@ def main(arguments: list[str] | None = None) -> int:
     record.arguments(parser, PARTS)
     parser.add_argument("--turns", type=int, default=6)
     parser.add_argument("--active", type=int, nargs="+", default=[1, 8, 32], help="numbers of active users")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
     # Whoever ends the measurement must not leave the service behind.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    return record.measure(options, PARTS, "papa bench serving")
+    return record.measure(parser, arguments, PARTS)
 
 
 def _threads(options: argparse.Namespace) -> dict[str, str]:

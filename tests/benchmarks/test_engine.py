@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.engine import __main__ as bench
-from benchmarks.engine import batching
+from benchmarks.engine import batching, record
 from benchmarks.engine.batching import StaticEngine, arrivals, compare
 from benchmarks.engine.page import Goal
 from benchmarks.engine.paired import Paired, take_turns
@@ -108,7 +110,7 @@ def test_the_page_says_met_and_missed(tmp_path, monkeypatch):
     assert "peft, one user at a time, switching | ≥ 4 | not measured | – |" in written
     assert (tmp_path / "engine" / "mixed.png").stat().st_size > 1000
     record = json.loads((tmp_path / "engine" / "mixed.json").read_text())
-    assert record["command"] == "papa bench engine mixed"
+    assert record["command"].startswith("papa bench engine mixed --out ")
     record["ratios"]["32 users"][0] = 0.96
     (tmp_path / "engine" / "mixed.json").write_text(json.dumps(record))
     assert bench.main(["--report-only", "--out", str(tmp_path), "--threads", str(threads)]) == 0
@@ -125,3 +127,22 @@ def test_a_part_that_does_not_exist_is_refused(capsys):
     with pytest.raises(SystemExit):
         bench.main(["mixd"])
     assert "any of mixed, peft" in capsys.readouterr().err
+
+
+def test_a_part_keeps_the_arguments_that_it_was_measured_with(tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser(prog="papa bench parts")
+    parts = {name: lambda options, name=name: {"figures": {name: options.turns}} for name in ("one", "other")}
+    record.arguments(parser, parts)
+    parser.add_argument("--turns", type=int, default=7)
+    threads = torch.get_num_threads()
+    try:
+        assert (
+            record.measure(parser, ["one", "other", "--turns", "3", "--threads", "1", "--out", str(tmp_path)], parts)
+            == 0
+        )
+    finally:
+        torch.set_num_threads(threads)
+    for name in parts:
+        kept = json.loads((tmp_path / "engine" / f"{name}.json").read_text())
+        assert kept["command"] == f"papa bench parts {name} --turns 3 --threads 1 --out {tmp_path}"
+        assert kept["figures"] == {name: 3}
