@@ -49,10 +49,16 @@ class UpdateConfig:
     """Liked samples that are remembered."""
     replay_dislikes: int = 256
     """Disliked samples that are remembered."""
-    balance: float = 0.0
-    """Exponent of the inverse density, among the liked samples, by which replay weighs them; 0 is uniform."""
-    bandwidth: float = 0.5
-    """Kernel width of that density, in units of the median distance."""
+    trust: float = 4.0
+    """How strongly replay prefers labels that the user's other labels agree with; 0 takes all labels at their word.
+    Experiment "noise"."""
+    trust_ridge: float = 0.03
+    """λ of the ridge regression that says so, per label."""
+    change_window: int = 10
+    """The newest labels in which a change of taste may show. Experiment "drift"."""
+    change_share: float = 0.9
+    """Share of them that must contradict all older labels: then the older ones are forgotten and the adapter starts
+    afresh; 0 never does. Experiment "drift"."""
 
 
 DEFAULT_LORA = LoraConfig()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from papa.config import UpdateConfig
+from papa.taste import changed, trust
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,22 +68,17 @@ class Replay:
         return self.samples.float()
 
     def probabilities(self, chosen: Tensor, config: UpdateConfig) -> Tensor:
-        """How often replay draws each of the rows `chosen` (bool [n]): |grade| times inverse density to `balance`.
+        """How often replay draws each of the rows `chosen` (bool [n]): |grade| times the trust in the label.
 
-        The density of a row is a Gaussian kernel sum over the chosen rows in feature space. Its inverse gives each
-        cluster of tastes about the same weight however often it was shown, which breaks the loop in which the model
-        feeds on its own favourite. Shape: [n], sums to 1, 0 outside `chosen`.
+        Shape: [n], sums to 1, 0 outside `chosen`.
         """
-        weights = torch.zeros(len(self))
-        weights[chosen] = self.grades[chosen].abs() * _density(self.features[chosen].float(), config.bandwidth) ** (
-            -config.balance
-        )
+        trusted = trust(self.features, self.grades, config.trust, config.trust_ridge)
+        weights = torch.where(chosen, self.grades.abs() * trusted, torch.zeros(()))
         return weights / weights.sum()
 
-
-def _density(features: Tensor, bandwidth: float) -> Tensor:
-    if len(features) < 3:
-        return torch.ones(len(features))
-    distance = torch.cdist(features, features)
-    width = bandwidth * distance[~torch.eye(len(features), dtype=torch.bool)].median().clamp(min=1e-6)
-    return torch.exp(-0.5 * (distance / width) ** 2).mean(dim=1)
+    def of_this_taste(self, config: UpdateConfig) -> Replay:
+        """The newest labels alone, `change_window` of them, where they show that the taste is another than before."""
+        window = config.change_window
+        if not changed(self.features, self.grades, window, config.change_share, config.trust_ridge):
+            return self
+        return self._rows(torch.arange(len(self) - window, len(self)))

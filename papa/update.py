@@ -51,8 +51,9 @@ class UpdateJob:
 
 @dataclass(frozen=True)
 class UpdateStats:
-    """What an update did. `loss_first` and `loss_last` are of its first and last Adam step; `norm` is that of
-    all A and B, `change` the norm of the difference; `differentiated` and `plain` count U-Net sample-evaluations."""
+    """What an update did. `restarted`: the taste had changed, it began afresh. `loss_first` and `loss_last`: of
+    the first and the last Adam step; `norm`: of all A and B; `change`: how far it went from where it began;
+    `differentiated` and `plain`: U-Net sample-evaluations."""
 
     likes: int
     dislikes: int
@@ -62,6 +63,7 @@ class UpdateStats:
     change: float
     differentiated: int
     plain: int
+    restarted: bool = False
 
 
 def new_adapter(denoiser: Denoiser, seed: int = 0) -> Adapter:
@@ -86,7 +88,7 @@ def update_many(
     Raises ValueError for a job without labels or with a grade outside [−1, 1] or equal to 0.
     """
     users = [_User(denoiser, job, config) for job in jobs]
-    start = torch.stack([job.adapter.weights for job in jobs]).to(denoiser.device)
+    start = torch.stack([user.start for user in users])
     weights = start.clone().requires_grad_()
     first, second, losses = torch.zeros_like(start), torch.zeros_like(start), []
     for step in range(1, config.steps + 1):
@@ -96,7 +98,7 @@ def update_many(
             weights.mul_(1 - config.weight_decay)
             weights -= config.learning_rate * _adam_direction(_clipped(gradient, config), first, second, step)
         losses.append(loss.detach().cpu())
-    return [user.result(start[i], weights.detach()[i], [float(x[i]) for x in losses]) for i, user in enumerate(users)]
+    return [user.result(weights.detach()[i], [float(x[i]) for x in losses]) for i, user in enumerate(users)]
 
 
 class _User:
@@ -112,24 +114,27 @@ class _User:
         fresh = Replay(job.labels.samples, grades, torch.zeros(len(grades), 0))
         features = denoiser.features(fresh.x0().to(denoiser.device)).cpu().to(torch.float16)
         joined = Replay.join([job.adapter.replay, Replay(fresh.samples, grades, features, prompts)])
-        self.replay = joined.latest().kept(config)
+        known = joined.latest().kept(config)
+        self.replay = known.of_this_taste(config)
+        self.restarted = len(self.replay) < len(known)
+        weights = denoiser.layout.initial(self.generator) if self.restarted else job.adapter.weights
+        self.start = weights.to(denoiser.device)
         self.x0 = self.replay.x0()
         asked = sorted(set(self.replay.asked()))
         self.which = torch.tensor([asked.index(prompt) for prompt in self.replay.asked()])
         self.conditions = denoiser.conditions(asked)
+        liked, rows = self.replay.grades > 0, (config.like_rows, config.dislike_rows if config.enhancer else 0)
+        kinds = [(chosen, count) for chosen, count in zip((liked, ~liked), rows, strict=True) if count]
+        self.kinds = [
+            (self.replay.probabilities(chosen, config), count) for chosen, count in kinds if bool(chosen.any())
+        ]
         self.rows = 0
 
     def draw(self, high: int) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Conditions | None]:
         """The rows of one step: x0, ε, t, y / number of rows of its kind; and what they were asked to show."""
-        liked = self.replay.grades > 0
-        kinds = [(liked, self.config.like_rows), (~liked, self.config.dislike_rows if self.config.enhancer else 0)]
         picks, times, grades = [], [], []
-        for chosen, count in kinds:
-            if not count or not bool(chosen.any()):
-                continue
-            rows = torch.multinomial(
-                self.replay.probabilities(chosen, self.config), count, replacement=True, generator=self.generator
-            )
+        for probabilities, count in self.kinds:
+            rows = torch.multinomial(probabilities, count, replacement=True, generator=self.generator)
             picks.append(rows)
             times.append(stratified_timesteps(self.config.adapt_from, high, (1, count), self.generator)[0])
             # Replay draws by |grade|, so that a row itself counts as ±1.
@@ -141,7 +146,7 @@ class _User:
         conditions = None if self.conditions is None else self.conditions.select(self.which[chosen_rows])
         return (x0, noise, torch.cat(times), torch.cat(grades)), conditions
 
-    def result(self, before: Tensor, after: Tensor, losses: list[float]) -> tuple[Adapter, UpdateStats]:
+    def result(self, after: Tensor, losses: list[float]) -> tuple[Adapter, UpdateStats]:
         grades, evaluations = self.labels.grades, self.rows * self.config.steps
         stats = UpdateStats(
             likes=int((grades > 0).sum()),
@@ -149,7 +154,8 @@ class _User:
             loss_first=losses[0],
             loss_last=losses[-1],
             norm=self.layout.norm(after),
-            change=float((after - before).norm()),
+            change=float((after - self.start).norm()),
+            restarted=self.restarted,
             differentiated=evaluations,
             plain=evaluations + len(grades),
         )

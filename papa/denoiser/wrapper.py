@@ -8,6 +8,7 @@ from threading import Lock
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from papa.denoiser.conditions import Conditioner, Conditions, Parts
@@ -20,8 +21,10 @@ from papa.schedule import NoiseSchedule
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 
-FEATURE_TIMESTEP = 50
+FEATURE_TIMESTEP = 200
 """Where `features` reads the mid block: late enough to see details, early enough to see meaning."""
+FEATURE_GRID = 2
+"""Rows and columns over which a U-Net's features are averaged, so that they tell what is where."""
 
 PROMPTS_KEPT = 256
 """Encoded prompts that are remembered (77 tokens of 768 numbers in half precision are 118 kB)."""
@@ -165,7 +168,8 @@ class Denoiser:
 
     @torch.no_grad()
     def features(self, x0: Tensor) -> Tensor:
-        """The backbone's own description of samples: its mid-block at little noise, averaged over positions.
+        """The backbone's own description of samples: its mid-block at little noise, averaged over quarters of the
+        picture (a transformer's over all positions).
 
         Shape: x0 [n, C, H, W] → [n, F] float32.
         """
@@ -177,7 +181,8 @@ class Denoiser:
         finally:
             handle.remove()
         # A U-Net's is [n, F, h, w], a transformer's [n, tokens, F].
-        return seen[0].float().mean(dim=1) if seen[0].ndim == 3 else seen[0].flatten(2).mean(dim=2).float()
+        found = seen[0].float()
+        return found.mean(dim=1) if found.ndim == 3 else F.adaptive_avg_pool2d(found, FEATURE_GRID).flatten(1)
 
     def _middle(self) -> nn.Module:
         blocks = getattr(self.model, "transformer_blocks", None)

@@ -1,0 +1,60 @@
+"""What a user's labels say of each other: which are to be trusted, and whether the taste has changed.
+
+Both questions are put to a ridge regression of the grades on the backbone's own features of the samples, in its dual
+form: f(x) = Σ_i α_i k(x, x_i), α = (K + Λ)⁻¹ y, where k is the mean product of standardised features and Λ holds λ n
+times each label's kind's share, so that likes and dislikes weigh the same.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FEWEST = 20
+"""Labels below which nothing is said about a change."""
+
+
+def trust(features: Tensor, grades: Tensor, strength: float, ridge: float) -> Tensor:
+    """How well each label agrees with the others: σ(strength · sign(y_i) f₋ᵢ(x_i)), f₋ᵢ fitted without label i.
+
+    f₋ᵢ(x_i) = y_i − α_i / ((K + Λ)⁻¹)_ii, so that one fit does for all. A label given by mistake is most often
+    contradicted by its neighbours. All ones where only one kind of label is known, which says nothing.
+    Shape: features [n, F], grades [n] → [n] float32.
+    """
+    if not strength or not _both_kinds(grades):
+        return torch.ones(len(grades))
+    scaled, y = _scaled(features, features), grades.double()
+    inverse = _inverse(scaled, y, ridge)
+    without = y - inverse @ y / inverse.diagonal()
+    return torch.sigmoid(strength * y.sign() * without).float()
+
+
+def changed(features: Tensor, grades: Tensor, window: int, share: float, ridge: float) -> bool:
+    """Whether of the newest `window` labels at least `share` are the opposite of what all older ones foretell.
+
+    A mistaken label or two, or a taste that gains or loses a part, is no change; a user who now dislikes what they
+    liked is one. Shape: features [n, F], grades [n].
+    """
+    old = len(grades) - window
+    if not share or old < FEWEST or not _both_kinds(grades[:old]):
+        return False
+    scaled, y = _scaled(features[:old], features), grades[:old].double()
+    foretold = scaled[old:] @ scaled[:old].T / scaled.shape[1] @ (_inverse(scaled[:old], y, ridge) @ y)
+    return bool((foretold * grades[old:] < 0).sum() >= share * window)
+
+
+def _both_kinds(grades: Tensor) -> bool:
+    return bool((grades > 0).any()) and bool((grades < 0).any())
+
+
+def _scaled(reference: Tensor, features: Tensor) -> Tensor:
+    reference = reference.double()
+    return (features.double() - reference.mean(0)) / (reference.std(0) + 1e-6)
+
+
+def _inverse(scaled: Tensor, y: Tensor, ridge: float) -> Tensor:
+    """(K + Λ)⁻¹."""
+    share = (y > 0).double().mean()
+    noise = ridge * len(y) * 2 * torch.where(y > 0, share, 1 - share)
+    inverse: Tensor = torch.linalg.inv(scaled @ scaled.T / scaled.shape[1] + torch.diag(noise))
+    return inverse
