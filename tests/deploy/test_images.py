@@ -100,6 +100,11 @@ from services.gateway.backends import open_backends
 from services.gateway.server import Gateway
 import services.gateway.main, services.cli.metrics_command
 open_backends(Settings(redis={{"url": "redis://127.0.0.1:1"}}))
+from services import tracing
+tracing.begin(Settings(tracing={{"enabled": True, "endpoint": "http://127.0.0.1:1"}}).tracing, "papa-gateway")
+with tracing.span("call") as span:
+    assert span.traceparent
+tracing.end(0.1)
 for command in ("gateway", "metrics", "smoke", "health", "generate", "feedback"):
     assert run([command, "--help"]) == 0
 assert run(["config", "validate"]) == 0
