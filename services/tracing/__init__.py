@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Literal
 
@@ -98,7 +98,6 @@ def end(seconds: float = FLUSH_SECONDS) -> None:
         recorder.stop(seconds)
 
 
-@contextmanager
 def span(
     name: str,
     kind: Kind = "internal",
@@ -107,17 +106,20 @@ def span(
     links: Iterable[str] = (),
     attributes: Mapping[str, Value] | None = None,
     at: float | None = None,
-) -> Iterator[Span]:
+) -> AbstractContextManager[Span]:
     """Records the block. `parent` is what runs here unless given, "" for a trace of its own; `at` when it began.
 
     A trace that begins with links is recorded when one of them is.
     """
     outer = _current.get()
     if _Process.recorder is None:
-        yield outer
-        return
+        return nullcontext(outer)
     above = outer.traceparent if parent is None else parent
-    made = _Process.recorder.start(name, kind, above, links, attributes or {}, at)
+    return _running(_Process.recorder.start(name, kind, above, links, attributes or {}, at), outer)
+
+
+@contextmanager
+def _running(made: Span, outer: Span) -> Iterator[Span]:
     _current.set(made)
     try:
         yield made
