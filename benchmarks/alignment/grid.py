@@ -176,6 +176,23 @@ def jpeg() -> list[Run]:
     ]
 
 
+def latent() -> list[Run]:
+    """The text backbone, always asked for the generic word, behind the promotion gate: three tastes and two seeds; with
+    the bounds' β of pixels; and without the gate."""
+    tastes = ((7, 9), (5, 7, 9), (1, 3))
+    runs = [
+        Run(system, taste, seed, "fashion_mnist_text", 15, evaluated=LATENT_POINTS, samples=60, final_samples=150)
+        for seed, system, taste in product((0, 1), ("gated",), tastes)
+    ]
+    pixels = (("like_beta", 500.0), ("enhancer_beta", 500.0))
+    others = [replace(runs[0], overrides=pixels), replace(runs[0], system="ours")]
+    base = [Run("base", taste, dataset="fashion_mnist_text", rounds=0, final_samples=600) for taste in tastes]
+    return base + runs + others
+
+
+LATENT_POINTS = (0, 2, 4, 6, 8, 10, 12)
+
+
 def cifar10() -> list[Run]:
     """The same on 32×32 RGB: vehicles, and three animals. It wants a backbone, which wants a GPU."""
     tastes = ((0, 1, 8, 9), (3, 5, 7))
@@ -187,7 +204,7 @@ EXPERIMENTS: dict[str, Callable[[], list[Run]]] = {
     "base": base, "tuning": tuning, "main": main, "rivals": rivals, "reference": reference, "published": published,
     "ablations": ablations, "k-sweep": k_sweep, "update-size": update_size, "noise": noise, "drift": drift,
     "per-step": per_step, "active": active, "jpeg": jpeg, "lora": lora,
-    "cifar10": cifar10,
+    "latent": latent, "cifar10": cifar10,
 }  # fmt: skip
 SHIPPED = tuple(name for name in EXPERIMENTS if name != "cifar10")
 """The experiments that need no backbone but those of the package."""

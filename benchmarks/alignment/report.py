@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.alignment.aggregate import Loaded, Reached, grouped, reached
-from benchmarks.alignment.figures import ablations, epapa, jpeg, k_sweep, questions, settings, success
+from benchmarks.alignment.figures import ablations, epapa, jpeg, k_sweep, latent, questions, settings, success
 from benchmarks.alignment.figures.drawing import Figure, everything, variant
 from benchmarks.alignment.figures.sheets import sheets
 from benchmarks.alignment.findings import FINDINGS, OPEN
@@ -17,7 +17,7 @@ from benchmarks.alignment.runner import raw_file
 from benchmarks.alignment.runs import Run
 from benchmarks.alignment.targets import targets
 
-SCRIPTS = (success, ablations, k_sweep, epapa, jpeg, questions, settings)
+SCRIPTS = (success, ablations, k_sweep, epapa, jpeg, latent, questions, settings)
 
 
 def write_report(raw: Path, results: Path) -> Iterator[Path]:
@@ -87,6 +87,7 @@ def _page(loaded: dict[str, Loaded], raw: Path, drawn: list[Figure], pictures: l
 VARIANT_TABLES: dict[str, Callable[[Run], str]] = {
     "ablations": ablations.label,
     "k-sweep": k_sweep.label,
+    "latent": latent.label,
     "lora": variant,
     "update-size": variant,
     "tuning": lambda run: f"{run.system}, {variant(run)}",

@@ -32,12 +32,15 @@ def simulate(run: Run, world: World, system: System) -> Iterator[dict[str, Any]]
     for step in range(run.rounds):
         started = time.perf_counter()
         shown = _shown(run, system, history, step)
-        grades = user.grades(shown, step)
+        grades = user.grades(system.denoiser.decode(shown), step)
         history.add(shown, grades)
         system.learn(shown, grades, step)
         busy += time.perf_counter() - started
         record = {"step": step + 1, "labels": (step + 1) * run.labels, **_cost(system, busy)}
-        record |= {"shown_liked": float((grades > 0).float().mean()), "shown_mean_grade": float(grades.mean())}
+        record |= system.figures() | {
+            "shown_liked": float((grades > 0).float().mean()),
+            "shown_mean_grade": float(grades.mean()),
+        }
         yield record | _evaluated(run, world, system, user, step + 1)
 
 
@@ -73,9 +76,11 @@ def _evaluated(run: Run, world: World, system: System, user: SimulatedUser, step
         return {}
     count = run.final_samples if step == run.rounds else run.samples
     model = system if step else Base(system.denoiser, system.sampling, run.seed)  # which draws once for all runs
-    images = model.draw(list(range(EVALUATION_SEED, EVALUATION_SEED + count)))
-    if not bool(torch.isfinite(images).all()):
+    model.prompt = system.prompt
+    x0 = model.draw(list(range(EVALUATION_SEED, EVALUATION_SEED + count)))
+    if not bool(torch.isfinite(x0).all()):
         return {"diverged": True, "success": 0.0, "coverage": 0.0}
+    images = system.denoiser.decode(x0)
     classes = world.oracle.classify(images)
     counts = torch.bincount(classes, minlength=10).tolist()
     if run.score:

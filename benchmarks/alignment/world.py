@@ -14,25 +14,37 @@ from torch import Tensor
 
 from benchmarks.alignment.runs import Run
 from papa.backbone.datasets import load_npz
+from papa.backbone.words import GENERIC
 from papa.config import DEFAULT_LORA
 from papa.denoiser import Denoiser, load_denoiser, shipped_names
 from papa.lora import LoraConfig
 from papa.oracle import Oracle, load_oracle
 
-FILES = {"fashion_mnist": "fashion_mnist.npz", "mnist": "mnist10k.npz", "cifar10": "cifar10_test_jpeg.npz"}
+FILES = {
+    "fashion_mnist": "fashion_mnist.npz",
+    "fashion_mnist_text": "fashion_mnist.npz",
+    "mnist": "mnist10k.npz",
+    "cifar10": "cifar10_test_jpeg.npz",
+}
 """Each data set's test images. A data set without a shipped backbone has its own in a folder of its name beside the
 file: `unet` and `scheduler` as `papa backbone train` writes them, `oracle.safetensors` of `papa backbone oracle`."""
+
+PROMPTS = {"fashion_mnist_text": GENERIC}
+"""Of data sets whose backbone works on latents and is asked in words: what the user always asks for. Their oracle is
+that of the same pictures in pixels."""
 
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """What all systems share. `real` and `real_classes`: features and classes of the test images."""
+    """What all systems share. `real` and `real_classes`: features and classes of the test images; `prompt`: what
+    everything is asked to show."""
 
     oracle: Oracle
     real: Tensor
     real_classes: Tensor
     backbone: str
     autocast: torch.dtype | None
+    prompt: str = ""
 
     def denoiser(self, lora: LoraConfig = DEFAULT_LORA) -> Denoiser:
         """The frozen backbone, with room for adapters."""
@@ -43,13 +55,13 @@ class World:
 def world(dataset: str, data: Path, bfloat16: bool) -> World:
     """Raises FileNotFoundError without the data set's file in the folder `data`."""
     test = load_npz(data / FILES[dataset], "test")
-    backbone, oracle = dataset, dataset
+    backbone, oracle = dataset, dataset.removesuffix("_text")
     if dataset not in shipped_names():
         backbone, oracle = str(data / dataset), str(data / dataset / "oracle.safetensors")
     judge = load_oracle(oracle, test.x.shape[1])
     with torch.no_grad():
         real = torch.cat([judge.features(chunk) for chunk in test.x.split(500)])
-    return World(judge, real, test.y, backbone, torch.bfloat16 if bfloat16 else None)
+    return World(judge, real, test.y, backbone, torch.bfloat16 if bfloat16 else None, PROMPTS.get(dataset, ""))
 
 
 class SimulatedUser:

@@ -23,14 +23,10 @@ from torch import Tensor, nn
 from papa.backbone.datasets import LabelledImages
 from papa.backbone.latent_pipeline import SCHEDULER, new_networks, new_vae, save_latent_pipeline
 from papa.backbone.run_state import load_state, save_state
-from papa.backbone.words import word_tokenizer
+from papa.backbone.words import FASHION_WORDS, GENERIC, word_tokenizer
 from papa.denoiser import plain_attention
 from papa.schedule import NoiseSchedule
 
-FASHION_WORDS = ("tee", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
-"""Fashion-MNIST's classes, in order, each one word."""
-
-GENERIC = "clothing"
 ARTICLE = "a"
 
 
@@ -39,14 +35,14 @@ class LatentConfig:
     """What fixes a run; stored beside its state and compared on resume (but for the numbers of steps)."""
 
     vae_steps: int = 1500
-    steps: int = 4000
+    steps: int = 2500
     batch_size: int = 64
     learning_rate: float = 1e-3
     vae_channels: tuple[int, ...] = (16, 32, 32)
     latent_channels: int = 4
-    channels: tuple[int, ...] = (64, 96)
+    channels: tuple[int, ...] = (64, 80)
     text_width: int = 64
-    kl: float = 1e-4
+    kl: float = 1e-3
     generic: float = 0.2
     """Share of images described by the generic word."""
     unasked: float = 0.1

@@ -8,6 +8,12 @@ from itertools import pairwise
 from string import ascii_lowercase, digits
 from typing import Any
 
+FASHION_WORDS = ("tee", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
+"""Fashion-MNIST's classes, in order, each one word."""
+
+GENERIC = "clothing"
+"""The word for all of them."""
+
 LENGTH = 16
 """Tokens of a prompt, the first and the last among them."""
 

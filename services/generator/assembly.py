@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from papa.adoption import Adoption
-from papa.config import DEFAULT_UPDATE
+from papa.config import update_config
 from papa.denoiser import Denoiser, fast_type, load_denoiser
 from services.contracts.items import BackboneInfo, ItemStore
 from services.contracts.revisions import RevisionStore, UserDirectory
@@ -50,13 +50,14 @@ def assemble(settings: Settings, stores: Stores) -> Room:
         settings.backbone, None, mine.device, getattr(torch, mine.dtype), autocast, mine.channels_last
     )
     slots = Slots(mine.slots, denoiser.layout.size, denoiser.device, denoiser.dtype)
-    config = EngineConfig(mine.max_rows, mine.max_queued_rows, DEFAULT_UPDATE.adapt_from, clip=denoiser.clips)
+    learning = update_config(denoiser.clips)
+    config = EngineConfig(mine.max_rows, mine.max_queued_rows, learning.adapt_from, clip=denoiser.clips)
     engine = Engine(denoiser, slots, config)
     adapters = Adapters(stores.users, stores.revisions, denoiser, slots, mine.host_cache)
     defaults = Defaults(mine.sampler, mine.steps, mine.exploration)
     prompter = Prompter(denoiser, mine.guidance)
     generator = Generator(engine, adapters, stores.items, defaults, prompter, Pictures(denoiser))
-    packer = Packer(Adoption.of(denoiser, DEFAULT_UPDATE, settings.trainer.gate.max_norm))
+    packer = Packer(Adoption.of(denoiser, learning, settings.trainer.gate.max_norm))
     return Room(engine, generator, adapters, packer, backbone_info(settings.backbone, denoiser))
 
 

@@ -21,8 +21,8 @@ LOOKS_KEPT = 64
 
 @dataclass(frozen=True)
 class Look:
-    """Statistics of a handful of samples, of their latents where the backbone has those: `distance` is the mean over
-    pairs of √mean((a − b)²), `mean` and `deviation` are of all values."""
+    """Statistics of a handful of pictures: `distance` is the mean over pairs of √mean((a − b)²), `mean` and `deviation`
+    are of all pixels."""
 
     distance: float
     mean: float
@@ -30,7 +30,7 @@ class Look:
 
     @classmethod
     def at(cls, samples: Tensor) -> Look:
-        """Shape: [n ≥ 2, C, H, W]."""
+        """Shape: [n ≥ 2, C, H, W] in [−1, 1]."""
         flat = samples.flatten(1)
         pairs = torch.pdist(flat) / math.sqrt(flat.shape[1])
         return cls(float(pairs.mean()), float(flat.mean()), float(flat.std()))
@@ -42,7 +42,8 @@ class Gate:
     The bounds are wide: a user who likes one class only has samples that are much alike. The real images of single
     classes of Fashion-MNIST differ by 0.59 to 0.96 of what all of them do, deviate by 0.73 to 1.07 and shift by up to
     0.31; updates of the default size change an adapter by 0.8 to 1.2 of a fresh one's norm. The gate stops what no
-    taste explains: numbers that are not finite, weights that jump, noise, one grey, or one picture whatever the seed.
+    taste explains: numbers that are not finite, weights that jump, one grey, or one picture whatever the seed. It looks
+    at pictures, decoded where the backbone makes latents: those of almost black pictures deviate as all others do.
     """
 
     def __init__(self, denoiser: Denoiser, settings: GateSettings, config: UpdateConfig) -> None:
@@ -110,7 +111,9 @@ class Gate:
             self._denoiser, self._seeds * count, adapters, "ddim", self._settings.probe_steps, self._adapt_from,
             conditions=conditions,
         )  # fmt: skip
-        return [Look.at(part) for part in samples.float().cpu().split(len(self._seeds))]
+        # A picture is within [−1, 1] even where a latent without bounds made it.
+        pictures = self._denoiser.decode(samples.where(samples.isfinite(), math.nan)).cpu()
+        return [Look.at(part) for part in pictures.split(len(self._seeds))]
 
 
 def _prompt(adapter: Adapter) -> str:

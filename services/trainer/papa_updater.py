@@ -19,7 +19,7 @@ from papa.adapter import (
     pack,
     unpack,
 )
-from papa.config import DEFAULT_UPDATE, UpdateConfig
+from papa.config import UpdateConfig, update_config
 from papa.denoiser import Denoiser, fast_type, load_denoiser
 from papa.update import Adapter, Labels, UpdateJob, UpdateStats, new_adapter, update_many
 from services.contracts.errors import RevisionDamaged
@@ -106,7 +106,7 @@ def load_updater(settings: Settings) -> PapaUpdater:
     torch.set_num_threads(mine.threads)
     precision = {"auto": fast_type(mine.device), "float32": None, "bfloat16": torch.bfloat16}[mine.precision]
     denoiser = load_denoiser(settings.backbone, device=mine.device, autocast=precision)
-    return PapaUpdater(denoiser, DEFAULT_UPDATE, mine.gate)
+    return PapaUpdater(denoiser, update_config(denoiser.clips), mine.gate)
 
 
 def labels(events: Sequence[LoggedEvent], denoiser: Denoiser) -> Labels:

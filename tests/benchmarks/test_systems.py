@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,9 +17,12 @@ from benchmarks.alignment.systems.d3po import D3po, D3poConfig
 from benchmarks.alignment.systems.guidance import ClassifierGuidance, GuidanceConfig
 from benchmarks.alignment.systems.registry import SYSTEMS, build
 from benchmarks.alignment.world import World
-from papa.config import DEFAULT_LORA
+from papa.config import ATTENTION_LORA, DEFAULT_LORA, LATENT_UPDATE
 from papa.denoiser import load_denoiser
 from papa.oracle import Oracle
+from services.settings import GateSettings, TrainerSettings
+from services.trainer.gate import Gate
+from tests.papa.pipelines import saved, stable_diffusion
 from tests.trainer.tiny_backbone import write_tiny_backbone
 
 STEPS, LABELS = 4, 6
@@ -62,6 +66,50 @@ def test_learns_without_error_and_the_same_again(system, tiny_world):
     assert [record["step"] for record in first] == list(range(run.rounds + 1))
     assert [record.get("success") for record in first] == [record.get("success") for record in again]
     assert torch.isfinite(first[-1]["sheet"]).all()
+
+
+@pytest.fixture(scope="module")
+def text_world(tmp_path_factory):
+    torch.manual_seed(0)
+    oracle = Oracle(channels=3).eval()
+    backbone = saved(stable_diffusion(), tmp_path_factory.mktemp("text"))
+    return World(oracle, torch.randn(40, 64), torch.arange(40) % 10, backbone, None, prompt="clothing")
+
+
+def text_run(system):
+    return Run(system, (0, 1, 2, 3, 4), dataset="fashion_mnist_text", rounds=2, labels=4, samples=6, final_samples=6,
+               evaluated=(0, 1), overrides=(("draw_steps", 3),))  # fmt: skip
+
+
+def test_latents_are_learnt_from_under_the_words_that_made_them(text_world):
+    run = text_run("ours")
+    system = build(text_world, run)
+    assert (system.config, system.denoiser.layout.config) == (LATENT_UPDATE, ATTENTION_LORA)
+    records = list(simulate(run, text_world, system))
+    assert [record["sheet"].shape for record in records if "sheet" in record] == [(6, 3, 16, 16)] * 3
+    replay = system.adapter.replay
+    assert (replay.samples.dtype, replay.prompts) == (torch.float16, ("clothing",) * 8)
+    unasked = build(replace(text_world, prompt=""), run)
+    assert not torch.equal(unasked.draw([0]), build(text_world, run).draw([0]))
+
+
+def test_what_the_gate_refuses_leaves_the_adapter_as_it_was(text_world):
+    run = text_run("gated")
+    system = build(text_world, run)
+    before = system.adapter
+    system.gate = Gate(system.denoiser, GateSettings(max_change=1e-6), system.config)
+    records = list(simulate(run, text_world, system))
+    assert system.adapter is before
+    assert records[-1]["refused"] == ["change"] * 2 * TrainerSettings().max_attempts
+    open_gate = build(text_world, run)
+    open_gate.gate = Gate(open_gate.denoiser, GateSettings(probe_samples=0), open_gate.config)
+    assert list(simulate(run, text_world, open_gate))[-1]["refused"] == []
+    assert not torch.equal(open_gate.adapter.weights, before.weights)
+
+
+def test_rivals_that_work_on_pixels_are_not_run_on_latents(text_world):
+    with pytest.raises(ValueError, match="d3po works on pixels"):
+        build(text_world, text_run("d3po"))
 
 
 @pytest.mark.parametrize("system", COST)

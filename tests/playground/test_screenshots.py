@@ -49,6 +49,21 @@ def test_take_pictures(tmp_path: Path) -> None:
         phone.close()
 
 
+@pytest.mark.skipif(not FOLDER, reason="takes pictures, for a minute or two: make screenshots asks for it")
+def test_take_a_picture_of_what_was_asked_for(tmp_path: Path) -> None:
+    """Of the shipped text backbone."""
+    with chromium() as browser, papa_up(tmp_path, Path("fashion_mnist_text"), ON_A_FREE_PORT) as service:
+        page = browser.new_page(viewport={"width": 1440, "height": 640}, color_scheme="light")  # type: ignore[arg-type]
+        _open(page, f"{service.playground}/?user=ada")
+        page.get_by_label("Show me").fill("a boot")
+        page.get_by_role("button", name="Ask").click()
+        expect(page.locator("#said")).to_contain_text("Made by the backbone", timeout=PATIENCE)
+        expect(page.locator("#history .strip img")).to_have_count(6, timeout=PATIENCE)
+        page.locator(".item .yes").nth(1).click()
+        page.locator(".item .no").nth(3).click()
+        page.screenshot(path=Path(FOLDER) / "playground_words.png")
+
+
 def _open(page: Page, address: str) -> None:
     page.goto(address)
     expect(page.locator(".item img")).to_have_count(ITEMS, timeout=PATIENCE)

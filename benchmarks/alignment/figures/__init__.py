@@ -10,6 +10,7 @@
 | ablations | 9, 10, 17 to 20: without L^PAE, without L^QPDE, L^p only, L^np only |
 | k_sweep | 22: K |
 | epapa | 25: PAPA against EPAPA |
+| latent | none: learning on the latents of a text backbone |
 | questions | none: flipped labels, labels a step, drift, active selection, which the paper leaves open |
 | settings | none: what fixed the baselines' rates and our own update |
 """

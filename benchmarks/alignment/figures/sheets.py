@@ -23,12 +23,17 @@ def sheets(loaded: Mapping[str, Loaded], raw: Path, results: Path) -> Iterator[P
     for name, title, runs in (
         ("sheets_fashion_mnist", "Fashion-MNIST, ours", _on("fashion_mnist", loaded["main"])),
         ("sheets_mnist", "MNIST, ours", _on("mnist", loaded["main"])),
+        ("sheets_latent", "The text backbone, asked for clothing", _of("gated", loaded["latent"])),
         ("sheets_jpeg", "Graded by compressed size, ours", loaded["jpeg"]),
     ):
         found = [(run, records, raw_file(raw, run).with_suffix(".png")) for run, records in runs.items()]
         found = [each for each in found if each[2].exists()]
         if found:
             yield _draw(results / f"{name}.png", title, found)
+
+
+def _of(system: str, runs: Loaded) -> Loaded:
+    return {run: records for run, records in runs.items() if run.system == system}
 
 
 def _on(dataset: str, runs: Loaded) -> Loaded:

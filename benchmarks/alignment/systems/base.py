@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,15 +17,16 @@ CHUNK = 50
 
 
 class System(ABC):
-    """A model that shows items and learns from opinions about them. `cost` counts what serving and learning took."""
+    """A model that shows items and learns from opinions about them. `cost` counts what serving and learning took,
+    `prompt` is what all items are asked to show, where the backbone takes one."""
 
     def __init__(self, denoiser: Denoiser, sampling: Sampling, seed: int) -> None:
         self.denoiser, self.sampling, self.seed = denoiser, sampling, seed
-        self.cost = Cost()
+        self.cost, self.prompt = Cost(), ""
 
     @abstractmethod
     def draw(self, seeds: list[int]) -> Tensor:
-        """Samples of the present model. Shape: [len(seeds), C, H, W] in [−1, 1]."""
+        """Samples x0 of the present model. Shape: [len(seeds), C, H, W], pixels in [−1, 1] or latents."""
 
     @abstractmethod
     def learn(self, shown: Tensor, grades: Tensor, step: int) -> None:
@@ -36,14 +37,19 @@ class System(ABC):
         self.cost.plain += len(seeds) * self.sampling.steps
         return self.draw(seeds)
 
+    def figures(self) -> dict[str, Any]:
+        """What else a record of this system says."""
+        return {}
+
     def sample(self, seeds: list[int], adapter: Tensor | None, adapt_from: int = 0) -> Tensor:
         """Few-step samples with one adapter for all rows, in chunks."""
         parts = []
         for start in range(0, len(seeds), CHUNK):
             chunk = seeds[start : start + CHUNK]
             rows = None if adapter is None else adapter.expand(len(chunk), -1)
-            sampling = self.sampling
-            parts.append(sample(self.denoiser, chunk, rows, sampling.sampler, sampling.steps, adapt_from))
+            asked = self.denoiser.conditions([self.prompt] * len(chunk))
+            how = (self.sampling.sampler, self.sampling.steps)
+            parts.append(sample(self.denoiser, chunk, rows, *how, adapt_from, conditions=asked))
         return torch.cat(parts)
 
 

@@ -8,7 +8,7 @@ from benchmarks.alignment.runs import Sampling
 from benchmarks.alignment.systems.base import System, labels
 from papa.config import UpdateConfig
 from papa.denoiser import Denoiser
-from papa.update import new_adapter, update
+from papa.update import Adapter, Labels, UpdateStats, new_adapter, update
 
 
 class Ours(System):
@@ -22,7 +22,17 @@ class Ours(System):
         return self.sample(seeds, self.adapter.weights, self.config.adapt_from)
 
     def learn(self, shown: Tensor, grades: Tensor, step: int) -> None:
-        given = labels(shown, grades)
-        self.adapter, stats = update(self.denoiser, self.adapter, given, self.config, self.seed * 1000 + step)
+        self.adapter, _ = self.updated(self.given(shown, grades), self.config, step)
+
+    def given(self, shown: Tensor, grades: Tensor) -> Labels:
+        """As the service keeps them: pixels, or latents with what they were asked to show."""
+        if self.denoiser.clips:
+            return labels(shown, grades)
+        return Labels(shown.to(self.denoiser.sample_dtype), grades, (self.prompt,) * len(grades))
+
+    def updated(self, given: Labels, config: UpdateConfig, step: int) -> tuple[Adapter, UpdateStats]:
+        """The next adapter, not yet taken."""
+        adapter, stats = update(self.denoiser, self.adapter, given, config, self.seed * 1000 + step)
         self.cost.differentiated += stats.differentiated
         self.cost.plain += stats.plain
+        return adapter, stats

@@ -9,13 +9,14 @@ from typing import Any
 from benchmarks.alignment.runs import Run, Sampling, overridden
 from benchmarks.alignment.systems.base import Base, System
 from benchmarks.alignment.systems.d3po import D3po, D3poConfig
+from benchmarks.alignment.systems.gated import Gated
 from benchmarks.alignment.systems.guidance import ClassifierGuidance, GuidanceConfig
 from benchmarks.alignment.systems.kto import DiffusionKto, KtoConfig
 from benchmarks.alignment.systems.ours import Ours
 from benchmarks.alignment.systems.reference import Reference, ReferenceConfig
 from benchmarks.alignment.systems.reward_model import RewardConfig, RewardModel
-from benchmarks.alignment.world import World
-from papa.config import DEFAULT_LORA, DEFAULT_UPDATE
+from benchmarks.alignment.world import PROMPTS, World
+from papa.config import ATTENTION_LORA, DEFAULT_LORA, DEFAULT_UPDATE, LATENT_UPDATE
 from papa.denoiser import Denoiser
 from papa.lora import LoraConfig
 
@@ -51,8 +52,10 @@ SYSTEMS: dict[str, tuple[Made, Any]] = {
     "diffusion-kto": (_adapted(DiffusionKto), KtoConfig()),
     "guidance": (_adapted(ClassifierGuidance), GuidanceConfig()),
     "ours": (_adapted(Ours), DEFAULT_UPDATE),
+    "gated": (_adapted(Gated), DEFAULT_UPDATE),
 }
 """Of each system how it is made and its configuration."""
+ON_LATENTS = ("base", "ours", "gated")
 
 _PREFIXES = ("draw_", "lora_", "")
 
@@ -66,14 +69,20 @@ def configuration(run: Run) -> tuple[Sampling, LoraConfig, Any]:
     for name, value in run.overrides:
         prefix = next(each for each in _PREFIXES if name.startswith(each))
         parts[prefix].append((name.removeprefix(prefix), value))
-    default = SYSTEMS[run.system][1]
+    default, lora = SYSTEMS[run.system][1], DEFAULT_LORA
+    if run.dataset in PROMPTS:
+        default, lora = LATENT_UPDATE if default is DEFAULT_UPDATE else default, ATTENTION_LORA
     return (
         overridden(Sampling(), tuple(parts["draw_"])),
-        overridden(DEFAULT_LORA, tuple(parts["lora_"])),
+        overridden(lora, tuple(parts["lora_"])),
         overridden(default, tuple(parts[""])),
     )
 
 
 def build(world: World, run: Run) -> System:
-    """The system of a run, fresh."""
-    return SYSTEMS[run.system][0](world, run, *configuration(run))
+    """The system of a run, fresh. Raises ValueError for one that knows nothing of latents on a backbone of them."""
+    if world.prompt and run.system not in ON_LATENTS:
+        raise ValueError(f"{run.system} works on pixels, {run.dataset} on latents")
+    system = SYSTEMS[run.system][0](world, run, *configuration(run))
+    system.prompt = world.prompt
+    return system
