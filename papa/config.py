@@ -67,7 +67,7 @@ ATTENTION_LORA = LoraConfig(targets=("to_q", "to_k", "to_v", "to_out.0"))
 DEFAULT_UPDATE = UpdateConfig()
 LATENT_UPDATE = UpdateConfig(like_beta=100.0, enhancer_beta=100.0)
 """For backbones of latents. A β is in units of 1 / (mean squared error), and on t ≥ K the error of a latent backbone is
-about five times that of a pixel one: with the pixels' β both terms are done before anything is learnt. Experiment
+about seven times that of a pixel one: with the pixels' β both terms are done before anything is learnt. Experiment
 "latent"."""
 
 

@@ -16,9 +16,8 @@ def figures(loaded: Mapping[str, Loaded]) -> Iterator[Figure]:
 
 
 def label(run: Run) -> str:
-    """The taste, and in what a run differs from the product."""
-    changed = "the pixels' β" if run.overrides else "without the gate" if run.system == "ours" else ""
-    return taste(run.taste) + (f", {changed}" if changed else "")
+    """The taste, and whether a run differs from the product."""
+    return taste(run.taste) + (", the pixels' β" if run.overrides else "")
 
 
 if __name__ == "__main__":
