@@ -10,8 +10,8 @@ from services.contracts.identity import UserKey
 @dataclass(frozen=True)
 class GenerationSpec:
     """One generation, validated. `sampler` "", `steps` 0, `exploration` < 0 mean the server's defaults; `revision` ""
-    the newest one, "base" none. `guidance` < 0 means the server's default too. `deadline` is in seconds since the
-    epoch, 0 for none."""
+    the newest one, "base" none. `guidance` < 0 means the server's default too. `deadline` is of this
+    process's monotonic clock, 0 for none."""
 
     request_id: str
     generation_id: str

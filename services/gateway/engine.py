@@ -35,6 +35,7 @@ LIST_SECONDS = 2.0
 RETRY_AFTER = 1.0
 RETRY_PAUSE = 0.1
 PACK_SECONDS = 30.0
+SHORTEST = 1e-6
 # Several large items may lie in one message; inside the cluster, so wider than the public limit.
 MAX_MESSAGE_BYTES = 64 * 2**20
 
@@ -111,7 +112,7 @@ class Engine:
         return response.packed
 
     async def _attempt(self, spec: GenerationSpec) -> AsyncGenerator[Event, None]:
-        timeout = max(0.0, spec.deadline - time.time()) if spec.deadline else None
+        timeout = _seconds_left(spec)
         with tracing.span(RUN, "client", attributes=_RPC) as span:
             metadata = (("application", APPLICATION), ("request_id", spec.request_id), *_context(span))
             request = _request(replace(spec, traceparent=span.traceparent))
@@ -136,6 +137,11 @@ def _context(span: tracing.Span) -> tuple[tuple[str, str], ...]:
     return (("traceparent", span.traceparent),) if span.traceparent else ()
 
 
+def _seconds_left(spec: GenerationSpec) -> float | None:
+    """Until the deadline, never 0, which would be none."""
+    return max(SHORTEST, spec.deadline - time.monotonic()) if spec.deadline else None
+
+
 def _request(spec: GenerationSpec) -> engine_pb2.RunRequest:
     return engine_pb2.RunRequest(
         request_id=spec.request_id,
@@ -149,7 +155,7 @@ def _request(spec: GenerationSpec) -> engine_pb2.RunRequest:
         steps=spec.steps,
         revision=spec.revision,
         exploration=spec.exploration,
-        deadline=spec.deadline,
+        seconds_left=_seconds_left(spec) or 0.0,
         traceparent=spec.traceparent,
         guidance=spec.guidance,
         negative_prompt=spec.negative_prompt,

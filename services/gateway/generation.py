@@ -95,7 +95,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
             steps=request.steps,
             revision=request.revision,
             exploration=request.exploration if request.HasField("exploration") else -1.0,
-            deadline=0.0 if remaining is None else time.time() + remaining,
+            deadline=0.0 if remaining is None else time.monotonic() + remaining,
             traceparent=tracing.current().traceparent,
             guidance=request.guidance_scale if request.HasField("guidance_scale") else -1.0,
             negative_prompt=request.negative_prompt,

@@ -187,7 +187,7 @@ def _traced(spec: GenerationSpec) -> AbstractContextManager[tracing.Span]:
 @asynccontextmanager
 async def _deadline(spec: GenerationSpec) -> AsyncIterator[None]:
     """Raises DeadlineExceeded once the spec's deadline has passed."""
-    seconds = spec.deadline - time.time() if spec.deadline else None
+    seconds = spec.deadline - time.monotonic() if spec.deadline else None
     try:
         async with asyncio.timeout(seconds):
             yield

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from services.contracts.errors import InvalidRequest, PapaError
 from services.contracts.generation import GeneratedItem, GenerationDone, GenerationSpec
 from services.contracts.identity import UserKey
@@ -22,7 +24,7 @@ def spec_from_wire(request: engine_pb2.RunRequest) -> GenerationSpec:
         steps=request.steps,
         revision=request.revision,
         exploration=request.exploration,
-        deadline=request.deadline,
+        deadline=time.monotonic() + request.seconds_left if request.seconds_left > 0 else 0.0,
         traceparent=request.traceparent,
         guidance=request.guidance,
         negative_prompt=request.negative_prompt,

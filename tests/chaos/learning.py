@@ -7,6 +7,7 @@ proxy. Importing this module takes torch, so that only the nursery of such sched
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,14 +29,20 @@ from services.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
 from services.trainer.papa_updater import PapaUpdater
 from tests.trainer.tiny_backbone import SHAPE, write_tiny_backbone
 
+_ONE_AT_A_TIME = threading.Lock()
+
 UPDATE = replace(DEFAULT_UPDATE, like_rows=6, dislike_rows=4, steps=2)
 
 
 def furnish(folder: Path) -> tuple[BackboneInfo, bytes]:
-    """Writes the backbone into the folder; what is announced of it, and an item to like."""
-    write_tiny_backbone(folder)
-    sample = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
-    return backbone_info(str(folder), load_denoiser(str(folder), DEFAULT_LORA)), pack_sample(sample)
+    """Writes the backbone into the folder; what is announced of it, and an item to like.
+
+    One thread at a time: while one loads a model, what others make lies on the device "meta" as well.
+    """
+    with _ONE_AT_A_TIME:
+        write_tiny_backbone(folder)
+        info = backbone_info(str(folder), load_denoiser(str(folder), DEFAULT_LORA))
+    return info, pack_sample(np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8))
 
 
 def trainer() -> None:

@@ -71,6 +71,8 @@ def running(folder: Path, engine: str) -> Iterator[Target]:
             "PYTHONPATH": str(ROOT),
             "PAPA_DATA_DIR": str(folder / "data"),
             "PAPA_REDIS__URL": redis.url,
+            # A machine too busy for Redis to answer within five seconds is not what is looked for.
+            "PAPA_REDIS__SOCKET_TIMEOUT": "60",
             "PAPA_FEEDBACK__PARTITIONS": str(PARTITIONS),
             "PAPA_FEEDBACK__BACKLOG_LIMIT": "2000",
             # Users come back at once: else all of them would soon be deleted, and every answer the same.

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import ray
 from diffusers import DDPMPipeline, DDPMScheduler
 from prometheus_client import CollectorRegistry
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from ray import serve
 
 from services.contracts.identity import UserKey
@@ -36,6 +37,15 @@ class Deployed:
         registry = CollectorRegistry()
         MultiProcessCollector(registry, str(self.settings.data_dir / "metrics"))
         return registry.get_sample_value(name, labels) or 0.0
+
+    def replicas(self) -> list[psutil.Process]:
+        """The processes of the generator, which are descendants of this test's Ray."""
+        children = psutil.Process().children(recursive=True)
+        return [child for child in children if f"ServeReplica:{NAME}:generator" in " ".join(child.cmdline())]
+
+    def forget(self, pid: int) -> None:
+        """What that process was doing when it was killed, as whoever scrapes the gateway's metrics forgets it."""
+        mark_process_dead(pid, str(self.settings.data_dir / "metrics"))
 
     def log_lines(self) -> str:
         return "".join(path.read_text(errors="replace") for path in self.logs.glob("worker-*.err"))

@@ -6,9 +6,11 @@ import asyncio
 import io
 import json
 import shutil
+import signal
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,17 +26,20 @@ from papa.config import DEFAULT_LORA, DEFAULT_UPDATE
 from papa.denoiser import load_denoiser
 from papa.sampler import sample
 from papa.update import Adapter, new_adapter
-from services.contracts.errors import UserDeleted
+from services.client import AsyncClient, Retry
+from services.contracts.errors import PapaError, Status, UserDeleted
 from services.contracts.feedback import FeedbackEvent, UserBatch
 from services.contracts.identity import UserKey
 from services.contracts.revisions import Revision
 from services.contracts.samples import unpack_sample
 from services.feedback import open_log
+from services.gateway.backends import open_backends
 from services.gateway.drain import Drain
 from services.gateway.engine import Engine
 from services.gateway.health import GENERATION, Readiness
+from services.gateway.server import Gateway
 from services.generator.deployment import app
-from services.settings import Settings
+from services.settings import GatewaySettings, Settings
 from services.store import open_items, open_revisions, open_users
 from services.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
 from tests.generator.deployed import NAME, Deployed, deployed, key, until
@@ -144,7 +149,7 @@ def test_newest_revision_is_served_at_once(service: Deployed, stub: engine_pb2_g
 def test_errors_travel_in_the_stream(service: Deployed, stub: engine_pb2_grpc.EngineServiceStub) -> None:
     (response,) = run(stub, request("cat", revision="000001-nothere", request_id="find-me"))
     assert response.error.reason == "REVISION_NOT_FOUND"
-    (response,) = run(stub, request("cat", deadline=1.0))
+    (response,) = run(stub, request("cat", seconds_left=1e-6))
     assert response.error.reason == "DEADLINE_EXCEEDED"
     asyncio.run(delete(service.settings, key("cat")))
     (response,) = run(stub, request("cat"))
@@ -202,6 +207,39 @@ def test_configuration_comes_from_the_environment(monkeypatch: pytest.MonkeyPatc
     assert settings.data_dir == tmp_path / "papa-data"
     with pytest.raises(ValueError, match="PAPA_"):
         app({"max_rows": 3})
+
+
+async def test_a_killed_replica_under_load_costs_only_errors_that_say_try_again(service: Deployed) -> None:
+    """SIGKILL while callers generate through a gateway: typed errors with a delay meanwhile, then items again."""
+    (replica,) = service.replicas()
+    address = GatewaySettings(port=0, generator=service.address, notice_seconds=0.0)
+    gateway = Gateway(address, open_backends(service.settings))
+    await gateway.start()
+    refused, served_after, killed = list[PapaError](), Counter[int](), asyncio.Event()
+
+    async def caller(client: AsyncClient, number: int) -> None:
+        while served_after[number] < 2:
+            since_kill = killed.is_set()
+            try:
+                generation = await client.generate(f"caller-{number}", 2, steps=40)
+                assert len(generation.items) == 2
+                served_after[number] += since_kill
+            except PapaError as error:
+                refused.append(error)
+                await asyncio.sleep(0.1)
+
+    async with AsyncClient(gateway.address, retry=Retry(attempts=1)) as client, asyncio.timeout(150):
+        callers = [asyncio.create_task(caller(client, number)) for number in range(4)]
+        await asyncio.to_thread(until, lambda: service.metric(RUNNING) >= 4)
+        replica.send_signal(signal.SIGKILL)
+        killed.set()
+        await asyncio.gather(*callers)
+    await gateway.close()
+    assert {(error.reason, error.status) for error in refused} == {("GENERATOR_UNAVAILABLE", Status.UNAVAILABLE)}
+    assert all(error.retry_after for error in refused)
+    service.forget(replica.pid)
+    (successor,) = service.replicas()
+    assert successor.pid != replica.pid
 
 
 async def until_serving(readiness: Readiness, expected: bool) -> None:

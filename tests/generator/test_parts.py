@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import time
 
 import numpy as np
 import pytest
@@ -76,13 +77,15 @@ async def test_deleted_users_leave_the_caches_unasked(
 def test_wire() -> None:
     request = engine_pb2.RunRequest(
         request_id="q", generation_id="g", tenant="t", user="u", count=3, seed=2**63 - 1, sampler="ddpm", steps=9,
-        revision="base", exploration=-1, deadline=12.5, prompt="p", traceparent="tp",
+        revision="base", exploration=-1, seconds_left=12.5, prompt="p", traceparent="tp",
     )  # fmt: skip
     spec = spec_from_wire(request)
     assert spec.user == UserKey("t", "u")
     for name in ("request_id", "generation_id", "count", "seed", "sampler", "steps", "revision", "exploration"):
         assert getattr(spec, name) == getattr(request, name)
-    assert (spec.deadline, spec.prompt, spec.traceparent) == (12.5, "p", "tp")
+    assert (spec.prompt, spec.traceparent) == ("p", "tp")
+    assert 0 < spec.deadline - time.monotonic() <= 12.5
+    assert spec_from_wire(engine_pb2.RunRequest()).deadline == 0.0
 
     items = event_to_wire(
         tuple(GeneratedItem(f"i{i}", b"png", "image/png", 7 + i, i, "r1" * i) for i in range(2))

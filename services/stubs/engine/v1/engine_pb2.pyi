@@ -33,10 +33,10 @@ class RunRequest(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     EXPLORATION_FIELD_NUMBER: _builtins.int
-    DEADLINE_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     GUIDANCE_FIELD_NUMBER: _builtins.int
     NEGATIVE_PROMPT_FIELD_NUMBER: _builtins.int
+    SECONDS_LEFT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     generation_id: _builtins.str
     tenant: _builtins.str
@@ -52,13 +52,15 @@ class RunRequest(_message.Message):
     """Empty for the newest, "base" for none."""
     exploration: _builtins.float
     """Negative for the default."""
-    deadline: _builtins.float
-    """Seconds since the epoch; 0 for none. Rows of a request past its deadline are freed."""
     traceparent: _builtins.str
     """W3C trace context; empty when tracing is off."""
     guidance: _builtins.float
     """Negative for the default."""
     negative_prompt: _builtins.str
+    seconds_left: _builtins.float
+    """From when it was sent to its deadline, after which its rows are freed; 0 for none. No time of day, because the clocks
+    of two machines differ.
+    """
     def __init__(
         self,
         *,
@@ -73,14 +75,14 @@ class RunRequest(_message.Message):
         steps: _builtins.int = ...,
         revision: _builtins.str = ...,
         exploration: _builtins.float = ...,
-        deadline: _builtins.float = ...,
         traceparent: _builtins.str = ...,
         guidance: _builtins.float = ...,
         negative_prompt: _builtins.str = ...,
+        seconds_left: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "deadline", b"deadline", "exploration", b"exploration", "generation_id", b"generation_id", "guidance", b"guidance", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "request_id", b"request_id", "revision", b"revision", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "tenant", b"tenant", "traceparent", b"traceparent", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "exploration", b"exploration", "generation_id", b"generation_id", "guidance", b"guidance", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "request_id", b"request_id", "revision", b"revision", "sampler", b"sampler", "seconds_left", b"seconds_left", "seed", b"seed", "steps", b"steps", "tenant", b"tenant", "traceparent", b"traceparent", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
