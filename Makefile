@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up test screenshots examples chaos fuzz lint stubs docs generated lock system-packages clean
+.PHONY: help demo up test screenshots dashboards examples chaos fuzz lint stubs docs generated lock system-packages clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -29,6 +29,9 @@ test: $(DEV) ## every test and check
 
 screenshots: $(DEV) ## the README's pictures of the playground, taken by its test with the shipped backbone (two minutes)
 	@SCREENSHOTS=docs/images $(BIN)/python -m pytest -q tests/playground/test_screenshots.py
+
+dashboards: $(DEV) ## the documentation's pictures of the dashboards, from simulated shoppers (needs Prometheus; six minutes)
+	@DASHBOARDS=docs/images/dashboards $(BIN)/python -m pytest -q --timeout 900 tests/deploy/test_pictures.py
 
 examples: $(DEV) ## compile the Go example and run the TypeScript one (wants Debian's Go, npm and its registry)
 	@EXAMPLES=1 $(BIN)/python -m pytest -q -rs tests/docs/test_other_languages.py

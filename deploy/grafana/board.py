@@ -72,6 +72,11 @@ class Board:
         """All of them, in order."""
         return [panel for panels in self.rows.values() for panel in panels]
 
+    @property
+    def queries(self) -> list[Query]:
+        """Of all panels."""
+        return [query for panel in self.panels for query in panel.queries]
+
 
 def as_json(board: Board) -> str:
     """What Grafana imports."""

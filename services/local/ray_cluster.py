@@ -21,11 +21,11 @@ from services.settings import Settings
 _FOLDER_PREFIX = "papa-ray-"
 _STOP_SECONDS = 20.0
 _CONNECT_SECONDS = 5.0
+_METRICS = "RAY_enable_metrics_collection"
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray's only switch for "this node is 127.0.0.1, listen there alone"; named after the systems that default to it.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_enable_metrics_collection": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AUTH_MODE": "token",
@@ -41,7 +41,9 @@ def local_ray(settings: Settings) -> Iterator[None]:
     """Starts Ray on this machine and joins it; its logs stay in data_dir/logs/ray. Raises Failure."""
     logs = settings.data_dir / "logs" / "ray"
     _clear_up_after_a_kill(logs)
-    environment = _ENVIRONMENT | {"RAY_AUTH_TOKEN_PATH": str(_new_token(settings.data_dir))}
+    # Ray's own metrics cost a process and some CPU; whoever wants them here says so.
+    measured = {_METRICS: os.environ.get(_METRICS, "0")}
+    environment = _ENVIRONMENT | measured | {"RAY_AUTH_TOKEN_PATH": str(_new_token(settings.data_dir))}
     # Unix sockets lie below this folder and their paths may have 107 bytes at most: data_dir may be too deep.
     folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
     _link_logs(logs, folder / "session_latest" / "logs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import itertools
 import os
 import re
@@ -18,11 +19,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import yaml
 
 from services.client import Client, FeedbackEvent
 from services.contracts.errors import PapaError
 from tests.deploy.rules import ROOT, RULES, program
+from tests.helm.rendering import example, merged, only, render
 
 USERS = ("ada", "bob", "eve")
 
@@ -33,6 +36,7 @@ class Live:
 
     gateway: str
     metrics: str
+    ray: str
     prometheus: str
 
 
@@ -41,24 +45,23 @@ def live_service(folder: Path, backbone: str, **settings: str) -> Iterator[Live]
     """`papa up` and Prometheus, both gone at the end; without Prometheus' program the test is skipped."""
     prometheus = program("prometheus")
     with (
-        _papa(folder / "data", backbone, settings) as (gateway, metrics),
-        _prometheus(prometheus, folder, metrics) as address,
+        _papa(folder / "data", backbone, settings) as (gateway, metrics, ray),
+        _prometheus(prometheus, folder, metrics, ray) as address,
     ):
-        yield Live(gateway, metrics, address)
+        yield Live(gateway, metrics, ray, address)
 
 
 @contextmanager
-def _papa(folder: Path, backbone: str, settings: dict[str, str]) -> Iterator[tuple[str, str]]:
+def _papa(folder: Path, backbone: str, settings: dict[str, str]) -> Iterator[tuple[str, str, str]]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PAPA_", "PROM", "RAY_"))}
     chosen = {"gateway.port": "0", "metrics.port": "0", "ray.serve_grpc_port": "0", **settings}
     chosen.setdefault("playground.enabled", "false")
     command = [sys.executable, "-m", "services.cli.main", "up", "--data-dir", str(folder), "--backbone", backbone]
     command += [part for name, value in chosen.items() for part in ("--set", f"{name}={value}")]
-    process = subprocess.Popen(
-        command, env={**inherited, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    environment = {**inherited, "PYTHONPATH": str(ROOT), "RAY_enable_metrics_collection": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        yield _addresses(process)
+        yield *_addresses(process), _ray_exporter(process.pid)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -83,13 +86,46 @@ def _addresses(process: subprocess.Popen[str]) -> tuple[str, str]:
     raise AssertionError(f"papa up has ended: {''.join(said)}")
 
 
+def _ray_exporter(papa: int) -> str:
+    """Where the agent of papa's Ray serves the metrics of its node: on one of the ports that it listens on."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        processes = psutil.Process(papa).children(recursive=True)
+        for agent in [each for each in processes if "DashboardAgent" in " ".join(each.cmdline())]:
+            for connection in agent.net_connections("tcp"):
+                place = f"127.0.0.1:{connection.laddr.port}"
+                if connection.status == psutil.CONN_LISTEN and _serves_metrics(place):
+                    return place
+        time.sleep(0.5)
+    raise AssertionError(f"Ray serves no metrics; it runs {[each.cmdline()[:2] for each in processes]}")
+
+
+def _serves_metrics(place: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{place}/metrics", timeout=5) as answer:
+            return b"ray_" in answer.read()
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def ray_relabelings() -> list[dict[str, object]]:
+    """Of the rendered chart, as Prometheus' own configuration writes them, which the operator makes of a PodMonitor."""
+    values = merged(example("dev"), {"metrics": {"monitors": {"enabled": True}}})
+    endpoints = only(render(values), "PodMonitor")["spec"]["podMetricsEndpoints"]
+    (rules,) = [each["metricRelabelings"] for each in endpoints if "metricRelabelings" in each]
+    return [{re.sub("(?=[A-Z])", "_", name).lower(): value for name, value in rule.items()} for rule in rules]
+
+
 @contextmanager
-def _prometheus(binary: str, folder: Path, target: str) -> Iterator[str]:
+def _prometheus(binary: str, folder: Path, target: str, ray: str) -> Iterator[str]:
     """Scrapes and evaluates every second, so that seconds of load are enough for every window."""
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(RULES)],
-        "scrape_configs": [{"job_name": "papa", "static_configs": [{"targets": [target]}]}],
+        "scrape_configs": [
+            {"job_name": "papa", "static_configs": [{"targets": [target]}]},
+            {"job_name": "ray", "static_configs": [{"targets": [ray]}], "metric_relabel_configs": ray_relabelings()},
+        ],
     }
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
     with socket.socket() as probe:

@@ -6,22 +6,26 @@ import importlib
 import math
 import sys
 import time
+import urllib.request
 
 import pytest
 
 from services.cli.app import run
 from tests.deploy.live_service import Live, live_service, shoppers
-from tests.deploy.rules import ROOT, rules
+from tests.deploy.rules import ROOT, asked_for, rules
 from tests.trainer.tiny_backbone import write_tiny_backbone
 
 sys.path.insert(0, str(ROOT / "deploy" / "grafana"))
 asking = importlib.import_module("asking")
+pictures = importlib.import_module("pictures")
 BOARDS = importlib.import_module("generate").BOARDS
 
 WINDOW = "20s"
 QUIET = ("PapaTargetDown", "PapaGatewayAbsent", "PapaFeedbackRefused", "PapaNobodyTrains", "PapaDeadLetters",
          "PapaUpdatesFailing", "PapaAdapterRefused", "PapaGeneratorStalled")  # fmt: skip
 """Alerts that say something about right and wrong, not about the speed of the machine that runs this test."""
+PER_ID = {"WorkerId", "SessionName", "JobId", "actor_id", "handle", "pid", "otel_scope_name"}
+"""Labels of Ray's page whose values are of one process, one call or one start."""
 EMPTY_WHILE_WELL = ("papa:rpc_errors:ratio_rate5m", "papa:updates_refused:ratio_rate30m")
 
 
@@ -31,6 +35,7 @@ def live(tmp_path_factory):
     settings = {
         "trainer.min_labels": "2", "trainer.max_wait": "0.2", "trainer.gate.probe_samples": "0",
         "feedback.partitions": "4", "generator.steps": "4", "generator.threads": "1",
+        "generator.replicas": "2", "generator.max_replicas": "2",
     }  # fmt: skip
     backbone = str(write_tiny_backbone(folder / "backbone"))
     with live_service(folder, backbone, **settings) as running, shoppers(running.gateway):
@@ -85,6 +90,39 @@ def test_series_do_not_grow_with_users(live):
     assert everything
     values = {value for labels, _ in everything for value in labels.values()}
     assert not values & {"ada", "bob", "eve", "default"}
+
+
+def test_a_dashboard_can_be_drawn(live, tmp_path):
+    """The one that has panels of every form; `make dashboards` draws all."""
+    (overview,) = [board for board in BOARDS if board.name == "overview"]
+    assert {panel.form.value for panel in overview.panels} == {"lines", "stack", "number", "heat"}
+    pictures.draw(overview, live.prometheus, 1.0, tmp_path / "overview.png")
+    assert (tmp_path / "overview.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_rays_series_are_reduced_to_what_the_dashboard_shows(live):
+    """By the chart's rules, in Prometheus, from the page that this very Ray serves."""
+    with urllib.request.urlopen(f"http://{live.ray}/metrics", timeout=30) as answer:
+        offered = answer.read().decode()
+    assert all(f'{label}="' in offered for label in PER_ID), "there must be something to drop"
+    assert "ray_tasks{" in offered
+    assert soon(live, "ray_serve_deployment_replica_healthy")
+    kept = now(live, '{job="ray",__name__=~"ray_.+"}')
+    names = {labels["__name__"] for labels, _ in kept}
+    assert {"ray_node_cpu_utilization", "ray_node_mem_used"} <= names
+    assert names <= set().union(*(asked_for(query.expression) for board in BOARDS for query in board.queries))
+    assert not {label for labels, _ in kept for label in labels} & PER_ID
+    assert len(kept) < 50 < len(offered.splitlines())
+
+
+def test_each_replica_still_counts(live):
+    """Two series that differ only in what is dropped would be one, and the second value would be lost."""
+    replicas = soon(live, "sum by (deployment) (ray_serve_deployment_replica_healthy) > 0")
+    assert {labels["deployment"]: points[-1][1] for labels, points in replicas} == {"generator": 2, "trainers": 1}
+    with urllib.request.urlopen(f"http://{live.prometheus}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    (lost,) = [line for line in lines if line.startswith("prometheus_target_scrapes_sample_duplicate_timestamp_total")]
+    assert float(lost.rpartition(" ")[2]) == 0
 
 
 def test_the_smoke_test_of_the_chart_passes(live, capsys):
