@@ -12,6 +12,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from tests.chaos.cable import unavailable
 from tests.chaos.lanes import LANES, perform
 from tests.chaos.run import Result
 from tests.chaos.schedule import schedule
@@ -33,6 +34,7 @@ def main() -> int:
         table(results),
         f"{len(results)} of {len(plans)} schedules in {time.monotonic() - begun:.0f} s, {options.lanes} at a time; "
         f"seeds {seeds[0]} to {seeds[-1]}",
+        f"partitions of trainers: {(unavailable() and f'by the proxy, since {unavailable()}') or 'network namespaces'}",
         *(_report(result, root) for result in results if result.violations),
     ]
     print("\n".join(lines))

@@ -1,6 +1,7 @@
 """What the processes of a schedule do: the product's own mains, with the small update in place of the real one.
 
 CHAOS_CLOCK, a path: a file that holds by how many seconds this process's clock is wrong (services read time.time).
+CHAOS_NAMESPACE: the network namespace that it lives in (tests.chaos.cable).
 CHAOS_BREAK: the name of a deliberate defect (tests.chaos.defects), for the tests of the checker itself.
 """
 
@@ -27,6 +28,7 @@ from services.gateway.main import main as gateway_main  # noqa: E402
 from services.settings import Settings  # noqa: E402
 from services.trainer.thread import TrainerThread  # noqa: E402
 from services.trainer.updater import Updater  # noqa: E402
+from tests.chaos.cable import enter  # noqa: E402
 from tests.chaos.defects import break_on_purpose  # noqa: E402
 from tests.chaos.updater import ChaosUpdater  # noqa: E402
 
@@ -53,7 +55,9 @@ def gateway() -> int:
 
 
 def prepare() -> None:
-    """The clock and the defect that the environment asks for."""
+    """The network, the clock and the defect that the environment asks for."""
+    if namespace := os.environ.get("CHAOS_NAMESPACE"):
+        enter(namespace)
     step_clock()
     break_on_purpose(os.environ.get("CHAOS_BREAK", ""))
 

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
 from services.local.redis_process import RedisProcess
+from tests.chaos.cable import Cable
 from tests.chaos.cast import Cast
 from tests.chaos.proxy import Proxy
 from tests.chaos.schedule import POINTS, Fault
@@ -22,14 +23,16 @@ STEP_SECONDS = 40.0
 
 @dataclass
 class Stage:
-    """Everything that a fault can touch. `proxies`: "trainer" and "gateway", each before the same Redis.
-    Whoever speaks to the server itself holds `server_is_up`, and so does who kills it."""
+    """Everything that a fault can touch. `proxies`: "trainer" and "gateway", before the same Redis. `cable`: between
+    the trainers' namespace and here, where trainers are to be partitioned and the machine allows it. Whoever speaks to
+    the server itself holds `server_is_up`, and so does who kills it."""
 
     folder: Path
     server: RedisProcess
     proxies: Mapping[str, Proxy]
     cast: Cast
     lease: float
+    cable: Cable | None = None
     server_is_up: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -82,6 +85,10 @@ async def happen(fault: Fault, stage: Stage) -> None:
             await asyncio.sleep(fault.seconds)
             for proxy in stage.proxies.values():
                 proxy.heal(late=True)
+        case ["partition", "trainer"] if stage.cable is not None:
+            await asyncio.to_thread(stage.cable.pull)
+            await asyncio.sleep(fault.seconds)
+            await asyncio.to_thread(stage.cable.plug)
         case ["partition", who]:
             stage.proxies[who].part()
             await asyncio.sleep(fault.seconds)
@@ -98,6 +105,8 @@ async def happen(fault: Fault, stage: Stage) -> None:
 
 async def put_right(stage: Stage) -> None:
     """Whatever a fault has left; stepped clocks stay as they are."""
+    if stage.cable is not None:
+        await asyncio.to_thread(stage.cable.plug)
     for proxy in stage.proxies.values():
         proxy.heal(late=True)
     for role in stage.cast.everybody:

@@ -17,8 +17,9 @@ class Proxy:
     back arrives now, as retransmitted packets do; without, it is lost together with its connections.
     """
 
-    def __init__(self, socket_path: str) -> None:
+    def __init__(self, socket_path: str, host: str = "127.0.0.1") -> None:
         self.url = ""
+        self._host = host
         self._path = socket_path
         self._lose_every = 0
         self._replies = 0
@@ -41,8 +42,8 @@ class Proxy:
             self._open.set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._server = await asyncio.start_server(self._serve, self._host, 0)
+        self.url = f"redis://{self._host}:{self._server.sockets[0].getsockname()[1]}"
         return self
 
     async def __aexit__(self, *raised: object) -> None:

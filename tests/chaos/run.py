@@ -33,6 +33,7 @@ from services.settings import (
 from services.store import open_items, open_revisions, open_users
 from services.store.census import sweep
 from services.store.redis_keys import Keys
+from tests.chaos.cable import Cable, unavailable
 from tests.chaos.callers import Callers
 from tests.chaos.cast import Cast, Role
 from tests.chaos.checker import Violation, check
@@ -44,6 +45,7 @@ from tests.chaos.proxy import Proxy
 from tests.chaos.schedule import Schedule
 from tests.chaos.updater import ChaosUpdater
 
+LOOPBACK = "127.0.0.1"
 PARTITIONS = 2
 LEASE = 1.2
 COMMAND_SECONDS = 1.2
@@ -76,8 +78,11 @@ async def run(schedule: Schedule, nursery: Nursery, root: Path, defect: str = ""
         await asyncio.to_thread(server.start)
         stack.push_async_callback(asyncio.to_thread, server.kill)
         path = unquote(server.url.removeprefix("unix://"))
-        proxies = {who: await stack.enter_async_context(Proxy(path)) for who in ("trainer", "gateway", "generator")}
-        stage = Stage(folder, server, proxies, Cast(), LEASE)
+        parted = any(fault.kind == "partition trainer" for fault in schedule.faults)
+        cable = stack.enter_context(Cable()) if parted and not unavailable() else None
+        hosts = {"trainer": cable.address if cable else LOOPBACK, "gateway": LOOPBACK, "generator": LOOPBACK}
+        proxies = {who: await stack.enter_async_context(Proxy(path, host)) for who, host in hosts.items()}
+        stage = Stage(folder, server, proxies, Cast(), LEASE, cable)
         stack.push_async_callback(stage.cast.stop)
         play = Play(schedule, stage, nursery, defect)
         history, final = await play.perform()
@@ -143,7 +148,8 @@ class Play:
         for number in range(max(self._schedule.trainers, 1 + stops)):
             log = stage.folder / f"trainer-{number}.log"
             settings = self._settings(stage.proxies["trainer"].url)
-            role = Role(nursery, f"{module}:trainer", settings, log, self._environment, first)
+            place = {"CHAOS_NAMESPACE": stage.cable.namespace} if stage.cable else {}
+            role = Role(nursery, f"{module}:trainer", settings, log, self._environment | place, first)
             stage.cast.trainers.append(role)
         gateway = self._settings(stage.proxies["gateway"].url)
         log = stage.folder / "gateway.log"
