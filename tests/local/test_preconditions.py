@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from papa.denoiser.loading import _LOADERS
-from services.local.backbone_check import SUPPORTED, find_backbone
+from services.local.backbone_check import SUPPORTED, find_backbone, oracle_of, takes_prompt
 from services.local.environment import settings_environment
 from services.local.failure import Failure
 from services.local.instance_lock import InstanceLock
@@ -148,3 +148,17 @@ def test_a_pipeline_that_cannot_be_served_is_told_before_anything_starts(
 
 def test_the_check_before_the_start_knows_what_the_loader_takes() -> None:
     assert set(SUPPORTED) == set(_LOADERS)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "asked", "oracle"),
+    [
+        ("fashion_mnist", False, "fashion_mnist"),
+        ("fashion_mnist_text", True, "fashion_mnist"),
+        ("mnist", False, "mnist"),
+        ("stabilityai/stable-diffusion-xl-base-1.0", True, ""),
+        ("nowhere", False, ""),
+    ],
+)
+def test_what_the_playground_needs_to_know_of_a_backbone(backbone: str, asked: bool, oracle: str) -> None:
+    assert (takes_prompt(backbone), oracle_of(backbone)) == (asked, oracle)

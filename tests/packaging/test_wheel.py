@@ -35,6 +35,14 @@ def test_types_scripts_and_stubs_are_shipped(wheel: Path) -> None:
         str(path.relative_to(ROOT)) for path in (ROOT / "services").rglob("*.lua")
     }
     assert "papa/backbone/weights/fashion_mnist/unet/diffusion_pytorch_model.safetensors" in names
+    text = "papa/backbone/weights/fashion_mnist_text"
+    parts = ("unet/diffusion_pytorch_model.safetensors", "vae/config.json", "tokenizer/tokenizer.json")
+    assert {f"{text}/{part}" for part in parts} <= names
+    sizes = {path.split("/")[3]: 0 for path in names if path.startswith("papa/backbone/weights/")}
+    for each in zipfile.ZipFile(wheel).infolist():
+        if each.filename.startswith("papa/backbone/weights/"):
+            sizes[each.filename.split("/")[3]] += each.file_size
+    assert max(sizes.values()) < 6_100_000, "a shipped backbone is about 5 MB, its oracle less than 1 MB"
     assert not [path for path in names if path.startswith(("tests/", "docs/"))]
 
 
