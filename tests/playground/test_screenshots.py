@@ -15,7 +15,7 @@ FOLDER = os.environ.get("SCREENSHOTS", "")
 DESKTOP, PHONE = {"width": 1440, "height": 960}, {"width": 390, "height": 844}
 ON_A_FREE_PORT = {"PAPA_PLAYGROUND__ENABLED": "true", "PAPA_PLAYGROUND__PORT": "0", "PAPA_TRAINER__MIN_LABELS": "12"}
 ROUNDS, ITEMS = 5, 12
-PATIENCE = 120_000
+PATIENCE = 600_000
 
 
 @pytest.mark.skipif(not FOLDER, reason="takes pictures, for a minute or two: make screenshots asks for it")
