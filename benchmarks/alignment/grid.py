@@ -92,6 +92,9 @@ def ablations() -> list[Run]:
     return _variants({name: dict(change) for name, change in ABLATIONS.items()})
 
 
+BLIND: tuple[tuple[str, Any], ...] = (("trust", 0.0),)
+"""Takes all labels at their word."""
+
 ABLATIONS: dict[str, tuple[tuple[str, Any], ...]] = {
     "ours: bounded L^p and L^PAE": (),
     "with L^QPDE": (("eta", 1.0),),
@@ -99,6 +102,7 @@ ABLATIONS: dict[str, tuple[tuple[str, Any], ...]] = {
     "L^p and L^QPDE, without L^PAE": (("enhancer", 0.0), ("eta", 1.0)),
     "L^np only": (("use_likes", False),),
     "unbounded L^p": (("like_beta", 0.0),),
+    "every label trusted": BLIND,
 }
 
 
@@ -137,11 +141,13 @@ K_SWEEP = (0, 100, 250, 400, 600, 800)
 
 
 def noise() -> list[Run]:
-    """10, 20 and 30 % of the labels flipped, for ours and the reward model."""
+    """10, 20 and 30 % of the labels flipped, for ours and the reward model; ours that trusts every label at 20 %."""
+    runs = _variants({"": {}})
+    believed = [replace(run, flipped=0.2, overrides=BLIND) for run in runs]
     return [
         replace(run, flipped=share, system=system)
-        for share, system, run in product((0.2, 0.1, 0.3), ("ours", "reward-model"), _variants({"": {}}))
-    ]
+        for share, system, run in product((0.2, 0.1, 0.3), ("ours", "reward-model"), runs)
+    ] + believed
 
 
 def per_step() -> list[Run]:
@@ -154,13 +160,14 @@ def per_step() -> list[Run]:
 
 
 def drift() -> list[Run]:
-    """The taste changes after 15 of 30 interaction steps."""
+    """The taste changes after 15 of 30 interaction steps; one run where that is not looked for."""
     pairs = (((5, 7, 9), (0, 3, 8)), ((1, 2, 6), (5, 7, 9)))
     points = (0, 10, 15, 17, 19, 21, 23, 25, 27)
-    return [
+    runs = [
         Run("ours", before, later_taste=after, evaluated=points, samples=60, final_samples=150)
         for before, after in pairs
     ]
+    return [*runs, replace(runs[0], overrides=(("change_share", 0.0),))]
 
 
 def active() -> list[Run]:

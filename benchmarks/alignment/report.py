@@ -91,7 +91,8 @@ VARIANT_TABLES: dict[str, Callable[[Run], str]] = {
     "lora": variant,
     "update-size": variant,
     "tuning": lambda run: f"{run.system}, {variant(run)}",
-    "noise": lambda run: f"{run.system}, {run.flipped:.0%} flipped",
+    "noise": questions.noisy,
+    "drift": questions.turned,
     "per-step": lambda run: f"{run.labels} labels",
     "active": lambda run: "10 of 40" if run.candidates else "first 10",
 }

@@ -103,7 +103,9 @@ def _cost_to_90(ours: Reached | None, tuned: Reached | None) -> tuple[str, bool]
 
 def _noise(runs: Loaded) -> tuple[str, bool] | None:
     def last(system: str) -> list[float]:
-        return [x[-1]["success"] for r, x in runs.items() if r.system == system and r.flipped == 0.2]
+        return [
+            x[-1]["success"] for r, x in runs.items() if r.system == system and r.flipped == 0.2 and not r.overrides
+        ]
 
     ours, theirs = last("ours"), last("reward-model")
     if not ours or not theirs:
@@ -112,9 +114,9 @@ def _noise(runs: Loaded) -> tuple[str, bool] | None:
 
 
 def _drift(runs: Loaded) -> tuple[str, bool] | None:
-    if not runs:
+    if all(run.overrides for run in runs):
         return None
-    needed = [_again(run, records) for run, records in runs.items()]
+    needed = [_again(run, records) for run, records in runs.items() if not run.overrides]
     found = [labels for labels in needed if labels is not None]
     text = f"{fmean(found):.0f} labels" if found else "never"
     met = len(found) == len(needed) and fmean(found) <= 100

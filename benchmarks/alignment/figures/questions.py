@@ -6,22 +6,33 @@ from collections.abc import Iterator, Mapping
 
 from benchmarks.alignment.aggregate import Loaded, grouped
 from benchmarks.alignment.figures.drawing import Figure, command, panels, taste
+from benchmarks.alignment.runs import Run
 
 
 def figures(loaded: Mapping[str, Loaded]) -> Iterator[Figure]:
     """One figure per question that has runs."""
     if runs := loaded["noise"]:
-        lines = grouped(runs, lambda run: f"{run.system}, {run.flipped:.0%}")
+        lines = grouped(runs, noisy)
         yield Figure("noise", "Flipped labels", panels(lines))
     if runs := loaded["per-step"]:
         lines = grouped(runs, lambda run: f"{run.labels} labels a step")
         yield Figure("per-step", "Labels per interaction step", panels(lines, "labels"), "labels")
     if runs := loaded["drift"]:
-        lines = grouped(runs, lambda run: f"{taste(run.taste)} → {taste(run.later_taste)}")
+        lines = grouped(runs, turned)
         yield Figure("drift", "The taste changes after 15 of 30 steps", panels(lines), compares=False)
     if runs := loaded["active"]:
         lines = grouped(runs, lambda run: "10 of 40" if run.candidates else "first 10")
         yield Figure("active", "10 of 40 candidates shown, against the first 10", panels(lines))
+
+
+def noisy(run: Run) -> str:
+    """What a run with flipped labels is called."""
+    return f"{run.system}{', every label trusted' if run.overrides else ''}, {run.flipped:.0%}"
+
+
+def turned(run: Run) -> str:
+    """What a run whose taste changes is called."""
+    return f"{taste(run.taste)} → {taste(run.later_taste)}{', not looked for' if run.overrides else ''}"
 
 
 if __name__ == "__main__":
