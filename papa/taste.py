@@ -10,15 +10,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+MARGIN = 0.25
+"""How clearly, in grades, the other labels must contradict one before it is doubted more than half."""
 FEWEST = 20
 """Labels below which nothing is said about a change."""
 
 
 def trust(features: Tensor, grades: Tensor, strength: float, ridge: float) -> Tensor:
-    """How well each label agrees with the others: σ(strength · sign(y_i) f₋ᵢ(x_i)), f₋ᵢ fitted without label i.
+    """Whether the others bear each label out: σ(strength · (sign(y_i) f₋ᵢ(x_i) + MARGIN)), f₋ᵢ fitted without label i.
 
     f₋ᵢ(x_i) = y_i − α_i / ((K + Λ)⁻¹)_ii, so that one fit does for all. A label given by mistake is most often
-    contradicted by its neighbours. All ones where only one kind of label is known, which says nothing.
+    contradicted by its neighbours; one that they say little about is believed, since to prefer what is typical would
+    narrow a taste. All ones where only one kind of label is known, which says nothing.
     Shape: features [n, F], grades [n] → [n] float32.
     """
     if not strength or not _both_kinds(grades):
@@ -26,7 +29,7 @@ def trust(features: Tensor, grades: Tensor, strength: float, ridge: float) -> Te
     scaled, y = _scaled(features, features), grades.double()
     inverse = _inverse(scaled, y, ridge)
     without = y - inverse @ y / inverse.diagonal()
-    return torch.sigmoid(strength * y.sign() * without).float()
+    return torch.sigmoid(strength * (y.sign() * without + MARGIN)).float()
 
 
 def changed(features: Tensor, grades: Tensor, window: int, share: float, ridge: float) -> bool:

@@ -10,7 +10,7 @@ from papa.config import UpdateConfig
 from papa.denoiser import Conditions, Denoiser
 from papa.objective import squared_error
 from papa.replay import Replay
-from papa.taste import changed
+from papa.taste import MARGIN, changed
 from papa.update import Adapter, Labels, UpdateJob, new_adapter, update, update_many
 from tests.papa.conftest import tiny_denoiser
 
@@ -130,7 +130,7 @@ def test_labels_that_the_others_contradict_are_seldom_replayed() -> None:
     flipped = (3, 25, 50)
     replay = clusters(flipped)
     for chosen, wrong in ((replay.grades > 0, (25, 50)), (replay.grades < 0, (3,))):
-        trusted = replay.probabilities(chosen, replace(SMALL, trust=4.0))
+        trusted = replay.probabilities(chosen, replace(SMALL, trust=8.0))
         plain = replay.probabilities(chosen, replace(SMALL, trust=0.0))
         assert trusted.sum().item() == pytest.approx(1, abs=1e-5)
         assert not trusted[~chosen].any()
@@ -153,7 +153,7 @@ def test_trust_is_that_of_a_regression_without_the_label_itself() -> None:
     for row in range(count):
         rest = torch.arange(count) != row
         weights = torch.linalg.solve(gram[rest][:, rest] + torch.diag(noise[rest]), grades[rest])
-        expected[row] = torch.sigmoid(grades[row].sign() * (gram[row, rest] @ weights))
+        expected[row] = torch.sigmoid(grades[row].sign() * (gram[row, rest] @ weights) + MARGIN)
     liked = grades > 0
     expected = expected * liked
     torch.testing.assert_close(replay.probabilities(liked, config), expected / expected.sum(), atol=1e-5, rtol=1e-3)
@@ -163,7 +163,7 @@ def test_without_both_kinds_of_labels_all_are_trusted() -> None:
     replay = clusters()
     one_kind = Replay(replay.samples, replay.grades.abs(), replay.features)
     everything = torch.ones(len(replay), dtype=torch.bool)
-    probabilities = one_kind.probabilities(everything, replace(SMALL, trust=4.0))
+    probabilities = one_kind.probabilities(everything, replace(SMALL, trust=8.0))
     torch.testing.assert_close(probabilities, torch.full((60,), 1 / 60))
 
 
