@@ -9,7 +9,7 @@ from pathlib import Path
 from services.local.backbone_check import find_backbone
 from services.local.failure import Failure
 from services.local.ports import claim_port
-from services.settings import Settings
+from services.settings import GatewaySettings, Settings
 
 
 def with_places(settings: Settings) -> Settings:
@@ -61,3 +61,9 @@ def check_combination(settings: Settings) -> None:
     if settings.ray.address and not settings.ray.serve_grpc_port:
         hint = "set ray.serve_grpc_port, and gateway.generator to the host and port at which the gateway finds it"
         raise Failure("an existing Ray cluster needs a port for the generator", hint)
+    port, generator = settings.ray.serve_grpc_port, settings.gateway.generator
+    if settings.ray.address and generator == GatewaySettings().generator and not generator.endswith(f":{port}"):
+        raise Failure(
+            f"the gateway would look for the generator at {generator}, but ray.serve_grpc_port is {port}",
+            f"set gateway.generator to the host of Ray's head and that port: --set gateway.generator=HEAD:{port}",
+        )

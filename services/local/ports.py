@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import socket
+import time
 
 from services.local.failure import Failure
+
+_PAUSE = 0.1
 
 
 def claim_port(host: str, port: int, setting: str) -> int:
@@ -23,6 +26,24 @@ def claim_port(host: str, port: int, setting: str) -> int:
             hint = f"stop what listens there, or choose another: --set {setting}=0 or {variable}=0 takes a free one"
             raise Failure(f"port {port} of {host} cannot be used: {error.strerror}", hint) from error
         return int(probe.getsockname()[1])
+
+
+def check_generator(address: str, seconds: float = 5.0) -> None:
+    """Raises Failure when nothing listens at gateway.generator, which the gateway would only find after a minute."""
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
+        except (OSError, ValueError) as error:
+            if isinstance(error, ConnectionRefusedError) and time.monotonic() < deadline:
+                time.sleep(_PAUSE)  # Serve's proxy may still be on its way
+                continue
+            hint = "set gateway.generator to the host of Ray's head and the port of Serve's proxy (ray.serve_grpc_port)"
+            raise Failure(
+                f"no generator listens at {address}, where the gateway looks for it: {error}", hint
+            ) from error
+        return
 
 
 def reachable(host: str, port: int) -> str:

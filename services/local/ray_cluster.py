@@ -22,6 +22,8 @@ _FOLDER_PREFIX = "papa-ray-"
 _STOP_SECONDS = 20.0
 _CONNECT_SECONDS = 5.0
 _METRICS = "RAY_enable_metrics_collection"
+_ASK = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1])"
+_REFUSED = "InvalidAuthToken"
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray's only switch for "this node is 127.0.0.1, listen there alone"; named after the systems that default to it.
@@ -57,10 +59,12 @@ def local_ray(settings: Settings) -> Iterator[None]:
 
 @contextmanager
 def existing_ray(settings: Settings) -> Iterator[None]:
-    """Joins the cluster at settings.ray.address. Raises Failure when it does not answer."""
+    """Joins the cluster at settings.ray.address. Raises Failure when it does not answer, or not to us."""
     _check_listening(settings.ray.address)
-    with _joined(settings.ray.address):
-        yield
+    with in_environment(_token_mode()):
+        _check_token(settings.ray.address)
+        with _joined(settings.ray.address):
+            yield
 
 
 def _check_listening(address: str) -> None:
@@ -72,6 +76,28 @@ def _check_listening(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
     except OSError as error:
         raise Failure(f"the Ray cluster at {address} does not answer: {error}", "check --ray-address") from error
+
+
+def _token_mode() -> dict[str, str]:
+    """A token is shown where there is one, as `ray start` does it; a cluster without tokens ignores it."""
+    given = [name for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH") if os.environ.get(name)]
+    if "RAY_AUTH_MODE" in os.environ or not (given or (Path.home() / ".ray" / "auth_token").is_file()):
+        return {}
+    return {"RAY_AUTH_MODE": "token"}
+
+
+def _check_token(address: str) -> None:
+    """Asks in a process of its own: Ray would try a wrong token for twenty seconds, and say so in as many lines."""
+    if "://" in address or not address.rpartition(":")[2].isdigit():
+        return
+    command = [sys.executable, "-c", _ASK, address]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as asking:
+        assert asking.stderr is not None
+        refused = any(_REFUSED in line for line in asking.stderr)
+        asking.kill()
+    if refused:
+        hint = "set RAY_AUTH_TOKEN_PATH to a file with its token; where it is not set, ~/.ray/auth_token counts"
+        raise Failure(f"the Ray cluster at {address} asks for a token that it was not shown", hint)
 
 
 @contextmanager
@@ -99,7 +125,8 @@ def _new_token(data_dir: Path) -> Path:
 
 def _logical_cpus(settings: Settings) -> int:
     """Ray's CPUs only count places for actors; on one machine every configured actor gets one."""
-    actors = settings.generator.max_replicas + settings.generator.replicas + settings.trainer.actors
+    trainers = max(settings.trainer.actors, settings.trainer.autoscaling.max_actors)
+    actors = settings.generator.max_replicas + settings.generator.replicas + trainers
     return max(os.cpu_count() or 1, actors + 1)
 
 

@@ -22,7 +22,7 @@ from services.local.placement import (
     with_places,
     with_ports,
 )
-from services.local.ports import reachable
+from services.local.ports import check_generator, reachable
 from services.local.ray_cluster import existing_ray, local_ray
 from services.local.redis_binary import RedisProcessError
 from services.local.redis_check import check_redis, without_password
@@ -103,6 +103,7 @@ def _start(
         start_serve(settings.ray.serve_grpc_port, ENGINE if settings.ray.address else ENGINE_FOR_LOOPBACK)
         step.result = settings.ray.address or "local"
     stack.enter_context(running_applications(steps, applications))
+    check_generator(settings.gateway.generator)
     address = reachable(settings.gateway.host, settings.gateway.port)
     logs = settings.data_dir / "logs"
     probed = reachable(settings.gateway.host, settings.gateway.health_port or settings.gateway.port)

@@ -18,8 +18,8 @@ from services.local.environment import settings_environment
 from services.local.failure import Failure
 from services.local.instance_lock import InstanceLock
 from services.local.placement import check_combination, with_places, with_ports
-from services.local.ports import claim_port, reachable
-from services.settings import RaySettings, RedisSettings, Settings
+from services.local.ports import check_generator, claim_port, reachable
+from services.settings import GatewaySettings, RaySettings, RedisSettings, Settings
 
 
 @pytest.fixture
@@ -109,6 +109,22 @@ def test_an_existing_ray_needs_an_existing_redis() -> None:
     check_combination(Settings(ray=RaySettings(address="10.0.0.1:6379"), redis=redis))
     with pytest.raises(Failure, match="needs a port for the generator"):
         check_combination(Settings(ray=RaySettings(address="10.0.0.1:6379", serve_grpc_port=0), redis=redis))
+
+
+def test_an_existing_ray_with_another_port_needs_the_gateway_to_know_it() -> None:
+    settings = Settings(ray={"address": "10.0.0.1:6379", "serve_grpc_port": 9100}, redis={"url": "redis://r:6379"})
+    with pytest.raises(Failure, match=r"127\.0\.0\.1:9000, but ray\.serve_grpc_port is 9100") as refused:
+        check_combination(settings)
+    assert "gateway.generator=HEAD:9100" in refused.value.hint
+    check_combination(settings.model_copy(update={"gateway": GatewaySettings(generator="10.0.0.1:9100")}))
+
+
+def test_a_generator_that_is_not_where_the_gateway_looks_is_told_at_once(taken_port: int) -> None:
+    check_generator(f"127.0.0.1:{taken_port}")
+    for address in (f"127.0.0.1:{claim_port('127.0.0.1', 0, '')}", "nowhere"):
+        with pytest.raises(Failure, match=f"no generator listens at {address}") as refused:
+            check_generator(address, seconds=0.3)
+        assert "gateway.generator" in refused.value.hint
 
 
 def test_a_server_on_all_interfaces_is_reached_over_loopback() -> None:
