@@ -48,6 +48,12 @@ def test_dependencies_that_must_be_healthy_say_when_they_are():
             assert SERVICES[dependency]["healthcheck"]["test"]
 
 
+def test_everything_that_can_be_asked_after_its_health_is():
+    by_image = {"papa"}  # its Dockerfile has a HEALTHCHECK
+    asked = {name for name, service in SERVICES.items() if "healthcheck" in service}
+    assert set(SERVICES) - asked - by_image == {"redis-exporter"}
+
+
 def test_the_environment_is_a_valid_configuration(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for name, value in SERVICES["papa"]["environment"].items():

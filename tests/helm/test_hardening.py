@@ -83,6 +83,17 @@ def test_ray_is_closed_to_strangers():
     )
 
 
+def test_the_test_pod_may_call_a_gateway_that_is_not_open_to_everybody():
+    manifests = render(example("production"))
+    calls = only(manifests, "NetworkPolicy", "-gateway")["spec"]["ingress"][0]
+    assert len(calls["from"]) == 3 and calls["ports"] == [{"port": 50051, "protocol": "TCP"}]
+    labels = only(manifests, "Pod", "-smoke")["metadata"]["labels"]
+    allowed = [each["podSelector"]["matchLabels"] for each in calls["from"] if "podSelector" in each]
+    assert [each for each in allowed if each.items() <= labels.items()]
+    everybody = only(render(example("dev")), "NetworkPolicy", "-gateway")["spec"]["ingress"][0]
+    assert "from" not in everybody
+
+
 def test_selectors_of_policies_and_services_meet_the_pods():
     manifests = render(example("dev"))
     pods = [
