@@ -18,7 +18,7 @@ from services.generator.packing import Packer
 from services.generator.pictures import Pictures
 from services.generator.prompting import Prompter
 from services.generator.slots import Slots
-from services.settings import Settings
+from services.settings import GeneratorSettings, Settings
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,15 @@ def assemble(settings: Settings, stores: Stores) -> Room:
     config = EngineConfig(mine.max_rows, mine.max_queued_rows, learning.adapt_from, clip=denoiser.clips)
     engine = Engine(denoiser, slots, config)
     adapters = Adapters(stores.users, stores.revisions, denoiser, slots, mine.host_cache)
-    defaults = Defaults(mine.sampler, mine.steps, mine.exploration)
     prompter = Prompter(denoiser, mine.guidance)
-    generator = Generator(engine, adapters, stores.items, defaults, prompter, Pictures(denoiser))
+    generator = Generator(engine, adapters, stores.items, defaults(mine), prompter, Pictures(denoiser))
     packer = Packer(Adoption.of(denoiser, learning, settings.trainer.gate.max_norm))
     return Room(engine, generator, adapters, packer, backbone_info(settings.backbone, denoiser))
+
+
+def defaults(settings: GeneratorSettings) -> Defaults:
+    """What a request that names nothing gets."""
+    return Defaults(settings.sampler, settings.steps, settings.exploration)
 
 
 def backbone_info(name: str, denoiser: Denoiser) -> BackboneInfo:

@@ -16,7 +16,7 @@ from ray import serve
 from services import logs, tracing
 from services.contracts.errors import PapaError
 from services.generator import wire
-from services.generator.assembly import Stores, assemble
+from services.generator.assembly import Stores, assemble, defaults
 from services.generator.forgetting import forget_deleted_users
 from services.serve_settings import (
     absolute,
@@ -25,7 +25,7 @@ from services.serve_settings import (
     with_secrets,
     without_secrets,
 )
-from services.settings import Settings
+from services.settings import GeneratorSettings, Settings
 from services.store import open_items, open_revisions, open_users
 from services.store.census import refuse_emptied
 from services.stubs.engine.v1 import engine_pb2
@@ -42,6 +42,10 @@ FORGET_SECONDS = 60.0
 """How long a deleted user's adapters may stay in a replica's caches when nobody asks for that user."""
 
 
+LIVE = ("sampler", "steps", "exploration", "guidance")
+"""Settings of the generator that may be changed while it runs, as Serve's user_config."""
+
+
 class GeneratorReplica:
     """One engine and its stores."""
 
@@ -53,6 +57,7 @@ class GeneratorReplica:
         room = assemble(settings, stores)
         await refuse_emptied(stores.items, stores.users, stores.revisions)
         await stores.items.publish_backbone(room.backbone)
+        self._settings = settings.generator
         self._engine, self._generator, self._packer = room.engine, room.generator, room.packer
         self._forgetting = asyncio.create_task(forget_deleted_users(stores.users, room.adapters, FORGET_SECONDS))
         self._engine.start()
@@ -86,6 +91,15 @@ class GeneratorReplica:
             _log.exception("an adapter could not be packed")
             return engine_pb2.PackAdapterResponse(error=wire.run_error(PapaError("the generator failed")))
 
+    def reconfigure(self, changes: dict[str, object]) -> None:
+        """Serve calls it with the user_config, when the replica starts and whenever that is changed.
+
+        Generations that run keep what they began with. What is not named is as in the settings.
+        """
+        settings = reconfigured(self._settings, changes)
+        self._generator.change(defaults(settings), settings.guidance)
+        _log.info("the defaults of generations", extra={name: getattr(settings, name) for name in LIVE})
+
     def check_health(self) -> None:
         """Serve replaces a replica whose engine has ended."""
         if not self._engine.alive:
@@ -99,6 +113,13 @@ class GeneratorReplica:
             self._forgetting.cancel()
             engine.stop()
             tracing.end()
+
+
+def reconfigured(settings: GeneratorSettings, changes: dict[str, object]) -> GeneratorSettings:
+    """The settings with those of LIVE changed. Raises ValueError for others and for values that do not fit."""
+    if strange := set(changes) - set(LIVE):
+        raise ValueError(f"only {', '.join(LIVE)} can be changed while the generator runs, not {sorted(strange)}")
+    return GeneratorSettings.model_validate(settings.model_dump() | changes)
 
 
 def app(args: dict[str, object]) -> serve.Application:

@@ -73,6 +73,11 @@ class Generator:
         self._defaults = defaults
         self._first_served = FirstServed()
 
+    def change(self, defaults: Defaults, guidance: float) -> None:
+        """For generations that begin from now on; `guidance` is that of prompts."""
+        self._defaults = defaults
+        self._prompter.guidance = guidance
+
     async def run(self, spec: GenerationSpec) -> AsyncGenerator[Event]:
         """Finished items in groups as they finish, each stored already, then GenerationDone.
 

@@ -17,7 +17,7 @@ class Prompter:
     def __init__(self, denoiser: Denoiser, guidance: float) -> None:
         """`guidance` is for requests that name none."""
         self._denoiser = denoiser
-        self._guidance = guidance
+        self.guidance = guidance
 
     async def conditions(self, spec: GenerationSpec) -> Conditions | None:
         """One row; None for a backbone without prompts. Raises InvalidRequest for a prompt that it cannot show."""
@@ -30,5 +30,5 @@ class Prompter:
 
     @torch.inference_mode()
     def _encoded(self, spec: GenerationSpec) -> Conditions | None:
-        guidance = self._guidance if spec.guidance < 0 else spec.guidance
+        guidance = self.guidance if spec.guidance < 0 else spec.guidance
         return self._denoiser.conditions([spec.prompt], guidance, spec.negative_prompt)

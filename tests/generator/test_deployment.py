@@ -38,8 +38,8 @@ from services.gateway.drain import Drain
 from services.gateway.engine import Engine
 from services.gateway.health import GENERATION, Readiness
 from services.gateway.server import Gateway
-from services.generator.deployment import app
-from services.settings import GatewaySettings, Settings
+from services.generator.deployment import app, reconfigured
+from services.settings import GatewaySettings, GeneratorSettings, Settings
 from services.store import open_items, open_revisions, open_users
 from services.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
 from tests.generator.deployed import NAME, Deployed, deployed, key, until
@@ -240,6 +240,16 @@ async def test_a_killed_replica_under_load_costs_only_errors_that_say_try_again(
     service.forget(replica.pid)
     (successor,) = service.replicas()
     assert successor.pid != replica.pid
+
+
+def test_only_defaults_of_generations_can_be_changed_while_it_runs() -> None:
+    settings = GeneratorSettings(steps=7)
+    assert reconfigured(settings, {"sampler": "ddim"}) == GeneratorSettings(steps=7, sampler="ddim")
+    assert reconfigured(settings, {}) == settings
+    with pytest.raises(ValueError, match="slots"):
+        reconfigured(settings, {"slots": 3})
+    with pytest.raises(ValueError, match="steps"):
+        reconfigured(settings, {"steps": 0})
 
 
 async def until_serving(readiness: Readiness, expected: bool) -> None:
