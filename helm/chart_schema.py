@@ -16,7 +16,7 @@ CHART_DECIDES = {
     "gateway": ("host", "port", "health_port", "generator", "drain_seconds", "notice_seconds", "tls"),
     "auth": ("keys_file",),
     "generator": ("device", "threads", "replicas", "max_replicas", "drain_seconds"),
-    "trainer": ("device", "threads", "actors"),
+    "trainer": ("device", "threads", "actors", "autoscaling"),
     "tracing": ("enabled", "endpoint", "ca", "headers", "headers_file"),
 }
 """Settings that other values set, by section; `config` refuses them."""
@@ -86,9 +86,11 @@ LIMITS: dict[str, Schema] = {
     "ray.autoscaler.upscalingMode": {"enum": ["Default", "Aggressive", "Conservative"]},
     "generator.gpus": {"type": "integer", "minimum": 1},
     "generator.autoscaling.targetOngoingRequests": _COUNT,
-    "generator.autoscaling.upscaleDelaySeconds": _SECONDS,
-    "generator.autoscaling.downscaleDelaySeconds": _SECONDS,
-    "trainer.actors": _COUNT,
+    "*.upscaleDelaySeconds": _SECONDS,
+    "*.downscaleDelaySeconds": _SECONDS,
+    "*.minActors": _COUNT,
+    "*.maxActors": _COUNT,
+    "trainer.autoscaling.targetAgeSeconds": {"type": "number", "exclusiveMinimum": 0},
     "metrics.monitors.interval": {"type": "string", "pattern": "^[1-9][0-9]*(s|m)$"},
     "tracing.endpoint": {"type": "string", "pattern": "^(https?://[^/@:\\s]+:[0-9]+)?$"},
     "metrics.rules.runbookUrl": {"type": "string", "pattern": "^https?://.*[^/]$"},

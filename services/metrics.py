@@ -118,3 +118,9 @@ SERVED_REVISION_AGE = Histogram(
 PARTITIONS_OWNED = Gauge(
     "papa_partitions_owned", "Partitions whose lease this trainer holds.", multiprocess_mode="livesum"
 )
+TRAINERS_DESIRED = Gauge(
+    "papa_trainers_desired", "Trainers that there should be, by the age of the backlog.", multiprocess_mode="livemax"
+)
+TRAINERS_RUNNING = Gauge(
+    "papa_trainers_running", "Of those, trainers that have answered when last asked.", multiprocess_mode="livemax"
+)

@@ -74,10 +74,24 @@ class GateSettings(Section):
     )
 
 
+class TrainerAutoscalingSettings(Section):
+    """How many trainers run, by the age of the oldest label that no revision has applied."""
+
+    max_actors: int = Field(1, ge=1, description="trainer actors at most; fixed at trainer.actors when not above it")
+    target_age: float = Field(
+        15.0, gt=0, description="seconds the oldest label may wait; well above max_wait plus the time of an update"
+    )
+    upscale_delay: float = Field(10.0, ge=0, description="seconds above the target before trainers are added")
+    downscale_delay: float = Field(
+        300.0, ge=0, description="seconds below half the target before one is drained and removed"
+    )
+
+
 class TrainerSettings(Section):
     """When and how a trainer updates."""
 
-    actors: int = Field(1, ge=1, description="trainer actors")
+    actors: int = Field(1, ge=1, description="trainer actors, the least when autoscaling")
+    autoscaling: TrainerAutoscalingSettings = TrainerAutoscalingSettings()
     threads: int = Field(2, ge=1, description="torch threads per actor")
     min_labels: int = Field(10, ge=1, description="new labels of a user that start an update at once")
     max_wait: float = Field(2.0, ge=0, description="seconds the oldest label waits when there are fewer")

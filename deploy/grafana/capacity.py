@@ -40,6 +40,12 @@ BOARD = Board(
                 [Query(rate("papa_update_duration_seconds_sum", "instance"), "{{instance}}")],
             ),
             Panel(
+                "Trainers",
+                "Wanted by the age of the backlog, and there; far apart, machines are missing.",
+                "short",
+                [Query("max(papa_trainers_desired)", "wanted"), Query("max(papa_trainers_running)", "there")],
+            ),
+            Panel(
                 "Labels per busy second",
                 "What a second of training consumes.",
                 "short",

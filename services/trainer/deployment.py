@@ -1,98 +1,85 @@
-"""The trainers on Ray Serve: one small replica that keeps the configured number of trainer actors alive."""
+"""The trainers on Ray Serve: one small replica that keeps trainer actors alive, as many as the backlog needs."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from time import monotonic
 
-import ray
 from ray import serve
-from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayTaskError
 
-from services import logs
+from services import logs, metrics
 from services.serve_settings import absolute, metrics_environment, settings_of_environment, without_secrets
-from services.settings import Settings
-from services.trainer.actor import NAMESPACE, STOP_SECONDS, TrainerActor, configuration, trainer_actor
+from services.settings import Settings, TrainerAutoscalingSettings
+from services.trainer.actor import STOP_SECONDS
+from services.trainer.ray_pool import ANSWER_SECONDS, Answer, Pool
+from services.trainer.scaling import Load, Scaling, decide, limits
 
 _log = logging.getLogger(__name__)
 
 SUPERVISOR_CPUS = 0.1
-HEALTH_SECONDS = 2.0
-START_SECONDS = 300.0
-ANSWER_SECONDS = 30.0
-PREFIX = "papa-trainer-"
+LOOK_SECONDS = 2.0
+LIVE = ("target_age", "upscale_delay", "downscale_delay")
+"""Settings of trainer.autoscaling that may be changed while trainers run, as Serve's user_config."""
 
 
 class Trainers:
-    """Keeps the actors. They are detached: when this replica is lost they go on, and the next replica finds them."""
+    """Keeps as many actors as the backlog needs. When this replica is lost they go on, and the next one finds them."""
 
     # Serve awaits an asynchronous __init__.
     async def __init__(self, settings: Settings, environment: dict[str, str]) -> None:  # type: ignore[misc]
         logs.configure(settings.log)
-        self._settings = settings
-        self._environment = environment
-        self._configuration = configuration(settings)
-        await self._stop_surplus()
-        await asyncio.gather(*(self._start(name) for name in self._names()))
-        _log.info("the trainers are ready", extra={"actors": settings.trainer.actors})
+        self._settings, self._limits = settings, limits(settings)
+        self._pool = Pool(settings, environment)
+        self._scaling = Scaling(await self._pool.take_over(self._limits.least, self._limits.most))
+        self._keeping = asyncio.create_task(self._keep())
+        _log.info("the trainers are ready", extra={"actors": self._scaling.desired})
 
-    async def check_health(self) -> None:
-        """Called by Serve every HEALTH_SECONDS.
+    def reconfigure(self, changes: dict[str, object]) -> None:
+        """Serve's user_config, of LIVE settings; what is not named is as in the settings."""
+        self._limits = limits(reconfigured(self._settings, changes))
 
-        Ray restarts an actor whose process dies; here one is made anew that Ray gave up or that somebody removed. The
-        actors' backlogs arrive here, which is where their number would be decided.
-        """
-        healths = (_health(self._actor(name), ANSWER_SECONDS) for name in self._names())
-        for name, health in zip(self._names(), await asyncio.gather(*healths, return_exceptions=True), strict=True):
-            if isinstance(health, BaseException):
-                _log.warning("a trainer does not answer", extra={"actor": name, "why": repr(health)})
+    def check_health(self) -> None:
+        """Serve replaces this replica when nobody looks after the actors any more; the actors stay."""
+        if self._keeping.done():
+            raise RuntimeError("the trainers are not looked after any more")
 
     async def __del__(self) -> None:
-        # Only those of this configuration: during a rolling update the next replica has made its own already.
-        if hasattr(self, "_configuration"):
-            stops = (_stop(name, self._configuration) for name in self._names())
-            await asyncio.gather(*stops, return_exceptions=True)
+        if keeping := getattr(self, "_keeping", None):
+            keeping.cancel()
+        if pool := getattr(self, "_pool", None):
+            await pool.close()
 
-    def _names(self) -> list[str]:
-        return [f"{PREFIX}{number}" for number in range(self._settings.trainer.actors)]
+    async def _keep(self) -> None:
+        while True:
+            answers = await self._pool.look()
+            await self._scale(answers)
+            metrics.TRAINERS_DESIRED.set(self._scaling.desired)
+            metrics.TRAINERS_RUNNING.set(len(answers))
+            await asyncio.sleep(LOOK_SECONDS)
 
-    def _actor(self, name: str) -> ActorHandle[TrainerActor]:
-        return trainer_actor(self._settings, name, self._environment)
-
-    async def _start(self, name: str) -> None:
-        """Makes the actor, or takes it over, or replaces it when it runs with other settings. Raises RayActorError with
-        the cause when it cannot start."""
-        health = await _health(self._actor(name), START_SECONDS)
-        if health["configuration"] != self._configuration:
-            await _stop(name)
-            await _health(self._actor(name), START_SECONDS)
-
-    async def _stop_surplus(self) -> None:
-        """Actors of an earlier deployment that had more of them."""
-        actors = ray.util.list_named_actors(all_namespaces=True)
-        ours = {entry["name"] for entry in actors if entry["namespace"] == NAMESPACE}
-        surplus = {name for name in ours if name.startswith(PREFIX)} - set(self._names())
-        await asyncio.gather(*(_stop(name) for name in surplus))
+    async def _scale(self, answers: dict[str, Answer]) -> None:
+        before, load = self._scaling.desired, load_of(answers, self._scaling.desired)
+        self._scaling = decide(self._scaling, load, monotonic(), self._limits)
+        if self._scaling.desired != before:
+            about = {"before": before, "now": self._scaling.desired, "oldest_age": load.oldest_age, "busy": load.busy}
+            _log.info("the number of trainers changes", extra=about)
+            await self._pool.resize(self._scaling.desired)
 
 
-async def _health(actor: ActorHandle[TrainerActor], seconds: float) -> dict[str, Any]:
-    return await asyncio.wait_for(actor.health.remote(), seconds)
+def reconfigured(settings: Settings, changes: dict[str, object]) -> Settings:
+    """The settings with those of LIVE changed. Raises ValueError for others and for values that do not fit."""
+    if strange := set(changes) - set(LIVE):
+        raise ValueError(f"only {', '.join(LIVE)} can be changed while the trainers run, not {sorted(strange)}")
+    scaling = TrainerAutoscalingSettings.model_validate(settings.trainer.autoscaling.model_dump() | changes)
+    return settings.model_copy(update={"trainer": settings.trainer.model_copy(update={"autoscaling": scaling})})
 
 
-async def _stop(name: str, configuration: str = "") -> None:
-    """Lets the actor end its work, then removes it for good; one of another configuration than the given stays."""
-    try:
-        actor = ray.get_actor(name, namespace=NAMESPACE)
-    except ValueError:
-        return
-    try:
-        if not await asyncio.wait_for(actor.stop.remote(configuration), STOP_SECONDS + 3):
-            return
-    except (TimeoutError, RayActorError, RayTaskError) as error:
-        _log.warning("a trainer did not stop gracefully", extra={"actor": name, "why": repr(error)})
-    ray.kill(actor, no_restart=True)
+def load_of(answers: dict[str, Answer], desired: int) -> Load:
+    """What the answers say together."""
+    healths = [answer.health for answer in answers.values()]
+    oldest = max((float(health["oldest_age"]) for health in healths), default=0.0)
+    return Load(oldest, sum(float(health["busy"]) for health in healths), len(healths) == desired)
 
 
 def app(args: dict[str, object]) -> serve.Application:
@@ -110,8 +97,8 @@ def application(settings: Settings) -> serve.Application:
         max_constructor_retry_count=3,
         graceful_shutdown_timeout_s=STOP_SECONDS + 10,
         graceful_shutdown_wait_loop_s=0.1,
-        health_check_period_s=HEALTH_SECONDS,
-        health_check_timeout_s=ANSWER_SECONDS + 10,
+        health_check_period_s=5,
+        health_check_timeout_s=ANSWER_SECONDS,
         ray_actor_options={"num_cpus": SUPERVISOR_CPUS, "runtime_env": {"env_vars": environment}},
     )
     return deployment(Trainers).bind(settings, environment)

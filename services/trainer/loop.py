@@ -15,6 +15,7 @@ from services.contracts.feedback import FeedbackLog
 from services.contracts.revisions import RevisionStore, UserDirectory
 from services.settings import TrainerSettings
 from services.store.census import sweep
+from services.trainer.busy_time import BusyTime
 from services.trainer.intake import Intake
 from services.trainer.ownership import Ownership, pause
 from services.trainer.plan import plan
@@ -31,11 +32,12 @@ _LEAVE_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class Backlog:
-    """What waits in the owned partitions: what scaling looks at."""
+    """What waits in the owned partitions, and the share of its time that the trainer trains: what scaling looks at."""
 
     partitions: int = 0
     events: int = 0
     oldest_age: float = 0.0
+    busy: float = 0.0
 
 
 class TrainerLoop:
@@ -57,6 +59,7 @@ class TrainerLoop:
         self._ownership = Ownership(log, member, settings.lease)
         self._intake = Intake(log, self._ownership, updater)
         self._training = Training(log, users, revisions, updater, self._ownership, self._intake)
+        self._busy = BusyTime()
         self._stop, self._end = asyncio.Event(), asyncio.Event()
 
     def stop(self) -> None:
@@ -113,7 +116,8 @@ class TrainerLoop:
         for group in work.groups:
             if self._stop.is_set():
                 break
-            await self._training.train(group)
+            with self._busy:
+                await self._training.train(group)
         return bool(work.groups)
 
     async def _sweep(self) -> None:
@@ -136,7 +140,7 @@ class TrainerLoop:
                 _log.warning("cannot measure the backlog: %s", error)
             else:
                 oldest = max((one.oldest_age for one in stats), default=0.0)
-                self.backlog = Backlog(len(stats), sum(one.backlog for one in stats), oldest)
+                self.backlog = Backlog(len(stats), sum(one.backlog for one in stats), oldest, self._busy.share())
                 metrics.FEEDBACK_BACKLOG.set(self.backlog.events)
                 metrics.FEEDBACK_OLDEST_AGE.set(self.backlog.oldest_age)
             await pause(self._end, OBSERVATION_SECONDS)

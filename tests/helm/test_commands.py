@@ -15,6 +15,7 @@ from services.cli.configuration import load
 from services.generator import deployment as generator
 from services.local.redis_binary import find_redis_server
 from services.local.serve_applications import APPLICATIONS
+from services.trainer import deployment as trainer
 from tests.helm.rendering import EXAMPLES, example, merged, only, pod_specs, render
 
 
@@ -121,10 +122,59 @@ def test_places_fit_what_is_placed():
         assert groups["generator"]["rayStartParams"]["num-cpus"] == "0"
         assert int(groups["generator"]["rayStartParams"]["num-gpus"]) == replica["ray_actor_options"]["num_gpus"]
         assert groups["generator"]["maxReplicas"] >= replica["autoscaling_config"]["max_replicas"]
-        actors = int(only(values, "ConfigMap", "-settings")["data"]["PAPA_TRAINER__ACTORS"])
+        settings = only(values, "ConfigMap", "-settings")["data"]
         start = groups["trainer"]["rayStartParams"]
         places = int(start["num-cpus"]) / CPUS if start["num-gpus"] == "0" else int(start["num-gpus"])
-        assert groups["trainer"]["minReplicas"] * places >= actors > (groups["trainer"]["minReplicas"] - 1) * places
+        for bound, setting in (("minReplicas", "ACTORS"), ("maxReplicas", "AUTOSCALING__MAX_ACTORS")):
+            actors, pods = int(settings[f"PAPA_TRAINER__{setting}"]), groups["trainer"][bound]
+            assert pods * places >= actors > (pods - 1) * places
+
+
+def test_nothing_is_scaled_beyond_pods_that_nobody_adds():
+    manifests = render(merged(example("production"), {"ray": {"autoscaler": {"enabled": False}}}))
+    service, settings = only(manifests, "RayService")["spec"], only(manifests, "ConfigMap", "-settings")["data"]
+    for group in service["rayClusterConfig"]["workerGroupSpecs"]:
+        assert group["minReplicas"] == group["maxReplicas"] == group["replicas"]
+    replicas = yaml.safe_load(service["serveConfigV2"])["applications"][0]["deployments"][0]["autoscaling_config"]
+    assert replicas["max_replicas"] == replicas["min_replicas"] == 3
+    assert settings["PAPA_TRAINER__AUTOSCALING__MAX_ACTORS"] == settings["PAPA_TRAINER__ACTORS"] == "4"
+
+
+def test_when_to_scale_changes_in_place_and_how_far_with_a_new_cluster():
+    """KubeRay leaves the limits of running worker groups as they are."""
+
+    def parts(**autoscaling):
+        changed = {"generator": {"autoscaling": autoscaling.get("generator", {})}}
+        manifests = render(merged(example("production"), merged(changed, {"trainer": autoscaling.get("trainer", {})})))
+        service = only(manifests, "RayService")["spec"]
+        return service["serveConfigV2"], [
+            group["template"]["metadata"] for group in service["rayClusterConfig"]["workerGroupSpecs"]
+        ]
+
+    serve, pods = parts()
+    when = {"generator": {"targetOngoingRequests": 3}, "trainer": {"autoscaling": {"targetAgeSeconds": 30}}}
+    assert parts(**when)[0] != serve and parts(**when)[1] == pods
+    assert yaml.safe_load(parts(**when)[0])["applications"][1]["deployments"][0]["user_config"]["target_age"] == 30
+    assert parts(generator={"maxReplicas": 30})[1] != pods
+    assert parts(trainer={"autoscaling": {"maxActors": 30}})[1] != pods
+
+
+def test_what_the_generator_takes_over_while_it_runs_restarts_nothing():
+    """It is in Serve's configuration and nowhere in a pod."""
+    live = {"sampler": "ddim", "steps": 20, "exploration": 0.1, "guidance": 7.5}
+    assert set(live) == set(generator.LIVE)
+    applications = yaml.safe_load(only(render(example("dev")), "RayService")["spec"]["serveConfigV2"])["applications"]
+    assert set(applications[1]["deployments"][0]["user_config"]) == set(trainer.LIVE)
+    before = render(merged(example("production"), {"config": {"generator": {"slots": 9}}}))
+    after = render(merged(example("production"), {"config": {"generator": {"slots": 9, **live}}}))
+    deployments = [
+        yaml.safe_load(only(each, "RayService")["spec"].pop("serveConfigV2"))["applications"][0]["deployments"]
+        for each in (before, after)
+    ]
+    assert [each[0]["user_config"] for each in deployments] == [{}, live]
+    assert before == after
+    environment = only(after, "ConfigMap", "-settings")["data"]
+    assert environment["PAPA_GENERATOR__SLOTS"] == "9"
 
 
 def test_the_trial_valkey_keeps_likes(tmp_path):

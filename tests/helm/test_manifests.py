@@ -28,6 +28,24 @@ TOGGLES: dict[str, dict[str, Any]] = {
     "environment": {"extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}]},
     "tracing": {"tracing": {"enabled": True, "endpoint": "http://collector:4317", "existingSecret": "s"}},
     "no auth": {"ray": {"auth": {"enabled": False}}},
+    "route": {"gateway": {"route": {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["a.example"]}}},
+    "external redis": {
+        "valkey": {"enabled": False},
+        "redis": {"host": "likes", "existingSecret": "likes", "tls": {"caSecret": "ca"}},
+        "gcsRedis": {"host": "ray", "existingSecret": "ray", "tls": {"caSecret": "ca"}},
+    },
+    "gpus": {
+        "generator": {"device": "cuda", "gpus": 2, "autoscaling": {"minReplicas": 2, "maxReplicas": 9}},
+        "trainer": {"device": "cuda", "autoscaling": {"minActors": 2, "maxActors": 5}},
+    },
+    "tls and tokens": {
+        "gateway": {
+            "tls": {"existingSecret": "tls", "clientCaSecret": "callers"},
+            "auth": {"existingSecret": "keys"},
+            "smoke": {"tokenSecret": "token", "caSecret": "tls", "certificateSecret": "caller"},
+            "podDisruptionBudget": {"enabled": False},
+        }
+    },
 }
 
 

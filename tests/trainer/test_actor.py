@@ -1,8 +1,13 @@
-"""On a real Ray: an actor that is killed comes back by itself and goes on; the deployment stops what it started."""
+"""On a real Ray: trainers come and go with the backlog; one that is killed comes back and goes on; the deployment stops
+what it started."""
 
+import asyncio
 import os
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -13,7 +18,7 @@ from ray import serve
 from services.contracts.identity import UserKey
 from services.contracts.samples import pack_sample
 from services.local.redis_process import RedisProcess
-from services.settings import Settings
+from services.settings import FeedbackSettings, Settings, TrainerAutoscalingSettings
 from services.trainer.actor import NAMESPACE
 from services.trainer.deployment import application
 from tests.trainer.conftest import close_world, open_world, quick_settings
@@ -28,7 +33,7 @@ def deployed(redis_server: RedisProcess, tmp_path_factory: pytest.TempPathFactor
     """A local Ray with the trainers on it."""
     folder = tmp_path_factory.mktemp("deployed")
     backbone = write_tiny_backbone(folder / "tiny")
-    settings = quick_settings(redis_server.url, folder).model_copy(update={"backbone": str(backbone)})
+    settings = scaling_settings(redis_server.url, folder, str(backbone))
     # Ray's workers are nice by default, which on a busy machine means that they wait for minutes.
     os.environ.setdefault("RAY_worker_niceness", "0")
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
@@ -38,11 +43,54 @@ def deployed(redis_server: RedisProcess, tmp_path_factory: pytest.TempPathFactor
     ray.shutdown()
 
 
+def scaling_settings(url: str, folder: Path, backbone: str) -> Settings:
+    """One trainer, a second where a label waits for long; enough partitions that each of two surely gets some."""
+    settings = quick_settings(url, folder)
+    scaling = TrainerAutoscalingSettings(max_actors=2, target_age=1.0, upscale_delay=0.5, downscale_delay=3.0)
+    trainer = settings.trainer.model_copy(update={"autoscaling": scaling})
+    changes = {"backbone": backbone, "trainer": trainer, "feedback": FeedbackSettings(partitions=16)}
+    return settings.model_copy(update=changes)
+
+
 @pytest.fixture
 async def deployed_world(deployed: Settings) -> AsyncIterator[World]:
     world = open_world(deployed)
     yield world
     await close_world(world)
+
+
+async def test_a_second_trainer_takes_partitions_of_a_backlog_and_goes_when_idle(deployed_world: World) -> None:
+    world, users, first = deployed_world, [UserKey("shop", f"user-{number}") for number in range(20)], _processes()
+    said: Counter[UserKey] = Counter()
+    while not await _everybody_owns_partitions(2):
+        for user in users:
+            if await world.nothing_pending(user):
+                await world.say(user, *(f"e{said[user] + number}" for number in (1, 2, 3)), sample=_picture())
+                said[user] += 3
+    assert first < _processes()
+    await until(lambda: world.nothing_pending(*said))
+    for user, count in said.items():
+        await world.assert_chain(user)
+        applied = [event for revision in await world.applied(user) for event in revision]
+        assert applied == [f"e{number}" for number in range(1, count + 1)]
+
+    await until(lambda: _everybody_owns_partitions(1))
+    (health,) = await _healths()
+    assert health["partitions"] == world.log.partitions
+    assert _processes() == first
+
+
+async def _everybody_owns_partitions(trainers: int) -> bool:
+    healths = await _healths()
+    return len(healths) == trainers and all(health["partitions"] for health in healths)
+
+
+async def _healths() -> list[dict[str, Any]]:
+    """Of the trainers that are there and answer."""
+    named = [one["name"] for one in ray.util.list_named_actors(all_namespaces=True) if one["namespace"] == NAMESPACE]
+    asked = (asyncio.wait_for(ray.get_actor(name, namespace=NAMESPACE).health.remote(), 0.2) for name in named)
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    return [answer for answer in answers if isinstance(answer, dict)]
 
 
 async def test_a_killed_actor_is_restarted_and_finishes_the_work(deployed_world: World, user: UserKey) -> None:
@@ -84,6 +132,10 @@ def _actors() -> list[psutil.Process]:
     """The processes of trainer actors on this machine that belong to this test's Ray."""
     children = psutil.Process().children(recursive=True)
     return [child for child in children if "TrainerActor" in " ".join(child.cmdline())]
+
+
+def _processes() -> set[int]:
+    return {process.pid for process in _actors()}
 
 
 def _picture() -> bytes:

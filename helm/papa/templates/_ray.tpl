@@ -3,9 +3,29 @@
 {{- ternary 1 2 (eq .Values.trainer.device "cuda") -}}
 {{- end -}}
 
+{{/* How many pods hold so many trainers. Call with (dict "root" $ "actors" 5). */}}
 {{- define "papa.trainerPods" -}}
-{{- $each := include "papa.trainersPerPod" . | int -}}
-{{- div (sub (add .Values.trainer.actors $each) 1) $each -}}
+{{- $each := include "papa.trainersPerPod" .root | int -}}
+{{- div (sub (add .actors $each) 1) $each -}}
+{{- end -}}
+
+{{/* Most of what is scaled: without Ray's autoscaler the pods stay as many as they are, and so does what runs in them. Call
+with (dict "root" $ "least" 1 "most" 4). */}}
+{{- define "papa.most" -}}
+{{- ternary (max .least .most) .least .root.Values.ray.autoscaler.enabled -}}
+{{- end -}}
+
+{{- define "papa.mostReplicas" -}}
+{{- with .Values.generator.autoscaling }}{{ include "papa.most" (dict "root" $ "least" (int .minReplicas) "most" (int .maxReplicas)) }}{{ end -}}
+{{- end -}}
+
+{{- define "papa.mostTrainers" -}}
+{{- with .Values.trainer.autoscaling }}{{ include "papa.most" (dict "root" $ "least" (int .minActors) "most" (int .maxActors)) }}{{ end -}}
+{{- end -}}
+
+{{/* Settings that running replicas take over; they travel with Serve's configuration instead of the environment. */}}
+{{- define "papa.liveSettings" -}}
+{{- pick (default dict .Values.config.generator) "sampler" "steps" "exploration" "guidance" | toJson -}}
 {{- end -}}
 
 {{/* What Serve deploys. The places of a pod are counted by resources of our own, so that a generator pod never takes a
@@ -28,11 +48,12 @@ applications:
       - name: generator
         autoscaling_config:
           min_replicas: {{ .Values.generator.autoscaling.minReplicas }}
-          max_replicas: {{ .Values.generator.autoscaling.maxReplicas }}
+          max_replicas: {{ include "papa.mostReplicas" . }}
           target_ongoing_requests: {{ .Values.generator.autoscaling.targetOngoingRequests }}
           upscale_delay_s: {{ .Values.generator.autoscaling.upscaleDelaySeconds }}
           downscale_delay_s: {{ .Values.generator.autoscaling.downscaleDelaySeconds }}
         graceful_shutdown_timeout_s: {{ add .Values.generator.drainSeconds 5 }}
+        user_config: {{ include "papa.liveSettings" . }}
         ray_actor_options:
           num_cpus: 0
           num_gpus: {{ ternary .Values.generator.gpus 0 (eq .Values.generator.device "cuda") }}
@@ -43,6 +64,12 @@ applications:
     route_prefix: /trainer
     deployments:
       - name: trainers
+        {{- with .Values.trainer.autoscaling }}
+        user_config:
+          target_age: {{ .targetAgeSeconds }}
+          upscale_delay: {{ .upscaleDelaySeconds }}
+          downscale_delay: {{ .downscaleDelaySeconds }}
+        {{- end }}
         ray_actor_options:
           num_cpus: 0
           resources: {papa_trainer: 0.001}

@@ -48,11 +48,19 @@ PAPA_TRACING__CA: /etc/papa/tracing-ca/{{ .caKey }}
 PAPA_RAY__SERVE_GRPC_PORT: "9000"
 PAPA_GENERATOR__DEVICE: {{ .Values.generator.device }}
 PAPA_GENERATOR__THREADS: {{ .Values.generator.threads | quote }}
+# Serve has these limits from its own configuration. They are here as well because KubeRay does not change those of running
+# worker groups: new ones need a new cluster, which a changed setting brings about.
 PAPA_GENERATOR__REPLICAS: {{ .Values.generator.autoscaling.minReplicas | quote }}
-PAPA_GENERATOR__MAX_REPLICAS: {{ .Values.generator.autoscaling.maxReplicas | quote }}
+PAPA_GENERATOR__MAX_REPLICAS: {{ include "papa.mostReplicas" . | quote }}
 PAPA_GENERATOR__DRAIN_SECONDS: {{ .Values.generator.drainSeconds | quote }}
 PAPA_TRAINER__DEVICE: {{ .Values.trainer.device }}
 PAPA_TRAINER__THREADS: {{ .Values.trainer.threads | quote }}
-PAPA_TRAINER__ACTORS: {{ .Values.trainer.actors | quote }}
-{{- include "papa.flatten" (dict "prefix" "PAPA_" "values" .Values.config) }}
+{{- with .Values.trainer.autoscaling }}
+PAPA_TRAINER__ACTORS: {{ .minActors | quote }}
+PAPA_TRAINER__AUTOSCALING__MAX_ACTORS: {{ include "papa.mostTrainers" $ | quote }}
+{{- end }}
+{{- $live := include "papa.liveSettings" . | fromJson | keys }}
+{{- $fixed := deepCopy .Values.config }}
+{{- range $name := $live }}{{ $_ := unset $fixed.generator $name }}{{ end }}
+{{- include "papa.flatten" (dict "prefix" "PAPA_" "values" $fixed) }}
 {{- end -}}
