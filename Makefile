@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up test screenshots dashboards examples chaos fuzz lint stubs docs generated lock system-packages clean
+.PHONY: help demo up test screenshots dashboards examples chaos cluster fuzz lint stubs docs generated lock system-packages clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -38,6 +38,9 @@ examples: $(DEV) ## compile the Go example and run the TypeScript one (wants Deb
 
 chaos: $(DEV) ## 1,008 seeded schedules of faults over real processes, and a table (SEED=n replays one; 10 to 30 minutes)
 	@PYTHONPATH=. $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+cluster: $(DEV) ## replicas replaced under load on several Ray nodes, with two and with one (two minutes; a short part is in the tests)
+	@$(BIN)/python -m pytest tests/cluster/rolling_changes.py $(ARGS)
 
 fuzz: $(DEV) ## a million random and mutated messages to every RPC of running gateways (about 20 minutes on two cores)
 	@PYTHONPATH=. $(BIN)/python -m tests.fuzz $(if $(SEED),--seed $(SEED)) $(ARGS)

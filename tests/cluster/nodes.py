@@ -1,0 +1,122 @@
+"""Several Ray nodes on one machine, each started as KubeRay starts a pod, and killed as a lost machine is."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+
+from services.local.descendants import descendants
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 180.0
+_STARTED, _TRIES = "Ray runtime started", 3
+_QUICK = {
+    "PYTHONPATH": str(ROOT),
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # Else a token in the home folder decides, and a driver does not look there.
+    "RAY_AUTH_MODE": "disabled",
+    # By default a lost node is noticed after some fifteen seconds.
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_failure_threshold": "4",
+}
+_LOOPBACK = ("--node-ip-address", "127.0.0.1", "--object-store-memory", str(80 * 2**20))
+
+
+class Node:
+    """One `ray start`, with everything that it started; it has joined the cluster once this is made."""
+
+    def __init__(self, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
+        self._command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *_LOOPBACK, *arguments]
+        self._environment, self._log = {**environment, **_QUICK}, log
+        # Ray gives up after half a minute, which on a machine with much else to do is too soon.
+        for _ in range(_TRIES):
+            self._begin()
+            until(lambda: _STARTED in self.explain() or not self.alive)
+            if self.alive:
+                return
+        raise AssertionError(self.explain())
+
+    def _begin(self) -> None:
+        with self._log.open("wb") as output:
+            self._process = subprocess.Popen(
+                self._command, env=self._environment, stdout=output, stderr=output, start_new_session=True
+            )
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def processes(self, name: str) -> set[int]:
+        """Ids of this node's workers whose title contains the name."""
+        return {pid for pid in descendants(self._process.pid) if name in _title(pid)}
+
+    def kill(self) -> None:
+        """SIGKILL to the raylet, its agents and its workers, at once."""
+        for pid in [*descendants(self._process.pid), self._process.pid]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+
+    def explain(self) -> str:
+        return self._log.read_text(errors="replace")
+
+
+def _title(pid: int) -> str:
+    with suppress(psutil.Error):
+        return " ".join(psutil.Process(pid).cmdline())
+    return ""
+
+
+class Cluster:
+    """A head and nodes by name."""
+
+    def __init__(self, folder: Path, sockets: Path, environment: Mapping[str, str], port: int) -> None:
+        self.address = f"127.0.0.1:{port}"
+        self.nodes: dict[str, Node] = {}
+        self._folder, self._environment = folder, environment
+        head = ["--head", "--port", str(port), "--temp-dir", str(sockets), "--include-dashboard", "false"]
+        self.start("head", {"num-cpus": "0"}, head)
+
+    def start(self, name: str, parameters: Mapping[str, Any], more: list[str] | None = None) -> Node:
+        """`parameters` as in a group's rayStartParams, which KubeRay hands to a shell."""
+        given = shlex.split(" ".join(f"--{key}={value}" for key, value in parameters.items()))
+        arguments = [*given, *(more or ["--address", self.address])]
+        self.nodes[name] = Node(arguments, self._environment, self._folder / f"{name}.log")
+        return self.nodes[name]
+
+
+@contextmanager
+def ray_cluster(folder: Path, environment: Mapping[str, str], port: int) -> Iterator[Cluster]:
+    """A head alone, joined by this process; whatever else joins it is killed in the end."""
+    # Ray's sockets lie below its folder, and their paths must be short.
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as sockets:
+        cluster = Cluster(folder, Path(sockets), environment, port)
+        try:
+            ray.init(address=cluster.address, log_to_driver=False, namespace="test")
+            yield cluster
+        finally:
+            ray.shutdown()
+            for node in cluster.nodes.values():
+                node.kill()
+
+
+def until(condition: Any, seconds: float = PATIENCE) -> None:
+    """Waits until `condition()` holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)

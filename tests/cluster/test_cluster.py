@@ -1,0 +1,54 @@
+"""Changes and losses while callers generate and like: what they notice, and what has become of every like."""
+
+from __future__ import annotations
+
+from services.client import Client
+from services.client.retry import may_retry
+from services.contracts.errors import GeneratorUnavailable
+from tests.cluster.conftest import Service
+from tests.cluster.likes import assert_every_like_is_learnt
+from tests.cluster.nodes import until
+from tests.cluster.traffic import Traffic
+
+
+def test_generations_under_way_bring_a_second_replica_as_soon_as_a_machine_has_room(service: Service) -> None:
+    assert {name: len(pids) for name, pids in service.replicas().items()} == {"generator-1": 1}
+    assert {name: len(pids) for name, pids in service.trainers().items()} == {"trainer-1": 1}
+    with Traffic(service.address, "crowd", 4, pause=0.0) as traffic:
+        until(lambda: service.release.state("generator") == "UPSCALING")
+    assert traffic.errors == []
+    # What Ray's autoscaler does about the replica that finds no place.
+    service.start("generator-2", "generator")
+    until(lambda: set(service.replicas()) == {"generator-1", "generator-2"})
+    until(lambda: service.release.state("generator") == "HEALTHY")
+
+
+def test_defaults_and_limits_change_under_load_without_a_restart_or_a_failed_call(service: Service) -> None:
+    before = service.replicas()
+    with Client(service.address) as client, Traffic(service.address, "live", 2) as traffic:
+        (five,) = client.generate("visitor", 1, seed=1, steps=5).items
+        (usual,) = client.generate("visitor", 1, seed=1).items
+        assert usual.image != five.image
+        traffic.go_on()
+        limits = {"drainSeconds": 9, "autoscaling": {"minReplicas": 2}}
+        service.release.deploy({"config": {"generator": {"steps": 5}}, "generator": limits})
+        traffic.go_on()
+        # Either replica may answer.
+        assert {client.generate("visitor", 1, seed=1).items[0].image for _ in range(6)} == {five.image}
+    assert traffic.errors == []
+    assert service.replicas() == before
+    assert_every_like_is_learnt(service, traffic)
+
+
+def test_a_lost_machine_costs_retryable_errors_and_no_like(service: Service) -> None:
+    with Traffic(service.address, "lost", 2) as traffic:
+        traffic.go_on()
+        for name in ("generator-1", "trainer-1"):
+            service.cluster.nodes[name].kill()
+        traffic.go_on()
+        service.start("trainer-2", "trainer")
+        until(lambda: set(service.trainers()) == {"trainer-2"})
+    for error in traffic.errors:
+        assert isinstance(error, GeneratorUnavailable), error
+        assert may_retry(error) and error.retry_after
+    assert_every_like_is_learnt(service, traffic)
