@@ -42,7 +42,7 @@ class Trainers:
     def check_health(self) -> None:
         """Serve replaces this replica when nobody looks after the actors any more; the actors stay."""
         if self._keeping.done():
-            raise RuntimeError("the trainers are not looked after any more")
+            raise RuntimeError("the trainers are not looked after any more") from self._keeping.exception()
 
     async def __del__(self) -> None:
         if keeping := getattr(self, "_keeping", None):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from helm_python.chart import lint
 
-from tests.helm.rendering import CHART, CUSTOM, EXAMPLES, check, example, merged, need_custom_schemas, render
+from tests.helm.rendering import CHART, CUSTOM, EXAMPLES, ROOT, check, example, merged, need_custom_schemas, render
 
 TOGGLES: dict[str, dict[str, Any]] = {
     "no autoscaling": {"gateway": {"autoscaling": {"enabled": False}}, "ray": {"autoscaler": {"enabled": False}}},
@@ -94,3 +94,16 @@ def test_names_are_unique_and_owned_by_the_release():
     assert len(names) == len(set(names))
     assert all(name.startswith("shop-papa") for _, name in names)
     assert all(each["metadata"]["labels"]["app.kubernetes.io/instance"] == "shop" for each in manifests)
+
+
+def test_what_the_operations_page_names_is_there_in_a_release_called_papa():
+    page = (ROOT / "docs" / "operations.md").read_text()
+    names = {(each["kind"], each["metadata"]["name"]) for each in render(example("production"), release="papa")}
+    for kind, name, command in (
+        ("RayService", "papa", "get rayservice papa "),
+        ("RayService", "papa", "patch rayservice papa "),
+        ("Deployment", "papa-gateway", "scale deploy papa-gateway "),
+        ("PersistentVolumeClaim", "papa-revisions", "the claim papa-revisions "),
+    ):
+        assert (kind, name) in names
+        assert command in page
