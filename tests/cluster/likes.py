@@ -6,6 +6,7 @@ import json
 
 from services.client import Client
 from tests.cluster.conftest import Service
+from tests.cluster.nodes import PATIENCE
 from tests.cluster.traffic import Traffic
 
 
@@ -13,7 +14,7 @@ def assert_every_like_is_learnt(service: Service, traffic: Traffic) -> None:
     """Each once, in order, in a chain of revisions, and the newest is served."""
     with Client(service.address) as client:
         for shopper in traffic.shoppers:
-            newest = client.wait_for_revision(shopper.user, settled=True, timeout=90)
+            newest = client.wait_for_revision(shopper.user, settled=True, timeout=PATIENCE)
             state = client.get_user(shopper.user)
             assert (state.pending_events, state.dead_letters, state.likes) == (0, 0, len(shopper.liked))
             assert learnt(service, client, shopper.user) == shopper.liked
