@@ -30,7 +30,7 @@ def train_latent(
     data: Data,
     out: Out = Path("latent-run"),
     vae_steps: Annotated[int, typer.Option("--vae-steps", min=1, help="Steps of the autoencoder.")] = 1_500,
-    steps: Steps = 4_000,
+    steps: Steps = 2_500,
     batch_size: BatchSize = 64,
     learning_rate: LearningRate = 1e-3,
     bf16: BFloat16 = False,
