@@ -30,7 +30,7 @@ test: $(DEV) ## every test and check
 screenshots: $(DEV) ## the README's pictures of the playground, taken by its test with the shipped backbone (two minutes)
 	@SCREENSHOTS=docs/images $(BIN)/python -m pytest -q tests/playground/test_screenshots.py
 
-dashboards: $(DEV) ## the documentation's pictures of the dashboards, from simulated shoppers (needs Prometheus; six minutes)
+dashboards: $(DEV) ## the documentation's pictures of the dashboards, from MINUTES=5 of simulated shoppers (needs Prometheus)
 	@DASHBOARDS=docs/images/dashboards $(BIN)/python -m pytest -q --timeout 900 tests/deploy/test_pictures.py
 
 examples: $(DEV) ## compile the Go example and run the TypeScript one (wants Debian's Go, npm and its registry)

@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT / "deploy" / "grafana"))
 pictures = importlib.import_module("pictures")
 
 FOLDER = os.environ.get("DASHBOARDS", "")
-MINUTES = 5.0
+MINUTES = float(os.environ.get("MINUTES", "5"))
 TASTES: Sequence[set[int]] = ({5, 7, 9}, {0, 3, 8}, {1, 4}, {2, 6})
 """Classes that each shopper likes; they come one after the other."""
 SETTINGS = {
@@ -41,7 +41,7 @@ def test_take_pictures(tmp_path: Path) -> None:
         closed = threading.Event()
         with futures.ThreadPoolExecutor() as pool:
             arrivals = [
-                pool.submit(shop, live.gateway, f"shopper-{number}", taste, 60.0 * number, closed)
+                pool.submit(shop, live.gateway, f"shopper-{number}", taste, 12 * MINUTES * number, closed)
                 for number, taste in enumerate(TASTES)
             ]
             try:
