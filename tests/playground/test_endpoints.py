@@ -56,7 +56,8 @@ async def test_the_page_and_its_files_are_served_and_may_load_nothing_else(page:
     assert (await page.get("/static/../application.py")).status_code == 404
 
 
-async def test_about_says_how_to_set_the_page_up(page: httpx.AsyncClient) -> None:
+async def test_about_says_how_to_set_the_page_up(page: httpx.AsyncClient, service: Service) -> None:
+    await service.until_serving("papa.serving.v1.GenerationService")
     assert (await page.get("/api/about")).json() == {
         "per_page": 6, "labels": ["even", "odd"], "prompts": False, "serving": True,
     }  # fmt: skip
