@@ -31,7 +31,7 @@ screenshots: $(DEV) ## the README's pictures of the playground, taken by its tes
 	@SCREENSHOTS=docs/images $(BIN)/python -m pytest -q tests/playground/test_screenshots.py
 
 dashboards: $(DEV) ## the documentation's pictures of the dashboards, from MINUTES=5 of simulated shoppers (needs Prometheus)
-	@DASHBOARDS=docs/images/dashboards $(BIN)/python -m pytest -q --timeout 900 tests/deploy/test_pictures.py
+	@MINUTES=$(or $(MINUTES),5) DASHBOARDS=docs/images/dashboards $(BIN)/python -m pytest -q --timeout 900 tests/deploy/test_pictures.py
 
 examples: $(DEV) ## compile the Go example and run the TypeScript one (wants Debian's Go, npm and its registry)
 	@EXAMPLES=1 $(BIN)/python -m pytest -q -rs tests/docs/test_other_languages.py
