@@ -25,6 +25,7 @@ from services.contracts.errors import InvalidRequest, Overloaded, PapaError, Sta
 from services.gateway import spans
 from services.gateway.access import check_scope
 from services.gateway.identity import Authenticate, Identity, caller
+from services.gateway.places import Place, Places
 from services.gateway.rates import Meter
 from services.gateway.status import rich_status
 from services.logs import request_id
@@ -53,9 +54,8 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
     def __init__(self, authenticate: Authenticate, max_concurrent_rpcs: int, rates: RateSettings) -> None:
         self._authenticate = authenticate
-        self._limit, self._tenant_limit = max_concurrent_rpcs, rates.tenant_calls
+        self._places, self._tenant_limit = Places(max_concurrent_rpcs), rates.tenant_calls
         self._meter = Meter(rates)
-        self._in_flight = 0
         self._of_tenant: Counter[str] = Counter()
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
@@ -101,16 +101,17 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         """One RPC from its arrival to its end. What it sets in context variables ends with the RPC's task."""
         started = time.monotonic()
         metadata = _begin(context)
-        self._in_flight += 1
+        place = Place(self._places)
+        self._places.in_flight += 1
         RPC_IN_FLIGHT.labels(method).inc()
         code = "OK"
         with spans.of_rpc(method, metadata) as span:
             try:
-                if self._in_flight > self._limit:
-                    raise Overloaded(f"the gateway handles {self._limit} calls at once and no more")
+                if self._places.in_flight > self._places.limit:
+                    raise Overloaded(f"the gateway handles {self._places.limit} calls at once and no more")
                 identity = await self._authenticate(metadata)
                 check_scope(identity, method)
-                caller.set(replace(identity, meter=self._meter))
+                caller.set(replace(identity, meter=self._meter, place=place))
                 with self._place(identity):
                     yield
             except (asyncio.CancelledError, GeneratorExit):
@@ -122,7 +123,8 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 code = _logged(method, error).status.name
                 await _abort(context, _public(error))
             finally:
-                self._in_flight -= 1
+                self._places.in_flight -= 1
+                place.leave()
                 RPC_IN_FLIGHT.labels(method).dec()
                 RPC_HANDLED.labels(method, code).inc()
                 RPC_SECONDS.labels(method).observe(time.monotonic() - started)

@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from services.contracts.errors import Forbidden
 from services.contracts.identity import DEFAULT_TENANT, UserKey
+from services.gateway.places import Place
 from services.gateway.rates import Meter
 from services.stubs.serving.v1 import types_pb2
 
@@ -37,16 +38,19 @@ class Identity:
     scopes: frozenset[Scope] = frozenset(Scope)
     expires_at: float = math.inf
     meter: Meter | None = field(default=None, compare=False)
+    place: Place | None = field(default=None, compare=False)
 
     def key(self, user: types_pb2.User, cost: float = 1.0) -> UserKey:
         """The user that a request means, charged with `cost`. Raises Forbidden for a foreign tenant or user,
-        RateLimited."""
+        RateLimited, Overloaded."""
         tenant = user.tenant or self.tenant
         if self.bound and tenant != self.tenant:
             raise Forbidden("the credential does not reach this tenant", field="user.tenant")
         if self.user and user.user != self.user:
             raise Forbidden("the credential does not reach this user", field="user.user")
         key = UserKey(tenant, user.user)
+        if self.place is not None:
+            self.place.belongs_to(key)
         if self.meter is not None:
             self.meter.charge(key, cost)
         return key

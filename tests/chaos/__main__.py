@@ -26,7 +26,7 @@ def main() -> int:
     """0 when no promise was broken."""
     options = _options()
     root = Path(options.folder or tempfile.mkdtemp(prefix="papa-chaos-"))
-    seeds = range(options.schedules) if options.seed is None else [options.seed]
+    seeds = range(options.first, options.schedules) if options.seed is None else [options.seed]
     plans = [schedule(seed) for seed in seeds]
     begun = time.monotonic()
     results = asyncio.run(perform(plans, root, options.lanes, options.defect, 60 * options.minutes))
@@ -49,6 +49,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--seed", type=int, help="replay this one, and print its schedule")
     parser.add_argument("--schedules", type=int, default=SCHEDULES)
+    parser.add_argument("--first", type=int, default=0, help="the seed to begin with")
     parser.add_argument("--lanes", type=int, default=LANES, help="schedules at a time")
     parser.add_argument("--minutes", type=float, default=math.inf, help="after which no further one begins")
     parser.add_argument("--folder", help="where the logs and the data of runs with violations stay")

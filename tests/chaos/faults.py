@@ -121,6 +121,8 @@ async def _roll_gateway(cast: Cast) -> None:
     new.start()
     await cast.announce(new)
     cast.gateways.append(new)
+    if old not in cast.gateways:  # another roll has let it go meanwhile
+        return
     cast.gateways.remove(old)
     cast.leaving.append(old)
     old.signal(signal.SIGTERM)

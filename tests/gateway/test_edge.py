@@ -122,7 +122,8 @@ async def test_calls_beyond_the_limit_are_told_when_to_try_again(unstarted: Serv
     gate = asyncio.Event()
     unstarted.engine.scripts = [[wait(gate)]]
     request = generation_pb2.GenerateRequest(user=ALICE, count=1)
-    calls = [unstarted.generation.Generate(request) for _ in range(2)]
+    other = generation_pb2.GenerateRequest(user=types_pb2.User(user="bob"), count=1)
+    calls = [unstarted.generation.Generate(each) for each in (request, other)]
     waiting = [asyncio.ensure_future(refusal(call)) for call in calls]
     await eventually(lambda: len(unstarted.engine.requests) == 2)
     refused = await refusal(unstarted.user.GetUser(GET))
