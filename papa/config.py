@@ -49,7 +49,7 @@ class UpdateConfig:
     """Liked samples that are remembered."""
     replay_dislikes: int = 256
     """Disliked samples that are remembered."""
-    trust: float = 8.0
+    trust: float = 4.0
     """How strongly replay prefers labels that the user's other labels agree with; 0 takes all labels at their word.
     Experiment "noise"."""
     trust_ridge: float = 0.03

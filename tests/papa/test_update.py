@@ -130,7 +130,7 @@ def test_labels_that_the_others_contradict_are_seldom_replayed() -> None:
     flipped = (3, 25, 50)
     replay = clusters(flipped)
     for chosen, wrong in ((replay.grades > 0, (25, 50)), (replay.grades < 0, (3,))):
-        trusted = replay.probabilities(chosen, replace(SMALL, trust=8.0))
+        trusted = replay.probabilities(chosen, replace(SMALL, trust=4.0))
         plain = replay.probabilities(chosen, replace(SMALL, trust=0.0))
         assert trusted.sum().item() == pytest.approx(1, abs=1e-5)
         assert not trusted[~chosen].any()
@@ -163,7 +163,7 @@ def test_without_both_kinds_of_labels_all_are_trusted() -> None:
     replay = clusters()
     one_kind = Replay(replay.samples, replay.grades.abs(), replay.features)
     everything = torch.ones(len(replay), dtype=torch.bool)
-    probabilities = one_kind.probabilities(everything, replace(SMALL, trust=8.0))
+    probabilities = one_kind.probabilities(everything, replace(SMALL, trust=4.0))
     torch.testing.assert_close(probabilities, torch.full((60,), 1 / 60))
 
 
