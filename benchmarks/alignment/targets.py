@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from statistics import fmean
 
 from benchmarks.alignment.aggregate import Loaded, Reached, Records, reached
+from benchmarks.alignment.grid import EXPERIMENTS
 from benchmarks.alignment.runs import Run
 
 LONG = 30
@@ -15,28 +16,33 @@ PUBLISHED_COST = 10 * (600 * 4 + 1000)
 
 
 def targets(loaded: dict[str, Loaded], systems: dict[tuple[str, str], Reached]) -> Iterator[str]:
-    """Rows of a table; "not measured" where runs are missing."""
+    """Rows of a table; "not measured" where there are no runs, and no verdict before an experiment has all of its."""
+    partial = {name for name, runs in loaded.items() if len(runs) < len(dict.fromkeys(EXPERIMENTS[name]()))}
+
+    def line(goal: str, found: tuple[str, bool] | None, experiments: str) -> str:
+        return _line(goal, found, experiments, not partial & set(experiments.split() or loaded))
+
     yield "| goal | figure | met | command |\n| --- | --- | --- | --- |"
     ours = reached(list(loaded["main"].values())) if loaded["main"] else None
     tuned = _tuned(loaded)
-    yield _line("success at steps 10, 20, 30 at least the tuned reference's", _ahead(ours, tuned), "main reference")
-    yield _line("success at step 30 ≥ 0.95", _compare(ours.at.get(30) if ours else None, 0.95), "main")
+    yield line("success at steps 10, 20, 30 at least the tuned reference's", _ahead(ours, tuned), "main reference")
+    yield line("success at step 30 ≥ 0.95", _compare(ours.at.get(30) if ours else None, 0.95), "main")
     slow = f" ({ours.reached_90} of {ours.runs} runs reach it)" if ours else ""
     labels = ours.labels_to_90 if ours and ours.reached_90 == ours.runs else None
     shown = (
         f"{ours.labels_to_90:.0f}{slow}" if ours and ours.labels_to_90 else "–",
         labels is not None and labels <= 100,
     )
-    yield _line("labels to 0.9 ≤ 100, in every run", shown if ours else None, "main")
-    yield _line("coverage ≥ 0.85", _compare(ours.coverage if ours else None, 0.85), "main")
-    yield _line("coverage at least the reference's", _coverage(ours, tuned), "main reference")
-    yield _line("Fréchet distance ≤ 1.2 × that of filtered base samples", _frechet(loaded), "main base")
+    yield line("labels to 0.9 ≤ 100, in every run", shown if ours else None, "main")
+    yield line("coverage ≥ 0.85", _compare(ours.coverage if ours else None, 0.85), "main")
+    yield line("coverage at least the reference's", _coverage(ours, tuned), "main reference")
+    yield line("Fréchet distance ≤ 1.2 × that of filtered base samples", _frechet(loaded), "main base")
     cost = ours.cost_per_step if ours else None
     ratio = (f"1/{PUBLISHED_COST / cost:.0f}", PUBLISHED_COST / cost >= 20) if cost else None
-    yield _line("cost per interaction step ≤ 1/20 of the reference's as published", ratio, "main")
-    yield _line("cost to 0.9 ≤ 1/50 of the reference's", _cost_to_90(ours, tuned), "main reference")
-    yield _line("at 20 % flipped labels ≥ 0.1 ahead of the reward model", _noise(loaded["noise"]), "noise")
-    yield _line("0.9 again within 100 labels after drift", _drift(loaded["drift"]), "drift")
+    yield line("cost per interaction step ≤ 1/20 of the reference's as published", ratio, "main")
+    yield line("cost to 0.9 ≤ 1/50 of the reference's", _cost_to_90(ours, tuned), "main reference")
+    yield line("at 20 % flipped labels ≥ 0.1 ahead of the reward model", _noise(loaded["noise"]), "noise")
+    yield line("0.9 again within 100 labels after drift", _drift(loaded["drift"]), "drift")
     every = [
         records
         for name, runs in loaded.items()
@@ -44,13 +50,13 @@ def targets(loaded: dict[str, Loaded], systems: dict[tuple[str, str], Reached]) 
         if run.system == "ours" and name != "jpeg"
     ]
     gone = reached(every).diverged if every else 0
-    yield _line("no run of ours diverges", (f"{gone} of {len(every)}", gone == 0) if every else None, "")
+    yield line("no run of ours diverges", (f"{gone} of {len(every)}", gone == 0) if every else None, "")
     yield ""
 
 
-def _line(goal: str, found: tuple[str, bool] | None, experiments: str) -> str:
+def _line(goal: str, found: tuple[str, bool] | None, experiments: str, complete: bool) -> str:
     figure, met = found or ("not measured", False)
-    verdict = "–" if found is None else "yes" if met else "**no**"
+    verdict = "–" if found is None else "runs are missing" if not complete else "yes" if met else "**no**"
     return f"| {goal} | {figure} | {verdict} | `papa bench alignment {experiments}` |".replace(" `|", "` |")
 
 
