@@ -80,7 +80,8 @@ async def test_items_that_nobody_reads_stay_with_the_engine(tmp_path: Path) -> N
             assert (await anext(reader)).item.index == 0
         await gateway.stands_still(sent.total)
         assert max(sent.values()) < messages / 2, "the engine was made to wait"
-        assert gateway.growth < streams * 32 * MIB, f"{gateway.growth >> 20} MiB more"
+        # A third of what is to come; idle machines get further than busy ones before the windows are full.
+        assert gateway.growth < streams * 64 * MIB, f"{gateway.growth >> 20} MiB more"
         assert len([message async for message in readers[0]]) == messages, "who reads after all gets the rest"
         for call in calls:
             call.cancel()
