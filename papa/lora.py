@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal
 
 import numpy as np
@@ -93,12 +93,18 @@ class LayerSlice:
         """The A of every deployment that adapts a layer of this name and input: U(−1/√fan_in, 1/√fan_in) as in peft.
 
         Out of a hash, which no version of a random generator changes; a lower rank has the first rows of a higher one.
-        Shape: a_shape, float32.
+        Shape: a_shape, float32; not to be written to.
         """
-        per_row = math.prod(self.a_shape[1:])
-        drawn = [hashlib.shake_128(f"{self.name}/{row}".encode()).digest(4 * per_row) for row in range(self.a_shape[0])]
-        uniform = np.frombuffer(b"".join(drawn), "<u4") / 2**32
-        return torch.from_numpy(((2 * uniform - 1) / math.sqrt(per_row)).astype(np.float32)).view(self.a_shape)
+        return _frozen_a(self.name, self.a_shape)
+
+
+@cache
+def _frozen_a(name: str, shape: tuple[int, ...]) -> Tensor:
+    """Made once: every adapter that is loaded is compared with it."""
+    per_row = math.prod(shape[1:])
+    drawn = [hashlib.shake_128(f"{name}/{row}".encode()).digest(4 * per_row) for row in range(shape[0])]
+    uniform = np.frombuffer(b"".join(drawn), "<u4") / 2**32
+    return torch.from_numpy(((2 * uniform - 1) / math.sqrt(per_row)).astype(np.float32)).view(shape)
 
 
 @dataclass(frozen=True)
