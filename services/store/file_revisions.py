@@ -9,6 +9,7 @@ import secrets
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +27,7 @@ class FileRevisionStore(RevisionStore):
     """`root`/xx/digest/revision/file: a path is made of the user's digest and of checked names only.
 
     A folder under its final name is complete and on the disk: files, folder and parents are synchronised before and
-    after the rename. Names that begin with a dot are unfinished.
+    after the rename. Names that begin with a dot are unfinished, or on their way out.
     """
 
     def __init__(self, root: Path) -> None:
@@ -53,6 +54,8 @@ class FileRevisionStore(RevisionStore):
         """A listing of one folder a user; ages are by the file system's clock."""
         pattern = f"{_digest(digest)[:2]}/{digest}" if digest else "[0-9a-f][0-9a-f]/*"
         for folder in await _in_thread(lambda: sorted(self._root.glob(pattern))):
+            if folder.name.startswith("."):  # being deleted
+                continue
             if revisions := await _in_thread(lambda folder=folder: _ages(folder)):  # type: ignore[misc]
                 yield Holding(folder.name, revisions)
 
@@ -99,7 +102,7 @@ def _write_folder(root: Path, folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _write_and_rename(folder: Path, files: Mapping[str, bytes]) -> None:
-    unfinished = folder.parent / f".{folder.name}.{secrets.token_hex(8)}"
+    unfinished = _beside(folder)
     unfinished.mkdir()
     try:
         for name, data in files.items():
@@ -135,12 +138,32 @@ def _synchronise(folder: Path) -> None:
 
 
 def _remove_folder(folder: Path) -> int:
-    if not folder.is_dir():
-        return 0
-    revisions = sum(not entry.name.startswith(".") for entry in folder.iterdir())
-    shutil.rmtree(folder)
-    _synchronise(folder.parent)
+    """Under another name first, so that of several who delete at once one has all of it; and what a deletion that was
+    cut short has left."""
+    revisions, doomed = 0, _beside(folder)
+    try:
+        folder.rename(doomed)
+        revisions = sum(not entry.name.startswith(".") for entry in doomed.iterdir())
+    except FileNotFoundError:  # nothing there, or somebody else has it
+        pass
+    remains = list(folder.parent.glob(f".{folder.name}.*"))
+    for each in remains:
+        _remove_whole(each)
+    if remains:
+        _synchronise(folder.parent)
     return revisions
+
+
+def _remove_whole(folder: Path) -> None:
+    """Also while others remove it."""
+    while folder.exists():
+        with suppress(FileNotFoundError):
+            shutil.rmtree(folder)
+
+
+def _beside(folder: Path) -> Path:
+    """A name that nobody reads and nobody else takes."""
+    return folder.parent / f".{folder.name}.{secrets.token_hex(8)}"
 
 
 def _digest(text: str) -> str:
@@ -159,12 +182,12 @@ def _ages(folder: Path) -> dict[str, float]:
 
 
 def _discard(folder: Path) -> None:
-    doomed = folder.parent / f".{folder.name}.{secrets.token_hex(8)}"
+    doomed = _beside(folder)
     try:
         folder.rename(doomed)
     except FileNotFoundError:
         return
-    shutil.rmtree(doomed)
+    _remove_whole(doomed)
 
 
 def _probe(root: Path) -> None:

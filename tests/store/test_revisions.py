@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -106,6 +107,17 @@ async def test_deletion_removes_all_of_one_user(store: RevisionStore, user: User
     assert await store.get(other, NAME, "manifest.json") == b"{}"
 
 
+async def test_of_several_deletions_at_once_each_ends_well_and_every_revision_counts_once(
+    store: RevisionStore, user: UserKey
+) -> None:
+    for number in range(12):
+        await store.put(user, f"{number:06d}-0a0b0c0d", FILES)
+    counts = await asyncio.gather(*(store.delete_user(user) for _ in range(6)))
+    # An object store lists before it deletes: there the same revision may be counted by several.
+    assert sum(counts) == 12 if isinstance(store, FileRevisionStore | MemoryRevisionStore) else max(counts) == 12
+    assert [holding async for holding in store.holdings()] == []
+
+
 async def test_writers_of_the_same_revision_do_not_disturb_one_another(store: RevisionStore, user: UserKey) -> None:
     await asyncio.gather(*(store.put(user, NAME, FILES) for _ in range(8)))
     assert {name: await store.get(user, NAME, name) for name in FILES} == FILES
@@ -172,6 +184,27 @@ async def test_an_unfinished_writing_is_invisible_and_goes_with_the_user(
         await store.get(user, NAME, "manifest.json")
     await store.put(user, NAME, FILES)
     assert await store.delete_user(user) == 1
+    assert files_below(tmp_path) == set()
+
+
+async def test_a_deletion_that_was_cut_short_is_invisible_and_ended_by_the_next(
+    tmp_path: Path, user: UserKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FileRevisionStore(tmp_path)
+    await store.put(user, NAME, FILES)
+
+    def power_cut(*_: object) -> None:
+        raise SystemExit("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", power_cut)
+        with pytest.raises(SystemExit):
+            await store.delete_user(user)
+    assert files_below(tmp_path) != set()
+    assert [holding async for holding in store.holdings()] == []
+    with pytest.raises(RevisionNotFound):
+        await store.get(user, NAME, "manifest.json")
+    assert await store.delete_user(user) == 0
     assert files_below(tmp_path) == set()
 
 
