@@ -3,7 +3,7 @@
 | file | content |
 |---|---|
 | adapter_config.json, adapter_model.safetensors | what plain peft loads |
-| state.safetensors | the replay: samples, grades, features |
+| state.safetensors | what learning goes on from: the replay's samples, grades and features, and the last iterate |
 | manifest.json | backbone hash, parent, consumed events, configuration, sha256 and size of every other file |
 
 safetensors loads a bit-flipped tensor without a word, so nothing is used before its sha256 was compared.
@@ -67,7 +67,7 @@ def pack(adapter: Adapter, layout: AdapterLayout, config: UpdateConfig, origin: 
     files = {
         CONFIG_FILE: json.dumps(_peft_config(layout), indent=1).encode(),
         WEIGHTS_FILE: save(_peft_tensors(adapter.weights, layout)),
-        STATE_FILE: save(_replay_tensors(adapter.replay)),
+        STATE_FILE: save(_state_tensors(adapter)),
     }
     manifest = {
         "format": FORMAT,
@@ -99,24 +99,33 @@ def unpack_weights(files: Mapping[str, bytes], layout: AdapterLayout, backbone: 
 
 
 def unpack(files: Mapping[str, bytes], layout: AdapterLayout, backbone: str, sha256: str) -> Adapter:
-    """Weights and replay, checked: what the next update builds on. Raises AdapterDamagedError."""
+    """Weights and state, checked: what the next update builds on. Raises AdapterDamagedError."""
     weights = unpack_weights(files, layout, backbone, sha256)
     tensors = read_tensors(_verified(files, _verified_manifest(files, sha256), STATE_FILE))
+    iterate = tensors.get(_ITERATE)
+    if iterate is not None and iterate.shape != weights.shape:
+        raise AdapterDamagedError("shape", f"the iterate is {tuple(iterate.shape)}, not {tuple(weights.shape)}")
+    if iterate is not None and not bool(torch.isfinite(iterate).all()):
+        raise AdapterDamagedError("finite", "the iterate holds values that are not finite")
     try:
-        return Adapter(weights, read_replay(tensors))
+        return Adapter(weights, read_replay(tensors), iterate)
     except KeyError as error:
         raise AdapterDamagedError("format", f"the replay lacks {error}") from error
 
 
 _REPLAY_FIELDS = ("samples", "grades", "features")
 _PROMPTS = "prompts"
+_ITERATE = "iterate"
 
 
-def _replay_tensors(replay: Replay) -> dict[str, Tensor]:
+def _state_tensors(adapter: Adapter) -> dict[str, Tensor]:
     """Prompts travel as the bytes of a JSON list, and only where there are any."""
+    replay = adapter.replay
     tensors = {name: getattr(replay, name).contiguous() for name in _REPLAY_FIELDS}
     if replay.prompts:
         tensors[_PROMPTS] = torch.tensor(list(json.dumps(replay.prompts).encode()), dtype=torch.uint8)
+    if adapter.iterate is not None:
+        tensors[_ITERATE] = adapter.iterate.contiguous()
     return tensors
 
 

@@ -58,7 +58,8 @@ class Adoption:
         return cls(denoiser, denoiser.feature_size, config, max_norm)
 
     def adopt(self, files: Mapping[str, bytes], backbone: str) -> Adapter:
-        """The adapter in these files, of the backbone with that hash. Raises AdapterDamagedError."""
+        """The adapter in these files, of the backbone with that hash; learning goes on from its weights, whatever
+        iterate lies beside them. Raises AdapterDamagedError."""
         if backbone != self.denoiser.backbone:
             raise AdapterDamagedError("backbone", "the adapter was made for another backbone")
         if MANIFEST_FILE in files:

@@ -45,6 +45,9 @@ class UpdateConfig:
     """Share by which every learnt weight shrinks per Adam step, towards the backbone: what bounds the norm of an
     adapter that is updated for years."""
     max_grad_norm: float = 1.0
+    averaging: float = 0.5
+    """Share of the former average in what is served after an update; the rest is the new iterate. 0 serves the iterate
+    itself. Experiment "ablations"."""
     replay_likes: int = 256
     """Liked samples that are remembered."""
     replay_dislikes: int = 256

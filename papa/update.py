@@ -4,8 +4,12 @@ Each user's rows, noise and timesteps come from the user's own generator and gra
 weights, so a user's result is the same whether the user is trained alone or with others (up to the order of float
 sums).
 
-Adam starts from zero moments at every update: the state that travels with a revision is then only the replay, a
-revision can be rebuilt from its parent, its labels and its seed, and rollback needs nothing undone.
+Adam starts from zero moments at every update: the state that travels with a revision is then only the replay and the
+last iterate, a revision can be rebuilt from its parent, its labels and its seed, and rollback needs nothing undone.
+
+What is served is not the last iterate but an average over the updates, Polyak's (Polyak & Juditsky, SIAM J. Control
+Optim. 30(4), 1992), with the older ones fading: few steps of a high rate learn fast and scatter around what they learn,
+and where A is frozen ΔW is linear in B, so that the average of adapters is the average of what they do to the backbone.
 """
 
 from __future__ import annotations
@@ -24,10 +28,12 @@ from papa.replay import Replay
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """What a revision holds: `weights` [P] float32 and the replay."""
+    """What a revision holds: `weights` [P] float32 that samples are made with, the replay, and `iterate` [P], where
+    learning goes on from: `weights` are a running average of the iterates. None: from `weights`."""
 
     weights: Tensor
     replay: Replay
+    iterate: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +58,8 @@ class UpdateJob:
 @dataclass(frozen=True)
 class UpdateStats:
     """What an update did. `restarted`: the taste had changed, it began afresh. `loss_first` and `loss_last`: of
-    the first and the last Adam step; `norm`: of all A and B; `change`: how far it went from where it began;
+    the first and the last Adam step; `norm`: of the last iterate's A and B; `change`: how far that went from where it
+    began;
     `differentiated` and `plain`: U-Net sample-evaluations."""
 
     likes: int
@@ -117,8 +124,11 @@ class _User:
         known = joined.latest().kept(config)
         self.replay = known.of_this_taste(config)
         self.restarted = len(self.replay) < len(known)
-        weights = denoiser.layout.initial(self.generator) if self.restarted else job.adapter.weights
-        self.start = weights.to(denoiser.device)
+        before = job.adapter
+        if self.restarted:
+            before = Adapter(denoiser.layout.initial(self.generator), self.replay)
+        self.served = before.weights.to(denoiser.device)
+        self.start = self.served if before.iterate is None else before.iterate.to(denoiser.device)
         self.x0 = self.replay.x0()
         asked = sorted(set(self.replay.asked()))
         self.which = torch.tensor([asked.index(prompt) for prompt in self.replay.asked()])
@@ -159,7 +169,8 @@ class _User:
             differentiated=evaluations,
             plain=evaluations + len(grades),
         )
-        return Adapter(after.cpu(), self.replay), stats
+        weights = after.lerp(self.served, self.config.averaging)
+        return Adapter(weights.cpu(), self.replay, after.cpu()), stats
 
 
 def _joint_loss(denoiser: Denoiser, weights: Tensor, users: list[_User], config: UpdateConfig) -> Tensor:

@@ -103,6 +103,7 @@ ABLATIONS: dict[str, tuple[tuple[str, Any], ...]] = {
     "L^np only": (("use_likes", False),),
     "unbounded L^p": (("like_beta", 0.0),),
     "every label trusted": BLIND,
+    "the last iterate served": (("averaging", 0.0),),
 }
 
 

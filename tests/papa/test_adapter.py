@@ -21,7 +21,7 @@ def adapter(denoiser: Denoiser) -> Adapter:
     opinions = Labels(torch.randint(0, 256, (3, 1, 8, 8), dtype=torch.uint8), torch.tensor([1.0, -1.0, 0.5]))
     config = UpdateConfig(steps=1, like_rows=2, dislike_rows=2)
     trained, _ = update(denoiser, new_adapter(denoiser), opinions, config, 0)
-    return Adapter(random_adapters(denoiser, 1)[0], trained.replay)
+    return replace(trained, weights=random_adapters(denoiser, 1)[0])
 
 
 @pytest.fixture
@@ -32,6 +32,8 @@ def files(denoiser: Denoiser, adapter: Adapter) -> dict[str, bytes]:
 def test_packing_loses_nothing(denoiser: Denoiser, adapter: Adapter, files: dict[str, bytes]) -> None:
     again = unpack(files, denoiser.layout, denoiser.backbone, digest(files["manifest.json"]))
     assert torch.equal(again.weights, adapter.weights)
+    assert again.iterate is not None and adapter.iterate is not None
+    assert torch.equal(again.iterate, adapter.iterate) and not torch.equal(again.iterate, again.weights)
     for name in ("samples", "grades", "features"):
         assert torch.equal(getattr(again.replay, name), getattr(adapter.replay, name))
 
@@ -62,13 +64,26 @@ def test_every_damage_is_found(denoiser: Denoiser, files: dict[str, bytes], name
     assert error.value.reason == "checksum"
 
 
-def _resealed(files: dict[str, bytes], tensors: dict[str, torch.Tensor]) -> str:
+def _resealed(
+    files: dict[str, bytes], tensors: dict[str, torch.Tensor], name: str = "adapter_model.safetensors"
+) -> str:
     """Puts other tensors under a manifest that vouches for them, as a buggy trainer would."""
-    files["adapter_model.safetensors"] = save(tensors)
+    files[name] = save(tensors)
     manifest = json.loads(files["manifest.json"])
-    manifest["files"]["adapter_model.safetensors"]["sha256"] = digest(files["adapter_model.safetensors"])
+    manifest["files"][name]["sha256"] = digest(files[name])
     files["manifest.json"] = json.dumps(manifest).encode()
     return digest(files["manifest.json"])
+
+
+@pytest.mark.parametrize(("damage", "reason"), [("shape", "shape"), ("nan", "finite")])
+def test_an_iterate_that_does_not_fit_is_refused_under_a_valid_checksum(
+    denoiser: Denoiser, files: dict[str, bytes], damage: str, reason: str
+) -> None:
+    tensors = load(files["state.safetensors"])
+    tensors["iterate"] = tensors["iterate"][1:] if damage == "shape" else tensors["iterate"] * float("nan")
+    with pytest.raises(AdapterDamagedError) as error:
+        unpack(files, denoiser.layout, denoiser.backbone, _resealed(files, tensors, "state.safetensors"))
+    assert error.value.reason == reason
 
 
 def test_values_that_are_not_finite_are_refused_under_a_valid_checksum(

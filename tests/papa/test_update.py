@@ -45,8 +45,35 @@ def test_an_update_is_a_function_of_its_seed(denoiser: Denoiser) -> None:
     assert not torch.equal(first.weights, other.weights)
 
 
+def test_what_is_served_is_the_fading_average_of_the_iterates_and_learning_goes_on_from_the_last(
+    denoiser: Denoiser,
+) -> None:
+    averaged, plain = replace(SMALL, averaging=0.25), replace(SMALL, averaging=0.0)
+    served = iterated = new_adapter(denoiser)
+    average = served.weights
+    for number in range(3):
+        given, before = labels(3, 2, seed=number), iterated.weights
+        served, stats = update(denoiser, served, given, averaged, number)
+        iterated, plain_stats = update(denoiser, iterated, given, plain, number)
+        assert served.iterate is not None and iterated.iterate is not None
+        assert torch.equal(served.iterate, iterated.weights)
+        assert torch.equal(iterated.iterate, iterated.weights)
+        average = 0.25 * average + 0.75 * iterated.weights
+        torch.testing.assert_close(served.weights, average)
+        # What the gate bounds is the step that learning took, not the smaller one of the average.
+        assert stats.change == plain_stats.change == pytest.approx(float((iterated.weights - before).norm()))
+
+
+def test_an_adapter_without_an_iterate_is_learnt_on_from_its_weights(denoiser: Denoiser) -> None:
+    first, _ = update(denoiser, new_adapter(denoiser), labels(3, 2), SMALL, 0)
+    foreign = Adapter(first.weights, first.replay)
+    again, stats = update(denoiser, foreign, labels(2, 2, seed=1), SMALL, 1)
+    assert again.iterate is not None
+    assert stats.change == pytest.approx(float((again.iterate - first.weights).norm()))
+
+
 def test_an_update_learns_the_likes_and_unlearns_the_dislikes(denoiser: Denoiser) -> None:
-    config = UpdateConfig(steps=40, like_rows=16, dislike_rows=16, learning_rate=2e-2)
+    config = UpdateConfig(steps=40, like_rows=16, dislike_rows=16, learning_rate=2e-2, averaging=0.0)
     bright, dark = torch.full((4, 1, 8, 8), 220), torch.full((4, 1, 8, 8), 30)
     opinions = Labels(torch.cat([bright, dark]).to(torch.uint8), torch.tensor([1.0] * 4 + [-1.0] * 4))
     adapter, stats = update(denoiser, new_adapter(denoiser), opinions, config, 0)
@@ -213,7 +240,7 @@ def test_weight_decay_shrinks_what_learns(denoiser: Denoiser) -> None:
     """With a rate of zero only the decay is left: (1 − 0.1)² after two steps."""
     weights = torch.randn(denoiser.layout.size, generator=torch.Generator().manual_seed(1))
     start = replace(new_adapter(denoiser), weights=weights)
-    config = replace(SMALL, learning_rate=0.0, weight_decay=0.1, steps=2)
+    config = replace(SMALL, learning_rate=0.0, weight_decay=0.1, steps=2, averaging=0.0)
     after = update(denoiser, start, labels(2, 2), config, seed=0)[0].weights
     torch.testing.assert_close(after, weights * 0.81)
 
