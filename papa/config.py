@@ -52,11 +52,14 @@ class UpdateConfig:
     """Liked samples that are remembered."""
     replay_dislikes: int = 256
     """Disliked samples that are remembered."""
+    pool_share: float = 0.3
+    """Share of the rows that is drawn from the backbone's pool (papa.pool) instead of the replay, where the backbone
+    has one and likes and dislikes are known. Experiment "ablations"."""
     trust: float = 4.0
     """How strongly replay prefers labels that the user's other labels agree with; 0 takes all labels at their word.
     Experiment "noise"."""
     trust_ridge: float = 0.03
-    """λ of the ridge regression that says so, per label."""
+    """λ of the ridge regression that says so, and what the pool's grades would be, per label."""
     change_window: int = 10
     """The newest labels in which a change of taste may show. Experiment "drift"."""
     change_share: float = 0.9

@@ -1,6 +1,7 @@
-"""What a user's labels say of each other: which are to be trusted, and whether the taste has changed.
+"""What a user's labels say of each other and of what is not rated: which are to be trusted, whether the taste has
+changed, and what else would be liked.
 
-Both questions are put to a ridge regression of the grades on the backbone's own features of the samples, in its dual
+All three questions are put to a ridge regression of the grades on the backbone's own features of the samples, in its dual
 form: f(x) = Σ_i α_i k(x, x_i), α = (K + Λ)⁻¹ y, where k is the mean product of standardised features and Λ holds λ n
 times each label's kind's share, so that likes and dislikes weigh the same.
 """
@@ -41,9 +42,25 @@ def changed(features: Tensor, grades: Tensor, window: int, share: float, ridge: 
     old = len(grades) - window
     if not share or old < FEWEST or not _both_kinds(grades[:old]):
         return False
-    scaled, y = _scaled(features[:old], features), grades[:old].double()
-    foretold = scaled[old:] @ scaled[:old].T / scaled.shape[1] @ (_inverse(scaled[:old], y, ridge) @ y)
-    return bool((foretold * grades[old:] < 0).sum() >= share * window)
+    scaled = _scaled(features[:old], features)
+    expected = _predicted(scaled[:old], grades[:old].double(), scaled[old:], ridge)
+    return bool((expected * grades[old:] < 0).sum() >= share * window)
+
+
+def foretold(features: Tensor, grades: Tensor, others: Tensor, ridge: float) -> Tensor | None:
+    """f(x) of unrated samples; None where only one kind of label is known, which foretells nothing.
+
+    Standardised by the others, which do not come from the loop. Shape: features [n, F], grades [n], others [m, F] →
+    [m] float32.
+    """
+    if not _both_kinds(grades):
+        return None
+    return _predicted(_scaled(others, features), grades.double(), _scaled(others, others), ridge).float()
+
+
+def _predicted(scaled: Tensor, y: Tensor, asked: Tensor, ridge: float) -> Tensor:
+    """f at `asked`."""
+    return asked @ scaled.T / scaled.shape[1] @ (_inverse(scaled, y, ridge) @ y)
 
 
 def _both_kinds(grades: Tensor) -> bool:

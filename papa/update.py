@@ -24,6 +24,7 @@ from papa.config import UpdateConfig
 from papa.denoiser import Conditions, Denoiser
 from papa.objective import bounded_enhancer_loss, bounded_likes_loss, likes_loss, quality_loss, stratified_timesteps
 from papa.replay import Replay
+from papa.taste import foretold
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,26 +130,42 @@ class _User:
             before = Adapter(denoiser.layout.initial(self.generator), self.replay)
         self.served = before.weights.to(denoiser.device)
         self.start = self.served if before.iterate is None else before.iterate.to(denoiser.device)
-        self.x0 = self.replay.x0()
+        self.pool = denoiser.pool if config.pool_share else None
+        self.x0 = self.replay.x0() if self.pool is None else torch.cat([self.replay.x0(), self.pool.x0])
         asked = sorted(set(self.replay.asked()))
         self.which = torch.tensor([asked.index(prompt) for prompt in self.replay.asked()])
         self.conditions = denoiser.conditions(asked)
-        liked, rows = self.replay.grades > 0, (config.like_rows, config.dislike_rows if config.enhancer else 0)
-        kinds = [(chosen, count) for chosen, count in zip((liked, ~liked), rows, strict=True) if count]
+        likes = (1.0, config.like_rows)
+        dislikes = (-1.0, config.dislike_rows if config.enhancer else 0)
+        signs = self.replay.grades.sign()
         self.kinds = [
-            (self.replay.probabilities(chosen, config), count) for chosen, count in kinds if bool(chosen.any())
+            (sign, count, self._probabilities(sign)) for sign, count in (likes, dislikes) if count and sign in signs
         ]
         self.rows = 0
+
+    def _probabilities(self, sign: float) -> Tensor:
+        """How often a row of that kind is drawn from the replay, then from the pool: there by the square of the foretold
+        grade, so that what is doubtful hardly counts. Shape: [n + m], sums to 1."""
+        config = self.config
+        known = self.replay.probabilities(self.replay.grades.sign() == sign, config)
+        if self.pool is None:
+            return known
+        grades = foretold(self.replay.features, self.replay.grades, self.pool.features, config.trust_ridge)
+        share = torch.zeros(len(self.pool.x0)) if grades is None else (sign * grades).clamp(0, 1).square()
+        total = float(share.sum())
+        if not total:
+            return torch.cat([known, share])
+        return torch.cat([known * (1 - config.pool_share), share * (config.pool_share / total)])
 
     def draw(self, high: int) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Conditions | None]:
         """The rows of one step: x0, ε, t, y / number of rows of its kind; and what they were asked to show."""
         picks, times, grades = [], [], []
-        for probabilities, count in self.kinds:
+        for sign, count, probabilities in self.kinds:
             rows = torch.multinomial(probabilities, count, replacement=True, generator=self.generator)
             picks.append(rows)
             times.append(stratified_timesteps(self.config.adapt_from, high, (1, count), self.generator)[0])
-            # Replay draws by |grade|, so that a row itself counts as ±1.
-            grades.append(self.replay.grades[rows].sign() / count)
+            # Rows are drawn by |grade|, so that a row itself counts as ±1.
+            grades.append(torch.full((count,), sign / count))
         chosen_rows = torch.cat(picks)
         x0 = self.x0[chosen_rows]
         noise = torch.randn(x0.shape, generator=self.generator)

@@ -104,6 +104,8 @@ ABLATIONS: dict[str, tuple[tuple[str, Any], ...]] = {
     "unbounded L^p": (("like_beta", 0.0),),
     "every label trusted": BLIND,
     "the last iterate served": (("averaging", 0.0),),
+    "no pool": (("pool_share", 0.0),),
+    "half of the rows from the pool": (("pool_share", 0.5),),
 }
 
 

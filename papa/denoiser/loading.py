@@ -20,6 +20,7 @@ from papa.denoiser.precision import plain_attention
 from papa.denoiser.text import ClipEncoder, SdxlConditioner, TextConditioner
 from papa.denoiser.wrapper import Denoiser, Prediction
 from papa.lora import LoraConfig
+from papa.pool import read_pool
 from papa.schedule import NoiseSchedule
 
 SUPPORTED = "UNet2DModel (DDPM), UNet2DConditionModel (Stable Diffusion 1.x, 2.x, XL), DiTTransformer2DModel (DiT)"
@@ -68,7 +69,8 @@ def _pixel_unet(folder: Path, config: Config, lora: LoraConfig | None) -> Denois
     unet = UNet2DModel.from_pretrained(folder, subfolder="unet", torch_dtype=torch.float32)
     height, width = _pair(unet.config.sample_size)
     shape = (unet.config.in_channels, height, width)
-    return Denoiser(unet, *_process(folder, shape), lora or DEFAULT_LORA, network=unconditional)
+    pool = read_pool(folder, shape)
+    return Denoiser(unet, *_process(folder, shape), lora or DEFAULT_LORA, network=unconditional, unrated=pool)
 
 
 def _text_unet(folder: Path, config: Config, lora: LoraConfig | None) -> Denoiser:

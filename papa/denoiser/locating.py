@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from papa.pool import POOL_FILE
+
 SHIPPED = Path(__file__).parents[1] / "backbone" / "weights"
 """Where the backbones lie that come with the package, each a standard diffusers folder."""
 
@@ -25,7 +27,7 @@ def resolve_backbone(backbone: str) -> Path:
     # A repository often holds the same weights several times over.
     variants = ["*.fp16.*", "*.non_ema.*", "*.bf16.*"]
     try:
-        return Path(snapshot_download(backbone, allow_patterns=["model_index.json", *wanted], ignore_patterns=variants))
+        return Path(snapshot_download(backbone, allow_patterns=["model_index.json", POOL_FILE, *wanted], ignore_patterns=variants))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(f"no backbone {backbone!r}: not a folder, and the hub says: {error}") from error
 

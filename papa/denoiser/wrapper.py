@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import cached_property
 from threading import Lock
 from typing import Literal
 
@@ -17,6 +18,7 @@ from papa.denoiser.identity import backbone_hash
 from papa.denoiser.latents import LatentSpace
 from papa.denoiser.networks import Network, unconditional
 from papa.lora import AdapterLayout, LoraConfig, SlotLora
+from papa.pool import Pool
 from papa.schedule import NoiseSchedule
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
@@ -36,7 +38,8 @@ class Denoiser:
     `sample_shape` is [channels, height, width] of x, `image_shape` that of the pictures (the same unless x are
     latents). `backbone` is the sha256 (hexadecimal) over weights and configuration: adapters of one backbone are never
     applied to another. `autocast` is the type in which products and convolutions are computed while weights,
-    normalisation and results stay as they are; None leaves all as it is.
+    normalisation and results stay as they are; None leaves all as it is. `unrated` [m, *sample_shape] uint8 is its
+    pool.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Denoiser:
         network: Network = unconditional,
         conditioner: Conditioner | None = None,
         latents: LatentSpace | None = None,
+        unrated: Tensor | None = None,
     ) -> None:
         self.model = model.requires_grad_(False).eval()
         self.schedule = schedule
@@ -57,6 +61,7 @@ class Denoiser:
         self.prediction = prediction
         self.autocast = autocast
         self._network, self._conditioner, self._latents = network, conditioner, latents
+        self._unrated = unrated
         self.backbone = backbone_hash(model, schedule, prediction, self._companions())
         self._lora = SlotLora(model, lora)
         self._known: OrderedDict[str | None, Parts] = OrderedDict()
@@ -165,6 +170,15 @@ class Denoiser:
     def feature_size(self) -> int:
         """F, the length of `features`."""
         return int(self.features(torch.zeros(1, *self.sample_shape, device=self.device)).shape[1])
+
+    @cached_property
+    def pool(self) -> Pool | None:
+        """Samples of its own that came with it, and their features; the first call runs the backbone over them."""
+        if self._unrated is None:
+            return None
+        x0 = self._unrated.float() / 127.5 - 1
+        features = [self.features(chunk.to(self.device)).cpu() for chunk in x0.split(64)]
+        return Pool(x0, torch.cat(features).to(torch.float16))
 
     @torch.no_grad()
     def features(self, x0: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ BFloat16 = Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16.")]
 Seed = Annotated[int, typer.Option("--seed")]
 SheetEvery = Annotated[int, typer.Option("--sheet-every", min=0, help="Steps between sample sheets; 0 draws none.")]
 Backbone = Annotated[str, typer.Option("--backbone", help="A shipped name, a diffusers folder or a hub id.")]
+POOL_COUNT = 512
 
 
 @backbone.command()
@@ -63,10 +64,44 @@ def train(
             pipeline = training.train(images, out, config, report, sheet_every=sheet_every)
         except ValueError as error:
             raise Failure(str(error), "name another folder with --out, or the same settings as before") from error
+    _write_pool(pipeline, POOL_COUNT, json)
     if json:
         print_json({"backbone": pipeline, "steps": steps, "loss": losses[0] if losses else None})
         return
     console.print(f"the backbone lies in {pipeline}; serve it with: papa up --backbone {pipeline}", soft_wrap=True)
+
+
+@backbone.command()
+def pool(
+    folder: Annotated[
+        Path, typer.Argument(help="A backbone's folder; the pool is put into it.", exists=True, file_okay=False)
+    ],
+    count: Annotated[int, typer.Option("--count", min=1, help="Samples to draw.")] = POOL_COUNT,
+    json: AsJson = False,
+) -> None:
+    """Draw the unrated samples that all users' learning fills in from; `train` does it by itself."""
+    path = _write_pool(folder, count, json)
+    if json:
+        print_json({"pool": path, "samples": count})
+        return
+    console.print(f"the pool lies in {path}; trainers use it from their next start on", soft_wrap=True)
+
+
+def _write_pool(folder: Path, count: int, json: bool) -> Path:
+    """Raises Failure where the folder is no backbone, or one that can have none."""
+    from papa.backbone.draw_pool import draw_pool
+    from papa.denoiser import load_denoiser
+    from papa.pool import write_pool
+
+    with Progress(*columns(), console=voice(json)) as progress:
+        task = progress.add_task("drawing the pool", total=count)
+        try:
+            samples = draw_pool(
+                load_denoiser(str(folder)), count, progress=lambda done: progress.update(task, completed=done)
+            )
+        except (FileNotFoundError, ValueError) as error:
+            raise Failure(f"no pool for {folder}: {error}") from error
+    return write_pool(folder, samples)
 
 
 @backbone.command()
