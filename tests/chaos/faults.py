@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import redis
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
@@ -34,6 +37,8 @@ class Stage:
     lease: float
     cable: Cable | None = None
     server_is_up: asyncio.Lock = field(default_factory=asyncio.Lock)
+    held_back: list[float] = field(default_factory=list)
+    """When the server was killed while it held writes back."""
 
     @property
     def marker(self) -> Path:
@@ -67,7 +72,9 @@ async def happen(fault: Fault, stage: Stage) -> None:
                 await asyncio.sleep(fault.seconds)
         case ["kill", "redis"]:
             async with stage.server_is_up:
+                holding = await asyncio.to_thread(stopped_while_holding_back, stage.server)
                 await asyncio.to_thread(stage.server.kill)
+                stage.held_back += [time.monotonic()] if holding else []
                 await asyncio.sleep(fault.seconds / 4)
                 await asyncio.to_thread(stage.server.start)
         case ["roll", "trainer"]:
@@ -141,6 +148,25 @@ async def _set_clock(stage: Stage, seconds: float) -> bool:
         except OutOfMemoryError:
             return False
     return True
+
+
+def stopped_while_holding_back(server: RedisProcess) -> bool:
+    """Suspends it; whether it held writes back, which everysec does while the file is still synchronised.
+
+    It says so itself, but may begin after its answer: then the thread that synchronises is in the kernel (D) when all
+    others stand still (T).
+    """
+    with redis.Redis.from_url(server.url, protocol=2, socket_timeout=60.0) as client:
+        said = client.info("persistence")
+    os.kill(server.pid, signal.SIGSTOP)
+    while set(states := _thread_states(server.pid)) - {"T", "D"}:
+        time.sleep(0.001)
+    return bool(said["aof_pending_bio_fsync"] or said["aof_buffer_length"]) or "D" in states
+
+
+def _thread_states(pid: int) -> list[str]:
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return [stat.rpartition(")")[2].split()[0] for stat in stats]
 
 
 async def _configure(stage: Stage, name: str, value: str) -> None:

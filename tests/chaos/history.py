@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+HELD_BACK = 2.0
 OPEN = float("inf")
 """The end of a call whose answer never came."""
 
@@ -50,11 +51,13 @@ class Seen:
 
 @dataclass(frozen=True)
 class History:
-    """Everything that callers did and saw."""
+    """Everything that callers did and saw. `held_back`: when Redis was killed while it held writes back, as it may with
+    appendfsync everysec for HELD_BACK seconds while the disk still synchronises what was before."""
 
     submitted: tuple[Submitted, ...] = ()
     moved: tuple[Moved, ...] = ()
     seen: tuple[Seen, ...] = ()
+    held_back: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import shutil
 import socket
 import time
 from contextlib import AsyncExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -137,7 +137,8 @@ class Play:
             await callers.close()
             await stage.cast.stop()
         self.odd, self.generated = callers.odd, callers.generated
-        return callers.history(), await self._collect(settled)
+        history = replace(callers.history(), held_back=tuple(stage.held_back))
+        return history, await self._collect(settled)
 
     def _engage(self, nursery: Nursery) -> None:
         stage, module = self._stage, LEARNING if self._schedule.real else CHILDREN

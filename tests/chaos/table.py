@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from tests.chaos.checker import as_promised
 from tests.chaos.run import Result
 
 HEAD = (
-    "fault", "schedules", "events", "acknowledged", "applied", "dead", "unknown", "generated", "restarts", "seconds",
-    "violations",
+    "fault", "schedules", "events", "acknowledged", "applied", "dead", "unknown", "held back", "generated", "restarts",
+    "seconds", "violations",
 )  # fmt: skip
 
 
@@ -39,9 +40,16 @@ def _row(kind: str, results: Iterable[Result]) -> tuple[str, ...]:
         sum(len(revision.events) for user in left for revision in user.lineage),
         sum(len(user.letters) for user in left),
         outcomes.count("unknown"),
+        sum(_held_back(result) for result in of_kind),
         sum(result.generated for result in of_kind),
         sum(result.died for result in of_kind),
     )
     seconds = sum(result.seconds for result in of_kind) / len(of_kind)
     violations = sum(len(result.violations) for result in of_kind)
     return (kind, *map(str, numbers), f"{seconds:.1f}", str(violations))
+
+
+def _held_back(result: Result) -> int:
+    """Acknowledged events that Redis had not written when it was killed, as everysec reserves itself to."""
+    promised = as_promised(result.history, result.final).submitted
+    return sum(before != after for before, after in zip(result.history.submitted, promised, strict=True))

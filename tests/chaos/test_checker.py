@@ -63,6 +63,21 @@ def test_an_unknown_event_may_be_there_or_not() -> None:
     assert not broken(with_events(unknown), letters=("e4", "e6"), accepted=5, counted_letters=2)
 
 
+def test_what_a_kill_finds_held_back_is_not_promised_and_all_before_and_after_is() -> None:
+    gone = ack(9, 10.0)  # acknowledged at 10.5
+    again = replace(ack(9, 13.0), event_id="e10")
+    left = replace(LEFT, letters=("e4", "e10"), accepted=5, counted_letters=2)
+    lost = replace(with_events(gone, again), seen=(*GOOD.seen, Seen(U, 10.0, 10.6, "000003-b")))
+    assert broken(lost, left=left) == {
+        "nothing_lost", "sequences_are_unique", "order_of_acceptance", "reads_never_go_back"
+    }  # fmt: skip
+    assert not broken(replace(lost, held_back=(11.0,)), left=left)
+    assert "nothing_lost" in broken(replace(lost, held_back=(10.4, 12.6)), left=left)
+    # What is there counts as acknowledged all the same.
+    moved = replace(GOOD, held_back=(5.0,))
+    assert broken(moved, letters=("e4", "e4"), accepted=5, counted_letters=2) == {"nothing_twice"}
+
+
 VIOLATIONS: dict[str, tuple[set[str], set[str]]] = {
     "a lost event": (broken(letters=(), accepted=3, counted_letters=0), {"nothing_lost"}),
     "an event in two revisions": (
