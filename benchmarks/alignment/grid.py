@@ -25,7 +25,7 @@ POINTS = (0, 4, 10, 15, 20)
 """Evaluation points of the systems' comparison; the last step is one always."""
 SPARSE = (0, 10, 20)
 SHORT = (5, 10)
-"""Of the experiments about ours, which have fifteen interaction steps."""
+"""Of the experiments about ours, which have ten or fifteen interaction steps."""
 THINNED = 20
 """Timesteps per sample with which the thinned reference recipe estimates its sum."""
 
@@ -110,20 +110,22 @@ ABLATIONS: dict[str, tuple[tuple[str, Any], ...]] = {
 
 
 def lora() -> list[Run]:
-    """Where LoRA sits and what of it learns; rates as far apart as the sizes of the gradients want."""
+    """Where LoRA sits and what of it learns, on the hardest taste; rates as far apart as the sizes of the gradients want."""
     return _variants(
         {
             "default": {},
             "B alone, all convolutions": {"lora_widest": False},
             "A and B": {"lora_frozen_a": False, "learning_rate": 4e-3},
             "rank 8": {"lora_rank": 8, "lora_alpha": 8.0},
-        }
+        },
+        tastes=FASHION[2:3],
+        rounds=10,
     )
 
 
 def update_size() -> list[Run]:
-    """What the cost of an update buys: Adam steps, rows, their rate and the weight of what is to be forgotten."""
-    return _variants({"default": {}, **{str(change): change for change in SIZES}})
+    """What the cost of an update buys, on the hardest taste: Adam steps, rows, their rate and the weight of what is to be forgotten."""
+    return _variants({"default": {}, **{str(change): change for change in SIZES}}, FASHION[2:3], 10)
 
 
 SIZES: tuple[dict[str, Any], ...] = (
@@ -137,7 +139,7 @@ SIZES: tuple[dict[str, Any], ...] = (
 
 def k_sweep() -> list[Run]:
     """The timestep from which on the adapter works and learns; 0 is PAPA."""
-    return _variants({f"K = {k}": {"adapt_from": k} if k != 400 else {} for k in K_SWEEP})
+    return _variants({f"K = {k}": {"adapt_from": k} if k != 400 else {} for k in K_SWEEP}, rounds=10)
 
 
 K_SWEEP = (0, 100, 250, 400, 600, 800)
@@ -231,9 +233,12 @@ def _thinned(system: str, taste: tuple[int, ...], rate: float, dataset: str = "f
     return Run(system, taste, 0, dataset, rounds, samples=60, final_samples=150, evaluated=POINTS, overrides=given)
 
 
-def _variants(changes: dict[str, dict[str, Any]]) -> list[Run]:
-    """The two hardest tastes, one seed, 15 interaction steps."""
+def _variants(
+    changes: dict[str, dict[str, Any]], tastes: tuple[tuple[int, ...], ...] = FASHION[1:3], rounds: int = 15
+) -> list[Run]:
+    """The two hardest tastes, one seed, 15 interaction steps, unless told otherwise."""
+    points = tuple(point for point in SHORT if point < rounds)
     return [
-        Run("ours", taste, rounds=15, evaluated=SHORT, final_samples=200, overrides=tuple(change.items()))
-        for change, taste in product(changes.values(), FASHION[1:3])
+        Run("ours", taste, rounds=rounds, evaluated=points, final_samples=200, overrides=tuple(change.items()))
+        for change, taste in product(changes.values(), tastes)
     ]
