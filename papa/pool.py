@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 POOL_FILE = "pool.safetensors"
@@ -30,8 +30,9 @@ class Pool:
 
 def write_pool(folder: Path, samples: Tensor) -> Path:
     """Samples as a replay keeps them. Shape: [m, C, H, W] uint8."""
-    save_file({_SAMPLES: samples.contiguous()}, folder / POOL_FILE)
-    return folder / POOL_FILE
+    path = folder / POOL_FILE
+    path.write_bytes(save({_SAMPLES: samples.contiguous()}))
+    return path
 
 
 def read_pool(folder: Path, shape: tuple[int, int, int]) -> Tensor | None:

@@ -1,9 +1,9 @@
 """What a user's labels say of each other and of what is not rated: which are to be trusted, whether the taste has
 changed, and what else would be liked.
 
-All three questions are put to a ridge regression of the grades on the backbone's own features of the samples, in its dual
-form: f(x) = Σ_i α_i k(x, x_i), α = (K + Λ)⁻¹ y, where k is the mean product of standardised features and Λ holds λ n
-times each label's kind's share, so that likes and dislikes weigh the same.
+All three questions are put to a ridge regression of the grades on the backbone's own features of the samples, in its
+dual form: f(x) = Σ_i α_i k(x, x_i), α = (K + Λ)⁻¹ y, where k is the mean product of standardised features and Λ holds
+λ n times each label's kind's share, so that likes and dislikes weigh the same.
 """
 
 from __future__ import annotations

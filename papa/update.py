@@ -144,8 +144,8 @@ class _User:
         self.rows = 0
 
     def _probabilities(self, sign: float) -> Tensor:
-        """How often a row of that kind is drawn from the replay, then from the pool: there by the square of the foretold
-        grade, so that what is doubtful hardly counts. Shape: [n + m], sums to 1."""
+        """How often a row of that kind is drawn from the replay, then from the pool: there by the square of the
+        foretold grade, so that what is doubtful hardly counts. Shape: [n + m], sums to 1."""
         config = self.config
         known = self.replay.probabilities(self.replay.grades.sign() == sign, config)
         if self.pool is None:

@@ -110,7 +110,7 @@ ABLATIONS: dict[str, tuple[tuple[str, Any], ...]] = {
 
 
 def lora() -> list[Run]:
-    """Where LoRA sits and what of it learns, on the hardest taste; rates as far apart as the sizes of the gradients want."""
+    """Where LoRA sits and what of it learns, on the hardest taste; rates as far apart as the gradients' sizes want."""
     return _variants(
         {
             "default": {},
@@ -124,7 +124,8 @@ def lora() -> list[Run]:
 
 
 def update_size() -> list[Run]:
-    """What the cost of an update buys, on the hardest taste: Adam steps, rows, their rate and the weight of what is to be forgotten."""
+    """What the cost of an update buys, on the hardest taste: Adam steps, rows, their rate and the weight of what is to
+    be forgotten."""
     return _variants({"default": {}, **{str(change): change for change in SIZES}}, FASHION[2:3], 10)
 
 

@@ -23,11 +23,12 @@ def resolve_backbone(backbone: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    wanted = [f"{part}/{name}" for part in PARTS for name in ("*.json", "*.txt", "*.safetensors")]
+    wanted = ["model_index.json", POOL_FILE]
+    wanted += [f"{part}/{name}" for part in PARTS for name in ("*.json", "*.txt", "*.safetensors")]
     # A repository often holds the same weights several times over.
     variants = ["*.fp16.*", "*.non_ema.*", "*.bf16.*"]
     try:
-        return Path(snapshot_download(backbone, allow_patterns=["model_index.json", POOL_FILE, *wanted], ignore_patterns=variants))
+        return Path(snapshot_download(backbone, allow_patterns=wanted, ignore_patterns=variants))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(f"no backbone {backbone!r}: not a folder, and the hub says: {error}") from error
 

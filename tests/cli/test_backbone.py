@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.cli.conftest import Papa
+from tests.papa.conftest import save_tiny_backbone
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +21,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def backbone_folder(tmp_path: Path) -> Path:
+    return save_tiny_backbone(tmp_path / "tiny")
 
 
 @pytest.fixture
@@ -37,12 +43,26 @@ def test_a_run_is_served_goes_on_and_keeps_its_configuration(papa: Papa, data: P
     assert first.code == 0, first.err
     assert "papa up --backbone run/pipeline" in first.out
     assert Path("run/pipeline/unet/config.json").is_file()
+    assert Path("run/pipeline/pool.safetensors").is_file()
     assert papa(*arguments, "--batch-size", "2", "--steps", "2").code == 0
     assert [json.loads(line)["step"] for line in Path("run/log.jsonl").read_text().splitlines()] == [1, 2]
     changed = papa(*arguments, "--batch-size", "4", "--steps", "2")
     assert changed.code == 1
     assert "another configuration" in changed.err
     assert "--out" in changed.err
+
+
+def test_a_pool_is_drawn_for_a_folder_that_has_none(papa: Papa, backbone_folder: Path) -> None:
+    made = papa("backbone", "pool", str(backbone_folder), "--count", "3", "--json")
+    assert made.code == 0, made.err
+    assert json.loads(made.out) == {"pool": str(backbone_folder / "pool.safetensors"), "samples": 3}
+    assert (backbone_folder / "pool.safetensors").stat().st_mode & 0o044  # the trainer may be another user
+
+
+def test_a_pool_of_no_backbone_is_one_line(papa: Papa, tmp_path: Path) -> None:
+    refused = papa("backbone", "pool", str(tmp_path))
+    assert refused.code == 1
+    assert "no pool for" in refused.err
 
 
 def test_what_is_no_data_set_is_one_line(papa: Papa, tmp_path: Path) -> None:

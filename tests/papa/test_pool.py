@@ -1,0 +1,137 @@
+"""The backbone's own samples, which replay fills in from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from papa.backbone.draw_pool import draw_pool
+from papa.config import UpdateConfig
+from papa.denoiser import SHIPPED, Denoiser, load_denoiser
+from papa.lora import LoraConfig
+from papa.pool import POOL_FILE, read_pool, write_pool
+from papa.schedule import NoiseSchedule
+from papa.taste import foretold
+from papa.update import Labels, UpdateJob, new_adapter, update, update_many
+from tests.papa.conftest import tiny_denoiser, tiny_unet
+from tests.papa.pipelines import saved, stable_diffusion
+
+SHAPE = (1, 8, 8)
+CONFIG = UpdateConfig(steps=2, like_rows=6, dislike_rows=4, pool_share=0.5)
+
+
+def shades(*values: int) -> torch.Tensor:
+    """Pictures of nearly one shade each. Shape: [n, 1, 8, 8] uint8."""
+    noise = torch.randint(-4, 5, (len(values), *SHAPE), generator=torch.Generator().manual_seed(len(values)))
+    return (torch.tensor(values)[:, None, None, None] + noise).clamp(0, 255).to(torch.uint8)
+
+
+def with_pool(samples: torch.Tensor | None) -> Denoiser:
+    return Denoiser(tiny_unet(), NoiseSchedule.linear(), SHAPE, "epsilon", LoraConfig(rank=2), unrated=samples)
+
+
+def likes_bright() -> Labels:
+    return Labels(shades(*[240] * 6, *[15] * 6), torch.tensor([1.0] * 6 + [-1.0] * 6))
+
+
+def test_a_pool_is_the_backbones_own_samples_and_the_same_each_time() -> None:
+    drawn = draw_pool(tiny_denoiser(), 3, steps=2)
+    assert drawn.dtype == torch.uint8 and drawn.shape == (3, *SHAPE)
+    assert torch.equal(drawn, draw_pool(tiny_denoiser(), 3, steps=2))
+    assert not torch.equal(drawn[0], drawn[1])
+
+
+def test_a_backbone_brings_its_pool_along(backbone_folder: Path) -> None:
+    assert load_denoiser(str(backbone_folder), LoraConfig(rank=2)).pool is None
+    samples = shades(10, 100, 200)
+    write_pool(backbone_folder, samples)
+    denoiser = load_denoiser(str(backbone_folder), LoraConfig(rank=2))
+    assert denoiser.pool is not None
+    torch.testing.assert_close(denoiser.pool.x0, samples.float() / 127.5 - 1)
+    torch.testing.assert_close(
+        denoiser.pool.features.float(), denoiser.features(denoiser.pool.x0), atol=1e-2, rtol=1e-2
+    )
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 9, 8, dtype=torch.uint8)])
+def test_a_pool_of_something_else_is_refused(tmp_path: Path, wrong: torch.Tensor) -> None:
+    save_file({"samples": wrong}, tmp_path / POOL_FILE)
+    with pytest.raises(ValueError, match=POOL_FILE):
+        read_pool(tmp_path, SHAPE)
+    save_file({"others": wrong}, tmp_path / POOL_FILE)
+    with pytest.raises(ValueError, match="nothing"):
+        read_pool(tmp_path, SHAPE)
+
+
+def test_what_is_made_to_order_has_no_pool(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="pixels"):
+        draw_pool(load_denoiser(saved(stable_diffusion(), tmp_path)), 1, steps=1)
+
+
+def test_labels_foretell_the_grades_of_what_resembles_them() -> None:
+    generator = torch.Generator().manual_seed(0)
+    side = torch.tensor([1.0] * 20 + [-1.0] * 20)
+    labelled, others = (side[:, None] + 0.2 * torch.randn(40, 5, generator=generator) for _ in range(2))
+    found = foretold(labelled.half(), side, others.half(), 0.03)
+    assert found is not None
+    assert bool((found * side > 0.5).all())
+    assert foretold(labelled, side.abs(), others, 0.03) is None
+
+
+def test_likes_are_drawn_from_what_is_foretold_to_be_liked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the rows of each kind, and of the pool no row of the other kind."""
+    denoiser = with_pool(shades(*[245] * 5, *[10] * 5))
+    seen: list[torch.Tensor] = []
+    multinomial = torch.multinomial
+
+    def noting(probabilities: torch.Tensor, *arguments: object, **options: object) -> torch.Tensor:
+        seen.append(probabilities)
+        return multinomial(probabilities, *arguments, **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(torch, "multinomial", noting)
+    update(denoiser, new_adapter(denoiser), likes_bright(), replace(CONFIG, steps=1), 0)
+    likes, dislikes = seen
+    for probabilities, known, unrated, foreign in (
+        (likes, slice(0, 6), slice(12, 17), slice(17, 22)),
+        (dislikes, slice(6, 12), slice(17, 22), slice(12, 17)),
+    ):
+        assert probabilities.sum().item() == pytest.approx(1, abs=1e-5)
+        assert probabilities[known].sum().item() == pytest.approx(0.5, abs=1e-5)
+        assert probabilities[unrated].sum().item() == pytest.approx(0.5, abs=1e-5)
+        assert not probabilities[foreign].any()
+
+
+def test_without_both_kinds_of_labels_or_with_a_share_of_zero_the_pool_changes_nothing() -> None:
+    samples = shades(*[245] * 5, *[10] * 5)
+    pooled, bare = with_pool(samples), with_pool(None)
+    liked = Labels(shades(*[240] * 6), torch.ones(6))
+    for given, config in ((liked, CONFIG), (likes_bright(), replace(CONFIG, pool_share=0.0))):
+        with_it, without = (update(each, new_adapter(each), given, config, 3)[0] for each in (pooled, bare))
+        torch.testing.assert_close(with_it.weights, without.weights)
+    assert not torch.equal(
+        update(pooled, new_adapter(pooled), likes_bright(), CONFIG, 3)[0].weights,
+        update(bare, new_adapter(bare), likes_bright(), CONFIG, 3)[0].weights,
+    )
+
+
+def test_users_with_a_pool_are_trained_together_as_alone() -> None:
+    denoiser = with_pool(shades(*[245] * 5, *[10] * 5))
+    turned = Labels(likes_bright().samples, -likes_bright().grades)
+    jobs = [UpdateJob(new_adapter(denoiser), given, seed) for seed, given in enumerate((likes_bright(), turned))]
+    for job, (adapter, _) in zip(jobs, update_many(denoiser, jobs, CONFIG), strict=True):
+        alone, _ = update(denoiser, job.adapter, job.labels, CONFIG, job.seed)
+        differs = torch.linalg.vector_norm(adapter.weights - alone.weights)
+        assert differs < 0.02 * torch.linalg.vector_norm(alone.weights)
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "mnist"])
+def test_the_shipped_pools_are_drawn_from_the_shipped_backbones(name: str) -> None:
+    shipped = read_pool(SHIPPED / name, (1, 28, 28))
+    assert shipped is not None and len(shipped) == 512
+    again = draw_pool(load_denoiser(name), 4)
+    # On another processor a sum may be taken in another order.
+    assert (again.int() - shipped[:4].int()).abs().float().mean() < 2
