@@ -27,6 +27,10 @@ from papa.replay import Replay
 from papa.taste import foretold
 
 
+CPU_ROWS = 128
+"""Rows of a pass on a CPU: what more of them need no longer lies in its caches, and a row costs more again."""
+
+
 @dataclass(frozen=True, eq=False)
 class Adapter:
     """What a revision holds: `weights` [P] float32 that samples are made with, the replay, and `iterate` [P], where
@@ -91,22 +95,21 @@ def update(
 def update_many(
     denoiser: Denoiser, jobs: Sequence[UpdateJob], config: UpdateConfig
 ) -> list[tuple[Adapter, UpdateStats]]:
-    """The next adapter of each job's user, all of them in one forward and backward pass a step.
+    """The next adapter of each job's user, all of them in one forward and backward pass a step (on a CPU in passes of
+    CPU_ROWS rows).
 
     Raises ValueError for a job without labels or with a grade outside [−1, 1] or equal to 0.
     """
     users = [_User(denoiser, job, config) for job in jobs]
     start = torch.stack([user.start for user in users])
-    weights = start.clone().requires_grad_()
+    weights = start.clone()
     first, second, losses = torch.zeros_like(start), torch.zeros_like(start), []
     for step in range(1, config.steps + 1):
-        loss = _joint_loss(denoiser, weights, users, config)
-        (gradient,) = torch.autograd.grad(loss.sum(), weights)
-        with torch.no_grad():
-            weights.mul_(1 - config.weight_decay)
-            weights -= config.learning_rate * _adam_direction(_clipped(gradient, config), first, second, step)
-        losses.append(loss.detach().cpu())
-    return [user.result(weights.detach()[i], [float(x[i]) for x in losses]) for i, user in enumerate(users)]
+        loss, gradient = _gradients(denoiser, weights, users, config)
+        weights.mul_(1 - config.weight_decay)
+        weights -= config.learning_rate * _adam_direction(_clipped(gradient, config), first, second, step)
+        losses.append(loss.cpu())
+    return [user.result(weights[i], [float(x[i]) for x in losses]) for i, user in enumerate(users)]
 
 
 class _User:
@@ -188,6 +191,22 @@ class _User:
         )
         weights = after.lerp(self.served, self.config.averaging)
         return Adapter(weights.cpu(), self.replay, after.cpu()), stats
+
+
+def _gradients(
+    denoiser: Denoiser, weights: Tensor, users: list[_User], config: UpdateConfig
+) -> tuple[Tensor, Tensor]:
+    """L per user and ∂L/∂weights. Shape: weights [U, P] → [U], [U, P]."""
+    together = len(users)
+    if denoiser.device.type == "cpu":
+        together = max(1, CPU_ROWS // (config.like_rows + config.dislike_rows))
+    losses, gradients = [], []
+    for start in range(0, len(users), together):
+        own = weights[start : start + together].detach().requires_grad_()
+        loss = _joint_loss(denoiser, own, users[start : start + together], config)
+        gradients += torch.autograd.grad(loss.sum(), own)
+        losses.append(loss.detach())
+    return torch.cat(losses), torch.cat(gradients)
 
 
 def _joint_loss(denoiser: Denoiser, weights: Tensor, users: list[_User], config: UpdateConfig) -> Tensor:

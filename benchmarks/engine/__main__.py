@@ -36,8 +36,9 @@ def _peft(options: argparse.Namespace) -> record.Figures:
 def _updates(options: argparse.Namespace) -> record.Figures:
     from benchmarks.engine.updates import together
 
-    denoiser = load_denoiser(options.backbone, DEFAULT_LORA, options.device, autocast=_autocast(options))
-    paired = together(denoiser, 16, (16,), max(1, options.turns // 4))
+    # In the precision that the trainer takes by default.
+    denoiser = load_denoiser(options.backbone, DEFAULT_LORA, options.device, autocast=fast_type(options.device))
+    paired = together(denoiser, 16, (4, 16), max(2, options.turns // 2))
     return {"users": 16, "ratios": record.ratios(paired, "1 at once"), "seconds": dict(paired.seconds)}
 
 
