@@ -26,7 +26,6 @@ from papa.objective import bounded_enhancer_loss, bounded_likes_loss, likes_loss
 from papa.replay import Replay
 from papa.taste import foretold
 
-
 CPU_ROWS = 128
 """Rows of a pass on a CPU: what more of them need no longer lies in its caches, and a row costs more again."""
 
@@ -193,14 +192,12 @@ class _User:
         return Adapter(weights.cpu(), self.replay, after.cpu()), stats
 
 
-def _gradients(
-    denoiser: Denoiser, weights: Tensor, users: list[_User], config: UpdateConfig
-) -> tuple[Tensor, Tensor]:
+def _gradients(denoiser: Denoiser, weights: Tensor, users: list[_User], config: UpdateConfig) -> tuple[Tensor, Tensor]:
     """L per user and ∂L/∂weights. Shape: weights [U, P] → [U], [U, P]."""
     together = len(users)
     if denoiser.device.type == "cpu":
         together = max(1, CPU_ROWS // (config.like_rows + config.dislike_rows))
-    losses, gradients = [], []
+    losses, gradients = list[Tensor](), list[Tensor]()
     for start in range(0, len(users), together):
         own = weights[start : start + together].detach().requires_grad_()
         loss = _joint_loss(denoiser, own, users[start : start + together], config)

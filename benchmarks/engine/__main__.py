@@ -67,6 +67,17 @@ def _batching(options: argparse.Namespace) -> record.Figures:
     return compare(load_denoiser(options.backbone, DEFAULT_LORA, options.device, autocast=_autocast(options)))
 
 
+def _compiled(options: argparse.Namespace) -> record.Figures:
+    from benchmarks.engine.passes import compiled
+
+    paired = compiled(options.backbone, options.device, 32, options.turns)
+    ratios = {
+        who: [paired.ratio(f"{who}, compiled", f"{who}, eager"), *paired.spread(f"{who}, compiled", f"{who}, eager")]
+        for who in ("base", "32 users")
+    }
+    return {"batch": 32, "ratios": ratios, "seconds": dict(paired.seconds)}
+
+
 PARTS: dict[str, record.Part] = {
     "mixed": _mixed,
     "peft": _peft,
@@ -74,6 +85,7 @@ PARTS: dict[str, record.Part] = {
     "precisions": _precisions,
     "rotation": _rotation,
     "batching": _batching,
+    "compiled": _compiled,
 }
 
 

@@ -65,6 +65,35 @@ def precisions(backbone: str, device: str, batch: int, turns: int) -> Paired:
     return take_turns({name: run(denoiser) for name, denoiser in kinds.items()}, turns)
 
 
+def compiled(backbone: str, device: str, batch: int, turns: int, backend: str = "inductor") -> Paired:
+    """One denoising step of `batch` rows, by the base and of as many users: as it is, and with torch.compile.
+
+    Each block by itself and for fixed shapes: with dynamic ones Inductor fails on this U-Net (torch 2.13.0, CPU). An
+    engine whose batch changes at every step would have to compile for every number of rows.
+    """
+    kinds = {
+        "eager": load_denoiser(backbone, DEFAULT_LORA, device),
+        "compiled": load_denoiser(backbone, DEFAULT_LORA, device),
+    }
+    # One code for all layers' hooks, one graph for each of them.
+    torch._dynamo.config.recompile_limit = 64
+    model = kinds["compiled"].model
+    for block in [*model.get_submodule("down_blocks").children(), *model.get_submodule("up_blocks").children(),
+                  model.get_submodule("mid_block")]:  # fmt: skip
+        block.compile(dynamic=False, backend=backend)
+    adapters = random_adapters(kinds["eager"], batch).to(device)
+    x = torch.randn(batch, *kinds["eager"].sample_shape, generator=torch.Generator().manual_seed(0)).to(device)
+    t = torch.full((batch,), 700, device=device)
+
+    def run(denoiser: Denoiser, weights: Tensor | None) -> Callable[[], Tensor]:
+        return torch.no_grad()(lambda: denoiser.epsilon(x, t, weights))
+
+    rows = {"base": None, f"{batch} users": adapters}
+    return take_turns(
+        {f"{who}, {kind}": run(denoiser, each) for who, each in rows.items() for kind, denoiser in kinds.items()}, turns
+    )
+
+
 def against_peft(backbone: str, users: int, turns: int, autocast: torch.dtype | None) -> Paired:
     """One denoising step for one row of each user: ours in one batch; peft user after user; peft's mixed batch."""
     from peft import LoraConfig, inject_adapter_in_model

@@ -81,6 +81,7 @@ PLOTS: dict[str, Callable[[Any, Figures], None]] = {
     "peft": _bars("speed of ours ÷ alternative", ("goal against switching", 4.0)),
     "updates": _bars("speed ÷ one after another", ("goal at 16", 1.5)),
     "precisions": _bars("speed ÷ float32"),
+    "compiled": _bars("speed compiled ÷ eager"),
     "rotation": _bars("speed ÷ 5 users", ("goal up to 2,000", 0.95)),
     "ingestion": _bars("speed ÷ bare grpc.aio echo", ("goal", 0.8)),
     "batching": _batching,

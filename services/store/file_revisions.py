@@ -19,6 +19,8 @@ from services.contracts.revisions import Holding, RevisionStore
 from services.store.revision_names import plain
 
 _RETRY_AFTER = 1.0
+_DELETED_MEANWHILE = 8
+"""Times that a writing begins again because the user's folder went away under it."""
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 T = TypeVar("T")
 
@@ -93,6 +95,15 @@ async def _in_thread(work: Callable[[], T]) -> T:
 
 
 def _write_folder(root: Path, folder: Path, files: Mapping[str, bytes]) -> None:
+    for _ in range(_DELETED_MEANWHILE):
+        with suppress(FileNotFoundError, FileExistsError):
+            return _write_once(root, folder, files)
+    return _write_once(root, folder, files)
+
+
+def _write_once(root: Path, folder: Path, files: Mapping[str, bytes]) -> None:
+    """Raises FileNotFoundError when the user is deleted at the same time, FileExistsError where the folder was there to
+    be made and is not there to be used."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     if not folder.exists():
         _write_and_rename(folder, files)

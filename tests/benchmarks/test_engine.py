@@ -14,7 +14,7 @@ from benchmarks.engine import batching, record
 from benchmarks.engine.batching import StaticEngine, arrivals, compare
 from benchmarks.engine.page import Goal
 from benchmarks.engine.paired import Paired, take_turns
-from benchmarks.engine.passes import against_peft, mixed, precisions
+from benchmarks.engine.passes import against_peft, compiled, mixed, precisions
 from benchmarks.engine.record import percentile
 from benchmarks.engine.rotation import COLD, rotation
 from benchmarks.engine.updates import together
@@ -51,6 +51,10 @@ def test_every_alternative_runs(backbone):
     assert set(mixed(denoiser, 4, 1).seconds) == {"base", "1 users", "4 users"}
     assert set(against_peft(backbone, 2, 1, None).seconds) == {"ours", "peft, switching", "peft, adapter_names"}
     assert len(precisions(backbone, "cpu", 2, 1).seconds) == 4
+    # Inductor would take minutes; that blocks are compiled and called is the same with any backend.
+    assert set(compiled(backbone, "cpu", 2, 1, backend="eager").seconds) == {
+        "base, eager", "base, compiled", "2 users, eager", "2 users, compiled",
+    }  # fmt: skip
     assert set(together(denoiser, 2, (2,), 1).seconds) == {"1 at once", "2 at once"}
 
 

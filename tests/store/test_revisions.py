@@ -239,14 +239,14 @@ async def test_a_full_or_broken_disk_is_unavailable_storage(tmp_path: Path, user
             await attempt
 
 
-async def test_deletion_during_a_writing_ends_in_a_typed_error_or_in_nothing_left(tmp_path: Path) -> None:
+async def test_a_deletion_during_writings_disturbs_none_of_them(tmp_path: Path) -> None:
     store = FileRevisionStore(tmp_path)
     for n in range(20):
         user = UserKey("shop", str(n))
         writings = [asyncio.create_task(store.put(user, f"{m:06d}-0a0b0c0d", FILES)) for m in range(4)]
         await asyncio.sleep(0.001 * (n % 5))
         outcomes = await asyncio.gather(store.delete_user(user), *writings, return_exceptions=True)
-        assert {type(outcome) for outcome in outcomes} <= {int, type(None), StorageUnavailable}
+        assert {type(outcome) for outcome in outcomes} <= {int, type(None)}
         await store.delete_user(user)
     assert files_below(tmp_path) == set()
 
