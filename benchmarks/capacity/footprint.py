@@ -40,12 +40,13 @@ def _revision(denoiser: Denoiser) -> dict[str, float]:
     kept = DEFAULT_UPDATE.replay_likes + DEFAULT_UPDATE.replay_dislikes
     samples = torch.randint(0, 256, (kept, *denoiser.sample_shape), dtype=torch.uint8)
     features = torch.zeros(kept, denoiser.feature_size, dtype=torch.float16)
-    adapter = Adapter(new_adapter(denoiser).weights, Replay(samples, torch.ones(kept), features))
+    weights = new_adapter(denoiser).weights
+    adapter = Adapter(weights, Replay(samples, torch.ones(kept), features), weights)
     files = pack(adapter, denoiser.layout, DEFAULT_UPDATE, Origin(denoiser.backbone, "", 0.0))
     return {
         "adapter on the device": 4.0 * denoiser.layout.size,
         "revision, replay full": float(sum(map(len, files.values()))),
-        "of it, replay": float(len(files[STATE_FILE])),
+        "of it, replay and iterate": float(len(files[STATE_FILE])),
     }
 
 

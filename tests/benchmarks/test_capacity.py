@@ -15,7 +15,7 @@ from benchmarks.capacity.simulation import Lru, caches, ranks, sessions
 SIZE = {
     "adapter on the device": 288_768.0,
     "revision, replay full": 800_000.0,
-    "of it, replay": 500_000.0,
+    "of it, replay and iterate": 500_000.0,
     "item in Redis": 1_500.0,
     "waiting event in Redis": 1_200.0,
     "user after one update in Redis": 3_000.0,
