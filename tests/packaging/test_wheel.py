@@ -42,7 +42,7 @@ def test_types_scripts_and_stubs_are_shipped(wheel: Path) -> None:
     for each in zipfile.ZipFile(wheel).infolist():
         if each.filename.startswith("papa/backbone/weights/"):
             sizes[each.filename.split("/")[3]] += each.file_size
-    assert max(sizes.values()) < 6_100_000, "a shipped backbone is about 5 MB, its oracle less than 1 MB"
+    assert max(sizes.values()) < 6_500_000, "a shipped backbone is about 5 MB, its oracle 0.5 MB, its pool 0.4 MB"
     assert not [path for path in names if path.startswith(("tests/", "docs/"))]
 
 
