@@ -26,7 +26,7 @@ class RewardConfig:
     unlabelled: int = 20
     pool: int = 200
     fit_steps: int = 60
-    learning_rate: float = 4e-3
+    learning_rate: float = 1.6e-2
     steps: int = 6
     rows: int = 32
 
