@@ -23,7 +23,7 @@ class KtoConfig:
     """`beta` in units of 1 / (mean squared error), as β T of the paper."""
 
     beta: float = 500.0
-    learning_rate: float = 4e-3
+    learning_rate: float = 1.6e-2
     steps: int = 6
     rows: int = 32
 
