@@ -110,7 +110,7 @@ def _draw_number(panel: Panel, points: list[tuple[float, float]], place: Axes) -
     values = [value for _, value in points]
     place.fill_between(range(len(values)), values, color=SERIES[0], alpha=0.15, linewidth=0)
     place.set_ylim(0, 2.5 * max(*values, 1e-9))
-    place.set_xlim(0, len(values) - 1)
+    place.set_xlim(0, max(1, len(values) - 1))
     place.set_xticks([])
     place.set_yticks([])
     text = _formatted(panel.unit, values[-1])
