@@ -71,11 +71,7 @@ def _compiled(options: argparse.Namespace) -> record.Figures:
     from benchmarks.engine.passes import compiled
 
     paired = compiled(options.backbone, options.device, 32, options.turns)
-    ratios = {
-        who: [paired.ratio(f"{who}, compiled", f"{who}, eager"), *paired.spread(f"{who}, compiled", f"{who}, eager")]
-        for who in ("base", "32 users")
-    }
-    return {"batch": 32, "ratios": ratios, "seconds": dict(paired.seconds)}
+    return {"batch": 32, "ratios": record.ratios(paired, "eager"), "seconds": dict(paired.seconds)}
 
 
 PARTS: dict[str, record.Part] = {

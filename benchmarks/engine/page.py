@@ -73,8 +73,8 @@ NOTES: dict[str, str] = {
     "that run until the longest of them is done. Where a step takes longer the more rows it has, as on a\n"
     "CPU, what lets the short pass costs the long; `smaller half` are the generations of at most the median\n"
     "count × steps.",
-    "compiled": "Speed with torch.compile ÷ without: one denoising step of 32 rows, each block of the U-Net compiled\n"
-    "for that number of rows, which takes minutes. It is not offered where it does not pay.",
+    "compiled": "Speed with torch.compile ÷ without: one denoising step of 32 rows of the base, each block compiled\n"
+    "for that number of rows alone. It is not offered where it does not pay.",
     "whole": "The same generations from as many concurrent callers, in turns; the base serves in both.",
     "freshness": "A user rates ten shown items, then asks again until a newer revision has made the items.",
     "ingestion": "The echo is the same service and messages in a grpc.aio server that acknowledges and does nothing.",

@@ -52,9 +52,7 @@ def test_every_alternative_runs(backbone):
     assert set(against_peft(backbone, 2, 1, None).seconds) == {"ours", "peft, switching", "peft, adapter_names"}
     assert len(precisions(backbone, "cpu", 2, 1).seconds) == 4
     # Inductor would take minutes; that blocks are compiled and called is the same with any backend.
-    assert set(compiled(backbone, "cpu", 2, 1, backend="eager").seconds) == {
-        "base, eager", "base, compiled", "2 users, eager", "2 users, compiled",
-    }  # fmt: skip
+    assert set(compiled(backbone, "cpu", 2, 1, backend="eager").seconds) == {"eager", "compiled"}
     assert set(together(denoiser, 2, (2,), 1).seconds) == {"1 at once", "2 at once"}
 
 
