@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -36,12 +37,15 @@ def write_pool(folder: Path, samples: Tensor) -> Path:
 
 
 def read_pool(folder: Path, shape: tuple[int, int, int]) -> Tensor | None:
-    """The samples [m, *shape] uint8 in that folder, None where there are none. Raises ValueError for others' samples,
-    SafetensorError for a damaged file."""
+    """The samples [m, *shape] uint8 in that folder, None where there are none. Raises ValueError for others' samples or
+    a damaged file."""
     path = folder / POOL_FILE
     if not path.is_file():
         return None
-    samples = load_file(path).get(_SAMPLES)
+    try:
+        samples = load_file(path).get(_SAMPLES)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
     if samples is None or samples.dtype != torch.uint8 or samples.shape[1:] != shape:
         found = "nothing" if samples is None else f"{samples.dtype} {tuple(samples.shape)}"
         raise ValueError(f"{path} holds {found}, the backbone's samples are torch.uint8 {shape}")

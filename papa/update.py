@@ -63,8 +63,7 @@ class UpdateJob:
 class UpdateStats:
     """What an update did. `restarted`: the taste had changed, it began afresh. `loss_first` and `loss_last`: of
     the first and the last Adam step; `norm`: of the last iterate's A and B; `change`: how far that went from where it
-    began;
-    `differentiated` and `plain`: U-Net sample-evaluations."""
+    began; `differentiated` and `plain`: U-Net sample-evaluations."""
 
     likes: int
     dislikes: int

@@ -65,6 +65,9 @@ def test_a_pool_of_something_else_is_refused(tmp_path: Path, wrong: torch.Tensor
     save_file({"others": wrong}, tmp_path / POOL_FILE)
     with pytest.raises(ValueError, match="nothing"):
         read_pool(tmp_path, SHAPE)
+    (tmp_path / POOL_FILE).write_bytes((tmp_path / POOL_FILE).read_bytes()[:-1])
+    with pytest.raises(ValueError, match="damaged"):
+        read_pool(tmp_path, SHAPE)
 
 
 def test_what_is_made_to_order_has_no_pool(tmp_path: Path) -> None:
