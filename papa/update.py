@@ -132,7 +132,10 @@ class _User:
         self.served = before.weights.to(denoiser.device)
         self.start = self.served if before.iterate is None else before.iterate.to(denoiser.device)
         self.pool = denoiser.pool if config.pool_share else None
-        self.x0 = self.replay.x0() if self.pool is None else torch.cat([self.replay.x0(), self.pool.x0])
+        self.x0, self.unrated = self.replay.x0(), None
+        if self.pool is not None:
+            self.x0 = torch.cat([self.x0, self.pool.x0])
+            self.unrated = foretold(self.replay.features, self.replay.grades, self.pool.features, config.trust_ridge)
         asked = sorted(set(self.replay.asked()))
         self.which = torch.tensor([asked.index(prompt) for prompt in self.replay.asked()])
         self.conditions = denoiser.conditions(asked)
@@ -151,8 +154,8 @@ class _User:
         known = self.replay.probabilities(self.replay.grades.sign() == sign, config)
         if self.pool is None:
             return known
-        grades = foretold(self.replay.features, self.replay.grades, self.pool.features, config.trust_ridge)
-        share = torch.zeros(len(self.pool.x0)) if grades is None else (sign * grades).clamp(0, 1).square()
+        none = torch.zeros(len(self.pool.x0))
+        share = none if self.unrated is None else (sign * self.unrated).clamp(0, 1).square()
         total = float(share.sum())
         if not total:
             return torch.cat([known, share])

@@ -18,7 +18,7 @@ _CHUNK = 64
 @torch.no_grad()
 def draw_pool(
     denoiser: Denoiser,
-    count: int = 512,
+    count: int,
     sampler: str = "dpmpp_2m",
     steps: int = 12,
     progress: Callable[[int], None] | None = None,

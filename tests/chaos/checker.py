@@ -69,13 +69,13 @@ def as_promised(history: History, final: Final) -> History:
         return any(killed - HELD_BACK <= at <= killed for killed in history.held_back)
 
     there = {event for left in final.users.values() for event in _kept(left)}
-    lost = {each for each in history.submitted if doubtful(each.ended) and each.event_id not in there}
+
+    def lost(each: Submitted) -> bool:
+        return each.outcome == "acknowledged" and doubtful(each.ended) and each.event_id not in there
+
     return replace(
         history,
-        submitted=tuple(
-            replace(each, outcome="unknown") if each in lost and each.outcome == "acknowledged" else each
-            for each in history.submitted
-        ),
+        submitted=tuple(replace(each, outcome="unknown") if lost(each) else each for each in history.submitted),
         moved=tuple(replace(each, known=each.known and not doubtful(each.ended)) for each in history.moved),
         seen=tuple(each for each in history.seen if not doubtful(each.ended)),
     )
