@@ -55,11 +55,14 @@ class UpdateConfig:
     pool_share: float = 0.3
     """Share of the rows that is drawn from the backbone's pool (papa.pool) instead of the replay, where the backbone
     has one and likes and dislikes are known. Experiment "ablations"."""
-    trust: float = 4.0
+    trust: float = 8.0
     """How strongly replay prefers labels that the user's other labels agree with; 0 takes all labels at their word.
     Experiment "noise"."""
-    trust_ridge: float = 0.03
-    """λ of the ridge regression that says so, and what the pool's grades would be, per label."""
+    trust_ridge: float = 0.3
+    """λ of the kernel ridge regression that says so, and what the pool's grades would be."""
+    neighbours: int = 10
+    """Nearest samples that tell how well a liked one stands for the backbone's own, where the backbone has a pool; 0
+    weighs all alike. Experiment "ablations"."""
     change_window: int = 10
     """The newest labels in which a change of taste may show. Experiment "drift"."""
     change_share: float = 0.9

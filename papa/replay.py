@@ -1,4 +1,4 @@
-"""What a user liked and disliked so far: D_p and D_np, bounded, and how replay weighs them."""
+"""What a user liked and disliked so far: D_p and D_np, bounded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from papa.config import UpdateConfig
-from papa.taste import changed, trust
+from papa.taste import changed
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,18 +67,11 @@ class Replay:
             return self.samples.float() / 127.5 - 1
         return self.samples.float()
 
-    def probabilities(self, chosen: Tensor, config: UpdateConfig) -> Tensor:
-        """How often replay draws each of the rows `chosen` (bool [n]): |grade| times the trust in the label.
-
-        Shape: [n], sums to 1, 0 outside `chosen`.
-        """
-        trusted = trust(self.features, self.grades, config.trust, config.trust_ridge)
-        weights = torch.where(chosen, self.grades.abs() * trusted, torch.zeros(()))
-        return weights / weights.sum()
-
-    def of_this_taste(self, config: UpdateConfig) -> Replay:
-        """The newest labels alone, `change_window` of them, where they show that the taste is another than before."""
-        window = config.change_window
-        if not changed(self.features, self.grades, window, config.change_share, config.trust_ridge):
+    def of_this_taste(self, config: UpdateConfig, unrated: Tensor | None) -> Replay:
+        """The newest labels alone, `change_window` of them, where they show that the taste is another than before.
+        `unrated` [m, F]: features of the backbone's pool."""
+        window, share = config.change_window, config.change_share
+        fit = (config.trust_ridge, config.neighbours)
+        if not changed(self.features, self.grades, unrated, window, share, *fit):
             return self
         return self._rows(torch.arange(len(self) - window, len(self)))

@@ -1,9 +1,10 @@
-"""What a user's labels say of each other and of what is not rated: which are to be trusted, whether the taste has
-changed, and what else would be liked.
+"""What a user's labels say of each other and of what is not rated: how well each stands for the backbone's own samples,
+which are to be trusted, what else would be liked, and whether the taste has changed.
 
-All three questions are put to a ridge regression of the grades on the backbone's own features of the samples, in its
-dual form: f(x) = Σ_i α_i k(x, x_i), α = (K + Λ)⁻¹ y, where k is the mean product of standardised features and Λ holds
-λ n times each label's kind's share, so that likes and dislikes weigh the same.
+All but the first are put to a kernel ridge regression of the grades on the backbone's own features of the samples:
+f(x) = Σ_i α_i k(x, x_i), α = (K + Λ)⁻¹ y, with k(x, x') = exp(−‖z − z'‖² / median) of standardised features z, so that
+a label speaks for its surroundings: of a liked class among disliked ones as of a class apart. Λ is diagonal, λ over each
+label's weight: likes weigh as much in all as dislikes, and within a kind a label by its importance.
 """
 
 from __future__ import annotations
@@ -11,70 +12,92 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-MARGIN = 0.25
-"""How clearly, in grades, the other labels must contradict one before it is doubted more than half."""
 FEWEST = 20
 """Labels below which nothing is said about a change."""
 
 
-def trust(features: Tensor, grades: Tensor, strength: float, ridge: float) -> Tensor:
-    """Whether the others bear each label out: σ(strength · (sign(y_i) f₋ᵢ(x_i) + MARGIN)), f₋ᵢ fitted without label i.
+class Taste:
+    """The labels of one user, as far as they are known, seen from the backbone.
 
-    f₋ᵢ(x_i) = y_i − α_i / ((K + Λ)⁻¹)_ii, so that one fit does for all. A label given by mistake is most often
-    contradicted by its neighbours; one that they say little about is believed, since to prefer what is typical would
-    narrow a taste. All ones where only one kind of label is known, which says nothing.
-    Shape: features [n, F], grades [n] → [n] float32.
+    Shape: features [n, F]; grades [n], not 0; `unrated` [m, F]: features of samples of the backbone itself, by which
+    features are standardised and importance is measured. Without them the labelled samples take their place, and every
+    label weighs alike.
     """
-    if not strength or not _both_kinds(grades):
-        return torch.ones(len(grades))
-    scaled, y = _scaled(features, features), grades.double()
-    inverse = _inverse(scaled, y, ridge)
-    without = y - inverse @ y / inverse.diagonal()
-    return torch.sigmoid(strength * (y.sign() * without + MARGIN)).float()
+
+    def __init__(self, features: Tensor, grades: Tensor, unrated: Tensor | None, ridge: float, neighbours: int) -> None:
+        own = features if unrated is None else unrated
+        self.grades, self._own = grades.double(), own.double()
+        self.decided = bool((grades > 0).any()) and bool((grades < 0).any())
+        """Whether both kinds of labels are known: one kind alone says nothing of the other."""
+        self._z = self._scaled(features)
+        self.importance = torch.ones(len(grades))
+        """p_θ*(x) / p_shown(x) up to a common factor: what is shown comes from a model that is ever less like the
+        backbone, whose restriction to the taste is the ideal. Shape: [n] float32."""
+        if unrated is not None and neighbours and len(grades):
+            self.importance = density_ratio(self._z, self._scaled(unrated), neighbours).float()
+        if self.decided:
+            self._scale = _median(torch.cdist(self._scaled(own), self._scaled(own)).square())
+            self._inverse = torch.linalg.inv(self._kernel(self._z) + torch.diag(ridge / self._weights()))
+
+    def trust(self, strength: float) -> Tensor:
+        """Whether the others bear each label out: σ(strength · sign(y_i) f₋ᵢ(x_i)), f₋ᵢ fitted without label i.
+
+        f₋ᵢ(x_i) = y_i − α_i / ((K + Λ)⁻¹)_ii, so that one fit does for all. A label given by mistake is most often
+        contradicted by its neighbours. All ones where the taste is not decided. Shape: [n] float32.
+        """
+        if not strength or not self.decided:
+            return torch.ones(len(self.grades))
+        without = self.grades - self._inverse @ self.grades / self._inverse.diagonal()
+        return torch.sigmoid(strength * self.grades.sign() * without).float()
+
+    def foretold(self, features: Tensor) -> Tensor:
+        """f(x) of other samples; zeros where the taste is not decided. Shape: [m, F] → [m] float32."""
+        if not self.decided:
+            return torch.zeros(len(features))
+        return (self._kernel(self._scaled(features)) @ (self._inverse @ self.grades)).float()
+
+    def _weights(self) -> Tensor:
+        """Of each label in the fit: one on average, and as much in all for either kind. Shape: [n]."""
+        weights, liked = self.importance.double(), self.grades > 0
+        return weights * len(weights) / torch.where(liked, weights[liked].sum(), weights[~liked].sum()) / 2
+
+    def _kernel(self, z: Tensor) -> Tensor:
+        """k of each of `z` with each label's sample. Shape: [m, F] → [m, n]."""
+        return torch.exp(-torch.cdist(z, self._z).square() / self._scale)
+
+    def _scaled(self, features: Tensor) -> Tensor:
+        return (features.double() - self._own.mean(0)) / (self._own.std(0, correction=0) + 1e-6)
 
 
-def changed(features: Tensor, grades: Tensor, window: int, share: float, ridge: float) -> bool:
+def density_ratio(shown: Tensor, own: Tensor, neighbours: int) -> Tensor:
+    """p_own(x) / p_shown(x) at each of `shown`, from the kinds of its nearest `neighbours` among both sets.
+
+    With a of them own and b shown: ((a + ½) / m) / ((b + ½) / n). The halves keep it finite; the sample itself does not
+    count. Shape: [n, F], [m, F] → [n].
+    """
+    distances = torch.cdist(shown, torch.cat([shown, own]))
+    distances[:, : len(shown)].fill_diagonal_(torch.inf)
+    nearest = distances.topk(min(neighbours, distances.shape[1] - 1), largest=False).indices
+    from_own = (nearest >= len(shown)).sum(1)
+    return ((from_own + 0.5) / len(own)) / ((nearest.shape[1] - from_own + 0.5) / len(shown))
+
+
+def changed(
+    features: Tensor, grades: Tensor, unrated: Tensor | None, window: int, share: float, ridge: float, neighbours: int
+) -> bool:
     """Whether of the newest `window` labels at least `share` are the opposite of what all older ones foretell.
 
     A mistaken label or two, or a taste that gains or loses a part, is no change; a user who now dislikes what they
-    liked is one. Shape: features [n, F], grades [n].
+    liked is one. Shape: features [n, F], grades [n], unrated [m, F].
     """
     old = len(grades) - window
-    if not share or old < FEWEST or not _both_kinds(grades[:old]):
+    if not share or old < FEWEST:
         return False
-    scaled = _scaled(features[:old], features)
-    expected = _predicted(scaled[:old], grades[:old].double(), scaled[old:], ridge)
-    return bool((expected * grades[old:] < 0).sum() >= share * window)
+    former = Taste(features[:old], grades[:old], unrated, ridge, neighbours)
+    return former.decided and bool((former.foretold(features[old:]) * grades[old:] < 0).sum() >= share * window)
 
 
-def foretold(features: Tensor, grades: Tensor, others: Tensor, ridge: float) -> Tensor | None:
-    """f(x) of unrated samples; None where only one kind of label is known, which foretells nothing.
-
-    Standardised by the others, which do not come from the loop. Shape: features [n, F], grades [n], others [m, F] →
-    [m] float32.
-    """
-    if not _both_kinds(grades):
-        return None
-    return _predicted(_scaled(others, features), grades.double(), _scaled(others, others), ridge).float()
-
-
-def _predicted(scaled: Tensor, y: Tensor, asked: Tensor, ridge: float) -> Tensor:
-    """f at `asked`."""
-    return asked @ scaled.T / scaled.shape[1] @ (_inverse(scaled, y, ridge) @ y)
-
-
-def _both_kinds(grades: Tensor) -> bool:
-    return bool((grades > 0).any()) and bool((grades < 0).any())
-
-
-def _scaled(reference: Tensor, features: Tensor) -> Tensor:
-    reference = reference.double()
-    return (features.double() - reference.mean(0)) / (reference.std(0) + 1e-6)
-
-
-def _inverse(scaled: Tensor, y: Tensor, ridge: float) -> Tensor:
-    """(K + Λ)⁻¹."""
-    share = (y > 0).double().mean()
-    noise = ridge * len(y) * 2 * torch.where(y > 0, share, 1 - share)
-    inverse: Tensor = torch.linalg.inv(scaled @ scaled.T / scaled.shape[1] + torch.diag(noise))
-    return inverse
+def _median(squared: Tensor) -> Tensor:
+    """Of the distances between different samples."""
+    apart = squared[squared > 0]
+    return apart.median() if len(apart) else torch.ones((), dtype=squared.dtype)

@@ -24,7 +24,7 @@ from papa.config import UpdateConfig
 from papa.denoiser import Conditions, Denoiser
 from papa.objective import bounded_enhancer_loss, bounded_likes_loss, likes_loss, quality_loss, stratified_timesteps
 from papa.replay import Replay
-from papa.taste import foretold
+from papa.taste import Taste
 
 CPU_ROWS = 128
 """Rows of a pass on a CPU: what more of them need no longer lies in its caches, and a row costs more again."""
@@ -124,18 +124,21 @@ class _User:
         features = denoiser.features(fresh.x0().to(denoiser.device)).cpu().to(torch.float16)
         joined = Replay.join([job.adapter.replay, Replay(fresh.samples, grades, features, prompts)])
         known = joined.latest().kept(config)
-        self.replay = known.of_this_taste(config)
+        self.pool = denoiser.pool
+        unrated = None if self.pool is None else self.pool.features
+        self.replay = known.of_this_taste(config, unrated)
         self.restarted = len(self.replay) < len(known)
         before = job.adapter
         if self.restarted:
             before = Adapter(denoiser.layout.initial(self.generator), self.replay)
         self.served = before.weights.to(denoiser.device)
         self.start = self.served if before.iterate is None else before.iterate.to(denoiser.device)
-        self.pool = denoiser.pool if config.pool_share else None
-        self.x0, self.unrated = self.replay.x0(), None
+        self.x0 = self.replay.x0()
+        taste = Taste(self.replay.features, self.replay.grades, unrated, config.trust_ridge, config.neighbours)
+        self.trusted, self.importance, self.foretold = taste.trust(config.trust), taste.importance, torch.zeros(0)
         if self.pool is not None:
             self.x0 = torch.cat([self.x0, self.pool.x0])
-            self.unrated = foretold(self.replay.features, self.replay.grades, self.pool.features, config.trust_ridge)
+            self.foretold = taste.foretold(self.pool.features)
         asked = sorted(set(self.replay.asked()))
         self.which = torch.tensor([asked.index(prompt) for prompt in self.replay.asked()])
         self.conditions = denoiser.conditions(asked)
@@ -148,17 +151,17 @@ class _User:
         self.rows = 0
 
     def _probabilities(self, sign: float) -> Tensor:
-        """How often a row of that kind is drawn from the replay, then from the pool: there by the square of the
-        foretold grade, so that what is doubtful hardly counts. Shape: [n + m], sums to 1."""
-        config = self.config
-        known = self.replay.probabilities(self.replay.grades.sign() == sign, config)
-        if self.pool is None:
-            return known
-        none = torch.zeros(len(self.pool.x0))
-        share = none if self.unrated is None else (sign * self.unrated).clamp(0, 1).square()
+        """How often a row of that kind is drawn: from the replay by its grade's size, the trust in it and, of likes, how
+        well it stands for the backbone's own; from the pool by the foretold grade. Shape: [n + m], sums to 1."""
+        config, grades = self.config, self.replay.grades
+        known = torch.where(grades.sign() == sign, grades.abs() * self.trusted, torch.zeros(()))
+        if sign > 0:
+            known = known * self.importance
+        known = known / known.sum()
+        share = (sign * self.foretold).clamp(0, 1)
         total = float(share.sum())
-        if not total:
-            return torch.cat([known, share])
+        if not total or not config.pool_share:
+            return torch.cat([known, torch.zeros_like(share)])
         return torch.cat([known * (1 - config.pool_share), share * (config.pool_share / total)])
 
     def draw(self, high: int) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Conditions | None]:

@@ -92,8 +92,10 @@ LONGEST = (TUNED, 3e-6)
 
 
 def ablations() -> list[Run]:
-    """Without each term, with one term alone."""
-    return _variants({name: dict(change) for name, change in ABLATIONS.items()})
+    """Without each term, with one term alone; what keeps a user's several tastes alive also on {4, 8}, a class among
+    those that resemble it and one apart."""
+    kept = {name: dict(ABLATIONS[name]) for name in KEEPING}
+    return _variants({name: dict(change) for name, change in ABLATIONS.items()}) + _variants(kept, FASHION[3:4])
 
 
 BLIND: tuple[tuple[str, Any], ...] = (("trust", 0.0),)
@@ -110,7 +112,9 @@ ABLATIONS: dict[str, tuple[tuple[str, Any], ...]] = {
     "the last iterate served": (("averaging", 0.0),),
     "no pool": (("pool_share", 0.0),),
     "half of the rows from the pool": (("pool_share", 0.5),),
+    "all liked samples weigh alike": (("neighbours", 0),),
 }
+KEEPING = ("ours: bounded L^p and L^PAE", "every label trusted", "no pool", "all liked samples weigh alike")
 
 
 def lora() -> list[Run]:
