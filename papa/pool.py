@@ -3,7 +3,8 @@
 The ideal model of a taste is the backbone restricted to it, p(x) ∝ p_θ*(x) · [x is liked]. What a user has rated was
 shown by a model on its way there and is ever less like p_θ*: a loop that learns from its own samples alone narrows
 (arXiv 2607.00486, Theorem 4.1). Samples of p_θ* itself, weighed by what the user's labels foretell of them
-(`papa.taste.foretold`), have no such bias.
+(`papa.taste.Taste.foretold`), have no such bias; and where the two sets differ in density it shows how much each shown
+sample is to weigh (`papa.taste.density_ratio`).
 """
 
 from __future__ import annotations

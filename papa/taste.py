@@ -2,9 +2,9 @@
 which are to be trusted, what else would be liked, and whether the taste has changed.
 
 All but the first are put to a kernel ridge regression of the grades on the backbone's own features of the samples:
-f(x) = Σ_i α_i k(x, x_i), α = (K + Λ)⁻¹ y, with k(x, x') = exp(−‖z − z'‖² / median) of standardised features z, so that
-a label speaks for its surroundings: of a liked class among disliked ones as of a class apart. Λ is diagonal, λ over each
-label's weight: likes weigh as much in all as dislikes, and within a kind a label by its importance.
+f(x) = Σ_i α_i k(x, x_i), α = (K + Λ)⁻¹ y, with k(x, x') = exp(−‖z − z'‖² / median) of standardised features z. A label
+so speaks for its surroundings alone: one liked class among disliked ones is not taken for mistakes. Λ is diagonal, λ
+over each label's weight: likes weigh as much in all as dislikes, and within a kind a label by its importance.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Taste:
         if unrated is not None and neighbours and len(grades):
             self.importance = density_ratio(self._z, self._scaled(unrated), neighbours).float()
         if self.decided:
-            self._scale = _median(torch.cdist(self._scaled(own), self._scaled(own)).square())
+            self._scale = _median(torch.pdist(self._scaled(own)).square())
             self._inverse = torch.linalg.inv(self._kernel(self._z) + torch.diag(ridge / self._weights()))
 
     def trust(self, strength: float) -> Tensor:
@@ -48,13 +48,15 @@ class Taste:
         if not strength or not self.decided:
             return torch.ones(len(self.grades))
         without = self.grades - self._inverse @ self.grades / self._inverse.diagonal()
-        return torch.sigmoid(strength * self.grades.sign() * without).float()
+        agreed: Tensor = self.grades.sign() * without
+        return torch.sigmoid(strength * agreed).float()
 
     def foretold(self, features: Tensor) -> Tensor:
         """f(x) of other samples; zeros where the taste is not decided. Shape: [m, F] → [m] float32."""
         if not self.decided:
             return torch.zeros(len(features))
-        return (self._kernel(self._scaled(features)) @ (self._inverse @ self.grades)).float()
+        fitted: Tensor = self._kernel(self._scaled(features)) @ (self._inverse @ self.grades)
+        return fitted.float()
 
     def _weights(self) -> Tensor:
         """Of each label in the fit: one on average, and as much in all for either kind. Shape: [n]."""

@@ -151,8 +151,8 @@ class _User:
         self.rows = 0
 
     def _probabilities(self, sign: float) -> Tensor:
-        """How often a row of that kind is drawn: from the replay by its grade's size, the trust in it and, of likes, how
-        well it stands for the backbone's own; from the pool by the foretold grade. Shape: [n + m], sums to 1."""
+        """How often a row of that kind is drawn: from the replay by its grade's size, the trust in it and, if liked,
+        its importance; from the pool by the foretold grade. Shape: [n + m], sums to 1."""
         config, grades = self.config, self.replay.grades
         known = torch.where(grades.sign() == sign, grades.abs() * self.trusted, torch.zeros(()))
         if sign > 0:

@@ -80,6 +80,7 @@ class Learner:
                 events = await log.read(lease, "", 100)
                 if events:
                     user = events[0].user
+                    events = [each for each in events if each.user == user]
                     parent = self._name(user) if user in self.revisions else ""
                     number = self.revisions.get(user, 0) + 1
                     name, first, last = f"{number:06}-aa", events[0].sequence, events[-1].sequence

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
+from papa.config import UpdateConfig
 from papa.denoiser import Denoiser
 from papa.lora import LoraConfig
 from papa.schedule import NoiseSchedule
+from papa.update import Labels, new_adapter, update
 
 # Tensors of 64 numbers: a second thread costs more than it brings.
 torch.set_num_threads(1)
@@ -40,6 +43,23 @@ def tiny_denoiser(seed: int = 0, rank: int = 2, frozen_a: bool = True) -> Denois
 
 def random_adapters(denoiser: Denoiser, count: int, seed: int = 1, scale: float = 0.1) -> torch.Tensor:
     return torch.randn(count, denoiser.layout.size, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def drawn_by(
+    denoiser: Denoiser, given: Labels, config: UpdateConfig, monkeypatch: pytest.MonkeyPatch
+) -> list[torch.Tensor]:
+    """The probabilities by which a first update draws likes, then dislikes, from its replay and the pool."""
+    seen: list[torch.Tensor] = []
+    multinomial = torch.multinomial
+
+    def noting(probabilities: torch.Tensor, *arguments: object, **options: object) -> torch.Tensor:
+        seen.append(probabilities)
+        return multinomial(probabilities, *arguments, **options)  # type: ignore[call-overload, no-any-return]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "multinomial", noting)
+        update(denoiser, new_adapter(denoiser), given, replace(config, steps=1), 0)
+    return seen
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,8 @@ from papa.denoiser import SHIPPED, Denoiser, load_denoiser
 from papa.lora import LoraConfig
 from papa.pool import POOL_FILE, read_pool, write_pool
 from papa.schedule import NoiseSchedule
-from papa.taste import foretold
 from papa.update import Labels, UpdateJob, new_adapter, update, update_many
-from tests.papa.conftest import tiny_denoiser, tiny_unet
+from tests.papa.conftest import drawn_by, tiny_denoiser, tiny_unet
 from tests.papa.pipelines import saved, stable_diffusion
 
 SHAPE = (1, 8, 8)
@@ -75,29 +74,10 @@ def test_what_is_made_to_order_has_no_pool(tmp_path: Path) -> None:
         draw_pool(load_denoiser(saved(stable_diffusion(), tmp_path)), 1, steps=1)
 
 
-def test_labels_foretell_the_grades_of_what_resembles_them() -> None:
-    generator = torch.Generator().manual_seed(0)
-    side = torch.tensor([1.0] * 20 + [-1.0] * 20)
-    labelled, others = (side[:, None] + 0.2 * torch.randn(40, 5, generator=generator) for _ in range(2))
-    found = foretold(labelled.half(), side, others.half(), 0.03)
-    assert found is not None
-    assert bool((found * side > 0.5).all())
-    assert foretold(labelled, side.abs(), others, 0.03) is None
-
-
 def test_likes_are_drawn_from_what_is_foretold_to_be_liked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of the rows of each kind, and of the pool no row of the other kind."""
     denoiser = with_pool(shades(*[245] * 5, *[10] * 5))
-    seen: list[torch.Tensor] = []
-    multinomial = torch.multinomial
-
-    def noting(probabilities: torch.Tensor, *arguments: object, **options: object) -> torch.Tensor:
-        seen.append(probabilities)
-        return multinomial(probabilities, *arguments, **options)  # type: ignore[call-overload, no-any-return]
-
-    monkeypatch.setattr(torch, "multinomial", noting)
-    update(denoiser, new_adapter(denoiser), likes_bright(), replace(CONFIG, steps=1), 0)
-    likes, dislikes = seen
+    likes, dislikes = drawn_by(denoiser, likes_bright(), CONFIG, monkeypatch)
     for probabilities, known, unrated, foreign in (
         (likes, slice(0, 6), slice(12, 17), slice(17, 22)),
         (dislikes, slice(6, 12), slice(17, 22), slice(12, 17)),
@@ -108,17 +88,30 @@ def test_likes_are_drawn_from_what_is_foretold_to_be_liked(monkeypatch: pytest.M
         assert not probabilities[foreign].any()
 
 
-def test_without_both_kinds_of_labels_or_with_a_share_of_zero_the_pool_changes_nothing() -> None:
+def test_without_both_kinds_of_labels_or_with_a_share_of_zero_no_row_comes_from_the_pool(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     samples = shades(*[245] * 5, *[10] * 5)
-    pooled, bare = with_pool(samples), with_pool(None)
+    pooled = with_pool(samples)
     liked = Labels(shades(*[240] * 6), torch.ones(6))
-    for given, config in ((liked, CONFIG), (likes_bright(), replace(CONFIG, pool_share=0.0))):
-        with_it, without = (update(each, new_adapter(each), given, config, 3)[0] for each in (pooled, bare))
-        torch.testing.assert_close(with_it.weights, without.weights)
-    assert not torch.equal(
-        update(pooled, new_adapter(pooled), likes_bright(), CONFIG, 3)[0].weights,
-        update(bare, new_adapter(bare), likes_bright(), CONFIG, 3)[0].weights,
-    )
+    for given, config, known in ((liked, CONFIG, 6), (likes_bright(), replace(CONFIG, pool_share=0.0), 12)):
+        for probabilities in drawn_by(pooled, given, config, monkeypatch):
+            assert probabilities[:known].sum().item() == pytest.approx(1, abs=1e-5)
+            assert not probabilities[known:].any()
+
+
+def test_a_liked_sample_is_drawn_the_more_the_better_it_stands_for_the_backbones_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of two liked shades that the backbone makes equally often one was shown three times as often."""
+    given = Labels(shades(*[240] * 9, *[150] * 3, *[15] * 6), torch.tensor([1.0] * 12 + [-1.0] * 6))
+    denoiser = with_pool(shades(*[241] * 10, *[151] * 10, *[14] * 10))
+    likes, dislikes = drawn_by(denoiser, given, replace(CONFIG, neighbours=4, pool_share=0.0), monkeypatch)
+    often, seldom = likes[:9].sum(), likes[9:12].sum()
+    assert 0.5 < float(often / seldom) < 2
+    alike, _ = drawn_by(denoiser, given, replace(CONFIG, neighbours=0, pool_share=0.0), monkeypatch)
+    assert 2.5 < float(alike[:9].sum() / alike[9:12].sum()) < 3.5
+    assert dislikes[12:18].tolist() == pytest.approx([1 / 6] * 6, rel=0.05)
 
 
 def test_users_with_a_pool_are_trained_together_as_alone() -> None:

@@ -10,9 +10,8 @@ from papa.config import UpdateConfig
 from papa.denoiser import Conditions, Denoiser
 from papa.objective import squared_error
 from papa.replay import Replay
-from papa.taste import MARGIN, changed
 from papa.update import Adapter, Labels, UpdateJob, new_adapter, update, update_many
-from tests.papa.conftest import tiny_denoiser
+from tests.papa.conftest import drawn_by, tiny_denoiser
 
 SMALL = UpdateConfig(steps=3, like_rows=6, dislike_rows=4)
 
@@ -143,71 +142,6 @@ def test_the_newest_opinion_of_a_sample_replaces_the_older_ones(denoiser: Denois
     assert (words.latest().grades.tolist(), words.latest().prompts) == ([-1.0, 0.5], ("shoe", "boot"))
 
 
-def clusters(flipped: tuple[int, ...] = ()) -> Replay:
-    """Twenty liked samples of one kind, forty disliked ones of another, but for those whose label was `flipped`."""
-    generator = torch.Generator().manual_seed(0)
-    centres = torch.cat([torch.ones(20, 4), -torch.ones(40, 4)])
-    features = (centres + 0.3 * torch.randn(60, 4, generator=generator)).half()
-    grades = torch.cat([torch.ones(20), -torch.ones(40)])
-    grades[list(flipped)] *= -1
-    return Replay(torch.zeros(60, 1, 8, 8, dtype=torch.uint8), grades, features)
-
-
-def test_labels_that_the_others_contradict_are_seldom_replayed() -> None:
-    flipped = (3, 25, 50)
-    replay = clusters(flipped)
-    for chosen, wrong in ((replay.grades > 0, (25, 50)), (replay.grades < 0, (3,))):
-        trusted = replay.probabilities(chosen, replace(SMALL, trust=4.0))
-        plain = replay.probabilities(chosen, replace(SMALL, trust=0.0))
-        assert trusted.sum().item() == pytest.approx(1, abs=1e-5)
-        assert not trusted[~chosen].any()
-        right = chosen.clone()
-        right[list(flipped)] = False
-        assert trusted[list(wrong)].max() < 0.3 * trusted[right].min()
-        assert plain[list(wrong)].min() == plain[right].max()
-
-
-def test_trust_is_that_of_a_regression_without_the_label_itself() -> None:
-    """What one fit of all gives in closed form, fitted once more for each label."""
-    replay, config = clusters((3,)), replace(SMALL, trust=1.0, trust_ridge=0.05)
-    count = len(replay)
-    z = replay.features.double()
-    z = (z - z.mean(0)) / (z.std(0) + 1e-6)
-    gram, grades = z @ z.T / z.shape[1], replay.grades.double()
-    share = torch.where(grades > 0, (grades > 0).double().mean(), (grades < 0).double().mean())
-    noise = 0.05 * count * 2 * share
-    expected = torch.zeros(count)
-    for row in range(count):
-        rest = torch.arange(count) != row
-        weights = torch.linalg.solve(gram[rest][:, rest] + torch.diag(noise[rest]), grades[rest])
-        expected[row] = torch.sigmoid(grades[row].sign() * (gram[row, rest] @ weights) + MARGIN)
-    liked = grades > 0
-    expected = expected * liked
-    torch.testing.assert_close(replay.probabilities(liked, config), expected / expected.sum(), atol=1e-5, rtol=1e-3)
-
-
-def test_without_both_kinds_of_labels_all_are_trusted() -> None:
-    replay = clusters()
-    one_kind = Replay(replay.samples, replay.grades.abs(), replay.features)
-    everything = torch.ones(len(replay), dtype=torch.bool)
-    probabilities = one_kind.probabilities(everything, replace(SMALL, trust=4.0))
-    torch.testing.assert_close(probabilities, torch.full((60,), 1 / 60))
-
-
-@pytest.mark.parametrize(
-    ("contradicted", "share", "found"), [(10, 0.9, True), (9, 0.9, True), (8, 0.9, False), (10, 0.0, False)]
-)
-def test_a_taste_has_changed_when_the_newest_labels_contradict_the_older_ones(
-    contradicted: int, share: float, found: bool
-) -> None:
-    replay = clusters()
-    features = torch.cat([replay.features, replay.features[:10]])
-    grades = torch.cat([replay.grades, torch.where(torch.arange(10) < contradicted, -1.0, 1.0)])
-    assert changed(features, grades, 10, share, 0.03) == found
-    few = slice(55, None)  # five older labels, all of one kind
-    assert not changed(features[few], grades[few], 10, share, 0.03)
-
-
 def test_after_a_change_of_taste_the_adapter_starts_afresh_from_the_newest_labels(denoiser: Denoiser) -> None:
     bright, dark = (torch.full((10, 1, 8, 8), value, dtype=torch.uint8) for value in (250, 5))
     noise = torch.randint(0, 6, (10, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -224,10 +158,25 @@ def test_after_a_change_of_taste_the_adapter_starts_afresh_from_the_newest_label
     torch.testing.assert_close(after.weights, alone.weights)
 
 
-def test_graded_opinions_are_drawn_by_their_strength() -> None:
-    replay = Replay(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.tensor([1.0, 0.25]), torch.zeros(2, 3).half())
-    shares = replay.probabilities(torch.tensor([True, True]), SMALL)
-    assert shares.tolist() == pytest.approx([0.8, 0.2])
+def test_graded_opinions_are_drawn_by_their_strength(denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Labels(labels(2, 0).samples, torch.tensor([1.0, 0.25]))
+    (likes,) = drawn_by(denoiser, given, SMALL, monkeypatch)
+    assert likes.tolist() == pytest.approx([0.8, 0.2])
+
+
+def test_labels_that_the_others_contradict_are_seldom_drawn(
+    denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = torch.randint(0, 6, (12, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    bright, dark = 250 - noise[:6], 5 + noise[6:]
+    grades = torch.tensor([1.0] * 6 + [-1.0] * 6)
+    grades[[2, 8]] *= -1
+    given = Labels(torch.cat([bright, dark]), grades)
+    likes, dislikes = drawn_by(denoiser, given, SMALL, monkeypatch)
+    for probabilities, right, wrong in ((likes, [0, 1, 3, 4, 5], 8), (dislikes, [6, 7, 9, 10, 11], 2)):
+        assert probabilities.sum().item() == pytest.approx(1, abs=1e-5)
+        assert (probabilities > 0).sum() == 6
+        assert probabilities[wrong] < 0.3 * probabilities[right].min()
 
 
 def test_an_adapter_without_history_starts_empty(denoiser: Denoiser) -> None:

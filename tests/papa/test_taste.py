@@ -1,0 +1,121 @@
+"""What labels say of each other, of what is not rated, and of the taste."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from papa.taste import Taste, changed, density_ratio
+
+RIDGE, NEIGHBOURS = 0.3, 10
+
+
+def around(*centres: float, spread: float = 0.2, seed: int = 0) -> Tensor:
+    """Points of four features near (c, c, c, c). Shape: [n, 4] float16."""
+    noise = torch.randn(len(centres), 4, generator=torch.Generator().manual_seed(seed))
+    return (torch.tensor(centres)[:, None] + spread * noise).half()
+
+
+SIDES = torch.tensor([1.0] * 20 + [-1.0] * 40)
+
+
+def two_kinds(flipped: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
+    """Twenty liked samples of one kind and forty disliked of another, but for those whose label was `flipped`."""
+    grades = SIDES.clone()
+    grades[list(flipped)] *= -1
+    return around(*SIDES.tolist()), grades
+
+
+def test_labels_that_the_others_contradict_are_not_trusted() -> None:
+    flipped = [3, 25, 50]
+    features, grades = two_kinds(tuple(flipped))
+    trusted = Taste(features, grades, None, RIDGE, NEIGHBOURS).trust(8.0)
+    right = torch.ones(60, dtype=torch.bool)
+    right[flipped] = False
+    assert trusted[right].min() > 0.5 > 10 * trusted[flipped].max()
+    assert torch.equal(Taste(features, grades, None, RIDGE, NEIGHBOURS).trust(0.0), torch.ones(60))
+
+
+def test_a_liked_class_among_disliked_ones_keeps_its_trust() -> None:
+    """Liked on both ends and in the middle, disliked between: no line separates them."""
+    centres = torch.tensor([-2.0] * 12 + [-1.0] * 12 + [0.0] * 12 + [1.0] * 12 + [2.0] * 12)
+    grades = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0]).repeat_interleave(12)
+    taste = Taste(around(*centres.tolist(), spread=0.1), grades, None, RIDGE, NEIGHBOURS)
+    assert taste.trust(8.0).min() > 0.5
+
+
+@pytest.mark.parametrize("unrated", [None, around(*[1.0] * 30, *[-1.0] * 30, seed=1)])
+def test_trust_is_that_of_a_regression_without_the_label_itself(unrated: Tensor | None) -> None:
+    """What one fit of all gives in closed form, fitted once more for each label."""
+    features, grades = two_kinds((3,))
+    taste = Taste(features, grades, unrated, RIDGE, NEIGHBOURS)
+    own, x, y = (features if unrated is None else unrated).double(), features.double(), grades.double()
+    z, reference = ((each - own.mean(0)) / own.std(0, correction=0) for each in (x, own))
+    pairs = torch.pdist(reference).square()
+    kernel = torch.exp(-(z[:, None] - z[None]).square().sum(2) / pairs.median())
+    weight = taste.importance.double()
+    noise = torch.zeros(60, dtype=torch.double)
+    for kind in (y > 0, y < 0):
+        noise[kind] = RIDGE * 2 * weight[kind].sum() / 60 / weight[kind]
+    expected = torch.zeros(60)
+    for row in range(60):
+        rest = torch.arange(60) != row
+        alpha = torch.linalg.solve(kernel[rest][:, rest] + torch.diag(noise[rest]), y[rest])
+        expected[row] = torch.sigmoid(8 * y[row].sign() * (kernel[row, rest] @ alpha))
+    torch.testing.assert_close(taste.trust(8.0), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_labels_foretell_the_grades_of_what_resembles_them() -> None:
+    features, grades = two_kinds()
+    others = around(*SIDES.tolist(), seed=1)
+    found = Taste(features, grades, others, RIDGE, NEIGHBOURS).foretold(others)
+    assert bool((found * SIDES > 0.5).all())
+
+
+def test_one_kind_of_labels_says_nothing_of_the_other() -> None:
+    features, grades = two_kinds()
+    taste = Taste(features, grades.abs(), None, RIDGE, NEIGHBOURS)
+    assert not taste.decided
+    assert torch.equal(taste.trust(8.0), torch.ones(60))
+    assert not taste.foretold(features).any()
+    assert len(Taste(features[:0], grades[:0], features, RIDGE, NEIGHBOURS).importance) == 0
+
+
+def test_a_density_ratio_tells_how_much_oftener_the_backbone_makes_something() -> None:
+    """Two kinds that the backbone makes alike, and of which one was shown four times as often as the other."""
+    shown = around(*[1.0] * 160, *[-1.0] * 40)
+    own = around(*[1.0] * 200, *[-1.0] * 200, seed=1)
+    ratio = density_ratio(shown.double(), own.double(), 20)
+    assert ratio[160:].mean() / ratio[:160].mean() == pytest.approx(4, rel=0.35)
+    assert bool(torch.isfinite(density_ratio(shown[:1].double(), own[:3].double(), 20)).all())
+
+
+def test_without_samples_of_the_backbone_or_neighbours_all_labels_weigh_alike() -> None:
+    features, grades = two_kinds()
+    own = around(*[1.0] * 30, seed=1)
+    for taste in (Taste(features, grades, None, RIDGE, NEIGHBOURS), Taste(features, grades, own, RIDGE, 0)):
+        assert torch.equal(taste.importance, torch.ones(60))
+    assert not torch.equal(Taste(features, grades, own, RIDGE, NEIGHBOURS).importance, torch.ones(60))
+
+
+def test_features_that_do_not_vary_do_no_harm() -> None:
+    features, grades = torch.ones(60, 4).half(), SIDES
+    taste = Taste(features, grades, features, RIDGE, NEIGHBOURS)
+    for found in (taste.trust(8.0), taste.foretold(features), taste.importance):
+        assert bool(torch.isfinite(found).all())
+
+
+@pytest.mark.parametrize(
+    ("contradicted", "share", "found"), [(10, 0.9, True), (9, 0.9, True), (8, 0.9, False), (10, 0.0, False)]
+)
+def test_a_taste_has_changed_when_the_newest_labels_contradict_the_older_ones(
+    contradicted: int, share: float, found: bool
+) -> None:
+    features, grades = two_kinds()
+    features = torch.cat([features, features[:10]])
+    grades = torch.cat([grades, torch.where(torch.arange(10) < contradicted, -1.0, 1.0)])
+    for unrated in (None, around(*SIDES.tolist(), seed=1)):
+        assert changed(features, grades, unrated, 10, share, RIDGE, NEIGHBOURS) == found
+    few = slice(55, None)  # five older labels, all of one kind
+    assert not changed(features[few], grades[few], None, 10, share, RIDGE, NEIGHBOURS)
