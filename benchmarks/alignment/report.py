@@ -11,7 +11,7 @@ from benchmarks.alignment.aggregate import Loaded, Reached, grouped, reached
 from benchmarks.alignment.figures import ablations, epapa, jpeg, k_sweep, latent, questions, settings, success
 from benchmarks.alignment.figures.drawing import Figure, everything, variant
 from benchmarks.alignment.figures.sheets import sheets
-from benchmarks.alignment.findings import FINDINGS, OPEN
+from benchmarks.alignment.findings import CHOICES, FINDINGS, OPEN
 from benchmarks.alignment.grid import EXPERIMENTS, LEARNING_RATES, TUNED
 from benchmarks.alignment.runner import raw_file
 from benchmarks.alignment.runs import Run
@@ -80,12 +80,14 @@ def _page(loaded: dict[str, Loaded], raw: Path, drawn: list[Figure], pictures: l
             parts.append(FINDINGS[name] + "\n")
         if name in VARIANT_TABLES:
             parts += _variant_table(loaded, name)
+    parts.append("## How the defaults were chosen\n\n" + CHOICES + "\n")
     parts += _missing(loaded)
     return "\n".join(parts)
 
 
 VARIANT_TABLES: dict[str, Callable[[Run], str]] = {
     "ablations": ablations.label,
+    "keeping": ablations.label,
     "k-sweep": k_sweep.label,
     "latent": latent.label,
     "lora": variant,

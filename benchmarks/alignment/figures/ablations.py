@@ -19,10 +19,13 @@ def label(run: Run) -> str:
 
 
 def figures(loaded: Mapping[str, Loaded]) -> Iterator[Figure]:
-    """One line per ablation."""
+    """One line per ablation; two figures."""
     if loaded["ablations"]:
         lines = grouped(loaded["ablations"], label)
         yield Figure("ablations", "Without each term, with one term alone", panels(lines))
+    if loaded["keeping"]:
+        lines = grouped(loaded["keeping"], label)
+        yield Figure("keeping", "What keeps several tastes alive: {4, 8}", panels(lines))
 
 
 if __name__ == "__main__":
