@@ -87,7 +87,7 @@ def _page(loaded: dict[str, Loaded], raw: Path, drawn: list[Figure], pictures: l
 
 VARIANT_TABLES: dict[str, Callable[[Run], str]] = {
     "ablations": ablations.label,
-    "keeping": ablations.label,
+    "keeping": ablations.kept,
     "k-sweep": k_sweep.label,
     "latent": latent.label,
     "lora": variant,

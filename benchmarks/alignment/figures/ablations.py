@@ -1,4 +1,4 @@
-"""Figures 9, 10 and 17 to 20: without each term, with one term alone.
+"""Figures 9, 10 and 17 to 20: without each term, with one term alone; and what else keeps a taste whole.
 
 The product's default has η = 0, so that "without L^QPDE" is the default itself and its opposite has η = 1.
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from benchmarks.alignment.aggregate import Loaded, grouped
 from benchmarks.alignment.figures.drawing import Figure, command, panels
-from benchmarks.alignment.grid import ABLATIONS
+from benchmarks.alignment.grid import ABLATIONS, KEEPING
 from benchmarks.alignment.runs import Run
 
 
@@ -18,14 +18,19 @@ def label(run: Run) -> str:
     return next(name for name, change in ABLATIONS.items() if change == run.overrides)
 
 
+def kept(run: Run) -> str:
+    """What a run does without."""
+    return next(name for name, change in KEEPING.items() if change == run.overrides)
+
+
 def figures(loaded: Mapping[str, Loaded]) -> Iterator[Figure]:
     """One line per ablation; two figures."""
-    if loaded["ablations"]:
-        lines = grouped(loaded["ablations"], label)
-        yield Figure("ablations", "Without each term, with one term alone", panels(lines))
-    if loaded["keeping"]:
-        lines = grouped(loaded["keeping"], label)
-        yield Figure("keeping", "What keeps several tastes alive: {4, 8}", panels(lines))
+    for name, title, naming in (
+        ("ablations", "Without each term, with one term alone", label),
+        ("keeping", "What keeps several tastes alive: {4, 8}", kept),
+    ):
+        if loaded[name]:
+            yield Figure(name, title, panels(grouped(loaded[name], naming)))
 
 
 if __name__ == "__main__":
