@@ -93,7 +93,7 @@ def run_all(
 ) -> Iterator[tuple[Run, float | BaseException]]:
     """Each run as it ends, with its seconds or what stopped it; a run that fails does not stop the others."""
     raw.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=20) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         futures = {pool.submit(execute, run, raw, data, bfloat16): run for run in runs}
         for future in as_completed(futures):
             error = future.exception()
