@@ -51,6 +51,7 @@ def tuning() -> list[Run]:
     """What fixed each rival's own rate or scale: {5, 7, 9}, eight interaction steps, one seed, 100 final samples."""
     swept = [("guidance", "scale", value) for value in (8.0, 16.0, 32.0)]
     swept += [(system, "learning_rate", value) for value, system in product((4e-3, 1.6e-2, 1e-3, 8e-3), RIVALS[:3])]
+    swept += [(system, "learning_rate", 3.2e-2) for system in RIVALS[1:3]]  # of which D3PO bears not even half
     return [
         Run(system, FASHION[0], rounds=8, evaluated=(0,), final_samples=100, overrides=((field, value),))
         for system, field, value in swept
@@ -197,7 +198,7 @@ def active() -> list[Run]:
 def jpeg() -> list[Run]:
     """Graded feedback by the compressed size of a picture, small liked and large liked; one seed."""
     return [
-        Run("ours", score=score, rounds=20, evaluated=SHORT, samples=60, final_samples=150)
+        Run("ours", score=score, rounds=20, evaluated=(0, *SHORT), samples=60, final_samples=150)
         for score in ("jpeg", "jpeg-")
     ]
 

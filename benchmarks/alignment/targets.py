@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from statistics import fmean
 
 from benchmarks.alignment.aggregate import Loaded, Reached, Records, reached
-from benchmarks.alignment.grid import EXPERIMENTS
+from benchmarks.alignment.grid import EXPERIMENTS, SHIPPED, TUNED
 from benchmarks.alignment.runs import Run
 
 LONG = 30
@@ -16,16 +16,19 @@ PUBLISHED_COST = 10 * (600 * 4 + 1000)
 
 
 def targets(loaded: dict[str, Loaded], systems: dict[tuple[str, str], Reached]) -> Iterator[str]:
-    """Rows of a table; "not measured" where there are no runs, and no verdict before an experiment has all of its."""
+    """Rows of a table; "not measured" where there are no runs, and no verdict before an experiment has all of its.
+
+    Beside the reference stands ours on the tastes that the reference was run on.
+    """
     partial = {name for name, runs in loaded.items() if len(runs) < len(dict.fromkeys(EXPERIMENTS[name]()))}
 
     def line(goal: str, found: tuple[str, bool] | None, experiments: str) -> str:
-        return _line(goal, found, experiments, not partial & set(experiments.split() or loaded))
+        return _line(goal, found, experiments, not partial & set(experiments.split() or SHIPPED))
 
     yield "| goal | figure | met | command |\n| --- | --- | --- | --- |"
     ours = reached(list(loaded["main"].values())) if loaded["main"] else None
-    tuned = _tuned(loaded)
-    yield line("success at steps 10, 20, 30 at least the tuned reference's", _ahead(ours, tuned), "main reference")
+    tuned, beside = _tuned(loaded)
+    yield line("success at steps 10, 20, 30 at least the tuned reference's", _ahead(beside, tuned), "main reference")
     yield line("success at step 30 ≥ 0.95", _compare(ours.at.get(30) if ours else None, 0.95), "main")
     slow = f" ({ours.reached_90} of {ours.runs} runs reach it)" if ours else ""
     labels = ours.labels_to_90 if ours and ours.reached_90 == ours.runs else None
@@ -35,12 +38,12 @@ def targets(loaded: dict[str, Loaded], systems: dict[tuple[str, str], Reached]) 
     )
     yield line("labels to 0.9 ≤ 100, in every run", shown if ours else None, "main")
     yield line("coverage ≥ 0.85", _compare(ours.coverage if ours else None, 0.85), "main")
-    yield line("coverage at least the reference's", _coverage(ours, tuned), "main reference")
+    yield line("coverage at least the reference's", _coverage(beside, tuned), "main reference")
     yield line("Fréchet distance ≤ 1.2 × that of filtered base samples", _frechet(loaded), "main base")
     cost = ours.cost_per_step if ours else None
     ratio = (f"1/{PUBLISHED_COST / cost:.0f}", PUBLISHED_COST / cost >= 20) if cost else None
     yield line("cost per interaction step ≤ 1/20 of the reference's as published", ratio, "main")
-    yield line("cost to 0.9 ≤ 1/50 of the reference's", _cost_to_90(ours, tuned), "main reference")
+    yield line("cost to 0.9 ≤ 1/50 of the reference's", _cost_to_90(beside, tuned), "main reference")
     yield line("at 20 % flipped labels ≥ 0.1 ahead of the reward model", _noise(loaded["noise"]), "noise")
     yield line("0.9 again within 100 labels after drift", _drift(loaded["drift"]), "drift")
     every = [
@@ -64,14 +67,17 @@ def _compare(value: float | None, goal: float) -> tuple[str, bool] | None:
     return None if value is None else (f"{value:.3f}", value >= goal)
 
 
-def _tuned(loaded: dict[str, Loaded]) -> Reached | None:
-    from benchmarks.alignment.grid import TUNED
-
+def _tuned(loaded: dict[str, Loaded]) -> tuple[Reached | None, Reached | None]:
+    """The reference at its best rate, and ours on the tastes that it was run on."""
     # The sweep's runs are shorter than ours: what they did not reach by then says nothing.
-    runs = [
-        x for r, x in loaded["reference"].items() if dict(r.overrides)["learning_rate"] == TUNED and r.rounds == LONG
-    ]
-    return reached(runs) if runs else None
+    runs = {
+        run: records
+        for run, records in loaded["reference"].items()
+        if dict(run.overrides)["learning_rate"] == TUNED and run.rounds == LONG
+    }
+    tastes = {(run.dataset, run.taste) for run in runs}
+    beside = [records for run, records in loaded["main"].items() if (run.dataset, run.taste) in tastes]
+    return reached(list(runs.values())) if runs else None, reached(beside) if beside else None
 
 
 def _ahead(ours: Reached | None, tuned: Reached | None) -> tuple[str, bool] | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.alignment.aggregate import curve, reached
+from benchmarks.alignment.findings import CHOICES, FINDINGS
 from benchmarks.alignment.grid import EXPERIMENTS, ordered
 from benchmarks.alignment.runner import pending, raw_file
 from benchmarks.alignment.runs import Run, overridden
@@ -134,3 +136,10 @@ def test_what_a_group_reached():
     assert both.worst_coverage == pytest.approx(0.2)
     assert both.cost_per_step == pytest.approx(100)
     assert both.diverged == 1
+
+
+def test_what_is_concluded_stands_on_the_page():
+    page = (Path(__file__).parents[2] / "docs" / "results" / "alignment.md").read_text()
+    for name, text in FINDINGS.items():
+        assert text in page, name
+    assert CHOICES in page

@@ -16,7 +16,9 @@ def figures(loaded: Mapping[str, Loaded]) -> Iterator[Figure]:
 
 
 def label(run: Run) -> str:
-    """The taste, and whether a run differs from the product."""
+    """The taste, and what in a run is not the product."""
+    if run.system == "base":
+        return f"{taste(run.taste)}, the backbone alone"
     return taste(run.taste) + (", the pixels' β" if run.overrides else "")
 
 

@@ -26,7 +26,7 @@ class D3poConfig:
     """`pairs` of an interaction step, each trained on all `sampling_steps` but the last, in `passes` passes."""
 
     beta: float = 0.1
-    learning_rate: float = 4e-3
+    learning_rate: float = 8e-3
     sampling_steps: int = 20
     pairs: int = 10
     passes: int = 1
