@@ -16,6 +16,10 @@ from benchmarks.alignment.aggregate import Curve
 MEASURES = {"success": "success rate", "coverage": "coverage", "frechet": "Fréchet distance",
             "mean_grade": "mean grade", "jpeg_bytes": "bytes as JPEG"}  # fmt: skip
 
+PALETTE = [plt.get_cmap("tab10")(place) for place in range(10)]
+MORE = [plt.get_cmap("tab20")(place) for place in range(20)]
+"""Of lines in a panel: ten colours, or twenty where there are more lines."""
+
 
 def draw_curves(
     path: Path,
@@ -24,9 +28,11 @@ def draw_curves(
     axis: str = "interaction step",
     goal: float | None = None,
 ) -> list[Path]:
-    """One panel per measure, one line per label; the same numbers beside it as CSV."""
+    """One panel per measure, one line per label, named beside the panels; the same numbers beside it as CSV."""
     figure, axes = plt.subplots(1, len(panels), figsize=(5.4 * len(panels), 3.8), squeeze=False)
+    many = max(len(lines) for lines in panels.values()) > len(PALETTE)
     for where, (measure, lines) in zip(axes[0], panels.items(), strict=True):
+        where.set_prop_cycle(color=MORE if many else PALETTE)
         for label, curve in lines.items():
             (line,) = where.plot(curve.steps, curve.mean, marker="o", markersize=3, label=f"{label} (n={curve.runs})")
             low = [m - d for m, d in zip(curve.mean, curve.deviation, strict=True)]
@@ -39,11 +45,11 @@ def draw_curves(
             if goal is not None and measure == "success":
                 where.axhline(goal, color="grey", linewidth=0.8, linestyle=":")
         where.grid(alpha=0.25)
-    axes[0][0].legend(fontsize=7)
+    axes[0][-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5))
     figure.suptitle(title, fontsize=11)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(figure)
     return [path, _write_csv(path.with_suffix(".csv"), panels, axis)]
 
