@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="papa bench alignment", description=__doc__)
     parser.add_argument("experiments", nargs="*", type=_experiment, metavar="EXPERIMENT",
-                        help=f"any of {', '.join(EXPERIMENTS)}; all but cifar10 without one")  # fmt: skip
+                        help=f"any of {', '.join(EXPERIMENTS)}; all but the last two without one")  # fmt: skip
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the .npz files")
     parser.add_argument("--raw", type=Path, default=RESULTS / "raw", help="folder of the runs' records")
     parser.add_argument("--workers", type=int, default=1, help="processes, each of one thread")

@@ -107,7 +107,8 @@ CHOICES = (
 )
 
 OPEN = (
-    "Open, for want of a GPU: CIFAR-10 (its code path is tested on a small RGB backbone), and the reference\n"
-    "recipe on a U-Net of the paper's own size (channels 32, 64, 128, 256, two layers per block). Rows of the\n"
-    "tables with one seed are leads, not results."
+    "CIFAR-10, for want of a GPU (its code path is tested on a small RGB backbone); and the reference recipe on a\n"
+    "U-Net of the paper's own size (channels 32, 64, 128, 256, two layers per block), for want of the hours that\n"
+    "training it takes here ([how to run it](../researcher-guide.md#the-benchmark)). Rows of the tables with one\n"
+    "seed are leads, not results."
 )

@@ -24,6 +24,7 @@ FILES = {
     "fashion_mnist": "fashion_mnist.npz",
     "fashion_mnist_text": "fashion_mnist.npz",
     "mnist": "mnist10k.npz",
+    "fashion_mnist_32": "fashion_mnist_32.npz",
     "cifar10": "cifar10_test_jpeg.npz",
 }
 """Each data set's test images. A data set without a shipped backbone has its own in a folder of its name beside the

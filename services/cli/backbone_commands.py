@@ -28,6 +28,8 @@ BatchSize = Annotated[int, typer.Option("--batch-size", min=1)]
 LearningRate = Annotated[float, typer.Option("--learning-rate", min=0)]
 BFloat16 = Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16.")]
 Seed = Annotated[int, typer.Option("--seed")]
+Channels = Annotated[str, typer.Option("--channels", help="Of each resolution, halved from one to the next.")]
+Layers = Annotated[int, typer.Option("--layers", min=1, help="ResNet layers of each block.")]
 SheetEvery = Annotated[int, typer.Option("--sheet-every", min=0, help="Steps between sample sheets; 0 draws none.")]
 Backbone = Annotated[str, typer.Option("--backbone", help="A shipped name, a diffusers folder or a hub id.")]
 POOL_COUNT = 512
@@ -42,16 +44,19 @@ def train(
     learning_rate: LearningRate = 4e-4,
     bf16: BFloat16 = False,
     seed: Seed = 0,
+    channels: Channels = "32,64,128",
+    layers: Layers = 1,
     sheet_every: SheetEvery = 1000,
     json: AsJson = False,
 ) -> None:
     """Train a small DDPM U-Net; Ctrl-C and the same command go on where it stopped."""
     from papa.backbone import train as training
 
-    config = training.TrainConfig(
-        steps=steps, batch_size=batch_size, learning_rate=learning_rate, bfloat16=bf16, seed=seed
-    )
     images = read_images(data, "train")
+    config = training.TrainConfig(
+        steps=steps, batch_size=batch_size, learning_rate=learning_rate, bfloat16=bf16, seed=seed,
+        channels=_widths(channels, images.x.shape[-1]), layers_per_block=layers,
+    )  # fmt: skip
     losses: list[float] = []
     with Progress(*columns(), console=voice(json)) as progress:
         task = progress.add_task("training", total=steps)
@@ -69,6 +74,20 @@ def train(
         print_json({"backbone": pipeline, "steps": steps, "loss": losses[0] if losses else None})
         return
     console.print(f"the backbone lies in {pipeline}; serve it with: papa up --backbone {pipeline}", soft_wrap=True)
+
+
+def _widths(channels: str, size: int) -> tuple[int, ...]:
+    """What `--channels` says, for pictures of `size` pixels a side."""
+    try:
+        widths = tuple(int(each) for each in channels.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{channels!r} is no list such as 32,64,128", param_hint="--channels") from None
+    if any(width < 16 or width % 16 for width in widths):
+        raise typer.BadParameter("each must be a multiple of 16", param_hint="--channels")
+    if size % 2 ** (len(widths) - 1):
+        why = f"{size} pixels cannot be halved {len(widths) - 1} times; frame the pictures, or name fewer"
+        raise typer.BadParameter(why, param_hint="--channels")
+    return widths
 
 
 @backbone.command()

@@ -52,6 +52,23 @@ def test_a_run_is_served_goes_on_and_keeps_its_configuration(papa: Papa, data: P
     assert "--out" in changed.err
 
 
+def test_the_shape_of_the_network_is_given(papa: Papa, data: Path) -> None:
+    arguments = ["backbone", "train", str(data), "--sheet-every", "0", "--batch-size", "2", "--steps", "1"]
+    made = papa(*arguments, "--channels", "16,32", "--layers", "2", "--out", "wide")
+    assert made.code == 0, made.err
+    shape = json.loads(Path("wide/pipeline/unet/config.json").read_text())
+    assert (shape["block_out_channels"], shape["layers_per_block"]) == ([16, 32], 2)
+
+
+@pytest.mark.parametrize(
+    ("channels", "why"), [("wide", "no list"), ("16,20", "multiple of 16"), ("16,16,16,16,16", "halved 4 times")]
+)
+def test_a_shape_that_cannot_be_built_is_told(papa: Papa, data: Path, channels: str, why: str) -> None:
+    refused = papa("backbone", "train", str(data), "--channels", channels)
+    assert refused.code == 2
+    assert why in " ".join(refused.err.split())
+
+
 def test_a_pool_is_drawn_for_a_folder_that_has_none(papa: Papa, backbone_folder: Path) -> None:
     made = papa("backbone", "pool", str(backbone_folder), "--count", "3", "--json")
     assert made.code == 0, made.err

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 
 from benchmarks.alignment.aggregate import Loaded, Records, grouped
 from benchmarks.alignment.figures.drawing import Figure, command, panels, taste
-from benchmarks.alignment.grid import TUNED
+from benchmarks.alignment.grid import FRAMED, TUNED
 from benchmarks.alignment.runs import Run
 
-DATASETS = (("fashion_mnist", "Fashion-MNIST"), ("mnist", "MNIST"), ("cifar10", "CIFAR-10"))
+DATASETS = (("fashion_mnist", "Fashion-MNIST"), ("mnist", "MNIST"), ("cifar10", "CIFAR-10"),
+            (FRAMED, "Fashion-MNIST, a U-Net of the paper's size"))  # fmt: skip
 
 
 def figures(loaded: Mapping[str, Loaded]) -> Iterator[Figure]:
@@ -43,8 +44,9 @@ def by_system(loaded: Mapping[str, Loaded]) -> dict[str, Loaded]:
         rate = dict(run.overrides)["learning_rate"]
         if rate in (TUNED, 1e-5):
             named.setdefault(f"{run.system}, lr {rate:g}", {})[run] = records
-    for run, records in loaded["published"].items():
-        named.setdefault(f"{run.system}, as published in full", {})[run] = records
+    for run, records in (*loaded["published"].items(), *loaded["paper-size"].items()):
+        name = "base" if run.system == "base" else f"{run.system}, as published in full"
+        named.setdefault(name, {})[run] = records
     named.setdefault("base", {}).update(loaded["base"])
     return {name: runs for name, runs in named.items() if runs}
 
