@@ -141,10 +141,11 @@ async def test_metrics_of_a_call(service: Service) -> None:
     timed = counted("papa_rpc_duration_seconds_count", **method)
     await service.user.GetUser(GET)
     await refusal(service.user.GetUser(user_pb2.GetUserRequest()))
+    # A call is counted after its answer has left.
     for code, before in handled.items():
-        assert counted("papa_rpc_handled_total", code=code, **method) == before + 1
-    assert counted("papa_rpc_duration_seconds_count", **method) == timed + 2
-    assert counted("papa_rpc_in_flight", **method) == 0
+        await eventually(lambda: counted("papa_rpc_handled_total", code=code, **method) == before + 1)  # noqa: B023
+    await eventually(lambda: counted("papa_rpc_duration_seconds_count", **method) == timed + 2)
+    await eventually(lambda: counted("papa_rpc_in_flight", **method) == 0)
 
 
 @pytest.mark.parametrize(("seconds", "code"), [(None, "CANCELLED"), (0.2, "DEADLINE_EXCEEDED")])
