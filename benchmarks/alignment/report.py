@@ -52,10 +52,11 @@ def _systems(loaded: dict[str, Loaded]) -> dict[tuple[str, str], Reached]:
 
 
 def _page(loaded: dict[str, Loaded], raw: Path, drawn: list[Figure], pictures: list[Path]) -> str:
-    heads = [json.loads(raw_file(raw, run).read_text().splitlines()[0]) for runs in loaded.values() for run in runs]
+    every = {run: records for runs in loaded.values() for run, records in runs.items()}
+    heads = [json.loads(raw_file(raw, run).read_text().splitlines()[0]) for run in every]
     machines = sorted({f"{head['machine']}, {head['precision']} products" for head in heads})
     dates = sorted({head["date"] for head in heads})
-    seconds = sum(records[-1]["seconds"] for runs in loaded.values() for records in runs.values())
+    seconds = sum(records[-1]["seconds"] for records in every.values())
     parts = [
         "# Alignment, measured\n",
         "Written by `papa bench alignment --report-only`; do not edit. `papa bench alignment` makes the\n"
