@@ -25,18 +25,19 @@ class Taste:
     """
 
     def __init__(self, features: Tensor, grades: Tensor, unrated: Tensor | None, ridge: float, neighbours: int) -> None:
-        own = features if unrated is None else unrated
-        self.grades, self._own = grades.double(), own.double()
+        own = (features if unrated is None else unrated).double()
+        self._mean, self._deviation = own.mean(0), own.std(0, correction=0) + 1e-6
+        self.grades = grades.double()
         self.decided = bool((grades > 0).any()) and bool((grades < 0).any())
         """Whether both kinds of labels are known: one kind alone says nothing of the other."""
-        self._z = self._scaled(features)
+        self._z, own = self._scaled(features), self._scaled(own)
         self.importance = torch.ones(len(grades))
         """p_θ*(x) / p_shown(x) up to a common factor: what is shown comes from a model that is ever less like the
         backbone, whose restriction to the taste is the ideal. Shape: [n] float32."""
         if unrated is not None and neighbours and len(grades):
-            self.importance = density_ratio(self._z, self._scaled(unrated), neighbours).float()
+            self.importance = density_ratio(self._z, own, neighbours).float()
         if self.decided:
-            self._scale = _median(torch.pdist(self._scaled(own)).square())
+            self._scale = _median(torch.pdist(own).square())
             self._inverse = torch.linalg.inv(self._kernel(self._z) + torch.diag(ridge / self._weights()))
 
     def trust(self, strength: float) -> Tensor:
@@ -68,7 +69,7 @@ class Taste:
         return torch.exp(-torch.cdist(z, self._z).square() / self._scale)
 
     def _scaled(self, features: Tensor) -> Tensor:
-        return (features.double() - self._own.mean(0)) / (self._own.std(0, correction=0) + 1e-6)
+        return (features.double() - self._mean) / self._deviation
 
 
 def density_ratio(shown: Tensor, own: Tensor, neighbours: int) -> Tensor:

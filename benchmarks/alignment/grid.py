@@ -115,7 +115,9 @@ def keeping() -> list[Run]:
 BLIND: tuple[tuple[str, Any], ...] = (("trust", 0.0),)
 """Takes all labels at their word."""
 
-ABLATIONS: dict[str, tuple[tuple[str, Any], ...]] = {
+Changes = dict[str, tuple[tuple[str, Any], ...]]
+"""Overrides by what they are called."""
+ABLATIONS: Changes = {
     "ours: bounded L^p and L^PAE": (),
     "with L^QPDE": (("eta", 1.0),),
     "without L^PAE (L^p only)": (("enhancer", 0.0),),
@@ -123,7 +125,7 @@ ABLATIONS: dict[str, tuple[tuple[str, Any], ...]] = {
     "L^np only": (("use_likes", False),),
     "unbounded L^p": (("like_beta", 0.0),),
 }
-KEEPING: dict[str, tuple[tuple[str, Any], ...]] = {
+KEEPING: Changes = {
     "ours": (),
     "every label trusted": BLIND,
     "all liked samples weigh alike": (("neighbours", 0),),

@@ -5,22 +5,20 @@ The product's default has η = 0, so that "without L^QPDE" is the default itself
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from benchmarks.alignment.aggregate import Loaded, grouped
 from benchmarks.alignment.figures.drawing import Figure, command, panels
-from benchmarks.alignment.grid import ABLATIONS, KEEPING
+from benchmarks.alignment.grid import ABLATIONS, KEEPING, Changes
 from benchmarks.alignment.runs import Run
 
 
-def label(run: Run) -> str:
-    """What an ablation is called."""
-    return next(name for name, change in ABLATIONS.items() if change == run.overrides)
+def named(changes: Changes) -> Callable[[Run], str]:
+    """What a run is called by what it changes."""
+    return lambda run: next(name for name, change in changes.items() if change == run.overrides)
 
 
-def kept(run: Run) -> str:
-    """What a run does without."""
-    return next(name for name, change in KEEPING.items() if change == run.overrides)
+label, kept = named(ABLATIONS), named(KEEPING)
 
 
 def figures(loaded: Mapping[str, Loaded]) -> Iterator[Figure]:
