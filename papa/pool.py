@@ -10,12 +10,15 @@ sample is to weigh (`papa.taste.density_ratio`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
+
+from papa.taste import Unrated
 
 POOL_FILE = "pool.safetensors"
 """In a backbone's folder, where it has one."""
@@ -28,6 +31,11 @@ class Pool:
 
     x0: Tensor
     features: Tensor
+
+    @cached_property
+    def unrated(self) -> Unrated:
+        """What the labels of every user are measured by; the first call works it out."""
+        return Unrated(self.features)
 
 
 def write_pool(folder: Path, samples: Tensor) -> Path:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from papa.config import UpdateConfig
-from papa.taste import changed
+from papa.taste import Unrated, changed
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +67,9 @@ class Replay:
             return self.samples.float() / 127.5 - 1
         return self.samples.float()
 
-    def of_this_taste(self, config: UpdateConfig, unrated: Tensor | None) -> Replay:
+    def of_this_taste(self, config: UpdateConfig, unrated: Unrated | None) -> Replay:
         """The newest labels alone, `change_window` of them, where they show that the taste is another than before.
-        `unrated` [m, F]: features of the backbone's pool."""
+        `unrated`: the backbone's pool."""
         window, share = config.change_window, config.change_share
         fit = (config.trust_ridge, config.neighbours)
         if not changed(self.features, self.grades, unrated, window, share, *fit):

@@ -9,6 +9,8 @@ over each label's weight: likes weigh as much in all as dislikes, and within a k
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -16,28 +18,51 @@ FEWEST = 20
 """Labels below which nothing is said about a change."""
 
 
+class Unrated:
+    """Samples that nobody has rated, by which the labels of all users are measured: features are standardised by
+    theirs, and how far apart they lie is the unit of distance.
+
+    Shape: features [m, F].
+    """
+
+    def __init__(self, features: Tensor) -> None:
+        own = features.double()
+        self._mean, self._deviation = own.mean(0), own.std(0, correction=0) + 1e-6
+        self.z = self.scaled(own)
+
+    def scaled(self, features: Tensor) -> Tensor:
+        """Standardised. Shape: [n, F] → [n, F] float64."""
+        return (features.double() - self._mean) / self._deviation
+
+    @cached_property
+    def distance(self) -> Tensor:
+        """The median squared distance of two of them that differ; 1 where none do."""
+        squared = torch.pdist(self.z).square()
+        apart = squared[squared > 0]
+        return apart.median() if len(apart) else torch.ones((), dtype=squared.dtype)
+
+
 class Taste:
     """The labels of one user, as far as they are known, seen from the backbone.
 
-    Shape: features [n, F]; grades [n], not 0; `unrated` [m, F]: features of samples of the backbone itself, by which
-    features are standardised and importance is measured. Without them the labelled samples take their place, and every
-    label weighs alike.
+    Shape: features [n, F]; grades [n], not 0. `unrated`: samples of the backbone itself, by which importance is
+    measured too. Without them the labelled samples take their place, and every label weighs alike.
     """
 
-    def __init__(self, features: Tensor, grades: Tensor, unrated: Tensor | None, ridge: float, neighbours: int) -> None:
-        own = (features if unrated is None else unrated).double()
-        self._mean, self._deviation = own.mean(0), own.std(0, correction=0) + 1e-6
+    def __init__(
+        self, features: Tensor, grades: Tensor, unrated: Unrated | None, ridge: float, neighbours: int
+    ) -> None:
+        self._own = Unrated(features) if unrated is None else unrated
         self.grades = grades.double()
         self.decided = bool((grades > 0).any()) and bool((grades < 0).any())
         """Whether both kinds of labels are known: one kind alone says nothing of the other."""
-        self._z, own = self._scaled(features), self._scaled(own)
+        self._z = self._own.scaled(features)
         self.importance = torch.ones(len(grades))
         """p_θ*(x) / p_shown(x) up to a common factor: what is shown comes from a model that is ever less like the
         backbone, whose restriction to the taste is the ideal. Shape: [n] float32."""
         if unrated is not None and neighbours and len(grades):
-            self.importance = density_ratio(self._z, own, neighbours).float()
+            self.importance = density_ratio(self._z, unrated.z, neighbours).float()
         if self.decided:
-            self._scale = _median(torch.pdist(own).square())
             self._inverse = torch.linalg.inv(self._kernel(self._z) + torch.diag(ridge / self._weights()))
 
     def trust(self, strength: float) -> Tensor:
@@ -56,7 +81,7 @@ class Taste:
         """f(x) of other samples; zeros where the taste is not decided. Shape: [m, F] → [m] float32."""
         if not self.decided:
             return torch.zeros(len(features))
-        fitted: Tensor = self._kernel(self._scaled(features)) @ (self._inverse @ self.grades)
+        fitted: Tensor = self._kernel(self._own.scaled(features)) @ (self._inverse @ self.grades)
         return fitted.float()
 
     def _weights(self) -> Tensor:
@@ -66,10 +91,7 @@ class Taste:
 
     def _kernel(self, z: Tensor) -> Tensor:
         """k of each of `z` with each label's sample. Shape: [m, F] → [m, n]."""
-        return torch.exp(-torch.cdist(z, self._z).square() / self._scale)
-
-    def _scaled(self, features: Tensor) -> Tensor:
-        return (features.double() - self._mean) / self._deviation
+        return torch.exp(-torch.cdist(z, self._z).square() / self._own.distance)
 
 
 def density_ratio(shown: Tensor, own: Tensor, neighbours: int) -> Tensor:
@@ -86,21 +108,15 @@ def density_ratio(shown: Tensor, own: Tensor, neighbours: int) -> Tensor:
 
 
 def changed(
-    features: Tensor, grades: Tensor, unrated: Tensor | None, window: int, share: float, ridge: float, neighbours: int
+    features: Tensor, grades: Tensor, unrated: Unrated | None, window: int, share: float, ridge: float, neighbours: int
 ) -> bool:
     """Whether of the newest `window` labels at least `share` are the opposite of what all older ones foretell.
 
     A mistaken label or two, or a taste that gains or loses a part, is no change; a user who now dislikes what they
-    liked is one. Shape: features [n, F], grades [n], unrated [m, F].
+    liked is one. Shape: features [n, F], grades [n].
     """
     old = len(grades) - window
     if not share or old < FEWEST:
         return False
     former = Taste(features[:old], grades[:old], unrated, ridge, neighbours)
     return former.decided and bool((former.foretold(features[old:]) * grades[old:] < 0).sum() >= share * window)
-
-
-def _median(squared: Tensor) -> Tensor:
-    """Of the distances between different samples."""
-    apart = squared[squared > 0]
-    return apart.median() if len(apart) else torch.ones((), dtype=squared.dtype)

@@ -125,7 +125,7 @@ class _User:
         joined = Replay.join([job.adapter.replay, Replay(fresh.samples, grades, features, prompts)])
         known = joined.latest().kept(config)
         self.pool = denoiser.pool
-        unrated = None if self.pool is None else self.pool.features
+        unrated = None if self.pool is None else self.pool.unrated
         self.replay = known.of_this_taste(config, unrated)
         self.restarted = len(self.replay) < len(known)
         before = job.adapter

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from papa.taste import Taste, changed, density_ratio
+from papa.taste import Taste, Unrated, changed, density_ratio
 
 RIDGE, NEIGHBOURS = 0.3, 10
 
@@ -49,7 +49,7 @@ def test_a_liked_class_among_disliked_ones_keeps_its_trust() -> None:
 def test_trust_is_that_of_a_regression_without_the_label_itself(unrated: Tensor | None) -> None:
     """What one fit of all gives in closed form, fitted once more for each label."""
     features, grades = two_kinds((3,))
-    taste = Taste(features, grades, unrated, RIDGE, NEIGHBOURS)
+    taste = Taste(features, grades, None if unrated is None else Unrated(unrated), RIDGE, NEIGHBOURS)
     own, x, y = (features if unrated is None else unrated).double(), features.double(), grades.double()
     z, reference = ((each - own.mean(0)) / own.std(0, correction=0) for each in (x, own))
     pairs = torch.pdist(reference).square()
@@ -69,7 +69,7 @@ def test_trust_is_that_of_a_regression_without_the_label_itself(unrated: Tensor 
 def test_labels_foretell_the_grades_of_what_resembles_them() -> None:
     features, grades = two_kinds()
     others = around(*SIDES.tolist(), seed=1)
-    found = Taste(features, grades, others, RIDGE, NEIGHBOURS).foretold(others)
+    found = Taste(features, grades, Unrated(others), RIDGE, NEIGHBOURS).foretold(others)
     assert bool((found * SIDES > 0.5).all())
 
 
@@ -79,7 +79,7 @@ def test_one_kind_of_labels_says_nothing_of_the_other() -> None:
     assert not taste.decided
     assert torch.equal(taste.trust(8.0), torch.ones(60))
     assert not taste.foretold(features).any()
-    assert len(Taste(features[:0], grades[:0], features, RIDGE, NEIGHBOURS).importance) == 0
+    assert len(Taste(features[:0], grades[:0], Unrated(features), RIDGE, NEIGHBOURS).importance) == 0
 
 
 def test_a_density_ratio_tells_how_much_oftener_the_backbone_makes_something() -> None:
@@ -93,7 +93,7 @@ def test_a_density_ratio_tells_how_much_oftener_the_backbone_makes_something() -
 
 def test_without_samples_of_the_backbone_or_neighbours_all_labels_weigh_alike() -> None:
     features, grades = two_kinds()
-    own = around(*[1.0] * 30, seed=1)
+    own = Unrated(around(*[1.0] * 30, seed=1))
     for taste in (Taste(features, grades, None, RIDGE, NEIGHBOURS), Taste(features, grades, own, RIDGE, 0)):
         assert torch.equal(taste.importance, torch.ones(60))
     assert not torch.equal(Taste(features, grades, own, RIDGE, NEIGHBOURS).importance, torch.ones(60))
@@ -101,7 +101,7 @@ def test_without_samples_of_the_backbone_or_neighbours_all_labels_weigh_alike() 
 
 def test_features_that_do_not_vary_do_no_harm() -> None:
     features, grades = torch.ones(60, 4).half(), SIDES
-    taste = Taste(features, grades, features, RIDGE, NEIGHBOURS)
+    taste = Taste(features, grades, Unrated(features), RIDGE, NEIGHBOURS)
     for found in (taste.trust(8.0), taste.foretold(features), taste.importance):
         assert bool(torch.isfinite(found).all())
 
@@ -115,7 +115,7 @@ def test_a_taste_has_changed_when_the_newest_labels_contradict_the_older_ones(
     features, grades = two_kinds()
     features = torch.cat([features, features[:10]])
     grades = torch.cat([grades, torch.where(torch.arange(10) < contradicted, -1.0, 1.0)])
-    for unrated in (None, around(*SIDES.tolist(), seed=1)):
+    for unrated in (None, Unrated(around(*SIDES.tolist(), seed=1))):
         assert changed(features, grades, unrated, 10, share, RIDGE, NEIGHBOURS) == found
     few = slice(55, None)  # five older labels, all of one kind
     assert not changed(features[few], grades[few], None, 10, share, RIDGE, NEIGHBOURS)
