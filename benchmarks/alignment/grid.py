@@ -207,6 +207,21 @@ def active() -> list[Run]:
     return [replace(run, candidates=40) for run in _variants({"": {}})] + _variants({"": {}})
 
 
+def exploration() -> list[Run]:
+    """A share of what is shown drawn from the backbone: three seeds on {4, 8}, which loses a class without, one on two
+    other tastes that are learnt slowly."""
+    tastes = [("fashion_mnist", FASHION[3], seed) for seed in SEEDS]
+    tastes += [("fashion_mnist", FASHION[2], 0), ("mnist", DIGITS[2], 0)]
+    without = [run for run in main() if (run.dataset, run.taste, run.seed) in tastes]
+    return without + [
+        Run("exploring", taste, seed, dataset, evaluated=SPARSE, final_samples=150, overrides=(("exploration", share),))
+        for share, (dataset, taste, seed) in product(EXPLORED, tastes)
+    ]
+
+
+EXPLORED = (0.2, 0.5)
+
+
 def jpeg() -> list[Run]:
     """Graded feedback by the compressed size of a picture, small liked and large liked; one seed."""
     return [
@@ -242,7 +257,7 @@ EXPERIMENTS: dict[str, Callable[[], list[Run]]] = {
     "base": base, "tuning": tuning, "main": main, "rivals": rivals, "reference": reference, "published": published,
     "ablations": ablations, "keeping": keeping, "k-sweep": k_sweep, "update-size": update_size, "noise": noise,
     "drift": drift,
-    "per-step": per_step, "active": active, "jpeg": jpeg, "lora": lora,
+    "per-step": per_step, "active": active, "exploration": exploration, "jpeg": jpeg, "lora": lora,
     "latent": latent, "paper-size": paper_size, "cifar10": cifar10,
 }  # fmt: skip
 SHIPPED = tuple(name for name in EXPERIMENTS if name not in ("paper-size", "cifar10"))

@@ -98,6 +98,7 @@ VARIANT_TABLES: dict[str, Callable[[Run], str]] = {
     "drift": questions.turned,
     "per-step": lambda run: f"{run.labels} labels",
     "active": lambda run: "10 of 40" if run.candidates else "first 10",
+    "exploration": questions.explored,
 }
 
 

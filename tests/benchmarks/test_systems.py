@@ -30,6 +30,7 @@ STEPS, LABELS = 4, 6
 COST = {
     "base": (0, 0),
     "ours": (6 * 32, 6 * 32 + LABELS),
+    "exploring": (6 * 32, 6 * 32 + LABELS),
     "reference-epapa": (LABELS * 600, LABELS * 600 + LABELS * 996),
     "reference-papa": (LABELS * 1000, LABELS * 1000 + LABELS * 996),
     "reward-model": (6 * 32, 20 * STEPS),
@@ -120,6 +121,18 @@ def test_counts_what_an_interaction_step_costs(system, tiny_world):
     tuned.learn(shown, grades(LABELS), 0)
     differentiated, plain = COST[system]
     assert (tuned.cost.differentiated, tuned.cost.plain) == (differentiated, plain + LABELS * STEPS)
+
+
+def test_a_share_of_what_is_shown_comes_from_the_backbone(tiny_world):
+    run = replace(tiny_run("exploring"), overrides=(("exploration", 0.5), ("draw_steps", STEPS)))
+    system, seeds = build(tiny_world, run), list(range(LABELS))
+    weights = torch.randn(system.adapter.weights.shape, generator=torch.Generator().manual_seed(0))
+    system.adapter = replace(system.adapter, weights=weights)
+    shown, adapted, unadapted = system.show(seeds), system.draw(seeds), system.sample(seeds, None)
+    own = [bool(torch.allclose(shown[i], adapted[i], atol=1e-5)) for i in seeds]
+    of_the_backbone = [bool(torch.allclose(shown[i], unadapted[i], atol=1e-5)) for i in seeds]
+    assert own == [not each for each in of_the_backbone]
+    assert sum(own) == LABELS // 2
 
 
 def test_d3po_raises_the_likelihood_of_what_was_liked(tiny_world):

@@ -1,4 +1,5 @@
-"""What the paper leaves open: flipped labels, labels per step, a taste that changes, active selection."""
+"""What the paper leaves open: flipped labels, labels per step, a taste that changes, what to show: active selection,
+exploration."""
 
 from __future__ import annotations
 
@@ -23,6 +24,13 @@ def figures(loaded: Mapping[str, Loaded]) -> Iterator[Figure]:
     if runs := loaded["active"]:
         lines = grouped(runs, lambda run: "10 of 40" if run.candidates else "first 10")
         yield Figure("active", "10 of 40 candidates shown, against the first 10", panels(lines))
+    if runs := loaded["exploration"]:
+        yield Figure("exploration", "A share of the items shown from the backbone", panels(grouped(runs, explored)))
+
+
+def explored(run: Run) -> str:
+    """What a run with a share of its items from the backbone is called."""
+    return f"{taste(run.taste)}, {dict(run.overrides).get('exploration', 0.0):.0%}"
 
 
 def noisy(run: Run) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.alignment.runs import Run, Sampling, overridden
 from benchmarks.alignment.systems.base import Base, System
 from benchmarks.alignment.systems.d3po import D3po, D3poConfig
+from benchmarks.alignment.systems.exploring import Exploring, ExploringConfig
 from benchmarks.alignment.systems.gated import Gated
 from benchmarks.alignment.systems.guidance import ClassifierGuidance, GuidanceConfig
 from benchmarks.alignment.systems.kto import DiffusionKto, KtoConfig
@@ -53,6 +54,7 @@ SYSTEMS: dict[str, tuple[Made, Any]] = {
     "guidance": (_adapted(ClassifierGuidance), GuidanceConfig()),
     "ours": (_adapted(Ours), DEFAULT_UPDATE),
     "gated": (_adapted(Gated), DEFAULT_UPDATE),
+    "exploring": (_adapted(Exploring), ExploringConfig()),
 }
 """Of each system how it is made and its configuration."""
 ON_LATENTS = ("base", "ours", "gated")
