@@ -73,7 +73,7 @@ def published() -> list[Run]:
 
 
 def paper_size() -> list[Run]:
-    """EPAPA's the same on a U-Net of the paper's own size (channels 32, 64, 128 and 256, two layers a block), which wants
+    """EPAPA's on a U-Net of the paper's own size (channels 32, 64, 128 and 256, two layers a block), which wants
     pictures framed to 32 pixels, a backbone and hours."""
     base = Run("base", FASHION[0], dataset=FRAMED, rounds=0, final_samples=300)
     return [base, replace(published()[0], dataset=FRAMED)]
@@ -210,7 +210,7 @@ def active() -> list[Run]:
 def exploration() -> list[Run]:
     """A share of what is shown drawn from the backbone: three seeds on {4, 8}, which loses a class without, one on two
     other tastes that are learnt slowly."""
-    tastes = [("fashion_mnist", FASHION[3], seed) for seed in SEEDS]
+    tastes: list[tuple[str, tuple[int, ...], int]] = [("fashion_mnist", FASHION[3], seed) for seed in SEEDS]
     tastes += [("fashion_mnist", FASHION[2], 0), ("mnist", DIGITS[2], 0)]
     without = [run for run in main() if (run.dataset, run.taste, run.seed) in tastes]
     return without + [
