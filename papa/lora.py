@@ -40,9 +40,9 @@ class LoraConfig:
     """Of the convolutions, adapt only those with the most output channels: a U-Net's lowest resolution, where meaning
     is made. All of them cost half as much again per training step and teach no better (experiment "lora")."""
     frozen_a: bool = True
-    """A is fixed, the same for all users, and only B learns (LoRA-FA, Zhang et al., arXiv 2308.03303): the adapter is
-    linear in what is learnt, steps are less noisy, and coverage stays far higher (experiment "lora"); and an adapter is
-    several times smaller."""
+    """A is fixed, the same for all users, and only B learns (LoRA-FA, Zhang et al., arXiv 2308.03303): what an adapter
+    does is linear in what is learnt, and an adapter is several times smaller. Where A learns too, at a fifth of the
+    rate, the first ten interaction steps bring a little more (experiment "both-learn")."""
 
     @property
     def scale(self) -> float:

@@ -140,12 +140,24 @@ def lora() -> list[Run]:
         {
             "default": {},
             "B alone, all convolutions": {"lora_widest": False},
-            "A and B": {"lora_frozen_a": False, "learning_rate": 4e-3},
+            "A and B": dict(BOTH),
             "rank 8": {"lora_rank": 8, "lora_alpha": 8.0},
         },
         tastes=FASHION[2:3],
         rounds=10,
     )
+
+
+BOTH: tuple[tuple[str, Any], ...] = (("lora_frozen_a", False), ("learning_rate", 4e-3))
+"""A learns too, at a fifth of the rate."""
+
+
+def both_learn() -> list[Run]:
+    """A that learns too, beside the default, on every taste with one seed."""
+    without = [run for run in main() if not run.seed]
+    return without + [
+        Run("ours", taste, 0, dataset, evaluated=SPARSE, final_samples=150, overrides=BOTH) for dataset, taste in EVERY
+    ]
 
 
 def update_size() -> list[Run]:
@@ -258,6 +270,7 @@ EXPERIMENTS: dict[str, Callable[[], list[Run]]] = {
     "ablations": ablations, "keeping": keeping, "k-sweep": k_sweep, "update-size": update_size, "noise": noise,
     "drift": drift,
     "per-step": per_step, "active": active, "exploration": exploration, "jpeg": jpeg, "lora": lora,
+    "both-learn": both_learn,
     "latent": latent, "paper-size": paper_size, "cifar10": cifar10,
 }  # fmt: skip
 SHIPPED = tuple(name for name in EXPERIMENTS if name not in ("paper-size", "cifar10"))

@@ -62,14 +62,13 @@ def _page(loaded: dict[str, Loaded], raw: Path, drawn: list[Figure], pictures: l
         "Written by `papa bench alignment --report-only`; do not edit. `papa bench alignment` makes the\n"
         "runs, whose raw records lie in [alignment/raw](alignment/raw);\n"
         "[the method](../researcher-guide.md#the-benchmark) says what each measure means.\n\n"
-        f"Runs: {len(heads)}, on {' and '.join(dates) or 'no date yet'}; {seconds / 3600:.1f} hours of showing and\n"
+        f"Runs: {len(heads)}, on {', '.join(dates) or 'no date yet'}; {seconds / 3600:.1f} hours of showing and\n"
         "learning, evaluation not counted. The machines did other work as well, so that seconds are indicative; the\n"
-        "cost in "
-        "evaluations is the measure. Where an experiment has few seeds, tastes, steps or evaluation points,\n"
+        "cost in evaluations is the measure. Where an experiment has few seeds, tastes, steps or evaluation points,\n"
         "`benchmarks/alignment/grid.py` says so; what is still to be run stands at the end.\n\n"
         f"Machines: {'; '.join(machines) or '–'}.\n",
         "## Targets\n",
-        *targets(loaded, _systems(loaded)),
+        *targets(loaded),
         "## Systems\n",
         *_system_table(_systems(loaded)),
     ]
@@ -92,6 +91,7 @@ VARIANT_TABLES: dict[str, Callable[[Run], str]] = {
     "k-sweep": k_sweep.label,
     "latent": latent.label,
     "lora": variant,
+    "both-learn": variant,
     "update-size": variant,
     "tuning": lambda run: f"{run.system}, {variant(run)}",
     "noise": questions.noisy,

@@ -15,7 +15,7 @@ PUBLISHED_COST = 10 * (600 * 4 + 1000)
 """EPAPA as published, one interaction step: 10 samples × (600 timesteps × (3 + 1) + 1000 sampling steps)."""
 
 
-def targets(loaded: dict[str, Loaded], systems: dict[tuple[str, str], Reached]) -> Iterator[str]:
+def targets(loaded: dict[str, Loaded]) -> Iterator[str]:
     """Rows of a table; "not measured" where there are no runs, and no verdict before an experiment has all of its.
 
     Beside the reference stands ours on the tastes that the reference was run on.
@@ -46,13 +46,13 @@ def targets(loaded: dict[str, Loaded], systems: dict[tuple[str, str], Reached]) 
     yield line("cost to 0.9 ≤ 1/50 of the reference's", _cost_to_90(beside, tuned), "main reference")
     yield line("at 20 % flipped labels ≥ 0.1 ahead of the reward model", _noise(loaded["noise"]), "noise")
     yield line("0.9 again within 100 labels after drift", _drift(loaded["drift"]), "drift")
-    every = [
-        records
+    every = {  # a run that several experiments share is one
+        run: records
         for name, runs in loaded.items()
         for run, records in runs.items()
         if run.system == "ours" and name != "jpeg" and not run.overrides
-    ]
-    gone = reached(every).diverged if every else 0
+    }
+    gone = reached(list(every.values())).diverged if every else 0
     yield line("no run of ours diverges", (f"{gone} of {len(every)}", gone == 0) if every else None, "")
     yield ""
 
@@ -60,7 +60,8 @@ def targets(loaded: dict[str, Loaded], systems: dict[tuple[str, str], Reached]) 
 def _line(goal: str, found: tuple[str, bool] | None, experiments: str, complete: bool) -> str:
     figure, met = found or ("not measured", False)
     verdict = "–" if found is None else "runs are missing" if not complete else "yes" if met else "**no**"
-    return f"| {goal} | {figure} | {verdict} | `papa bench alignment {experiments}` |".replace(" `|", "` |")
+    command = " ".join(["papa bench alignment", *experiments.split()])
+    return f"| {goal} | {figure} | {verdict} | `{command}` |"
 
 
 def _compare(value: float | None, goal: float) -> tuple[str, bool] | None:

@@ -15,6 +15,7 @@ from benchmarks.alignment.grid import EXPERIMENTS, ordered
 from benchmarks.alignment.runner import pending, raw_file
 from benchmarks.alignment.runs import Run, overridden
 from benchmarks.alignment.systems import registry
+from benchmarks.alignment.targets import targets
 from benchmarks.alignment.world import SimulatedUser, graded, jpeg_bytes
 from papa.config import DEFAULT_UPDATE
 
@@ -136,6 +137,18 @@ def test_what_a_group_reached():
     assert both.worst_coverage == pytest.approx(0.2)
     assert both.cost_per_step == pytest.approx(100)
     assert both.diverged == 1
+
+
+def test_goals_count_a_run_once_that_several_experiments_share():
+    lost = [record(0, 0.3, 0.9), record(30, 0.1, 0.2)]
+    kept = [record(0, 0.3, 0.9), record(30, 0.97, 0.9)]
+    loaded = {name: {} for name in EXPERIMENTS}
+    loaded["main"] = {Run("ours", (5, 7, 9)): lost, Run("ours", (4, 8)): kept}
+    loaded["exploration"] = dict(loaded["main"])
+    rows = {row.split(" | ")[0]: row for row in targets(loaded) if row.startswith("| ")}
+    assert "| 1 of 2 |" in rows["| no run of ours diverges"]
+    assert "| 0.535 |" in rows["| success at step 30 ≥ 0.95"]
+    assert "| not measured |" in rows["| 0.9 again within 100 labels after drift"]
 
 
 def test_what_is_concluded_stands_on_the_page():

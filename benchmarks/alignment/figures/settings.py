@@ -14,6 +14,7 @@ def figures(loaded: Mapping[str, Loaded]) -> Iterator[Figure]:
         ("tuning", "The rivals' own settings on {5, 7, 9}"),
         ("update-size", "What the cost of an update buys"),
         ("lora", "Where LoRA sits, and what of it learns"),
+        ("both-learn", "A that learns too, on every taste"),
     ):
         if runs := loaded[name]:
             named = name == "tuning"
