@@ -46,6 +46,10 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    # A window that does not grow with what the network could carry: what a caller does not read waits in the engine,
+    # whatever the machine.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 4 * 2**20),
     ("grpc.enable_http_proxy", 0),
 )
 

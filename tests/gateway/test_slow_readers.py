@@ -20,6 +20,8 @@ from tests.gateway.service import Refusal
 MIB = 2**20
 ALICE, BOB = types_pb2.User(user="alice"), types_pb2.User(user="bob")
 CALLS, LIMIT = 1_200, 100
+OWN_WINDOW = (("grpc.http2.bdp_probe", 0),)
+"""Of a caller whose own library does not read ahead, so that what is counted is what the gateway takes."""
 
 
 class Watched:
@@ -71,7 +73,10 @@ async def test_items_that_nobody_reads_stay_with_the_engine(tmp_path: Path) -> N
         return step  # type: ignore[return-value]
 
     script = [*(counted(index) for index in range(messages)), done()]
-    async with watched(tmp_path, [script]) as gateway, grpc.aio.insecure_channel(gateway.address) as channel:
+    async with (
+        watched(tmp_path, [script]) as gateway,
+        grpc.aio.insecure_channel(gateway.address, OWN_WINDOW) as channel,
+    ):
         stub = generation_pb2_grpc.GenerationServiceStub(channel)
         request = generation_pb2.StreamGenerateRequest(user=ALICE, count=messages)
         calls = [stub.StreamGenerate(request) for _ in range(streams)]
@@ -79,8 +84,8 @@ async def test_items_that_nobody_reads_stay_with_the_engine(tmp_path: Path) -> N
         for reader in readers:
             assert (await anext(reader)).item.index == 0
         await gateway.stands_still(sent.total)
-        assert max(sent.values()) < messages / 2, "the engine was made to wait"
-        # A third of what is to come; idle machines get further than busy ones before the windows are full.
+        assert max(sent.values()) < messages / 4, "the engine was made to wait"
+        # A third of what is to come; the allocator keeps more on some machines than on others.
         assert gateway.growth < streams * 64 * MIB, f"{gateway.growth >> 20} MiB more"
         assert len([message async for message in readers[0]]) == messages, "who reads after all gets the rest"
         for call in calls:
