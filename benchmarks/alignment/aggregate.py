@@ -40,6 +40,11 @@ def curve(runs: Iterable[Records], measure: str = "success", axis: str = "step")
     return Curve(steps, [fmean(each) for each in values], [pstdev(each) for each in values], count)
 
 
+def distinct(loaded: Mapping[str, Loaded]) -> Loaded:
+    """The runs of all experiments; one that several share is one."""
+    return {run: records for runs in loaded.values() for run, records in runs.items()}
+
+
 def grouped(loaded: Loaded, key: Callable[[Run], Hashable]) -> dict[Any, list[Records]]:
     """The records of all runs by `key` of the run, in the order in which they come."""
     groups: dict[Any, list[Records]] = {}

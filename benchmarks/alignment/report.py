@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.alignment.aggregate import Loaded, Reached, grouped, reached
+from benchmarks.alignment.aggregate import Loaded, Reached, distinct, grouped, reached
 from benchmarks.alignment.figures import ablations, epapa, jpeg, k_sweep, latent, questions, settings, success
 from benchmarks.alignment.figures.drawing import Figure, everything, variant
 from benchmarks.alignment.figures.sheets import sheets
@@ -52,7 +52,7 @@ def _systems(loaded: dict[str, Loaded]) -> dict[tuple[str, str], Reached]:
 
 
 def _page(loaded: dict[str, Loaded], raw: Path, drawn: list[Figure], pictures: list[Path]) -> str:
-    every = {run: records for runs in loaded.values() for run, records in runs.items()}
+    every = distinct(loaded)
     heads = [json.loads(raw_file(raw, run).read_text().splitlines()[0]) for run in every]
     machines = sorted({f"{head['machine']}, {head['precision']} products" for head in heads})
     dates = sorted({head["date"] for head in heads})

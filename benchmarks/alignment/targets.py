@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import fmean
 
-from benchmarks.alignment.aggregate import Loaded, Reached, Records, reached
+from benchmarks.alignment.aggregate import Loaded, Reached, Records, distinct, reached
 from benchmarks.alignment.grid import EXPERIMENTS, SHIPPED, TUNED
 from benchmarks.alignment.runs import Run
 
@@ -46,13 +46,12 @@ def targets(loaded: dict[str, Loaded]) -> Iterator[str]:
     yield line("cost to 0.9 ≤ 1/50 of the reference's", _cost_to_90(beside, tuned), "main reference")
     yield line("at 20 % flipped labels ≥ 0.1 ahead of the reward model", _noise(loaded["noise"]), "noise")
     yield line("0.9 again within 100 labels after drift", _drift(loaded["drift"]), "drift")
-    every = {  # a run that several experiments share is one
-        run: records
-        for name, runs in loaded.items()
-        for run, records in runs.items()
-        if run.system == "ours" and name != "jpeg" and not run.overrides
-    }
-    gone = reached(list(every.values())).diverged if every else 0
+    every = [
+        records
+        for run, records in distinct(loaded).items()
+        if run.system == "ours" and not run.score and not run.overrides
+    ]
+    gone = reached(every).diverged if every else 0
     yield line("no run of ours diverges", (f"{gone} of {len(every)}", gone == 0) if every else None, "")
     yield ""
 
