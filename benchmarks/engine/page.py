@@ -79,7 +79,7 @@ NOTES: dict[str, str] = {
     "freshness": "A user rates ten shown items, waits for a newer revision and asks again: twenty rounds of one user,\n"
     "one round each of several. It is computation throughout and follows the machine: on 2026-11-24, on an AMD\n"
     "EPYC and with the recipe of that day, eight rounds had a p50 of 3.28 s and a p95 of 3.63 s; on the machine\n"
-    "below, the same day, eight rounds had 3.84 s and 5.11 s, and the twenty before these 4.69 s and 5.70 s.",
+    "below, on 2026-11-26, eight had 3.84 s and 5.11 s, and the twenty before these 4.69 s and 5.70 s.",
     "ingestion": "The echo is the same service and messages in a grpc.aio server that acknowledges and does nothing.",
 }
 
