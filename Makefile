@@ -48,8 +48,8 @@ fuzz: $(DEV) ## a million random and mutated messages to every RPC of running ga
 lint: $(DEV) ## only the static checks: ruff, mypy, import rules, buf, stubs
 	@$(BIN)/python -m pytest -q tests/architecture
 
-stubs: $(DEV) ## compile protos/ into services/stubs/
-	@$(BIN)/python protos/generate.py && echo "services/stubs is up to date"
+stubs: $(DEV) ## compile protos/ into services/papa_serving/stubs/
+	@$(BIN)/python protos/generate.py && echo "services/papa_serving/stubs is up to date"
 
 docs: $(DEV) ## the documentation site, in build/site
 	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/site && echo "open build/site/index.html"

@@ -7,26 +7,26 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from papa_serving import metrics
+from papa_serving.cli.configuration import fields
+from papa_serving.settings import Settings
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic import SecretStr
 
 from protos import reference
-from services import metrics
-from services.cli.configuration import fields
-from services.settings import Settings
 
 FOLDER = Path(__file__).parent
 KINDS = {Counter: "counter", Gauge: "gauge", Histogram: "histogram"}
 
 METRICS = """# Metrics
 
-Every metric of the product, generated from services/metrics.py (`make generated`). Base units, and never a label that
-names a user or a tenant: the number of series does not grow with them. A gateway serves those of its machine at
+Every metric of the product, generated from papa_serving/metrics.py (`make generated`). Base units, and never a label
+that names a user or a tenant: the number of series does not grow with them. A gateway serves those of its machine at
 `metrics.host:metrics.port` under `/metrics`, and beside Ray's workers `papa metrics` does. Histograms have `_bucket`,
 `_sum` and `_count` series. Revisions that a generator loads are `papa_adapter_lookups_total{tier="store"}`.
 
-The `cohort` of an opinion is how many its user had given with it (services/gateway/cohorts.py): the share of likes by
+The `cohort` of a label is how many its user had given, with that one. The share of likes by
 cohort says whether users like more, the more they have taught the service. It compares those who stayed with all who
 came, and who likes nothing may leave early.
 
@@ -35,8 +35,8 @@ came, and who likes nothing may leave early.
 """
 SETTINGS = """# Settings
 
-Generated from services/settings.py (`make generated`). A setting comes from papa.toml (`[trainer]`, `min_labels = 5`),
-then from the environment (`PAPA_TRAINER__MIN_LABELS=5`), then from a flag (`--set trainer.min_labels=5`); on Kubernetes
+Generated from papa_serving/settings/schema.py (`make generated`). A setting comes from papa.toml (`[trainer]`,
+`min_labels = 5`), then from the environment (`PAPA_TRAINER__MIN_LABELS=5`), then from a flag (`--set trainer.min_labels=5`); on Kubernetes
 from the chart's value `config.trainer.min_labels`, except for those that the chart decides (helm/papa/README.md).
 `papa config show` prints what is in effect, `papa config validate` checks it.
 

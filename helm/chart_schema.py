@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from services.settings import Settings
+from papa_serving.settings import Settings
 
 Schema = dict[str, Any]
 
@@ -161,7 +161,7 @@ FREE = ("podSecurityContext", "containerSecurityContext", "metrics.dashboards.la
 
 
 def settings_schema() -> Schema:
-    """Of `config`: sections and fields of services.settings, without those that CHART_DECIDES and without secrets."""
+    """Of `config`: sections and fields of the settings, without those that CHART_DECIDES and without secrets."""
     whole = Settings.model_json_schema()
     return _without_noise(_inlined(whole, whole["$defs"], ""))
 

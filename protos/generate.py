@@ -1,7 +1,7 @@
-"""Compiles the contract into `services/stubs` (messages, services, type stubs): `make stubs`.
+"""Compiles the contract into `services/papa_serving/stubs` (messages, services, type stubs): `make stubs`.
 
 protoc names modules after the proto path (`papa/serving/v1`), which would put them into the `papa` library; they are
-written below `services/stubs` instead and their imports of one another rewritten to match.
+written below `services/papa_serving/stubs` instead and their imports of one another rewritten to match.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from grpc_tools import protoc
 
 PROTOS = Path(__file__).parent
-STUBS = PROTOS.parent / "services" / "stubs"
+STUBS = PROTOS.parent / "services" / "papa_serving" / "stubs"
 OWN_IMPORT = re.compile(r"\bpapa\.(serving|engine)\.v1\b(?=[ .])")
 OWN_MODULE = re.compile(r"(?<=BuildTopDescriptorsAndMessages\(DESCRIPTOR, ')papa\.(?=serving|engine)")
 
@@ -49,8 +49,8 @@ def _rewritten(line: str) -> str:
     """Points imports at the stubs package, and the module that messages say they are from: pickle imports it when Ray
     moves a message between processes. Elsewhere the proto names stand for themselves."""
     if line.startswith(("from papa.", "import papa.")):
-        return OWN_IMPORT.sub(r"services.stubs.\1.v1", line)
-    return OWN_MODULE.sub("services.stubs.", line)
+        return OWN_IMPORT.sub(r"papa_serving.stubs.\1.v1", line)
+    return OWN_MODULE.sub("papa_serving.stubs.", line)
 
 
 if __name__ == "__main__":

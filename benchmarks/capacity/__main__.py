@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from papa_serving.settings import GeneratorSettings
+
 from benchmarks.alignment.runner import machine
 from benchmarks.capacity.assumptions import Behaviour, Kept, Prices
 from benchmarks.capacity.cost import Speed, cost
 from benchmarks.capacity.footprint import measured
 from benchmarks.capacity.page import page
 from benchmarks.engine.record import RESULTS, percentile
-from services.settings import GeneratorSettings
 
 USERS = (10_000, 1_000_000, 100_000_000)
 

@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 import redis
 import torch
+from papa_serving.contracts.feedback import FeedbackEvent, FeedbackLog, LoggedEvent, UserBatch
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.items import StoredItem
+from papa_serving.contracts.revisions import Revision
+from papa_serving.contracts.samples import pack_sample
+from papa_serving.feedback import open_log
+from papa_serving.local.redis_process import RedisProcess
+from papa_serving.settings import RedisSettings, Settings
+from papa_serving.store import open_items
 
 from papa.adapter import STATE_FILE, Origin, pack
 from papa.config import DEFAULT_LORA, DEFAULT_UPDATE
 from papa.denoiser import Denoiser, load_denoiser
 from papa.replay import Replay
 from papa.update import Adapter, new_adapter
-from services.contracts.feedback import FeedbackEvent, FeedbackLog, LoggedEvent, UserBatch
-from services.contracts.identity import UserKey
-from services.contracts.items import StoredItem
-from services.contracts.revisions import Revision
-from services.contracts.samples import pack_sample
-from services.feedback import open_log
-from services.local.redis_process import RedisProcess
-from services.settings import RedisSettings, Settings
-from services.store import open_items
 
 USERS, EACH = 500, 10
 REVISION = "000001-0123abcd"

@@ -15,15 +15,16 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
+from papa_serving.contracts.errors import PapaError
+from papa_serving.contracts.identity import UserKey
+from papa_serving.generator.engine import Engine, EngineConfig
+from papa_serving.generator.job import AdapterKey, FinishedRows, HostAdapter, Job
+from papa_serving.generator.slots import Slots
+
 from benchmarks.engine.passes import SAMPLER, random_adapters
 from benchmarks.engine.record import percentile
 from papa.config import DEFAULT_UPDATE
 from papa.denoiser import Denoiser
-from services.contracts.errors import PapaError
-from services.contracts.identity import UserKey
-from services.generator.engine import Engine, EngineConfig
-from services.generator.job import AdapterKey, FinishedRows, HostAdapter, Job
-from services.generator.slots import Slots
 
 COUNTS, STEPS, USERS = (1, 2, 4, 8), (6, 12, 25), 32
 LOADS = (0.5, 0.7, 0.85)

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from papa_serving.contracts.identity import UserKey
+from papa_serving.generator.job import AdapterKey, HostAdapter
+from papa_serving.generator.slots import Slots
 from torch import Tensor
 
 from benchmarks.engine.paired import Paired, take_turns
 from papa.config import DEFAULT_LORA, DEFAULT_UPDATE
 from papa.denoiser import Denoiser, load_denoiser
 from papa.sampler import sample
-from services.contracts.identity import UserKey
-from services.generator.job import AdapterKey, HostAdapter
-from services.generator.slots import Slots
 
 DISTINCT = (1, 4, 8, 16, 32, 64)
 STEPS, SAMPLER = 12, "dpmpp_2m"

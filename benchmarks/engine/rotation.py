@@ -13,26 +13,27 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from papa_serving.contracts.generation import GenerationSpec
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.revisions import Revision
+from papa_serving.generator.adapters import Adapters
+from papa_serving.generator.engine import Engine, EngineConfig
+from papa_serving.generator.generation import Defaults, Generator
+from papa_serving.generator.pictures import Pictures
+from papa_serving.generator.prompting import Prompter
+from papa_serving.generator.slots import Slots
+from papa_serving.settings import GeneratorSettings, Settings
+from papa_serving.store.file_revisions import FileRevisionStore
+from papa_serving.store.memory_items import MemoryItemStore
+from papa_serving.store.memory_state import MemoryState
+from papa_serving.store.memory_users import MemoryUserDirectory
+
 from benchmarks.engine.paired import Paired, take_turns
 from benchmarks.engine.passes import SAMPLER, STEPS, random_adapters
 from papa.adapter import MANIFEST_FILE, Origin, digest, pack
 from papa.config import DEFAULT_UPDATE
 from papa.denoiser import Denoiser
 from papa.update import Adapter, new_adapter
-from services.contracts.generation import GenerationSpec
-from services.contracts.identity import UserKey
-from services.contracts.revisions import Revision
-from services.generator.adapters import Adapters
-from services.generator.engine import Engine, EngineConfig
-from services.generator.generation import Defaults, Generator
-from services.generator.pictures import Pictures
-from services.generator.prompting import Prompter
-from services.generator.slots import Slots
-from services.settings import GeneratorSettings, Settings
-from services.store.file_revisions import FileRevisionStore
-from services.store.memory_items import MemoryItemStore
-from services.store.memory_state import MemoryState
-from services.store.memory_users import MemoryUserDirectory
 
 DISTINCT = 64
 REVISION = "000001-bench"

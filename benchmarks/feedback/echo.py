@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-
-from services.stubs.serving.v1 import feedback_pb2, feedback_pb2_grpc
+from papa_serving.stubs.serving.v1 import feedback_pb2, feedback_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -14,16 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.items import BackboneInfo, StoredItem
+from papa_serving.contracts.samples import pack_sample
+from papa_serving.local.environment import settings_environment
+from papa_serving.local.redis_process import RedisProcess
+from papa_serving.settings import FeedbackSettings, GatewaySettings, MetricsSettings, RedisSettings, Settings
+from papa_serving.store import open_items
 
 from benchmarks.engine.paired import Paired, take_turns
 from benchmarks.feedback.load import ITEMS, USERS, Sender, events, item_id
-from services.contracts.identity import UserKey
-from services.contracts.items import BackboneInfo, StoredItem
-from services.contracts.samples import pack_sample
-from services.local.environment import settings_environment
-from services.local.redis_process import RedisProcess
-from services.settings import FeedbackSettings, GatewaySettings, MetricsSettings, RedisSettings, Settings
-from services.store import open_items
 
 SHAPE = (1, 28, 28)
 PER_TURN = {"unary": 1_500, "streamed": 6_000, "batched": 20_000}
@@ -94,7 +94,7 @@ async def _close(*senders: Sender) -> None:
 @contextmanager
 def _gateway(settings: Settings) -> Iterator[tuple[subprocess.Popen[str], str]]:
     environment = {**os.environ, **settings_environment(settings)}
-    command = [sys.executable, "-m", "services.gateway"]
+    command = [sys.executable, "-m", "papa_serving.gateway"]
     with (
         (settings.data_dir / "gateway.log").open("w") as log,
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True) as process,

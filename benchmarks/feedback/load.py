@@ -8,8 +8,7 @@ import secrets
 from collections.abc import AsyncIterator, Sequence
 
 import grpc
-
-from services.stubs.serving.v1 import feedback_pb2, feedback_pb2_grpc, types_pb2
+from papa_serving.stubs.serving.v1 import feedback_pb2, feedback_pb2_grpc, types_pb2
 
 USERS, ITEMS = 64, 16
 CALLERS = 32

@@ -18,9 +18,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from papa_serving.client import AsyncClient
+
 from benchmarks.alignment.runner import machine
 from benchmarks.isolation.server import ROOT, running
-from services.client import AsyncClient
 
 RESULTS = ROOT / "docs" / "results"
 USERS = 4

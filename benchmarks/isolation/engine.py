@@ -8,14 +8,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-
-from services.contracts.errors import PapaError
-from services.generator import wire
-from services.generator.assembly import Stores, assemble
-from services.generator.generation import Generator
-from services.settings import Settings
-from services.store import open_items, open_revisions, open_users
-from services.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
+from papa_serving.contracts.errors import PapaError
+from papa_serving.generator import wire
+from papa_serving.generator.assembly import Stores, assemble
+from papa_serving.generator.generation import Generator
+from papa_serving.settings import Settings
+from papa_serving.store import open_items, open_revisions, open_users
+from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
 
 
 class EngineService(engine_pb2_grpc.EngineServiceServicer):

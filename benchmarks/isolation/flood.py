@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 
-from services.client import AsyncClient, PapaError, Retry
+from papa_serving.client import AsyncClient, PapaError, Retry
 
 ITEMS = 8
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from services.local.redis_process import RedisProcess
+from papa_serving.local.redis_process import RedisProcess
 
 ROOT = Path(__file__).parents[2]
 ENGINE = {"THREADS": "1", "MAX_ROWS": "16", "MAX_QUEUED_ROWS": "256", "SAMPLER": "dpmpp_2m", "STEPS": "12"}
@@ -29,7 +29,7 @@ def running(folder: Path, rate: float, burst: float) -> Iterator[str]:
                 "PAPA_GATEWAY__RATES__USER": str(rate),
                 "PAPA_GATEWAY__RATES__USER_BURST": str(burst),
             }
-            with _process("services.gateway", settings | gateway) as ready:
+            with _process("papa_serving.gateway", settings | gateway) as ready:
                 yield json.loads(ready)["grpc"]
 
 

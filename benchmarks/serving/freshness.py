@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from services.client import AsyncClient, FeedbackEvent
+from papa_serving.client import AsyncClient, FeedbackEvent
 
 LABELS = 10
 ROUNDS = {1: 20, 8: 1, 32: 1}

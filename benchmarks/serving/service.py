@@ -20,7 +20,7 @@ STOP_SECONDS = 90.0
 def service(settings: Mapping[str, str]) -> Iterator[str]:
     """The gateway's address; `settings` are PAPA_* variables. Raises RuntimeError with its output when it fails."""
     with tempfile.TemporaryDirectory(prefix="papa-bench-") as folder:
-        command = [sys.executable, "-m", "services.cli.main", "up", "--data-dir", folder, "--no-playground"]
+        command = [sys.executable, "-m", "papa_serving.cli.main", "up", "--data-dir", folder, "--no-playground"]
         command += ["--port", "0", "--metrics-port", "0"]
         environment = {**os.environ, "PAPA_RAY__SERVE_GRPC_PORT": "0", "COLUMNS": "400", **settings}
         log = (Path(folder) / "up.log").open("w+")

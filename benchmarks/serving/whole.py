@@ -7,16 +7,17 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from papa_serving.client import AsyncClient
+from papa_serving.contracts.errors import PapaError
+from papa_serving.contracts.identity import UserKey
+from papa_serving.generator.engine import Engine, EngineConfig
+from papa_serving.generator.job import FinishedRows, Job
+from papa_serving.generator.slots import Slots
+
 from benchmarks.engine.paired import Paired, take_turns
 from benchmarks.engine.passes import SAMPLER, STEPS
 from papa.config import DEFAULT_UPDATE
 from papa.denoiser import Denoiser
-from services.client import AsyncClient
-from services.contracts.errors import PapaError
-from services.contracts.identity import UserKey
-from services.generator.engine import Engine, EngineConfig
-from services.generator.job import FinishedRows, Job
-from services.generator.slots import Slots
 
 CALLERS, ITEMS, ROUNDS = 8, 8, 2
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from papa.backbone.datasets import LabelledImages
 from papa.backbone.sheet import sample_sheet
 from papa.config import DEFAULT_LORA
-from papa.denoiser import load_denoiser, plain_attention
+from papa.denoiser import load_denoiser, plain_attention, resolve_backbone
 from papa.schedule import NoiseSchedule
 
 
@@ -40,6 +40,8 @@ class TrainConfig:
     layers_per_block: int = 1
     bfloat16: bool = False
     seed: int = 0
+    start: str = ""
+    """A backbone's name or folder whose U-Net the run starts from, for which the channels and layers must agree."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def train(
 
     Every `sheet_every` steps (0: never) a sheet of the EMA's samples is drawn into `run/sheets`.
 
-    Raises ValueError when `run` was started with another configuration (but for `steps`, which may grow).
+    Raises ValueError when `run` was started with another configuration (but for `steps`, which may grow), or where
+    `config.start` is a network of another shape.
     """
     trainer = _Trainer(data, run, config)
     trainer.resume()
@@ -113,6 +116,8 @@ class _Trainer:
         torch.manual_seed(config.seed)
         _, channels, size, _ = data.x.shape
         self.unet = new_unet(size, channels, config.channels, config.layers_per_block)
+        if config.start:
+            _start_from(self.unet, config.start)
         self.ema = new_unet(size, channels, config.channels, config.layers_per_block).requires_grad_(False)
         self.ema.load_state_dict(self.unet.state_dict())
         plain_attention(self.unet)
@@ -204,6 +209,15 @@ class _Trainer:
             index, name = key.split(".")
             state.setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+
+
+def _start_from(unet: UNet2DModel, start: str) -> None:
+    """Copies the weights of the backbone `start`. Raises ValueError where it is a network of another shape."""
+    folder = resolve_backbone(start)
+    try:
+        unet.load_state_dict(UNet2DModel.from_pretrained(folder, subfolder="unet").state_dict())
+    except RuntimeError as error:
+        raise ValueError(f"{start} has other channels or layers than this run: {error}") from error
 
 
 def _append_line(path: Path, record: dict[str, object]) -> None:

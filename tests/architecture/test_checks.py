@@ -41,7 +41,7 @@ def test_the_wire_contract_is_lint_clean() -> None:
 
 def test_the_stubs_are_those_of_the_protos(tmp_path: Path) -> None:
     run(sys.executable, "protos/generate.py", str(tmp_path))
-    committed = ROOT / "services" / "stubs"
+    committed = ROOT / "services" / "papa_serving" / "stubs"
     fresh = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.py*"))
     kept = sorted(path.relative_to(committed) for path in committed.rglob("*.py*") if path.suffix != ".pyc")
     assert [path for path in kept if path != Path("__init__.py")] == fresh

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from papa_serving.generator.engine import Engine, EngineConfig
+from papa_serving.generator.slots import Slots
 
 from benchmarks.engine import __main__ as bench
 from benchmarks.engine import batching, record
@@ -20,8 +22,6 @@ from benchmarks.engine.rotation import COLD, rotation
 from benchmarks.engine.updates import together
 from papa.config import DEFAULT_LORA
 from papa.denoiser import load_denoiser
-from services.generator.engine import Engine, EngineConfig
-from services.generator.slots import Slots
 from tests.generator.driving import Run, submit
 from tests.generator.tiny import GatedDenoiser
 from tests.trainer.tiny_backbone import write_tiny_backbone

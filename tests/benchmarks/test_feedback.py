@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from papa_serving.stubs.serving.v1 import feedback_pb2
 
 from benchmarks.feedback.ingestion import measure
 from benchmarks.feedback.load import _accepted, events
-from services.stubs.serving.v1 import feedback_pb2
 
 
 def test_every_way_is_measured_against_the_echo():

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from papa_serving.client import AsyncClient
+from papa_serving.contracts.identity import UserKey
 
 from benchmarks.serving import freshness
 from benchmarks.serving.service import service as started
 from benchmarks.serving.whole import against_bare
-from services.client import AsyncClient
-from services.contracts.identity import UserKey
 from tests.demo.conftest import learner, service, unstarted
 from tests.demo.learner import Learner
 from tests.gateway.service import Service

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from papa_serving.settings import GateSettings, TrainerSettings
+from papa_serving.trainer.gate import Gate
 
 from benchmarks.alignment.grid import EXPERIMENTS
 from benchmarks.alignment.report import write_report
@@ -21,8 +23,6 @@ from benchmarks.alignment.world import World
 from papa.config import ATTENTION_LORA, DEFAULT_LORA, LATENT_UPDATE
 from papa.denoiser import load_denoiser
 from papa.oracle import Oracle
-from services.settings import GateSettings, TrainerSettings
-from services.trainer.gate import Gate
 from tests.papa.pipelines import saved, stable_diffusion
 from tests.trainer.tiny_backbone import write_tiny_backbone
 

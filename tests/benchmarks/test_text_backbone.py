@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from papa_serving.settings import GateSettings
+from papa_serving.trainer import gate as gate_module
+from papa_serving.trainer.gate import Gate, Look
 from torch import Tensor
 
 from benchmarks.alignment.runs import Run
@@ -18,9 +21,6 @@ from papa.denoiser import Denoiser, load_denoiser
 from papa.oracle import Oracle, load_oracle
 from papa.sampler import sample
 from papa.update import UpdateStats, new_adapter
-from services.settings import GateSettings
-from services.trainer import gate as gate_module
-from services.trainer.gate import Gate, Look
 
 NAME = "fashion_mnist_text"
 SOUND = UpdateStats(likes=1, dislikes=1, loss_first=0.2, loss_last=0.1, norm=1.0, change=0.1, differentiated=8, plain=8)

@@ -11,8 +11,7 @@ from typing import Any
 import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-
-from services.stubs.serving.v1 import (
+from papa_serving.stubs.serving.v1 import (
     feedback_pb2,
     feedback_pb2_grpc,
     generation_pb2,
@@ -21,6 +20,7 @@ from services.stubs.serving.v1 import (
     user_pb2,
     user_pb2_grpc,
 )
+
 from tests.chaos.history import OPEN, History, Moved, Seen, Submitted
 from tests.chaos.schedule import Visitor
 

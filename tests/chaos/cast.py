@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from services.local.environment import settings_environment
-from services.settings import Settings
+from papa_serving.local.environment import settings_environment
+from papa_serving.settings import Settings
+
 from tests.chaos.nursery import Child, Nursery
 
 

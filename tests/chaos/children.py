@@ -19,15 +19,16 @@ from tests.chaos.scripts import step_every_script
 
 step_every_script()
 
-import services.feedback.redis_log  # noqa: E402 - what is imported before the fork need not be after it
-import services.store.file_revisions  # noqa: E402
-import services.store.redis_items  # noqa: E402
-import services.store.redis_users  # noqa: E402, F401
-from services import logs  # noqa: E402 - the scripts load when these are imported
-from services.gateway.main import main as gateway_main  # noqa: E402
-from services.settings import Settings  # noqa: E402
-from services.trainer.thread import TrainerThread  # noqa: E402
-from services.trainer.updater import Updater  # noqa: E402
+import papa_serving.feedback.redis_log  # noqa: E402 - what is imported before the fork need not be after it
+import papa_serving.store.file_revisions  # noqa: E402
+import papa_serving.store.redis_items  # noqa: E402
+import papa_serving.store.redis_users  # noqa: E402, F401
+from papa_serving import logs  # noqa: E402 - the scripts load when these are imported
+from papa_serving.gateway.main import main as gateway_main  # noqa: E402
+from papa_serving.settings import Settings  # noqa: E402
+from papa_serving.trainer.thread import TrainerThread  # noqa: E402
+from papa_serving.trainer.updater import Updater  # noqa: E402
+
 from tests.chaos.cable import enter  # noqa: E402
 from tests.chaos.defects import break_on_purpose  # noqa: E402
 from tests.chaos.updater import ChaosUpdater  # noqa: E402
@@ -69,7 +70,7 @@ def step_clock() -> None:
         return
     stepped = SteppedTime(Path(path))
     for name, module in list(sys.modules.items()):
-        if name.startswith("services.") and getattr(module, "time", None) is time:
+        if name.startswith("papa_serving.") and getattr(module, "time", None) is time:
             module.time = stepped  # type: ignore[attr-defined]
 
 

@@ -7,10 +7,10 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
+from papa_serving.contracts.identity import UserKey
+from papa_serving.store.redis_keys import Keys
 from redis.asyncio import Redis
 
-from services.contracts.identity import UserKey
-from services.store.redis_keys import Keys
 from tests.chaos.history import Applied, Final, Left
 from tests.chaos.updater import MANIFEST
 

@@ -8,11 +8,12 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from services.contracts.feedback import AppendResult, FeedbackEvent, Lease, UserBatch
-from services.contracts.identity import UserKey
-from services.feedback import redis_append, redis_log
-from services.feedback.redis_log import RedisFeedbackLog
-from services.store.redis_client import call
+from papa_serving.contracts.feedback import AppendResult, FeedbackEvent, Lease, UserBatch
+from papa_serving.contracts.identity import UserKey
+from papa_serving.feedback import redis_append, redis_log
+from papa_serving.feedback.redis_log import RedisFeedbackLog
+from papa_serving.store.redis_client import call
+
 from tests.chaos import updater
 from tests.chaos.scripts import rewritten
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import redis
+from papa_serving.local.redis_process import RedisProcess
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
-from services.local.redis_process import RedisProcess
 from tests.chaos.cable import Cable
 from tests.chaos.cast import Cast
 from tests.chaos.proxy import Proxy

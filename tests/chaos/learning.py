@@ -16,17 +16,17 @@ from typing import Any
 import grpc
 import numpy as np
 import torch
+from papa_serving.contracts.items import BackboneInfo
+from papa_serving.contracts.samples import pack_sample
+from papa_serving.generator.assembly import backbone_info
+from papa_serving.generator.deployment import GeneratorReplica
+from papa_serving.settings import GateSettings, Settings
+from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
+from papa_serving.trainer.papa_updater import PapaUpdater
 
 import tests.chaos.children as children
 from papa.config import DEFAULT_LORA, DEFAULT_UPDATE
 from papa.denoiser import load_denoiser
-from services.contracts.items import BackboneInfo
-from services.contracts.samples import pack_sample
-from services.generator.assembly import backbone_info
-from services.generator.deployment import GeneratorReplica
-from services.settings import GateSettings, Settings
-from services.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
-from services.trainer.papa_updater import PapaUpdater
 from tests.trainer.tiny_backbone import SHAPE, write_tiny_backbone
 
 _ONE_AT_A_TIME = threading.Lock()

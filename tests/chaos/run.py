@@ -13,13 +13,12 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import redis.asyncio
-
-from services.contracts.errors import PapaError
-from services.contracts.identity import DEFAULT_TENANT, UserKey
-from services.contracts.items import BackboneInfo, StoredItem
-from services.feedback import open_log
-from services.local.redis_process import RedisProcess
-from services.settings import (
+from papa_serving.contracts.errors import PapaError
+from papa_serving.contracts.identity import DEFAULT_TENANT, UserKey
+from papa_serving.contracts.items import BackboneInfo, StoredItem
+from papa_serving.feedback import open_log
+from papa_serving.local.redis_process import RedisProcess
+from papa_serving.settings import (
     FeedbackSettings,
     GatewaySettings,
     GeneratorSettings,
@@ -30,9 +29,10 @@ from services.settings import (
     StoreSettings,
     TrainerSettings,
 )
-from services.store import open_items, open_revisions, open_users
-from services.store.census import sweep
-from services.store.redis_keys import Keys
+from papa_serving.store import open_items, open_revisions, open_users
+from papa_serving.store.census import sweep
+from papa_serving.store.redis_keys import Keys
+
 from tests.chaos.cable import Cable, unavailable
 from tests.chaos.callers import Callers
 from tests.chaos.cast import Cast, Role

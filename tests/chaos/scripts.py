@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
-from services.store import redis_scripts
-from services.store.redis_scripts import Script
+from papa_serving.store import redis_scripts
+from papa_serving.store.redis_scripts import Script
 
 CLOCK_KEY = "chaos:clock"
 _REAL = "redis.call('TIME')"

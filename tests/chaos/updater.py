@@ -11,9 +11,9 @@ import os
 import signal
 from collections.abc import Sequence
 
-from services.contracts.errors import RevisionDamaged
-from services.contracts.feedback import LoggedEvent
-from services.trainer.updater import Refused, Trained, Updater, UserUpdate, Weights, update_seed
+from papa_serving.contracts.errors import RevisionDamaged
+from papa_serving.contracts.feedback import LoggedEvent
+from papa_serving.trainer.updater import Refused, Trained, Updater, UserUpdate, Weights, update_seed
 
 MANIFEST = "manifest.json"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from papa_serving.cli.app import run
 
-from services.cli.app import run
 from tests.gateway.conftest import service, unstarted
 from tests.gateway.service import Service
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import typer
+from papa_serving.cli import app as application
+from papa_serving.contracts.errors import QueueFull
+from papa_serving.local.failure import Failure
 
-from services.cli import app as application
-from services.contracts.errors import QueueFull
-from services.local.failure import Failure
 from tests.cli.conftest import Papa
 
 COMMANDS = (
@@ -30,7 +30,7 @@ HEAVY = ("torch", "ray", "diffusers", "redis", "matplotlib", "prometheus_client"
 def test_help_lists_every_command_and_loads_nothing_heavy() -> None:
     program = f"""
 import sys
-from services.cli.app import run
+from papa_serving.cli.app import run
 code = run(["--help"])
 loaded = set({HEAVY!r}) & set(sys.modules)
 sys.exit(f"loaded {{loaded}}" if loaded else code)
@@ -112,7 +112,7 @@ def test_a_benchmark_says_in_json_what_it_wrote(tmp_path: Path) -> None:
         "import pathlib, sys; print('measuring', sys.argv[1:]); pathlib.Path('docs/results/new.md').touch(); exit(3)"
     )
     ask = (
-        "import pathlib, sys; from services.cli import bench_commands; from services.cli.app import run; "
+        "import pathlib, sys; from papa_serving.cli import bench_commands; from papa_serving.cli.app import run; "
         f"bench_commands.CHECKOUT = pathlib.Path({str(tmp_path)!r}); "
         "sys.exit(run(['bench', 'serving', '--users', '5', '--json']))"
     )
@@ -126,7 +126,7 @@ def test_a_benchmark_says_in_json_what_it_wrote(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("typed", "offered"), [("papa ad", "adapters"), ("papa adapters roll", "rollback")])
 def test_a_shell_completes_commands(typed: str, offered: str) -> None:
-    program = "from services.cli.main import main; main()"
+    program = "from papa_serving.cli.main import main; main()"
     words = {"_PAPA_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
     done = subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, **words}, capture_output=True, text=True, check=False

@@ -8,12 +8,13 @@ import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from services.cli.hints import HINTS
-from services.client import CallFailed
-from services.contracts import errors
-from services.contracts.feedback import UserBatch
-from services.contracts.identity import UserKey
-from services.contracts.revisions import Revision
+from papa_serving.cli.hints import HINTS
+from papa_serving.client import CallFailed
+from papa_serving.contracts import errors
+from papa_serving.contracts.feedback import UserBatch
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.revisions import Revision
+
 from tests.cli.conftest import Ended, Papa
 from tests.gateway.service import Service
 

@@ -6,8 +6,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from papa_serving.settings import Settings
 
-from services.settings import Settings
 from tests.cli.conftest import Papa
 
 

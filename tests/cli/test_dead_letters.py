@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import pytest
+from papa_serving.contracts.identity import UserKey
 
-from services.contracts.identity import UserKey
 from tests.cli.conftest import Ended
 from tests.gateway.service import Service
 from tests.gateway.test_dead_letters import bury

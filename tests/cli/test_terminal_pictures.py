@@ -7,11 +7,10 @@ import io
 import re
 
 import pytest
+from papa_serving.cli import terminal_pictures
+from papa_serving.client import Item, ServedBy
 from PIL import Image
 from rich.console import Console
-
-from services.cli import terminal_pictures
-from services.client import Item, ServedBy
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from papa_serving.local.instance_lock import InstanceLock
+from papa_serving.local.redis_process import RedisProcess
 
-from services.local.instance_lock import InstanceLock
-from services.local.redis_process import RedisProcess
 from tests.cli.conftest import Ended, Papa
 
 FREE = ("--port", "0", "--metrics-port", "0", "--set", "ray.serve_grpc_port=0", "--no-playground")

@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from papa_serving.client import AsyncClient, Client, Retry
 
-from services.client import AsyncClient, Client, Retry
 from tests.gateway.conftest import service, unstarted
 from tests.gateway.service import Service
 

@@ -10,9 +10,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from PIL import Image
-
-from services.client import (
+from papa_serving.client import (
     CallFailed,
     DeadlineExceeded,
     FeedbackEvent,
@@ -25,7 +23,9 @@ from services.client import (
     User,
     UserDeleted,
 )
-from services.contracts.identity import UserKey
+from papa_serving.contracts.identity import UserKey
+from PIL import Image
+
 from tests.gateway.doubles import revision
 from tests.gateway.fake_engine import done, error, fail, items, wait
 from tests.gateway.service import Service, eventually

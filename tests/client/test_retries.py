@@ -10,8 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
-
-from services.client import (
+from papa_serving.client import (
     CallFailed,
     FeedbackEvent,
     GeneratorUnavailable,
@@ -22,7 +21,8 @@ from services.client import (
     Tls,
     UserDeleted,
 )
-from services.client.retry import Attempts
+from papa_serving.client.retry import Attempts
+
 from tests.client.flaky_gateway import FlakyGateway
 
 AWAY, BROKEN = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from papa_serving.client import Client
+from papa_serving.local.ports import claim_port
+from papa_serving.local.redis_process import RedisProcess
 from ray import serve
 
-from services.client import Client
-from services.local.ports import claim_port
-from services.local.redis_process import RedisProcess
 from tests.cluster.nodes import ROOT, Cluster, Node, ray_cluster
 from tests.cluster.release import Release
 from tests.papa.conftest import save_tiny_backbone
@@ -94,7 +94,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def _gateway(environment: Mapping[str, str], folder: Path) -> Iterator[str]:
     with (folder / "gateway.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "services.gateway"],
+            [sys.executable, "-m", "papa_serving.gateway"],
             env={**environment, "PYTHONPATH": str(ROOT)},
             cwd=folder,
             stdout=subprocess.PIPE,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from services.client import Client
+from papa_serving.client import Client
+
 from tests.cluster.conftest import Service
 from tests.cluster.nodes import PATIENCE
 from tests.cluster.traffic import Traffic

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from papa_serving.local.ports import claim_port
 from ray import serve
 from ray.serve._private.api import serve_start
 from ray.serve.schema import ServeDeploySchema
 
-from services.local.ports import claim_port
 from tests.cluster.nodes import until
 from tests.helm.rendering import Manifest, example, merged, only, render
 

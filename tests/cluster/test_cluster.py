@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from services.client import Client
-from services.client.retry import may_retry
-from services.contracts.errors import GeneratorUnavailable
+from papa_serving.client import Client
+from papa_serving.client.retry import may_retry
+from papa_serving.contracts.errors import GeneratorUnavailable
+
 from tests.cluster.conftest import Service
 from tests.cluster.likes import assert_every_like_is_learnt
 from tests.cluster.nodes import until

@@ -7,8 +7,9 @@ from collections import Counter
 from types import TracebackType
 from typing import Self
 
-from services.client import Client, FeedbackEvent, Retry
-from services.contracts.errors import PapaError
+from papa_serving.client import Client, FeedbackEvent, Retry
+from papa_serving.contracts.errors import PapaError
+
 from tests.cluster.nodes import until
 
 

@@ -7,12 +7,12 @@ import io
 
 import grpc
 import torch
+from papa_serving.contracts.feedback import UserBatch
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.revisions import Revision
+from papa_serving.stubs.engine.v1 import engine_pb2
 from PIL import Image
 
-from services.contracts.feedback import UserBatch
-from services.contracts.identity import UserKey
-from services.contracts.revisions import Revision
-from services.stubs.engine.v1 import engine_pb2
 from tests.gateway.fake_engine import Step, done
 from tests.gateway.service import Service
 

@@ -8,15 +8,15 @@ import json
 from pathlib import Path
 
 import pytest
+from papa_serving.cli import demo_command
+from papa_serving.client import Client
+from papa_serving.contracts.errors import ItemNotFound
+from papa_serving.demo.evaluation import Evaluation, evaluate, goal
+from papa_serving.demo.loop import DemoPlan, Round, run_demo
+from papa_serving.demo.shopper import Shopper
+from papa_serving.local.failure import Failure
 from PIL import Image
 
-from services.cli import demo_command
-from services.client import Client
-from services.contracts.errors import ItemNotFound
-from services.demo.evaluation import Evaluation, evaluate, goal
-from services.demo.loop import DemoPlan, Round, run_demo
-from services.demo.shopper import Shopper
-from services.local.failure import Failure
 from tests.cli.conftest import Ended, Papa
 from tests.demo.learner import BrightnessOracle, Learner
 from tests.gateway.service import Service

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import psutil
 import yaml
+from papa_serving.client import Client, FeedbackEvent
+from papa_serving.contracts.errors import PapaError
 
-from services.client import Client, FeedbackEvent
-from services.contracts.errors import PapaError
 from tests.deploy.rules import ROOT, RULES, program
 from tests.helm.rendering import example, merged, only, render
 
@@ -56,7 +56,7 @@ def _papa(folder: Path, backbone: str, settings: dict[str, str]) -> Iterator[tup
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PAPA_", "PROM", "RAY_"))}
     chosen = {"gateway.port": "0", "metrics.port": "0", "ray.serve_grpc_port": "0", **settings}
     chosen.setdefault("playground.enabled", "false")
-    command = [sys.executable, "-m", "services.cli.main", "up", "--data-dir", str(folder), "--backbone", backbone]
+    command = [sys.executable, "-m", "papa_serving.cli.main", "up", "--data-dir", str(folder), "--backbone", backbone]
     command += [part for name, value in chosen.items() for part in ("--set", f"{name}={value}")]
     environment = {**inherited, "PYTHONPATH": str(ROOT), "RAY_enable_metrics_collection": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
+from papa_serving import metrics
 from prometheus_client import Histogram
 from prometheus_client.metrics import MetricWrapperBase
-
-from services import metrics
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "helm" / "papa" / "files" / "rules" / "papa.yaml"
@@ -38,7 +37,7 @@ def alerts() -> dict[str, dict[str, Any]]:
 
 
 def known_series() -> set[str]:
-    """The names under which Prometheus stores what services/metrics.py defines, and the recordings."""
+    """The names under which Prometheus stores what services/papa_serving/metrics.py defines, and the recordings."""
     names = {rule["record"] for rule in rules() if "record" in rule}
     for each in vars(metrics).values():
         if isinstance(each, MetricWrapperBase):
@@ -51,7 +50,7 @@ def known_series() -> set[str]:
 
 
 def known_labels() -> dict[str, set[str]]:
-    """Series of services/metrics.py to their labels, with those that every scrape adds."""
+    """Series of services/papa_serving/metrics.py to their labels, with those that every scrape adds."""
     labels = {}
     for each in vars(metrics).values():
         if isinstance(each, MetricWrapperBase):

@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 import yaml
+from papa_serving.cli.configuration import load
 
-from services.cli.configuration import load
 from tests.deploy.rules import DASHBOARDS, ROOT, RULES, program
 
 DEPLOY = ROOT / "deploy"

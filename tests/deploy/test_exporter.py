@@ -13,7 +13,7 @@ from tests.deploy.rules import ROOT
 
 WORKER = """
 import os, sys
-from services import metrics
+from papa_serving import metrics
 metrics.GENERATED_ITEMS.labels("adapter").inc(3)
 metrics.ENGINE_QUEUED_ROWS.set(5)
 print("written", flush=True)
@@ -38,7 +38,7 @@ def scraped(address: str) -> dict[str, float]:
 
 def test_the_exporter_sums_the_processes_of_its_pod(tmp_path):
     folder = str(tmp_path)
-    exporter = start([sys.executable, "-m", "services.cli.main", "metrics"], folder)
+    exporter = start([sys.executable, "-m", "papa_serving.cli.main", "metrics"], folder)
     workers = [
         start([sys.executable, "-c", WORKER], folder, PROMETHEUS_MULTIPROC_DIR=f"{folder}/metrics") for _ in range(2)
     ]

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from papa_serving.cli.app import run
 
-from services.cli.app import run
 from tests.deploy.rules import ROOT
 
 DOCKERFILES = sorted((ROOT / "deploy").glob("Dockerfile.*"))
@@ -74,7 +74,7 @@ def test_what_is_run_exists(path, capsys):
 
 @images
 def test_variables_are_settings(path, monkeypatch):
-    from services.cli.configuration import load
+    from papa_serving.cli.configuration import load
 
     variables = dict(re.findall(r"(PAPA_\w+)=(\S+)", " ".join(a for word, a in instructions(path) if word == "ENV")))
     assert variables["PAPA_GATEWAY__HOST"] == "0.0.0.0"
@@ -94,13 +94,13 @@ class Missing:
             raise ModuleNotFoundError(f"No module named {{name!r}} in this image", name=name)
 
 sys.meta_path.insert(0, Missing())
-from services.settings import Settings
-from services.cli.app import run
-from services.gateway.backends import open_backends
-from services.gateway.server import Gateway
-import services.gateway.main, services.cli.metrics_command
+from papa_serving.settings import Settings
+from papa_serving.cli.app import run
+from papa_serving.gateway.backends import open_backends
+from papa_serving.gateway.server import Gateway
+import papa_serving.gateway.main, papa_serving.cli.metrics_command
 open_backends(Settings(redis={{"url": "redis://127.0.0.1:1"}}))
-from services import tracing
+from papa_serving import tracing
 tracing.begin(Settings(tracing={{"enabled": True, "endpoint": "http://127.0.0.1:1"}}).tracing, "papa-gateway")
 with tracing.span("call") as span:
     assert span.traceparent

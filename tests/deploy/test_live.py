@@ -9,8 +9,8 @@ import time
 import urllib.request
 
 import pytest
+from papa_serving.cli.app import run
 
-from services.cli.app import run
 from tests.deploy.live_service import Live, live_service, shoppers
 from tests.deploy.rules import ROOT, asked_for, rules
 from tests.trainer.tiny_backbone import write_tiny_backbone

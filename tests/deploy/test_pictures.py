@@ -12,11 +12,11 @@ from concurrent import futures
 from pathlib import Path
 
 import pytest
+from papa_serving.client import Client, FeedbackEvent
+from papa_serving.contracts.errors import PapaError
+from papa_serving.demo.shopper import Shopper
 
 from papa.oracle import load_oracle
-from services.client import Client, FeedbackEvent
-from services.contracts.errors import PapaError
-from services.demo.shopper import Shopper
 from tests.deploy.live_service import live_service
 from tests.deploy.rules import ROOT
 

@@ -18,10 +18,9 @@ import typer
 import yaml
 from google.protobuf import json_format
 from google.protobuf.message_factory import GetMessageClass
-
-from services.cli import app as application
-from services.settings import Settings
-from services.stubs.serving.v1 import feedback_pb2, generation_pb2, user_pb2
+from papa_serving.cli import app as application
+from papa_serving.settings import Settings
+from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, user_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from google.protobuf.descriptor import Descriptor, FileDescriptor
+from papa_serving.stubs.serving.v1 import dead_letter_pb2, feedback_pb2, generation_pb2, types_pb2, user_pb2
 
-from services.stubs.serving.v1 import dead_letter_pb2, feedback_pb2, generation_pb2, types_pb2, user_pb2
 from tests.demo.conftest import learner
 from tests.demo.learner import Learner
 from tests.docs.test_code_blocks import ROOT, blocks

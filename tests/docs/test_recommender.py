@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
+from papa_serving.contracts.errors import QueueFull
+from papa_serving.contracts.identity import UserKey
 
-from services.contracts.errors import QueueFull
-from services.contracts.identity import UserKey
 from tests.gateway.conftest import service, unstarted
 from tests.gateway.doubles import revision
 from tests.gateway.service import Service, eventually

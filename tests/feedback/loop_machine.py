@@ -14,11 +14,18 @@ from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from papa_serving.contracts.errors import (
+    EventIdReused,
+    Fenced,
+    LineageConflict,
+    PapaError,
+    RevisionNotFound,
+    UserDeleted,
+)
+from papa_serving.contracts.feedback import Lease, LoggedEvent, UserBatch
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.revisions import Revision
 
-from services.contracts.errors import EventIdReused, Fenced, LineageConflict, PapaError, RevisionNotFound, UserDeleted
-from services.contracts.feedback import Lease, LoggedEvent, UserBatch
-from services.contracts.identity import UserKey
-from services.contracts.revisions import Revision
 from tests.store.backends import PARTITIONS, Backend, a_revision, image_event
 
 T = TypeVar("T")

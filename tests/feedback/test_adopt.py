@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from papa_serving.contracts.errors import Fenced, LineageConflict, UserDeleted
+from papa_serving.contracts.feedback import Lease, UserBatch
+from papa_serving.contracts.identity import UserKey
 
-from services.contracts.errors import Fenced, LineageConflict, UserDeleted
-from services.contracts.feedback import Lease, UserBatch
-from services.contracts.identity import UserKey
 from tests.store.backends import Backend, a_revision
 
 

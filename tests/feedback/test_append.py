@@ -6,10 +6,11 @@ import asyncio
 import time
 from itertools import count
 
-from services.contracts.errors import BacklogFull, EventIdReused, ItemNotFound, UserDeleted
-from services.contracts.feedback import FeedbackEvent
-from services.contracts.identity import UserKey
-from services.settings import FeedbackSettings, StoreSettings
+from papa_serving.contracts.errors import BacklogFull, EventIdReused, ItemNotFound, UserDeleted
+from papa_serving.contracts.feedback import FeedbackEvent
+from papa_serving.contracts.identity import UserKey
+from papa_serving.settings import FeedbackSettings, StoreSettings
+
 from tests.store.backends import PARTITIONS, Backend, OpenBackend, an_item, image_event
 
 

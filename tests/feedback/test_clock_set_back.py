@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from papa_serving.feedback.memory_log import MemoryFeedbackLog
+from papa_serving.settings import FeedbackSettings, Settings
+from papa_serving.store.memory_items import MemoryItemStore
+from papa_serving.store.memory_state import MemoryState
+from papa_serving.store.memory_users import MemoryUserDirectory
 from redis.asyncio import Redis
 
-from services.feedback.memory_log import MemoryFeedbackLog
-from services.settings import FeedbackSettings, Settings
-from services.store.memory_items import MemoryItemStore
-from services.store.memory_state import MemoryState
-from services.store.memory_users import MemoryUserDirectory
 from tests.store.backends import PARTITIONS, Backend, open_redis, redis_settings
 
 HOUR = 3600

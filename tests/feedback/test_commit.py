@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from papa_serving.contracts.errors import LineageConflict, UserDeleted
+from papa_serving.contracts.feedback import UserBatch
+from papa_serving.contracts.identity import UserKey
+from papa_serving.settings import StoreSettings
 
-from services.contracts.errors import LineageConflict, UserDeleted
-from services.contracts.feedback import UserBatch
-from services.contracts.identity import UserKey
-from services.settings import StoreSettings
 from tests.store.backends import PARTITIONS, Backend, OpenBackend, a_revision
 
 

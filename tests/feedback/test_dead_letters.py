@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from services.contracts.feedback import UserBatch
-from services.contracts.identity import UserKey
+from papa_serving.contracts.feedback import UserBatch
+from papa_serving.contracts.identity import UserKey
+
 from tests.store.backends import PARTITIONS, Backend, image_event
 
 

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from papa_serving.contracts.errors import Fenced
+from papa_serving.contracts.feedback import Lease, UserBatch
+from papa_serving.contracts.identity import UserKey
 
-from services.contracts.errors import Fenced
-from services.contracts.feedback import Lease, UserBatch
-from services.contracts.identity import UserKey
 from tests.store.backends import Backend, a_revision
 
 

@@ -7,11 +7,11 @@ import random
 from pathlib import Path
 
 import pytest
+from papa_serving.contracts.errors import Fenced
+from papa_serving.contracts.feedback import UserBatch
+from papa_serving.contracts.identity import UserKey
+from papa_serving.local.redis_process import RedisProcess
 
-from services.contracts.errors import Fenced
-from services.contracts.feedback import UserBatch
-from services.contracts.identity import UserKey
-from services.local.redis_process import RedisProcess
 from tests.store.backends import PARTITIONS, Backend, a_revision, image_event, open_redis, redis_settings
 
 WRITERS = 16

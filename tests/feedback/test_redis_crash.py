@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from papa_serving.contracts.errors import StorageUnavailable
+from papa_serving.contracts.feedback import UserBatch
+from papa_serving.contracts.identity import UserKey
+from papa_serving.local.redis_process import RedisProcess
 
-from services.contracts.errors import StorageUnavailable
-from services.contracts.feedback import UserBatch
-from services.contracts.identity import UserKey
-from services.local.redis_process import RedisProcess
 from tests.store.backends import PARTITIONS, Backend, a_revision, image_event, open_redis, redis_settings
 
 WRITERS = 6

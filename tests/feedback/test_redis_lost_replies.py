@@ -11,14 +11,14 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from papa_serving.contracts.errors import StorageUnavailable, UserDeleted
+from papa_serving.contracts.feedback import AppendResult, FeedbackEvent, Lease, UserBatch
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.revisions import DeletionReceipt
+from papa_serving.local.redis_process import RedisProcess
+from papa_serving.settings import Settings
 from redis.asyncio import Redis
 
-from services.contracts.errors import StorageUnavailable, UserDeleted
-from services.contracts.feedback import AppendResult, FeedbackEvent, Lease, UserBatch
-from services.contracts.identity import UserKey
-from services.contracts.revisions import DeletionReceipt
-from services.local.redis_process import RedisProcess
-from services.settings import Settings
 from tests.store.backends import PARTITIONS, Backend, a_revision, an_item, image_event, open_redis, redis_settings
 from tests.store.losing_proxy import LosingProxy
 
@@ -32,7 +32,7 @@ async def proxy(redis_server: RedisProcess) -> AsyncIterator[LosingProxy]:
 @pytest.fixture(autouse=True)
 async def scripts_are_known(raw: Redis) -> None:
     """So that one call is one command."""
-    for package in ("services.feedback", "services.store"):
+    for package in ("papa_serving.feedback", "papa_serving.store"):
         for file in resources.files(package).joinpath("lua").iterdir():
             await raw.script_load(file.read_bytes())
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from papa_serving.contracts.errors import StorageUnavailable
+from papa_serving.contracts.feedback import UserBatch
+from papa_serving.contracts.identity import UserKey
+from papa_serving.local.redis_process import RedisProcess
+from papa_serving.store.redis_client import call
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from services.contracts.errors import StorageUnavailable
-from services.contracts.feedback import UserBatch
-from services.contracts.identity import UserKey
-from services.local.redis_process import RedisProcess
-from services.store.redis_client import call
 from tests.store.backends import PARTITIONS, Backend, a_revision, an_item, image_event, open_redis, redis_settings
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-
-from services.contracts.errors import ItemNotFound, StorageUnavailable
-from services.contracts.feedback import AppendResult, FeedbackEvent
-from services.contracts.identity import UserKey
-from services.feedback.shared_append import EVENTS_PER_ROUND, SharedAppend
+from papa_serving.contracts.errors import ItemNotFound, StorageUnavailable
+from papa_serving.contracts.feedback import AppendResult, FeedbackEvent
+from papa_serving.contracts.identity import UserKey
+from papa_serving.feedback.shared_append import EVENTS_PER_ROUND, SharedAppend
 
 USER = UserKey("tenant", "user")
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
+from papa_serving.feedback.memory_log import MemoryFeedbackLog
+from papa_serving.local.redis_process import RedisProcess
+from papa_serving.settings import FeedbackSettings, Settings
+from papa_serving.store.memory_items import MemoryItemStore
+from papa_serving.store.memory_state import MemoryState
+from papa_serving.store.memory_users import MemoryUserDirectory
 
-from services.feedback.memory_log import MemoryFeedbackLog
-from services.local.redis_process import RedisProcess
-from services.settings import FeedbackSettings, Settings
-from services.store.memory_items import MemoryItemStore
-from services.store.memory_state import MemoryState
-from services.store.memory_users import MemoryUserDirectory
 from tests.feedback.loop_machine import LoopMachine
 from tests.store.backends import PARTITIONS, Backend, open_redis, redis_settings
 
@@ -61,7 +61,8 @@ def test_a_commit_that_does_not_ask_who_owns_the_partition_is_noticed(
 def test_a_commit_script_without_the_epoch_is_noticed(
     redis_server: RedisProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from services.feedback import redis_log
+    from papa_serving.feedback import redis_log
+
     from tests.chaos.scripts import rewritten
 
     unfenced = rewritten(redis_log._COMMIT, lambda lua: lua.replace("return 'fenced'", "do end"))

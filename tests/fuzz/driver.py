@@ -12,8 +12,8 @@ from random import Random
 import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from papa_serving.stubs.serving.v1 import feedback_pb2
 
-from services.stubs.serving.v1 import feedback_pb2
 from tests.fuzz import messages
 from tests.gateway.fake_engine import FakeEngine
 from tests.gateway.methods import METHODS, Method

@@ -12,9 +12,9 @@ from typing import Any
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
+from papa_serving.stubs.serving.v1 import types_pb2
 from PIL import Image
 
-from services.stubs.serving.v1 import types_pb2
 from tests.gateway.methods import Method
 
 TEXTS = [

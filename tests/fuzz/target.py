@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+from papa_serving.local.redis_process import RedisProcess
+from papa_serving.settings import FeedbackSettings, RedisSettings, Settings
+from papa_serving.store import open_items
 
-from services.local.redis_process import RedisProcess
-from services.settings import FeedbackSettings, RedisSettings, Settings
-from services.store import open_items
 from tests.gateway.doubles import GREY
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +53,7 @@ class Target:
 
 
 def _explained(parts: tuple[str, ...]) -> bool:
-    """xx/digest/revision/file, as services.store.file_revisions has it."""
+    """xx/digest/revision/file, as papa_serving.store.file_revisions has it."""
     digits, revision = set("0123456789abcdef"), re.fullmatch(r"\.?\d{6}-[0-9a-f]{8}.*", (*parts, "", "", "")[2])
     sizes = [len(name) for name in parts[:2]]
     return sizes == [2, 32][: len(sizes)] and set("".join(parts[:2])) <= digits and (len(parts) < 3 or bool(revision))
@@ -84,7 +84,7 @@ def running(folder: Path, engine: str) -> Iterator[Target]:
         }
         with (folder / "gateway.log").open("w") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "services.gateway"],
+                [sys.executable, "-m", "papa_serving.gateway"],
                 env=environment,
                 cwd=folder,
                 stdout=subprocess.PIPE,

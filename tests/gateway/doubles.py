@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from services.contracts.errors import PapaError
-from services.contracts.feedback import AppendResult, FeedbackEvent
-from services.contracts.identity import UserKey
-from services.contracts.items import BackboneInfo, StoredItem
-from services.contracts.revisions import Revision, UserState
-from services.feedback.memory_log import MemoryFeedbackLog
-from services.store.memory_items import MemoryItemStore
-from services.store.memory_revisions import MemoryRevisionStore
-from services.store.memory_state import MemoryState
-from services.store.memory_users import MemoryUserDirectory
+from papa_serving.contracts.errors import PapaError
+from papa_serving.contracts.feedback import AppendResult, FeedbackEvent
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.items import BackboneInfo, StoredItem
+from papa_serving.contracts.revisions import Revision, UserState
+from papa_serving.feedback.memory_log import MemoryFeedbackLog
+from papa_serving.store.memory_items import MemoryItemStore
+from papa_serving.store.memory_revisions import MemoryRevisionStore
+from papa_serving.store.memory_state import MemoryState
+from papa_serving.store.memory_users import MemoryUserDirectory
 
 GREY = BackboneInfo(backbone="b" * 64, name="grey", image_shape=(1, 28, 28))
 

@@ -8,8 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc
-
-from services.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
+from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
 
 Step = Callable[[engine_pb2.RunRequest, grpc.aio.ServicerContext], Awaitable[engine_pb2.RunResponse | None]]
 

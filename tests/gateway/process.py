@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Process:
-    """`python -m services.gateway` with PAPA_* variables; use it as an async context manager."""
+    """`python -m papa_serving.gateway` with PAPA_* variables; use it as an async context manager."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
         defaults = {
@@ -32,7 +32,13 @@ class Process:
     async def __aenter__(self) -> Process:
         pipe = asyncio.subprocess.PIPE
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "services.gateway", env=self._environment, cwd=self._folder, stdout=pipe, stderr=pipe
+            sys.executable,
+            "-m",
+            "papa_serving.gateway",
+            env=self._environment,
+            cwd=self._folder,
+            stdout=pipe,
+            stderr=pipe,
         )
         return self
 

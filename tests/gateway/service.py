@@ -10,13 +10,13 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
+from papa_serving.gateway.backends import Backends
+from papa_serving.gateway.identity import Authenticate
+from papa_serving.gateway.server import Gateway
+from papa_serving.settings import FeedbackSettings, GatewaySettings, Settings
+from papa_serving.store.memory_state import MemoryState
+from papa_serving.stubs.serving.v1 import dead_letter_pb2_grpc, feedback_pb2_grpc, generation_pb2_grpc, user_pb2_grpc
 
-from services.gateway.backends import Backends
-from services.gateway.identity import Authenticate
-from services.gateway.server import Gateway
-from services.settings import FeedbackSettings, GatewaySettings, Settings
-from services.store.memory_state import MemoryState
-from services.stubs.serving.v1 import dead_letter_pb2_grpc, feedback_pb2_grpc, generation_pb2_grpc, user_pb2_grpc
 from tests.gateway.doubles import Items, Log, Revisions, Users
 from tests.gateway.fake_engine import FakeEngine
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import grpc
 import jwt
 import pytest
+from papa_serving.gateway.access import SCOPES
+from papa_serving.settings import AuthSettings
+from papa_serving.stubs.serving.v1 import feedback_pb2, types_pb2, user_pb2
 
-from services.gateway.access import SCOPES
-from services.settings import AuthSettings
-from services.stubs.serving.v1 import feedback_pb2, types_pb2, user_pb2
 from tests.gateway.methods import GOOD, METHODS, Method, like
 from tests.gateway.service import Refusal, Service, refusal
 from tests.gateway.test_health import reflected
@@ -164,7 +164,7 @@ async def test_a_watch_ends_with_its_credential(unstarted: Service, settings: Au
 async def test_keys_rotate_without_a_restart(
     unstarted: Service, settings: AuthSettings, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.gateway.watched_file.EVERY", 0.0)
+    monkeypatch.setattr("papa_serving.gateway.watched_file.EVERY", 0.0)
     await unstarted.start(auth=settings)
     second, get = Authority("second"), METHODS[[method.name for method in METHODS].index("GetUser")]
     assert await answer(unstarted, get, ALICE, authority.token()) == ""

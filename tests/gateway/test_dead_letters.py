@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import grpc
 import pytest
+from papa_serving.contracts.feedback import DeadLetter, FeedbackEvent
+from papa_serving.contracts.identity import UserKey
+from papa_serving.gateway import dead_letters
+from papa_serving.gateway.identity import Identity, Scope
+from papa_serving.stubs.serving.v1 import dead_letter_pb2 as pb2
+from papa_serving.stubs.serving.v1 import types_pb2
 
-from services.contracts.feedback import DeadLetter, FeedbackEvent
-from services.contracts.identity import UserKey
-from services.gateway import dead_letters
-from services.gateway.identity import Identity, Scope
-from services.stubs.serving.v1 import dead_letter_pb2 as pb2
-from services.stubs.serving.v1 import types_pb2
 from tests.gateway.service import Service, refusal
 
 ALICE, BOB, FOREIGN = UserKey("shop", "alice"), UserKey("shop", "bob"), UserKey("other", "alice")

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 
 import grpc
 import pytest
+from papa_serving.contracts.errors import StorageUnavailable, Unauthenticated
+from papa_serving.contracts.identity import UserKey
+from papa_serving.gateway.cohorts import COHORTS, cohort_of
+from papa_serving.gateway.identity import Identity
+from papa_serving.logs import request_id
+from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
 from prometheus_client import REGISTRY
 
-from services.contracts.errors import StorageUnavailable, Unauthenticated
-from services.contracts.identity import UserKey
-from services.gateway.cohorts import COHORTS, cohort_of
-from services.gateway.identity import Identity
-from services.logs import request_id
-from services.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
 from tests.gateway.fake_engine import wait
 from tests.gateway.service import Service, eventually, refusal
 
@@ -55,10 +55,10 @@ async def test_log_lines_of_a_call_know_its_request_id(service: Service, caplog:
     seen = []
     handler = logging.Handler()
     handler.emit = lambda record: seen.append((record.getMessage(), request_id.get()))  # type: ignore[method-assign]
-    logging.getLogger("services.gateway.edge").addHandler(handler)
+    logging.getLogger("papa_serving.gateway.edge").addHandler(handler)
     service.users.failure = StorageUnavailable("redis is away")
     await refusal(service.user.GetUser(GET, metadata=(("x-request-id", "order-19"),)))
-    logging.getLogger("services.gateway.edge").removeHandler(handler)
+    logging.getLogger("papa_serving.gateway.edge").removeHandler(handler)
     assert seen == [("UserService/GetUser: redis is away", "order-19")], "the log says what the caller is not told"
 
 

@@ -11,14 +11,20 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf import timestamp_pb2
+from papa_serving.contracts.errors import (
+    BacklogFull,
+    GeneratorUnavailable,
+    ItemNotFound,
+    StorageUnavailable,
+    UserDeleted,
+)
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.items import BackboneInfo
+from papa_serving.contracts.samples import unpack_sample
+from papa_serving.gateway import inflow
+from papa_serving.stubs.serving.v1 import feedback_pb2, types_pb2
 from PIL import Image
 
-from services.contracts.errors import BacklogFull, GeneratorUnavailable, ItemNotFound, StorageUnavailable, UserDeleted
-from services.contracts.identity import UserKey
-from services.contracts.items import BackboneInfo
-from services.contracts.samples import unpack_sample
-from services.gateway import inflow
-from services.stubs.serving.v1 import feedback_pb2, types_pb2
 from tests.gateway.service import Service, eventually, refusal
 
 ALICE = types_pb2.User(user="alice")

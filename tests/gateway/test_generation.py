@@ -6,9 +6,9 @@ import asyncio
 
 import grpc
 import pytest
+from papa_serving.contracts.items import BackboneInfo
+from papa_serving.stubs.serving.v1 import generation_pb2, types_pb2
 
-from services.contracts.items import BackboneInfo
-from services.stubs.serving.v1 import generation_pb2, types_pb2
 from tests.gateway.fake_engine import done, error, fail, free_port, items, wait
 from tests.gateway.service import Service, refusal
 

@@ -8,9 +8,9 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from papa_serving.contracts.errors import StorageUnavailable
+from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
 
-from services.contracts.errors import StorageUnavailable
-from services.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
 from tests.gateway.fake_engine import done, free_port, items, wait
 from tests.gateway.service import Service, eventually, refusal
 
@@ -44,7 +44,7 @@ async def test_generation_follows_the_generator(unstarted: Service) -> None:
 
 
 async def test_feedback_and_users_follow_storage(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.gateway.health.POLL_SECONDS", 0.02)
+    monkeypatch.setattr("papa_serving.gateway.health.POLL_SECONDS", 0.02)
     await service.until_serving(FEEDBACK)
     service.items.failure = StorageUnavailable("down")
     for name in (FEEDBACK, USER):

@@ -13,14 +13,14 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from papa_serving.contracts.errors import KeysUnavailable, Unauthenticated
+from papa_serving.gateway.bearer import open_authenticator
+from papa_serving.gateway.identity import Scope
+from papa_serving.gateway.key_ring import parse_keys
+from papa_serving.gateway.remote_keys import LONGEST, PAUSE, RemoteKeys
+from papa_serving.settings import AuthSettings
+from papa_serving.stubs.serving.v1 import types_pb2, user_pb2
 
-from services.contracts.errors import KeysUnavailable, Unauthenticated
-from services.gateway.bearer import open_authenticator
-from services.gateway.identity import Scope
-from services.gateway.key_ring import parse_keys
-from services.gateway.remote_keys import LONGEST, PAUSE, RemoteKeys
-from services.settings import AuthSettings
-from services.stubs.serving.v1 import types_pb2, user_pb2
 from tests.gateway.service import Service, refusal
 from tests.gateway.tokens import AUDIENCE, ISSUER, Authority, bearer, jwks
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import grpc
 import numpy as np
 import psutil
+from papa_serving.local.redis_process import RedisProcess
+from papa_serving.stubs.serving.v1 import feedback_pb2, feedback_pb2_grpc, types_pb2
 from PIL import Image
 
-from services.local.redis_process import RedisProcess
-from services.stubs.serving.v1 import feedback_pb2, feedback_pb2_grpc, types_pb2
 from tests.fuzz.target import PARTITIONS, announce
 from tests.gateway.process import Process
 

@@ -8,10 +8,9 @@ import zlib
 
 import numpy as np
 import pytest
+from papa_serving.contracts.samples import unpack_sample
+from papa_serving.gateway.pictures import BadPicture, decode
 from PIL import Image
-
-from services.contracts.samples import unpack_sample
-from services.gateway.pictures import BadPicture, decode
 
 GREY, COLOUR = (1, 28, 28), (3, 28, 28)
 LIMIT = 2**22

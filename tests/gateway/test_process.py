@@ -13,8 +13,8 @@ from pathlib import Path
 
 import grpc
 import pytest
+from papa_serving.stubs.serving.v1 import generation_pb2, generation_pb2_grpc, types_pb2, user_pb2, user_pb2_grpc
 
-from services.stubs.serving.v1 import generation_pb2, generation_pb2_grpc, types_pb2, user_pb2, user_pb2_grpc
 from tests.gateway.fake_engine import FakeEngine, done, items, wait
 from tests.gateway.process import ROOT, Process
 
@@ -70,7 +70,7 @@ async def test_what_a_killed_process_was_doing_is_forgotten(tmp_path: Path) -> N
     folder.mkdir()
     environment = {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
     likes = "FEEDBACK_LABELS.labels('like', '1-10').inc()"
-    code = f"from services.metrics import *; PARTITIONS_OWNED.set(4); {likes}; print('set')"
+    code = f"from papa_serving.metrics import *; PARTITIONS_OWNED.set(4); {likes}; print('set')"
     async with Process(tmp_path, **environment) as process:
         ready = await process.ready()
         pipe, child = asyncio.subprocess.PIPE, {**os.environ, **environment}
@@ -126,9 +126,9 @@ async def test_a_url_that_is_none_is_one_clear_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "forbidden"),
     [
-        ("services.gateway.main", ("torch", "ray", "diffusers", "papa")),
+        ("papa_serving.gateway.main", ("torch", "ray", "diffusers", "papa")),
         (
-            "services.client",
+            "papa_serving.client",
             ("torch", "ray", "papa", "pydantic", "redis", "numpy", "PIL", "prometheus_client", "typer"),
         ),
     ],

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 
 import grpc
 import pytest
+from papa_serving.contracts.errors import RateLimited
+from papa_serving.contracts.identity import UserKey
+from papa_serving.gateway import rates
+from papa_serving.gateway.rates import Buckets, Meter
+from papa_serving.settings import RateSettings
+from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
 
-from services.contracts.errors import RateLimited
-from services.contracts.identity import UserKey
-from services.gateway import rates
-from services.gateway.rates import Buckets, Meter
-from services.settings import RateSettings
-from services.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
 from tests.gateway.methods import METHODS, Method, like
 from tests.gateway.service import Refusal, Service, refusal
 

@@ -11,18 +11,18 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from papa_serving.contracts.errors import StorageUnavailable
+from papa_serving.contracts.feedback import UserBatch
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.items import StoredItem
+from papa_serving.contracts.revisions import Revision
+from papa_serving.contracts.samples import pack_sample, unpack_sample
+from papa_serving.gateway.backends import Backends, open_backends
+from papa_serving.local.redis_binary import find_redis_server
+from papa_serving.settings import FeedbackSettings, RedisSettings, Settings
+from papa_serving.stubs.serving.v1 import feedback_pb2, types_pb2, user_pb2
 from PIL import Image
 
-from services.contracts.errors import StorageUnavailable
-from services.contracts.feedback import UserBatch
-from services.contracts.identity import UserKey
-from services.contracts.items import StoredItem
-from services.contracts.revisions import Revision
-from services.contracts.samples import pack_sample, unpack_sample
-from services.gateway.backends import Backends, open_backends
-from services.local.redis_binary import find_redis_server
-from services.settings import FeedbackSettings, RedisSettings, Settings
-from services.stubs.serving.v1 import feedback_pb2, types_pb2, user_pb2
 from tests.gateway.doubles import GREY
 from tests.gateway.fake_engine import free_port
 from tests.gateway.service import Service, refusal

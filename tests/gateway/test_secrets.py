@@ -8,9 +8,9 @@ from pathlib import Path
 
 import grpc
 import pytest
+from papa_serving.cli.app import run
+from papa_serving.stubs.serving.v1 import types_pb2, user_pb2, user_pb2_grpc
 
-from services.cli.app import run
-from services.stubs.serving.v1 import types_pb2, user_pb2, user_pb2_grpc
 from tests.gateway.process import Process
 from tests.gateway.test_process import scraped
 from tests.gateway.tokens import Authority, bearer, jwks

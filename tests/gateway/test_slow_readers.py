@@ -11,8 +11,14 @@ from pathlib import Path
 import grpc
 import psutil
 import pytest
+from papa_serving.stubs.serving.v1 import (
+    feedback_pb2,
+    feedback_pb2_grpc,
+    generation_pb2,
+    generation_pb2_grpc,
+    types_pb2,
+)
 
-from services.stubs.serving.v1 import feedback_pb2, feedback_pb2_grpc, generation_pb2, generation_pb2_grpc, types_pb2
 from tests.gateway.fake_engine import FakeEngine, Step, done, items, wait
 from tests.gateway.process import Process
 from tests.gateway.service import Refusal

@@ -7,10 +7,10 @@ from pathlib import Path
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from papa_serving.client import AsyncClient, CallFailed, Retry, Tls
+from papa_serving.gateway.transport import server_credentials
+from papa_serving.settings import AuthSettings, TlsSettings
 
-from services.client import AsyncClient, CallFailed, Retry, Tls
-from services.gateway.transport import server_credentials
-from services.settings import AuthSettings, TlsSettings
 from tests.gateway.service import Service
 from tests.gateway.tokens import Authority, Certificates, bearer
 
@@ -62,7 +62,7 @@ async def test_mutual_tls(unstarted: Service, certificates: Certificates, tmp_pa
 async def test_a_renewed_certificate_is_taken_up(
     unstarted: Service, certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.gateway.watched_file.EVERY", 0.0)
+    monkeypatch.setattr("papa_serving.gateway.watched_file.EVERY", 0.0)
     used = tls(certificates)
     await unstarted.start(tls=used)
     assert await likes(unstarted, trusting(certificates)) == 0

@@ -9,12 +9,12 @@ import grpc
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
+from papa_serving import tracing
+from papa_serving.client import AsyncClient, Client, FeedbackEvent
+from papa_serving.contracts.trace import ids
+from papa_serving.logs import JsonFormatter
+from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
 
-from services import tracing
-from services.client import AsyncClient, Client, FeedbackEvent
-from services.contracts.trace import ids
-from services.logs import JsonFormatter
-from services.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
 from tests.gateway.service import Service
 from tests.tracing.collector import Collector
 

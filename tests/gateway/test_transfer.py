@@ -10,21 +10,21 @@ from pathlib import Path
 import grpc
 import pytest
 import torch
+from papa_serving.client import AsyncClient, GeneratorUnavailable, InvalidRequest, Retry, RevisionDamaged, UserDeleted
+from papa_serving.contracts.errors import LineageConflict, PapaError
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.revisions import Revision
+from papa_serving.generator import wire
+from papa_serving.generator.packing import Packer
+from papa_serving.store.file_revisions import FileRevisionStore
+from papa_serving.stubs.engine.v1 import engine_pb2
+from papa_serving.stubs.serving.v1 import types_pb2, user_pb2
 
 from papa.adapter import Origin, digest, pack, unpack_weights
 from papa.adoption import Adoption
 from papa.config import UpdateConfig
 from papa.denoiser import Denoiser
 from papa.update import Adapter, new_adapter
-from services.client import AsyncClient, GeneratorUnavailable, InvalidRequest, Retry, RevisionDamaged, UserDeleted
-from services.contracts.errors import LineageConflict, PapaError
-from services.contracts.identity import UserKey
-from services.contracts.revisions import Revision
-from services.generator import wire
-from services.generator.packing import Packer
-from services.store.file_revisions import FileRevisionStore
-from services.stubs.engine.v1 import engine_pb2
-from services.stubs.serving.v1 import types_pb2, user_pb2
 from tests.gateway.service import Service, refusal
 from tests.papa.conftest import random_adapters, tiny_denoiser
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import grpc
 import pytest
+from papa_serving.contracts.errors import StorageUnavailable
+from papa_serving.contracts.feedback import FeedbackEvent
+from papa_serving.contracts.identity import UserKey
+from papa_serving.stubs.serving.v1 import types_pb2, user_pb2
 from prometheus_client import REGISTRY
 
-from services.contracts.errors import StorageUnavailable
-from services.contracts.feedback import FeedbackEvent
-from services.contracts.identity import UserKey
-from services.stubs.serving.v1 import types_pb2, user_pb2
 from tests.gateway.doubles import revision
 from tests.gateway.service import Service, eventually, refusal
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import psutil
 import ray
 from diffusers import DDPMPipeline, DDPMScheduler
+from papa_serving.contracts.identity import UserKey
+from papa_serving.generator.deployment import SERVICER, application
+from papa_serving.local.redis_process import RedisProcess
+from papa_serving.settings import FeedbackSettings, GeneratorSettings, RedisSettings, Settings
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from ray import serve
 
-from services.contracts.identity import UserKey
-from services.generator.deployment import SERVICER, application
-from services.local.redis_process import RedisProcess
-from services.settings import FeedbackSettings, GeneratorSettings, RedisSettings, Settings
 from tests.generator.tiny import tiny_unet
 
 NAME = "generator"

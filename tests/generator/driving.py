@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from papa_serving.contracts.errors import PapaError
+from papa_serving.contracts.identity import UserKey
+from papa_serving.generator.engine import Engine, EngineConfig
+from papa_serving.generator.job import AdapterKey, FinishedRows, HostAdapter, Job
+from papa_serving.generator.slots import Slots
+from papa_serving.generator.step_cost import LONGEST, StepCost
 from torch import Tensor
 
 from papa.denoiser import Denoiser
 from papa.sampler import sample
-from services.contracts.errors import PapaError
-from services.contracts.identity import UserKey
-from services.generator.engine import Engine, EngineConfig
-from services.generator.job import AdapterKey, FinishedRows, HostAdapter, Job
-from services.generator.slots import Slots
-from services.generator.step_cost import LONGEST, StepCost
 from tests.generator.tiny import PATIENCE
 
 ADAPT_FROM = 400

@@ -8,25 +8,25 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 import torch
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.revisions import Revision
+from papa_serving.generator.adapters import Adapters
+from papa_serving.generator.engine import Engine, EngineConfig
+from papa_serving.generator.generation import Defaults, Generator
+from papa_serving.generator.pictures import Pictures
+from papa_serving.generator.prompting import Prompter
+from papa_serving.generator.slots import Slots
+from papa_serving.settings import Settings
+from papa_serving.store.memory_items import MemoryItemStore
+from papa_serving.store.memory_revisions import MemoryRevisionStore
+from papa_serving.store.memory_state import MemoryState
+from papa_serving.store.memory_users import MemoryUserDirectory
 from torch import Tensor
 
 from papa.adapter import MANIFEST_FILE, Origin, digest, pack
 from papa.config import UpdateConfig
 from papa.denoiser import Denoiser
 from papa.update import Adapter, new_adapter
-from services.contracts.identity import UserKey
-from services.contracts.revisions import Revision
-from services.generator.adapters import Adapters
-from services.generator.engine import Engine, EngineConfig
-from services.generator.generation import Defaults, Generator
-from services.generator.pictures import Pictures
-from services.generator.prompting import Prompter
-from services.generator.slots import Slots
-from services.settings import Settings
-from services.store.memory_items import MemoryItemStore
-from services.store.memory_revisions import MemoryRevisionStore
-from services.store.memory_state import MemoryState
-from services.store.memory_users import MemoryUserDirectory
 from tests.generator.driving import ADAPT_FROM
 from tests.generator.tiny import random_weights
 

@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from papa_serving.contracts.errors import RevisionDamaged, RevisionNotFound, UserDeleted
+from papa_serving.contracts.identity import UserKey
+from papa_serving.generator.job import AdapterKey
 from prometheus_client import REGISTRY
 
 from papa.adapter import MANIFEST_FILE, WEIGHTS_FILE
 from papa.denoiser import Denoiser
 from papa.lora import LoraConfig
 from papa.sampler import sample
-from services.contracts.errors import RevisionDamaged, RevisionNotFound, UserDeleted
-from services.contracts.identity import UserKey
-from services.generator.job import AdapterKey
 from tests.generator.stored import Files, World, not_finite
 from tests.generator.tiny import random_weights, tiny_denoiser, tiny_unet
 
@@ -194,7 +194,7 @@ async def test_deleted_user_leaves_the_caches(world: World) -> None:
 
 
 async def test_store_outage_is_no_damage(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from services.contracts.errors import StorageUnavailable
+    from papa_serving.contracts.errors import StorageUnavailable
 
     await world.commit(ANN, "r1", random_weights(world.denoiser, 1))
 

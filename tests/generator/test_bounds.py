@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from papa_serving.contracts.errors import QueueFull
+from papa_serving.contracts.identity import UserKey
+from papa_serving.generator.pace import LONGEST, SHORTEST, Pace
 
-from services.contracts.errors import QueueFull
-from services.contracts.identity import UserKey
-from services.generator.pace import LONGEST, SHORTEST, Pace
 from tests.generator.driving import Run, running, submit
 from tests.generator.tiny import GatedDenoiser, random_weights
 

@@ -18,6 +18,22 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2
+from papa_serving.client import AsyncClient, Retry
+from papa_serving.contracts.errors import PapaError, Status, UserDeleted
+from papa_serving.contracts.feedback import FeedbackEvent, UserBatch
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.revisions import Revision
+from papa_serving.contracts.samples import unpack_sample
+from papa_serving.feedback import open_log
+from papa_serving.gateway.backends import open_backends
+from papa_serving.gateway.drain import Drain
+from papa_serving.gateway.engine import Engine
+from papa_serving.gateway.health import GENERATION, Readiness
+from papa_serving.gateway.server import Gateway
+from papa_serving.generator.deployment import app, reconfigured
+from papa_serving.settings import GatewaySettings, GeneratorSettings, Settings
+from papa_serving.store import open_items, open_revisions, open_users
+from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
 from PIL import Image
 from ray import serve
 
@@ -26,22 +42,6 @@ from papa.config import DEFAULT_LORA, DEFAULT_UPDATE
 from papa.denoiser import load_denoiser
 from papa.sampler import sample
 from papa.update import Adapter, new_adapter
-from services.client import AsyncClient, Retry
-from services.contracts.errors import PapaError, Status, UserDeleted
-from services.contracts.feedback import FeedbackEvent, UserBatch
-from services.contracts.identity import UserKey
-from services.contracts.revisions import Revision
-from services.contracts.samples import unpack_sample
-from services.feedback import open_log
-from services.gateway.backends import open_backends
-from services.gateway.drain import Drain
-from services.gateway.engine import Engine
-from services.gateway.health import GENERATION, Readiness
-from services.gateway.server import Gateway
-from services.generator.deployment import app, reconfigured
-from services.settings import GatewaySettings, GeneratorSettings, Settings
-from services.store import open_items, open_revisions, open_users
-from services.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
 from tests.generator.deployed import NAME, Deployed, deployed, key, until
 from tests.generator.tiny import random_weights
 

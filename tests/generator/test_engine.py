@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from papa_serving.contracts.errors import GeneratorUnavailable
+from papa_serving.generator.engine import FAILURES_UNTIL_DEAD
 
 from papa.denoiser import Denoiser
-from services.contracts.errors import GeneratorUnavailable
-from services.generator.engine import FAILURES_UNTIL_DEAD
 from tests.generator.driving import ADAPT_FROM, Run, running, submit
 from tests.generator.tiny import GatedDenoiser, random_weights, tiny_denoiser
 

@@ -6,11 +6,11 @@ from collections import Counter
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from papa_serving.contracts.identity import UserKey
+from papa_serving.generator.displacement import QUANTUM
+from papa_serving.generator.fair_queue import FairQueue
+from papa_serving.generator.job import Job, Row
 
-from services.contracts.identity import UserKey
-from services.generator.displacement import QUANTUM
-from services.generator.fair_queue import FairQueue
-from services.generator.job import Job, Row
 from tests.generator.driving import Run, running, submit
 from tests.generator.tiny import GatedDenoiser, random_weights
 

@@ -11,12 +11,7 @@ from contextlib import aclosing
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from prometheus_client import REGISTRY
-
-from papa.denoiser import Denoiser
-from papa.sampler import sample
-from services.contracts.errors import (
+from papa_serving.contracts.errors import (
     DeadlineExceeded,
     InvalidRequest,
     PapaError,
@@ -25,9 +20,14 @@ from services.contracts.errors import (
     RevisionNotFound,
     UserDeleted,
 )
-from services.contracts.generation import GeneratedItem, GenerationDone, GenerationSpec
-from services.contracts.identity import UserKey
-from services.contracts.samples import unpack_sample
+from papa_serving.contracts.generation import GeneratedItem, GenerationDone, GenerationSpec
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.samples import unpack_sample
+from PIL import Image
+from prometheus_client import REGISTRY
+
+from papa.denoiser import Denoiser
+from papa.sampler import sample
 from tests.generator.driving import ADAPT_FROM
 from tests.generator.stored import World
 from tests.generator.tiny import PATIENCE, GatedDenoiser, random_weights, tiny_denoiser

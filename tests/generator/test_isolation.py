@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 import torch
+from papa_serving.contracts.identity import UserKey
 
-from services.contracts.identity import UserKey
 from tests.generator.driving import Run, running, submit
 from tests.generator.stored import World
 from tests.generator.test_generation import ANN, everything, spec

@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from papa_serving.contracts.errors import InvalidRequest
+from papa_serving.contracts.generation import GeneratedItem, GenerationSpec
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.samples import unpack_prompted
+from papa_serving.generator.pictures import Pictures
 from PIL import Image
 from torch import Tensor
 
 from papa.denoiser import Denoiser, load_denoiser
 from papa.sampler import sample
-from services.contracts.errors import InvalidRequest
-from services.contracts.generation import GeneratedItem, GenerationSpec
-from services.contracts.identity import UserKey
-from services.contracts.samples import unpack_prompted
-from services.generator.pictures import Pictures
 from tests.generator.driving import ADAPT_FROM
 from tests.generator.stored import GUIDANCE, World
 from tests.papa.pipelines import diffusion_transformer, saved, stable_diffusion

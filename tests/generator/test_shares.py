@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from papa_serving.contracts.identity import UserKey
+from papa_serving.generator.shares import ABSENT, FAR, LENGTHENED, PATIENCE, Shares, Wanted
+from papa_serving.generator.step_cost import LONGEST, StepCost
 
-from services.contracts.identity import UserKey
-from services.generator.shares import ABSENT, FAR, LENGTHENED, PATIENCE, Shares, Wanted
-from services.generator.step_cost import LONGEST, StepCost
 from tests.generator.driving import GivenCost, Run, running, submit
 from tests.generator.tiny import GatedDenoiser
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-
-from services.contracts.identity import UserKey
-from services.generator.job import AdapterKey, HostAdapter
-from services.generator.slots import Slots
+from papa_serving.contracts.identity import UserKey
+from papa_serving.generator.job import AdapterKey, HostAdapter
+from papa_serving.generator.slots import Slots
 
 SIZE = 6
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from helm_python.chart import Chart
 from helm_python.errors import HelmError
+from papa_serving.cli.configuration import load
+from papa_serving.local.environment import in_environment
 
-from services.cli.configuration import load
-from services.local.environment import in_environment
 from tests.helm.rendering import CHART, example, merged, notes, only, pod_specs, render
 
 TLS = {"gateway": {"tls": {"existingSecret": "cert", "clientCaSecret": "callers"}}}

@@ -9,13 +9,13 @@ import time
 import pytest
 import redis
 import yaml
+from papa_serving.cli.app import run
+from papa_serving.cli.configuration import load
+from papa_serving.generator import deployment as generator
+from papa_serving.local.redis_binary import find_redis_server
+from papa_serving.local.serve_applications import APPLICATIONS
+from papa_serving.trainer import deployment as trainer
 
-from services.cli.app import run
-from services.cli.configuration import load
-from services.generator import deployment as generator
-from services.local.redis_binary import find_redis_server
-from services.local.serve_applications import APPLICATIONS
-from services.trainer import deployment as trainer
 from tests.helm.rendering import EXAMPLES, example, merged, only, pod_specs, render
 
 
@@ -109,7 +109,7 @@ def test_ray_knows_every_parameter_and_the_drain_command(name):
 
 def test_places_fit_what_is_placed():
     """A generator pod holds one replica and no trainer; a trainer pod holds two trainers, one with a GPU."""
-    from services.trainer.actor import CPUS
+    from papa_serving.trainer.actor import CPUS
 
     for name in EXAMPLES:
         values = render(example(name))

@@ -9,8 +9,8 @@ import subprocess
 import sys
 
 import yaml
+from papa_serving.local.redis_process import RedisProcess
 
-from services.local.redis_process import RedisProcess
 from tests.helm.rendering import ROOT, example, only, render
 from tests.trainer.tiny_backbone import write_tiny_backbone
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from helm_python.chart import Chart
 from helm_python.errors import HelmError
+from papa_serving.settings import RedisSettings, Settings
+from papa_serving.store.redis_address import address_of
 
-from services.settings import RedisSettings, Settings
-from services.store.redis_address import address_of
 from tests.helm.rendering import CHART, example, merged, notes, only, pod_specs, render
 
 

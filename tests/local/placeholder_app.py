@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from papa_serving.contracts.items import BackboneInfo
+from papa_serving.settings import Settings
+from papa_serving.store import open_items
+from papa_serving.stubs.engine.v1 import engine_pb2
 from ray import serve
-
-from services.contracts.items import BackboneInfo
-from services.settings import Settings
-from services.store import open_items
-from services.stubs.engine.v1 import engine_pb2
 
 
 @serve.deployment(ray_actor_options={"num_cpus": 0.1})

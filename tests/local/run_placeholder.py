@@ -9,13 +9,12 @@ import contextlib
 import json
 import sys
 
+from papa_serving.local.failure import Failure
+from papa_serving.local.service import foreground_service
+from papa_serving.local.startup_steps import StartupSteps
+from papa_serving.local.stop_signals import Stopped
+from papa_serving.settings import Settings
 from rich.console import Console
-
-from services.local.failure import Failure
-from services.local.service import foreground_service
-from services.local.startup_steps import StartupSteps
-from services.local.stop_signals import Stopped
-from services.settings import Settings
 
 PLACEHOLDER = "tests.local.placeholder_app:app"
 

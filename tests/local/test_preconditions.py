@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from papa_serving.local.backbone_check import SUPPORTED, find_backbone, oracle_of, takes_prompt
+from papa_serving.local.environment import settings_environment
+from papa_serving.local.failure import Failure
+from papa_serving.local.instance_lock import InstanceLock
+from papa_serving.local.placement import check_combination, with_places, with_ports
+from papa_serving.local.ports import check_generator, claim_port, reachable
+from papa_serving.settings import GatewaySettings, RaySettings, RedisSettings, Settings
 
 from papa.denoiser.loading import _LOADERS
-from services.local.backbone_check import SUPPORTED, find_backbone, oracle_of, takes_prompt
-from services.local.environment import settings_environment
-from services.local.failure import Failure
-from services.local.instance_lock import InstanceLock
-from services.local.placement import check_combination, with_places, with_ports
-from services.local.ports import check_generator, claim_port, reachable
-from services.settings import GatewaySettings, RaySettings, RedisSettings, Settings
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_second_service_on_one_folder_is_refused_with_the_first_ones_process(t
 
 
 def test_the_lock_goes_with_a_process_that_is_killed(tmp_path: Path) -> None:
-    program = "import sys, time; from pathlib import Path; from services.local.instance_lock import InstanceLock\n"
+    program = "import sys, time; from pathlib import Path; from papa_serving.local.instance_lock import InstanceLock\n"
     program += "with InstanceLock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     holder = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     with holder:

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-
-from services.local.descendants import descendants
-from services.local.supervised_process import SupervisedProcess
+from papa_serving.local.descendants import descendants
+from papa_serving.local.supervised_process import SupervisedProcess
 
 SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 STUBBORN = [
@@ -64,7 +63,7 @@ def test_a_supervised_process_does_not_outlive_a_killed_parent(tmp_path: Path) -
     program = f"""
 import os, sys, time
 from pathlib import Path
-from services.local.supervised_process import SupervisedProcess
+from papa_serving.local.supervised_process import SupervisedProcess
 with SupervisedProcess({SLEEPER!r}, os.environ, Path({str(tmp_path / "log")!r})) as child:
     print(child.pid, flush=True)
     time.sleep(600)
@@ -81,7 +80,7 @@ with SupervisedProcess({SLEEPER!r}, os.environ, Path({str(tmp_path / "log")!r}))
 def test_the_second_signal_ends_a_slow_end_at_once() -> None:
     program = f"""
 import subprocess, time
-from services.local.stop_signals import Stopped, StopSignals
+from papa_serving.local.stop_signals import Stopped, StopSignals
 child = subprocess.Popen({SLEEPER!r}, stdout=subprocess.DEVNULL, start_new_session=True)
 with StopSignals() as signals:
     try:

@@ -9,10 +9,9 @@ from typing import Any
 
 import grpc
 import pytest
-
-from services.local.failure import Failure
-from services.local.ray_cluster import existing_ray
-from services.settings import RaySettings, Settings
+from papa_serving.local.failure import Failure
+from papa_serving.local.ray_cluster import existing_ray
+from papa_serving.settings import RaySettings, Settings
 
 
 class Refusing(grpc.GenericRpcHandler):

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 import redis
+from papa_serving.local import redis_check
+from papa_serving.local.failure import Failure
+from papa_serving.local.ports import claim_port
+from papa_serving.local.redis_binary import find_redis_server
+from papa_serving.local.redis_check import check_redis, without_password
+from papa_serving.settings import RedisSettings
 from pydantic import SecretStr
-
-from services.local import redis_check
-from services.local.failure import Failure
-from services.local.ports import claim_port
-from services.local.redis_binary import find_redis_server
-from services.local.redis_check import check_redis, without_password
-from services.settings import RedisSettings
 
 Start = Callable[..., str]
 

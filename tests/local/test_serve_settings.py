@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from papa_serving.generator import deployment as generator
+from papa_serving.settings import ClientSettings, RedisSettings, Settings
+from papa_serving.settings.tracing import TracingSettings
+from papa_serving.settings.workers import with_secrets, without_secrets
+from papa_serving.trainer import deployment as trainer
 from pydantic import SecretStr
 from ray import cloudpickle
-
-from services.generator import deployment as generator
-from services.serve_settings import with_secrets, without_secrets
-from services.settings import ClientSettings, RedisSettings, Settings
-from services.tracing.settings import TracingSettings
-from services.trainer import deployment as trainer
 
 CANARY = "canary-51c0-secret"
 PLACE = "redis.example:6379/0"

@@ -18,17 +18,17 @@ from pathlib import Path
 import grpc
 import psutil
 import pytest
+from papa_serving.client import Client, FeedbackEvent
+from papa_serving.local.descendants import descendants
+from papa_serving.local.ports import claim_port
+from papa_serving.local.redis_process import RedisProcess
+from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
 from PIL import Image
 
-from services.client import Client, FeedbackEvent
-from services.local.descendants import descendants
-from services.local.ports import claim_port
-from services.local.redis_process import RedisProcess
-from services.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
 from tests.local.test_processes import eventually, running
 
 ROOT = Path(__file__).parents[2]
-RAY_HOST = [sys.executable, "-m", "services.local.ray_host"]
+RAY_HOST = [sys.executable, "-m", "papa_serving.local.ray_host"]
 
 
 def png() -> bytes:
@@ -142,7 +142,7 @@ def test_it_serves_heals_and_ends_without_a_trace(folder: Path) -> None:
                 with pytest.raises(grpc.RpcError, match="serves its own machine only"):
                     engine_answers(f"{own_address()}:{port}")
 
-            gateway = next(pid for pid in launcher.below() if "services.gateway" in psutil.Process(pid).cmdline())
+            gateway = next(pid for pid in launcher.below() if "papa_serving.gateway" in psutil.Process(pid).cmdline())
             os.kill(gateway, signal.SIGKILL)
             eventually(lambda: not running(gateway))
             eventually(lambda: client.is_serving(timeout=1.0))

@@ -35,7 +35,7 @@ class Running:
 @contextmanager
 def papa_up(data_dir: Path, backbone: Path, environment: Mapping[str, str]) -> Iterator[Running]:
     """Runs it until the block ends; raises AssertionError with its output when it does not come up."""
-    command = [sys.executable, "-m", "services.cli.main", "up", "--data-dir", str(data_dir), "--port", "0"]
+    command = [sys.executable, "-m", "papa_serving.cli.main", "up", "--data-dir", str(data_dir), "--port", "0"]
     command += ["--metrics-port", "0", "--backbone", str(backbone)]
     environment = {
         **os.environ,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from papa_serving.client import Client, FeedbackEvent, InvalidRequest, ServedBy
 from PIL import Image
 from playwright.sync_api import expect
 
-from services.client import Client, FeedbackEvent, InvalidRequest, ServedBy
 from tests.loop.service_process import Running, papa_up
 from tests.papa.pipelines import saved, stable_diffusion
 from tests.playground.browser import chromium

@@ -12,15 +12,15 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-
-from services.client import Client, FeedbackEvent, InvalidRequest, ItemNotFound, RevisionNotFound, ServedBy
-from services.stubs.serving.v1 import (
+from papa_serving.client import Client, FeedbackEvent, InvalidRequest, ItemNotFound, RevisionNotFound, ServedBy
+from papa_serving.stubs.serving.v1 import (
     feedback_pb2,
     feedback_pb2_grpc,
     generation_pb2,
     generation_pb2_grpc,
     types_pb2,
 )
+
 from tests.loop.service_process import Running, papa_up
 from tests.papa.conftest import save_tiny_backbone
 from tests.tracing.collector import Collector

@@ -30,9 +30,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_types_scripts_and_stubs_are_shipped(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"papa/py.typed", "services/py.typed", "services/stubs/serving/v1/generation_pb2.pyi"} <= names
+    assert {"papa/py.typed", "papa_serving/py.typed", "papa_serving/stubs/serving/v1/generation_pb2.pyi"} <= names
     assert {path for path in names if path.endswith(".lua")} == {
-        str(path.relative_to(ROOT)) for path in (ROOT / "services").rglob("*.lua")
+        str(path.relative_to(ROOT / "services")) for path in (ROOT / "services").rglob("*.lua")
     }
     assert "papa/backbone/weights/fashion_mnist/unet/diffusion_pytorch_model.safetensors" in names
     text = "papa/backbone/weights/fashion_mnist_text"
@@ -55,11 +55,11 @@ class Absent:
         if name.partition(".")[0] in {SERVER_ONLY!r}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Absent())
-import services.client
-assert services.client.__file__.startswith({str(tmp_path)!r})
-from services.client import AsyncClient, Client
+import papa_serving.client
+assert papa_serving.client.__file__.startswith({str(tmp_path)!r})
+from papa_serving.client import AsyncClient, Client
 Client("127.0.0.1:1").close()
-from services.client import Item, ServedBy
+from papa_serving.client import Item, ServedBy
 for decode in (Item.pil, Item.numpy):
     try:
         decode(Item("", b"", "image/png", 0, 0, ServedBy.BASE))
@@ -73,7 +73,7 @@ for decode in (Item.pil, Item.numpy):
 
 def test_the_command_line_says_what_it_misses_on_a_base_install(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path)
-    program = "import sys; sys.modules['typer'] = None; from services.cli.main import main; main()"
+    program = "import sys; sys.modules['typer'] = None; from papa_serving.cli.main import main; main()"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "pip install 'papa-serving[server]'" in done.stderr

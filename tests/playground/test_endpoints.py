@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Collection, Sequence
 
 import httpx
 import pytest
+from papa_serving.client import AsyncClient, Item
+from papa_serving.playground.application import application
+from papa_serving.playground.endpoints import Judge
+from papa_serving.playground.gallery import Gallery
+from papa_serving.playground.protection import HEADER, MAX_BODY
 
-from services.client import AsyncClient, Item
-from services.playground.application import application
-from services.playground.endpoints import Judge
-from services.playground.gallery import Gallery
-from services.playground.protection import HEADER, MAX_BODY
 from tests.gateway.conftest import service, unstarted
 from tests.gateway.service import Service
 
@@ -162,7 +162,7 @@ async def test_without_a_judge_the_shopper_says_why(service: Service) -> None:
 
 
 def test_the_gallery_forgets_the_oldest() -> None:
-    from services.client import ServedBy
+    from papa_serving.client import ServedBy
 
     gallery = Gallery(limit=2)
     items = [Item(str(n), b"", "image/png", n, 0, ServedBy.BASE) for n in range(3)]

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from papa_serving.client import Client
 from playwright.sync_api import Browser, Page, expect
 
-from services.client import Client
 from tests.loop.service_process import Running, papa_up
 from tests.papa.conftest import save_tiny_backbone
 from tests.playground.browser import chromium

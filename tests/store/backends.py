@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from papa_serving.contracts.errors import ItemNotFound
+from papa_serving.contracts.feedback import FeedbackEvent, FeedbackLog, Lease, LoggedEvent, UserBatch
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.items import ItemStore, StoredItem
+from papa_serving.contracts.revisions import Revision, UserDirectory
+from papa_serving.feedback import open_log
+from papa_serving.feedback.memory_log import MemoryFeedbackLog
+from papa_serving.local.redis_process import RedisProcess
+from papa_serving.settings import FeedbackSettings, RedisSettings, Settings
+from papa_serving.store import open_items, open_users
+from papa_serving.store.memory_items import MemoryItemStore
+from papa_serving.store.memory_state import MemoryState
+from papa_serving.store.memory_users import MemoryUserDirectory
 from redis.asyncio import Redis
 
-from services.contracts.errors import ItemNotFound
-from services.contracts.feedback import FeedbackEvent, FeedbackLog, Lease, LoggedEvent, UserBatch
-from services.contracts.identity import UserKey
-from services.contracts.items import ItemStore, StoredItem
-from services.contracts.revisions import Revision, UserDirectory
-from services.feedback import open_log
-from services.feedback.memory_log import MemoryFeedbackLog
-from services.local.redis_process import RedisProcess
-from services.settings import FeedbackSettings, RedisSettings, Settings
-from services.store import open_items, open_users
-from services.store.memory_items import MemoryItemStore
-from services.store.memory_state import MemoryState
-from services.store.memory_users import MemoryUserDirectory
 from tests.store.redis_nodes import RedisClusterNodes
 
 PARTITIONS = 4

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Self
 
 import redis
-
-from services.local.parent_death import tied_to_parent
-from services.local.ports import claim_port
-from services.local.redis_binary import find_redis_server
+from papa_serving.local.parent_death import tied_to_parent
+from papa_serving.local.ports import claim_port
+from papa_serving.local.redis_binary import find_redis_server
 
 PASSWORD = "secret"
 SERVICE = "likes"

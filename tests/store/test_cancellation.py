@@ -6,10 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
+from papa_serving.contracts.errors import StorageUnavailable
+from papa_serving.store.redis_client import call
 from redis.exceptions import ConnectionError as LostConnectionError
-
-from services.contracts.errors import StorageUnavailable
-from services.store.redis_client import call
 
 
 class Swallowing:

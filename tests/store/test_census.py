@@ -9,19 +9,19 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from papa_serving.cli.app import run
+from papa_serving.contracts.errors import StoreAhead
+from papa_serving.contracts.feedback import UserBatch
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.items import BackboneInfo
+from papa_serving.contracts.revisions import Revision, RevisionStore
+from papa_serving.local.environment import settings_environment
+from papa_serving.local.redis_process import RedisProcess
+from papa_serving.settings import TrainerSettings
+from papa_serving.store import open_revisions
+from papa_serving.store.census import Kind, census, refuse_ahead, refuse_emptied, repair, sweep
 from redis.asyncio import Redis
 
-from services.cli.app import run
-from services.contracts.errors import StoreAhead
-from services.contracts.feedback import UserBatch
-from services.contracts.identity import UserKey
-from services.contracts.items import BackboneInfo
-from services.contracts.revisions import Revision, RevisionStore
-from services.local.environment import settings_environment
-from services.local.redis_process import RedisProcess
-from services.settings import TrainerSettings
-from services.store import open_revisions
-from services.store.census import Kind, census, refuse_ahead, refuse_emptied, repair, sweep
 from tests.store.backends import PARTITIONS, Backend, open_redis, redis_settings
 from tests.trainer.tally_updater import TallyUpdater
 from tests.trainer.world import World, until
@@ -220,7 +220,7 @@ async def test_a_trainer_leaves_the_lost_user_alone_and_trains_the_others(place:
 
 
 async def test_trainers_sweep(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.trainer.loop.SWEEP_SECONDS", 0.05)
+    monkeypatch.setattr("papa_serving.trainer.loop.SWEEP_SECONDS", 0.05)
     await place.learn(ALICE, "a")
     await place.backend.users.delete(ALICE)
     world = World(place.backend.settings, place.backend.log, place.backend.users, place.revisions)

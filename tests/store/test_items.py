@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from papa_serving.contracts.errors import ItemNotFound
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.items import BackboneInfo, StoredItem
+from papa_serving.settings import StoreSettings
 
-from services.contracts.errors import ItemNotFound
-from services.contracts.identity import UserKey
-from services.contracts.items import BackboneInfo, StoredItem
-from services.settings import StoreSettings
 from tests.store.backends import Backend, OpenBackend, an_item
 
 BACKBONE = BackboneInfo("ab" * 32, "fashion_mnist", (1, 28, 28))

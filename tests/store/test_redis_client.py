@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from papa_serving.contracts.errors import StorageUnavailable
+from papa_serving.contracts.items import BackboneInfo
+from papa_serving.feedback import open_log
+from papa_serving.local.redis_process import RedisProcess
+from papa_serving.settings import FeedbackSettings, RedisSettings, Settings
+from papa_serving.store import open_items, open_users
+from papa_serving.store.redis_client import call, connect
 from pydantic import SecretStr
 
-from services.contracts.errors import StorageUnavailable
-from services.contracts.items import BackboneInfo
-from services.feedback import open_log
-from services.local.redis_process import RedisProcess
-from services.settings import FeedbackSettings, RedisSettings, Settings
-from services.store import open_items, open_users
-from services.store.redis_client import call, connect
 from tests.store.backends import redis_settings
 
 

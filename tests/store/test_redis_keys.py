@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
+from papa_serving.contracts.feedback import UserBatch
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.items import BackboneInfo
+from papa_serving.store import redis_keys
 from redis.asyncio import Redis
 from redis.crc import key_slot
 
-from services.contracts.feedback import UserBatch
-from services.contracts.identity import UserKey
-from services.contracts.items import BackboneInfo
-from services.store import redis_keys
 from tests.store.backends import PARTITIONS, Backend, an_item, image_event
 
 

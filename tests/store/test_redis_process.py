@@ -14,10 +14,9 @@ from urllib.parse import unquote
 
 import pytest
 import redis
-
-from services.local import redis_binary, redis_folder
-from services.local.redis_binary import RedisProcessError, find_redis_server
-from services.local.redis_process import RedisProcess
+from papa_serving.local import redis_binary, redis_folder
+from papa_serving.local.redis_binary import RedisProcessError, find_redis_server
+from papa_serving.local.redis_process import RedisProcess
 
 
 def client(url: str) -> redis.Redis:
@@ -115,7 +114,7 @@ def test_it_ends_when_its_launcher_is_killed(tmp_path: Path, death: signal.Signa
         [
             sys.executable,
             "-c",
-            "import sys, time, pathlib; from services.local.redis_process import RedisProcess\n"
+            "import sys, time, pathlib; from papa_serving.local.redis_process import RedisProcess\n"
             "server = RedisProcess(pathlib.Path(sys.argv[1])); server.start(); print(server.pid, flush=True)\n"
             "time.sleep(600)",
             str(tmp_path),

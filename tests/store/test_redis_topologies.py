@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from papa_serving.contracts.errors import StorageUnavailable
+from papa_serving.contracts.identity import UserKey
+from papa_serving.local.redis_check import check_redis
+from papa_serving.store.census import Kind, census, repair
+from papa_serving.store.memory_revisions import MemoryRevisionStore
 from redis.crc import key_slot
 
-from services.contracts.errors import StorageUnavailable
-from services.contracts.identity import UserKey
-from services.local.redis_check import check_redis
-from services.store.census import Kind, census, repair
-from services.store.memory_revisions import MemoryRevisionStore
 from tests.store.backends import PARTITIONS, Backend, image_event, open_redis, redis_settings
 from tests.store.redis_nodes import SERVICE, RedisClusterNodes, RedisSentinels, until
 

@@ -6,11 +6,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from papa_serving.contracts.identity import UserKey
+from papa_serving.local.redis_process import RedisProcess
+from papa_serving.store import redis_changes
 from redis.asyncio import Redis
 
-from services.contracts.identity import UserKey
-from services.local.redis_process import RedisProcess
-from services.store import redis_changes
 from tests.store.backends import Backend, open_redis, redis_settings
 from tests.store.test_watch import soon
 

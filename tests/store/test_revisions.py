@@ -13,15 +13,14 @@ from urllib.request import Request, urlopen
 import obstore
 import pytest
 from moto.server import ThreadedMotoServer
-
-from services.contracts.errors import RevisionNotFound, StorageUnavailable
-from services.contracts.identity import UserKey
-from services.contracts.revisions import RevisionStore
-from services.settings import Settings, StoreSettings
-from services.store import open_revisions
-from services.store.file_revisions import FileRevisionStore
-from services.store.memory_revisions import MemoryRevisionStore
-from services.store.object_revisions import COMPLETE, ObjectRevisionStore, object_store
+from papa_serving.contracts.errors import RevisionNotFound, StorageUnavailable
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.revisions import RevisionStore
+from papa_serving.settings import Settings, StoreSettings
+from papa_serving.store import open_revisions
+from papa_serving.store.file_revisions import FileRevisionStore
+from papa_serving.store.memory_revisions import MemoryRevisionStore
+from papa_serving.store.object_revisions import COMPLETE, ObjectRevisionStore, object_store
 
 NAME = "000001-0a0b0c0d"
 FILES = {"manifest.json": b"{}", "adapter_model.safetensors": bytes(range(256)) * 40, "empty": b""}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from papa_serving.contracts.errors import ItemNotFound, RevisionNotFound, UserDeleted
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.revisions import UserState
+from papa_serving.settings import StoreSettings
 
-from services.contracts.errors import ItemNotFound, RevisionNotFound, UserDeleted
-from services.contracts.identity import UserKey
-from services.contracts.revisions import UserState
-from services.settings import StoreSettings
 from tests.store.backends import Backend, OpenBackend, an_item
 
 

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from papa_serving.contracts.errors import UserDeleted
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.revisions import UserState
+from papa_serving.store import redis_changes
 
-from services.contracts.errors import UserDeleted
-from services.contracts.identity import UserKey
-from services.contracts.revisions import UserState
-from services.store import redis_changes
 from tests.store.backends import Backend
 
 SOON = 5.0

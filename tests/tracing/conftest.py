@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from papa_serving import tracing
+from papa_serving.settings.tracing import TracingSettings
 
-from services import tracing
-from services.tracing.settings import TracingSettings
 from tests.tracing.collector import Collector
 
 

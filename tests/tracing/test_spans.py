@@ -11,13 +11,13 @@ from pathlib import Path
 
 import grpc
 import pytest
+from papa_serving import tracing
+from papa_serving.contracts.errors import ItemNotFound
+from papa_serving.contracts.trace import checked, ids
+from papa_serving.settings import Settings
+from papa_serving.settings.tracing import TracingSettings, headers_of
 from pydantic import ValidationError
 
-from services import tracing
-from services.contracts.errors import ItemNotFound
-from services.contracts.trace import checked, ids
-from services.settings import Settings
-from services.tracing.settings import TracingSettings, headers_of
 from tests.gateway.tokens import Certificates
 from tests.tracing.collector import Collector
 
@@ -26,15 +26,15 @@ DROPPED = "00-" + "c" * 32 + "-" + "d" * 16 + "-00"
 
 OFF = """
 import asyncio, sys
-from services import tracing
-from services.gateway.server import Gateway
-from services.settings import Settings
+from papa_serving import tracing
+from papa_serving.gateway.server import Gateway
+from papa_serving.settings import Settings
 from tests.gateway.service import Service
 
 async def call():
     service = Service()
     await service.start()
-    await service.user.GetUser(__import__("services.stubs.serving.v1.user_pb2", fromlist=["x"]).GetUserRequest(
+    await service.user.GetUser(__import__("papa_serving.stubs.serving.v1.user_pb2", fromlist=["x"]).GetUserRequest(
         user={"user": "alice"}))
     await service.stop()
 

@@ -5,16 +5,16 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from papa_serving.contracts.identity import UserKey
+from papa_serving.feedback import open_log
+from papa_serving.feedback.memory_log import MemoryFeedbackLog
+from papa_serving.local.redis_process import RedisProcess
+from papa_serving.settings import FeedbackSettings, RedisSettings, Settings, TrainerSettings
+from papa_serving.store import open_revisions, open_users
+from papa_serving.store.memory_revisions import MemoryRevisionStore
+from papa_serving.store.memory_state import MemoryState
+from papa_serving.store.memory_users import MemoryUserDirectory
 
-from services.contracts.identity import UserKey
-from services.feedback import open_log
-from services.feedback.memory_log import MemoryFeedbackLog
-from services.local.redis_process import RedisProcess
-from services.settings import FeedbackSettings, RedisSettings, Settings, TrainerSettings
-from services.store import open_revisions, open_users
-from services.store.memory_revisions import MemoryRevisionStore
-from services.store.memory_state import MemoryState
-from services.store.memory_users import MemoryUserDirectory
 from tests.tracing.conftest import collector, recording  # noqa: F401 - fixtures
 from tests.trainer.world import PARTITIONS, World
 

@@ -4,9 +4,9 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 
-from services.contracts.errors import RevisionDamaged
-from services.contracts.feedback import LoggedEvent
-from services.trainer.updater import Refused, Trained, Updater, UserUpdate, Weights, update_seed
+from papa_serving.contracts.errors import RevisionDamaged
+from papa_serving.contracts.feedback import LoggedEvent
+from papa_serving.trainer.updater import Refused, Trained, Updater, UserUpdate, Weights, update_seed
 
 MANIFEST = "manifest.json"
 

@@ -13,14 +13,14 @@ import numpy as np
 import psutil
 import pytest
 import ray
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.samples import pack_sample
+from papa_serving.local.redis_process import RedisProcess
+from papa_serving.settings import FeedbackSettings, GateSettings, Settings, TrainerAutoscalingSettings
+from papa_serving.trainer.actor import NAMESPACE
+from papa_serving.trainer.deployment import application
 from ray import serve
 
-from services.contracts.identity import UserKey
-from services.contracts.samples import pack_sample
-from services.local.redis_process import RedisProcess
-from services.settings import FeedbackSettings, GateSettings, Settings, TrainerAutoscalingSettings
-from services.trainer.actor import NAMESPACE
-from services.trainer.deployment import application
 from tests.trainer.conftest import close_world, open_world, quick_settings
 from tests.trainer.tiny_backbone import SHAPE, write_tiny_backbone
 from tests.trainer.world import World, until

@@ -9,9 +9,9 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+from papa_serving.contracts.identity import UserKey
+from papa_serving.local.redis_process import RedisProcess
 
-from services.contracts.identity import UserKey
-from services.local.redis_process import RedisProcess
 from tests.trainer.conftest import close_world, open_world, quick_settings
 from tests.trainer.processes import log_file, trainer_process, was_killed
 from tests.trainer.tally_updater import TallyUpdater
@@ -48,7 +48,7 @@ async def test_a_kill_at_any_point_loses_and_doubles_nothing(
 
 
 def test_a_fault_with_a_marker_happens_once(tmp_path: Path) -> None:
-    code = "from services.trainer.fault import reach; reach('after_read'); reach('after_blob'); print('alive')"
+    code = "from papa_serving.trainer.fault import reach; reach('after_read'); reach('after_blob'); print('alive')"
     environment = os.environ | {"TRAINER_FAULT": "after_blob", "TRAINER_FAULT_MARKER": str(tmp_path / "marker")}
     command = [sys.executable, "-c", code]
     first, second = (subprocess.run(command, env=environment, capture_output=True, check=False) for _ in range(2))

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 
 import pytest
+from papa_serving.contracts.errors import StorageUnavailable
+from papa_serving.contracts.feedback import Lease, UserBatch
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.revisions import Revision
+from papa_serving.trainer.updater import UserUpdate
 
-from services.contracts.errors import StorageUnavailable
-from services.contracts.feedback import Lease, UserBatch
-from services.contracts.identity import UserKey
-from services.contracts.revisions import Revision
-from services.trainer.updater import UserUpdate
 from tests.trainer.tally_updater import TallyUpdater
 from tests.trainer.world import World, event_ids, until
 
@@ -84,7 +84,7 @@ async def test_what_the_gate_always_refuses_is_kept_and_then_buried_with_the_rea
 async def test_a_full_store_counts_against_no_event(
     world: World, user: UserKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.trainer.training.STORAGE_PAUSE", 0.01)
+    monkeypatch.setattr("papa_serving.trainer.training.STORAGE_PAUSE", 0.01)
     put, refusals = world.revisions.put, [StorageUnavailable("disk full")] * 12
 
     async def full(user: UserKey, revision: str, files: Mapping[str, bytes]) -> None:

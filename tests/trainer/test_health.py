@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from services.contracts.identity import UserKey
-from services.trainer.thread import TrainerThread
+from papa_serving.contracts.identity import UserKey
+from papa_serving.trainer.thread import TrainerThread
+
 from tests.trainer.tally_updater import TallyUpdater
 from tests.trainer.world import World, until
 

@@ -5,10 +5,10 @@ import threading
 from collections.abc import Sequence
 
 import pytest
+from papa_serving.contracts.errors import UserDeleted
+from papa_serving.contracts.identity import UserKey
+from papa_serving.trainer.updater import UserUpdate
 
-from services.contracts.errors import UserDeleted
-from services.contracts.identity import UserKey
-from services.trainer.updater import UserUpdate
 from tests.trainer.tally_updater import MANIFEST, TallyUpdater
 from tests.trainer.world import PATIENCE, World, event_ids, until
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from services.contracts.feedback import LoggedEvent, UserBatch
-from services.contracts.identity import UserKey
-from services.trainer.papa_updater import PapaUpdater
-from services.trainer.updater import Trained, UserUpdate, Weights
+from papa_serving.contracts.feedback import LoggedEvent, UserBatch
+from papa_serving.contracts.identity import UserKey
+from papa_serving.trainer.papa_updater import PapaUpdater
+from papa_serving.trainer.updater import Trained, UserUpdate, Weights
+
 from tests.trainer.test_papa_updater import denoiser, events_of, first_update, updater
 
 __all__ = ["denoiser", "updater"]

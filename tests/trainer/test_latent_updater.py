@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from papa_serving.contracts.feedback import LoggedEvent, UserBatch
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.samples import pack_sample
+from papa_serving.settings import GateSettings
+from papa_serving.trainer.papa_updater import PapaUpdater
+from papa_serving.trainer.updater import Trained, UserUpdate, Weights
 
 from papa.adapter import unpack
 from papa.config import DEFAULT_UPDATE
 from papa.denoiser import Denoiser, load_denoiser
-from services.contracts.feedback import LoggedEvent, UserBatch
-from services.contracts.identity import UserKey
-from services.contracts.samples import pack_sample
-from services.settings import GateSettings
-from services.trainer.papa_updater import PapaUpdater
-from services.trainer.updater import Trained, UserUpdate, Weights
 from tests.papa.pipelines import saved, stable_diffusion
 
 ADA = UserKey("tenant", "ada")

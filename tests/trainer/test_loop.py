@@ -4,11 +4,11 @@ import asyncio
 from itertools import chain
 
 import pytest
+from papa_serving.contracts.identity import UserKey
+from papa_serving.trainer import loop
+from papa_serving.trainer.loop import TrainerLoop
 from prometheus_client import REGISTRY
 
-from services.contracts.identity import UserKey
-from services.trainer import loop
-from services.trainer.loop import TrainerLoop
 from tests.trainer.tally_updater import MANIFEST, TallyUpdater
 from tests.trainer.test_interference import Pause
 from tests.trainer.world import World, event_ids, until

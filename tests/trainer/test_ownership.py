@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from papa_serving.contracts.errors import StorageUnavailable
+from papa_serving.contracts.feedback import Lease
+from papa_serving.contracts.identity import UserKey
+from papa_serving.trainer import loop
+from papa_serving.trainer.loop import TrainerLoop
+from papa_serving.trainer.share import fair_share
 
-from services.contracts.errors import StorageUnavailable
-from services.contracts.feedback import Lease
-from services.contracts.identity import UserKey
-from services.trainer import loop
-from services.trainer.loop import TrainerLoop
-from services.trainer.share import fair_share
 from tests.trainer.tally_updater import TallyUpdater
 from tests.trainer.test_interference import Pause
 from tests.trainer.world import PATIENCE, World, event_ids, until

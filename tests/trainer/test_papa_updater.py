@@ -7,17 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from papa_serving.contracts.errors import RevisionDamaged
+from papa_serving.contracts.feedback import LoggedEvent, UserBatch
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.samples import pack_sample
+from papa_serving.settings import GateSettings
+from papa_serving.trainer.papa_updater import PapaUpdater
+from papa_serving.trainer.updater import Refused, Trained, UserUpdate, Weights
 
 from papa.adapter import MANIFEST_FILE, WEIGHTS_FILE, unpack
 from papa.config import DEFAULT_LORA, DEFAULT_UPDATE
 from papa.denoiser import Denoiser, load_denoiser
-from services.contracts.errors import RevisionDamaged
-from services.contracts.feedback import LoggedEvent, UserBatch
-from services.contracts.identity import UserKey
-from services.contracts.samples import pack_sample
-from services.settings import GateSettings
-from services.trainer.papa_updater import PapaUpdater
-from services.trainer.updater import Refused, Trained, UserUpdate, Weights
 from tests.trainer.tiny_backbone import SHAPE, write_tiny_backbone
 
 CONFIG = replace(DEFAULT_UPDATE, like_rows=6, dislike_rows=4, steps=2)

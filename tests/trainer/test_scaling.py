@@ -9,11 +9,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import settings as testing
 from hypothesis import strategies as st
-
-from services.settings import Settings
-from services.trainer.busy_time import BusyTime
-from services.trainer.deployment import reconfigured
-from services.trainer.scaling import STEP, Limits, Load, Scaling, decide, limits
+from papa_serving.settings import Settings
+from papa_serving.trainer.busy_time import BusyTime
+from papa_serving.trainer.deployment import reconfigured
+from papa_serving.trainer.scaling import STEP, Limits, Load, Scaling, decide, limits
 
 LIMITS = Limits(least=1, most=12, target_age=15.0, upscale_delay=10.0, downscale_delay=60.0)
 

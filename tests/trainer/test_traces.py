@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from services import tracing
-from services.contracts.feedback import FeedbackEvent
-from services.contracts.identity import UserKey
-from services.contracts.trace import ids
-from services.store.redis_client import call, connect
-from services.store.redis_keys import Keys
-from services.trainer.updater import Refused
+from papa_serving import tracing
+from papa_serving.contracts.feedback import FeedbackEvent
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.trace import ids
+from papa_serving.store.redis_client import call, connect
+from papa_serving.store.redis_keys import Keys
+from papa_serving.trainer.updater import Refused
+
 from tests.tracing.collector import Collector, Spanned
 from tests.trainer.tally_updater import TallyUpdater
 from tests.trainer.world import PARTITIONS, World, until

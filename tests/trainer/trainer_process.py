@@ -9,10 +9,11 @@ import signal
 import time
 from collections.abc import Sequence
 
-from services import logs
-from services.settings import Settings
-from services.trainer.thread import TrainerThread
-from services.trainer.updater import UserUpdate
+from papa_serving import logs
+from papa_serving.settings import Settings
+from papa_serving.trainer.thread import TrainerThread
+from papa_serving.trainer.updater import UserUpdate
+
 from tests.trainer.tally_updater import TallyUpdater
 
 

@@ -7,13 +7,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from services.contracts.errors import RevisionNotFound
-from services.contracts.feedback import DeadLetter, FeedbackEvent, FeedbackLog
-from services.contracts.identity import UserKey
-from services.contracts.revisions import Revision, RevisionStore, UserDirectory
-from services.settings import Settings
-from services.trainer.loop import TrainerLoop
-from services.trainer.updater import Updater
+from papa_serving.contracts.errors import RevisionNotFound
+from papa_serving.contracts.feedback import DeadLetter, FeedbackEvent, FeedbackLog
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.revisions import Revision, RevisionStore, UserDirectory
+from papa_serving.settings import Settings
+from papa_serving.trainer.loop import TrainerLoop
+from papa_serving.trainer.updater import Updater
+
 from tests.trainer.tally_updater import MANIFEST
 
 PARTITIONS = 4

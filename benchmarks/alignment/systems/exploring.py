@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from papa_serving.generator.exploration import explored
 from torch import Tensor
 
 from benchmarks.alignment.systems.ours import Ours
 from papa.config import UpdateConfig
-from services.generator.exploration import explored
 
 
 @dataclass(frozen=True)

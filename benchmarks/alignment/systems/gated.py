@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from papa_serving.settings import TrainerSettings
+from papa_serving.trainer.gate import Gate
 from torch import Tensor
 
 from benchmarks.alignment.runs import Sampling
 from benchmarks.alignment.systems.ours import Ours
 from papa.config import UpdateConfig
 from papa.denoiser import Denoiser
-from services.settings import TrainerSettings
-from services.trainer.gate import Gate
 
 
 class Gated(Ours):

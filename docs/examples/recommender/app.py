@@ -17,9 +17,8 @@ from typing import Annotated, Literal
 
 from fastapi import FastAPI, HTTPException, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
+from papa_serving.client import AsyncClient, FeedbackEvent, Item, PapaError, ServedBy
 from pydantic import BaseModel
-
-from services.client import AsyncClient, FeedbackEvent, Item, PapaError, ServedBy
 
 KEPT_PICTURES = 10_000
 HTTP_STATUS = {

@@ -37,12 +37,12 @@ proxy_location: EveryNode
 http_options: {host: 0.0.0.0, port: 8000}
 grpc_options:
   port: 9000
-  grpc_servicer_functions: [services.stubs.engine.v1.engine_pb2_grpc.add_EngineServiceServicer_to_server]
+  grpc_servicer_functions: [papa_serving.stubs.engine.v1.engine_pb2_grpc.add_EngineServiceServicer_to_server]
   enable_reflection: false
 logging_config: {encoding: JSON, log_level: INFO, enable_access_log: false}
 applications:
   - name: generator
-    import_path: services.generator.deployment:app
+    import_path: papa_serving.generator.deployment:app
     route_prefix: /generator
     deployments:
       - name: generator
@@ -60,7 +60,7 @@ applications:
           resources: {papa_generator: 1}
           runtime_env: {{ $environment | toJson }}
   - name: trainer
-    import_path: services.trainer.deployment:app
+    import_path: papa_serving.trainer.deployment:app
     route_prefix: /trainer
     deployments:
       - name: trainers

@@ -1,0 +1,72 @@
+"""`papa bench`: the measurements behind docs/results, which live in a checkout and not in the installed package."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import typer
+
+from papa_serving.cli.output import AsJson, print_json
+from papa_serving.local.failure import Failure
+
+CHECKOUT = Path(__file__).parents[3]
+RESULTS = Path("docs/results")
+_STDERR = 2
+
+bench = typer.Typer(name="bench", no_args_is_help=True, help="Measure, and write docs/results; needs a checkout.")
+PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+
+@bench.command(context_settings=PASSED_ON)
+def alignment(context: typer.Context, json: AsJson = False) -> None:
+    """How well, how soon and how cheaply each system learns a taste; --help lists the experiments."""
+    _run("alignment", context.args, json)
+
+
+@bench.command(context_settings=PASSED_ON)
+def engine(context: typer.Context, json: AsJson = False) -> None:
+    """Many users in one batch, and many updates in one backward pass, against doing it one by one."""
+    _run("engine", context.args, json)
+
+
+@bench.command(context_settings=PASSED_ON)
+def serving(context: typer.Context, json: AsJson = False) -> None:
+    """The whole service against its engine, and how soon an opinion shows."""
+    _run("serving", context.args, json)
+
+
+@bench.command(context_settings=PASSED_ON)
+def feedback(context: typer.Context, json: AsJson = False) -> None:
+    """How fast feedback is taken in, one by one, streamed and batched, against a bare echo."""
+    _run("feedback", context.args, json)
+
+
+@bench.command(context_settings=PASSED_ON)
+def capacity(context: typer.Context, json: AsJson = False) -> None:
+    """What 10 thousand, 1 million and 100 million users cost, from the measured figures."""
+    _run("capacity", context.args, json)
+
+
+def _run(name: str, arguments: list[str], json: bool) -> None:
+    if not (CHECKOUT / "benchmarks" / name).is_dir():
+        raise Failure(f"there is no benchmarks/{name} beside this package", "run it from a clone, set up by make")
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+    before, started = _written(), time.monotonic()
+    # Standard output is the document's alone; what the benchmark says goes where messages go.
+    code = subprocess.run(command, cwd=CHECKOUT, check=False, stdout=_STDERR if json else None).returncode
+    if json:
+        changed = sorted(str(path) for path, moment in _written().items() if before.get(path) != moment)
+        seconds = round(time.monotonic() - started, 3)
+        print_json({
+            "benchmark": name, "arguments": arguments, "exit_code": code, "seconds": seconds, "written": changed,
+        })  # fmt: skip
+    raise typer.Exit(code)
+
+
+def _written() -> dict[Path, int]:
+    """Every file of the results, below the checkout, and when it was written."""
+    files = (path for path in (CHECKOUT / RESULTS).rglob("*") if path.is_file())
+    return {path.relative_to(CHECKOUT): path.stat().st_mtime_ns for path in files}

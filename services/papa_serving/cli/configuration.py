@@ -1,0 +1,142 @@
+"""Settings from a file, the environment and flags; how they are shown, and what is wrong with them in one line."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import SettingsConfigDict
+
+from papa_serving.local.failure import Failure
+from papa_serving.settings import Settings
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", help="Settings file (TOML); papa.toml where there is one.", show_default=False),
+]
+Overrides = Annotated[
+    list[str],
+    typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Any setting; may be repeated.", show_default=False),
+]
+
+
+SECRETS = ("redis.password", "client.token", "tracing.headers")
+"""Settings that are given by file or variable only."""
+
+
+def load(file: Path | None, overrides: Sequence[str] = (), flags: Mapping[str, object] | None = None) -> Settings:
+    """File < PAPA_* environment < `overrides` ("trainer.min_labels=5") < `flags` by dotted name, None meaning absent.
+
+    Raises Failure for an unreadable file or an unknown variable, ValidationError for values.
+    """
+    if file is not None and not file.is_file():
+        raise Failure(f"the settings file {file} does not exist")
+    chosen: dict[str, object] = dict(_assignment(each) for each in overrides)
+    chosen |= {name: value for name, value in (flags or {}).items() if value is not None}
+    unknown = next(unknown_variables(os.environ), None)
+    if unknown:
+        raise Failure(unknown)
+    try:
+        return _settings_class(file)(**_nested(chosen))
+    except tomllib.TOMLDecodeError as error:
+        raise Failure(f"{file or 'papa.toml'} is not valid TOML: {error}") from error
+
+
+def _settings_class(file: Path | None) -> type[Settings]:
+    if file is None:
+        return Settings
+    return type("Settings", (Settings,), {"model_config": SettingsConfigDict(toml_file=file)})
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise Failure(f"--set takes SECTION.FIELD=VALUE, not {text!r}", "for instance --set trainer.min_labels=5")
+    if name.strip() in SECRETS:
+        variable = f"PAPA_{name.strip().upper().replace('.', '__')}"
+        raise Failure(f"{name.strip()} is a secret, and a command line is everybody's to see", f"set {variable}")
+    return name.strip(), value
+
+
+def _nested(flat: Mapping[str, object]) -> dict[str, Any]:
+    """{"a.b": 1} → {"a": {"b": 1}}."""
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        *path, last = name.split(".")
+        place = nested
+        for part in path:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return nested
+
+
+def describe(error: ValidationError) -> str:
+    """Every wrong field with what is wrong with it, in one line; never the value itself, which may be a secret."""
+    return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_input=False))
+
+
+def unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
+    """A line for each PAPA_ variable that names no setting."""
+    known = set(_variables(Settings, "PAPA_"))
+    for variable in sorted(environment):
+        if variable.upper().startswith("PAPA_") and variable.upper() not in known:
+            near = difflib.get_close_matches(variable.upper(), known, n=1)
+            yield f"the variable {variable} names no setting" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _variables(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    """Those that name a setting, or a whole section (as JSON)."""
+    for name, info in model.model_fields.items():
+        yield (variable := f"{prefix}{name.upper()}")
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from _variables(info.annotation, f"{variable}__")
+
+
+def fields(settings: BaseModel, path: str = "") -> Iterator[tuple[str, FieldInfo, object]]:
+    """Dotted name, definition and value of every setting; those of a section before those of its subsections."""
+    sections: list[tuple[str, BaseModel]] = []
+    for name, info in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, BaseModel):
+            sections.append((f"{path}{name}.", value))
+        else:
+            yield f"{path}{name}", info, value
+    for prefix, section in sections:
+        yield from fields(section, prefix)
+
+
+def as_json(settings: Settings) -> str:
+    """One JSON object, secrets masked."""
+    return json.dumps(_nested({name: _shown(value) for name, _, value in fields(settings)}), indent=2)
+
+
+def as_toml(settings: Settings) -> str:
+    """A papa.toml with everything in it; absent values and secrets (masked) are commented out."""
+    lines: list[str] = []
+    section = ""
+    for name, info, value in fields(settings):
+        path, _, field = name.rpartition(".")
+        if path != section:
+            section = path
+            lines += ["", f"[{section}]"]
+        absent = value is None or isinstance(value, SecretStr) or (isinstance(value, str) and _shown(value) != value)
+        assignment = ("# " if absent else "") + f"{field} = " + ("" if value is None else json.dumps(_shown(value)))
+        lines.append(assignment + (f"  # {info.description}" if info.description else ""))
+    return "\n".join(lines)
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, SecretStr):
+        return str(value)
+    if isinstance(value, str):
+        return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:**********@", value)
+    return str(value) if isinstance(value, Path) else value

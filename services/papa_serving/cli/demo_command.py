@@ -1,0 +1,165 @@
+"""`papa demo`: the service, a simulated shopper, and whether the loop learns."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from papa_serving.cli.configuration import load
+from papa_serving.cli.connection import connect
+from papa_serving.cli.output import AsJson, voice
+from papa_serving.client import Client
+from papa_serving.demo.evaluation import Evaluation, goal
+from papa_serving.demo.loop import DemoPlan, DemoResult, Round, run_demo
+from papa_serving.demo.report import adapted, named, save, table
+from papa_serving.demo.shopper import Shopper
+from papa_serving.local.failure import Failure
+
+if TYPE_CHECKING:
+    from papa.oracle import Oracle
+
+CLASSES = 10
+
+Taste = Annotated[
+    str, typer.Option("--taste", help="Hidden taste: classes 0 to 9 of Fashion-MNIST, separated by commas.")
+]
+Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Rounds of rating.")]
+PerRound = Annotated[int, typer.Option("--per-round", min=1, max=64, help="Items rated a round.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=1_000_000, help="Of everything random.")]
+Out = Annotated[
+    Path, typer.Option("--out", help="Folder for contact_sheet.png, curve.png and figures.json.", file_okay=False)
+]
+Backbone = Annotated[str, typer.Option("--backbone", help="Another backbone of Fashion-MNIST.")]
+Running = Annotated[
+    str,
+    typer.Option(
+        "--address", metavar="HOST:PORT", help="A running service, instead of one of its own.", show_default=False
+    ),
+]
+
+
+def demo(
+    taste: Taste = "5,7,9",
+    rounds: Rounds = 12,
+    per_round: PerRound = 10,
+    seed: Seed = 0,
+    out: Out = Path("demo-out"),
+    backbone: Backbone = "fashion_mnist",
+    address: Running = "",
+    json: AsJson = False,
+) -> None:
+    """Watch the service learn a hidden taste from a simulated shopper's likes.
+
+    Starts the whole service in a fresh folder and lets the shopper rate its items round by round. The exit code is 0
+    only if fresh samples then meet the taste.
+    """
+    from papa_serving.local.stop_signals import Stopped
+
+    wanted, plan = _classes(taste), DemoPlan(rounds=rounds, per_round=per_round, seed=seed)
+    started = time.monotonic()
+    try:
+        with _service(address, backbone, per_round, voice(json)) as place, connect(place) as client:
+            shopper = Shopper(_oracle(), wanted)
+            result = _show(client, shopper, plan, voice(json))
+    except Stopped as stopped:
+        raise typer.Exit(130) from stopped
+    files = save(result, shopper, plan, time.monotonic() - started, out)
+    if json:
+        print((out / "figures.json").read_text(), end="")
+    voice(json).print()
+    voice(json).print(table(result, shopper))
+    voice(json).print(f"{', '.join(map(str, files))}\n", soft_wrap=True)
+    needed = goal(result.before.success)
+    if not adapted(result):
+        message = f"the loop has not adapted: success {result.after.success:.2f} on fresh samples, {needed:.2f} wanted"
+        raise Failure(message, "a rare taste needs more --rounds")
+    voice(json).print(
+        f"[green]the loop has adapted[/green]: success {result.before.success:.2f} → {result.after.success:.2f} "
+        f"(goal {needed:.2f}) in {time.monotonic() - started:.0f} s"
+    )
+
+
+def _classes(taste: str) -> frozenset[int]:
+    try:
+        classes = frozenset(int(each) for each in taste.split(","))
+    except ValueError:
+        classes = frozenset()
+    if not classes or not all(0 <= each < CLASSES for each in classes) or len(classes) == CLASSES:
+        raise Failure(f"--taste takes one to nine classes from 0 to 9, not {taste!r}", "for instance --taste 5,7,9")
+    return classes
+
+
+def _oracle() -> Oracle:
+    import torch
+
+    from papa.oracle import load_oracle
+
+    torch.set_num_threads(1)
+    return load_oracle()
+
+
+@contextmanager
+def _service(address: str, backbone: str, per_round: int, console: Console) -> Iterator[str]:
+    """The address of a running service: the given one, or one of our own that is removed when all went well."""
+    if address:
+        yield address
+        return
+    from papa_serving.local.service import foreground_service
+    from papa_serving.local.startup_steps import StartupSteps
+    from papa_serving.local.stop_signals import Stopped
+
+    folder = Path(tempfile.mkdtemp(prefix="papa-demo-"))
+    flags = {
+        "data_dir": folder, "redis.url": "", "ray.address": "", "gateway.port": 0, "metrics.port": 0,
+        "ray.serve_grpc_port": 0, "trainer.min_labels": per_round, "backbone": backbone,
+        "playground.enabled": False,
+    }  # fmt: skip
+    try:
+        with foreground_service(load(None, flags=flags), StartupSteps(console)) as service:
+            yield service.address
+    except Stopped:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    except BaseException:
+        console.print(f"[dim]data and logs of this run: {folder}[/dim]", soft_wrap=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _show(client: Client, shopper: Shopper, plan: DemoPlan, console: Console) -> DemoResult:
+    """Runs the plan under a progress bar; where there is no terminal, one line a round."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with ExitStack() as stack:
+        progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        stack.enter_context(progress)
+        task = progress.add_task("measuring the backbone", total=plan.rounds)
+
+        def started(before: Evaluation) -> None:
+            console.print(f"a shopper with a hidden taste: {named(shopper.taste)}")
+            console.print(f"the backbone alone meets it in {before.success:.0%} of fresh samples")
+            progress.update(task, description="round 1")
+
+        def report(done: Round) -> None:
+            seen = f", fresh samples {done.success:.0%}" if done.success is not None else ""
+            console.print(
+                f"round {done.number:>2}: liked {done.liked:>2} of {done.shown}, learnt in {done.learning:.1f} s{seen}"
+            )
+            doing = f"round {done.number + 1}" if done.number < plan.rounds else "measuring what was learnt"
+            progress.update(task, completed=done.number, description=f"{doing} (liked {done.liked / done.shown:.0%})")
+
+        return run_demo(client, shopper, plan, started, report)

@@ -1,0 +1,28 @@
+"""`papa doctor`."""
+
+from __future__ import annotations
+
+import typer
+
+from papa_serving.cli.configuration import ConfigFile, Overrides, load
+from papa_serving.cli.output import AsJson, console, print_json, voice
+
+_MARKS = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "error": "[red]✗[/red]"}
+
+
+def doctor(file: ConfigFile = None, overrides: Overrides = [], json: AsJson = False) -> None:  # noqa: B006
+    """Check ports, Redis, disk, device and backbone; say how to mend what is wrong."""
+    from papa_serving.local.diagnosis import Verdict, diagnose
+
+    findings = []
+    with voice(json).status("looking …"):
+        for finding in diagnose(load(file, overrides)):
+            findings.append(finding)
+            if not json:
+                console.print(f"{_MARKS[finding.verdict.value]} {finding.check:<15} {finding.found}", soft_wrap=True)
+                if finding.hint:
+                    console.print(f"  [bold]{finding.hint}[/bold]", soft_wrap=True)
+    if json:
+        print_json(findings)
+    if any(finding.verdict is Verdict.BAD for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,90 @@
+"""`papa generate`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from papa_serving.cli import terminal_pictures
+from papa_serving.cli.connection import Address, Tenant, UserId, connect
+from papa_serving.cli.output import AsJson, console, print_json, print_table, voice
+from papa_serving.client import Generation, Sampler
+from papa_serving.client.records import GenerateOptions
+
+Count = Annotated[int, typer.Option("--count", "-n", min=1, help="Number of items.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the first item; random when absent.")]
+SamplerName = Annotated[Sampler | None, typer.Option("--sampler", help="The server's default when absent.")]
+Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Denoising steps.")]
+RevisionName = Annotated[str, typer.Option("--revision", help="An exact revision, or 'base'.", show_default=False)]
+Exploration = Annotated[
+    float | None, typer.Option("--exploration", min=0, max=1, help="Share of items drawn from the backbone.")
+]
+Prompt = Annotated[str, typer.Option("--prompt", help="For a backbone that takes one.", show_default=False)]
+Negative = Annotated[str, typer.Option("--negative-prompt", help="What not to show.", show_default=False)]
+Guidance = Annotated[
+    float | None, typer.Option("--guidance", min=1, max=30, help="How strictly the prompt is followed.")
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder for the images.", file_okay=False)]
+Show = Annotated[
+    bool | None,
+    typer.Option("--show/--no-show", help="Pictures in the terminal; shown where there is one.", show_default=False),
+]
+
+
+def generate(
+    user: UserId,
+    count: Count = 10,
+    seed: Seed = None,
+    sampler: SamplerName = None,
+    steps: Steps = None,
+    revision: RevisionName = "",
+    exploration: Exploration = None,
+    prompt: Prompt = "",
+    negative_prompt: Negative = "",
+    guidance: Guidance = None,
+    out: Out = Path("items"),
+    show: Show = None,
+    address: Address = "",
+    tenant: Tenant = "",
+    json: AsJson = False,
+) -> None:
+    """Generate items with a user's newest adapter and save the images."""
+    chosen = {
+        "seed": seed, "sampler": sampler, "steps": steps, "exploration": exploration,
+        "revision": revision or None, "prompt": prompt or None,
+        "guidance_scale": guidance, "negative_prompt": negative_prompt or None,
+    }  # fmt: skip
+    options = GenerateOptions(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[typeddict-item]
+    with connect(address, tenant) as client, voice(json).status(f"generating {count} items …"):
+        generation = client.generate(user, count, **options)
+    files = _save(generation, out)
+    if json:
+        items = [{**asdict(item), "file": file} for item, file in zip(generation.items, files, strict=True)]
+        print_json({**asdict(generation), "items": items})
+        return
+    if console.is_terminal if show is None else show:
+        terminal_pictures.show(generation.items, console, os.environ)
+    made_by = f"revision {generation.revision}" if generation.revision else "the backbone"
+    rows = [
+        (item.item_id, item.seed, item.served_by.value, file)
+        for item, file in zip(generation.items, files, strict=True)
+    ]
+    print_table("", ("item", "seed", "served by", "file"), rows)
+    console.print(f"{len(rows)} items by {made_by} in {generation.timings.total:.2f} s")
+
+
+def _save(generation: Generation, folder: Path) -> list[Path]:
+    """Files are named by the generation and the item's position: item ids are opaque and not used in paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    prefix = "".join(letter for letter in generation.generation_id if letter.isalnum())[:16]
+    files = []
+    for item in generation.items:
+        suffix = item.content_type.rpartition("/")[2]
+        file = folder / f"{prefix}-{item.index:02d}.{suffix if suffix.isalnum() else 'bin'}"
+        file.write_bytes(item.image)
+        files.append(file)
+    return files

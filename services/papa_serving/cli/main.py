@@ -1,0 +1,18 @@
+"""The console script `papa`."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Runs one command and leaves with its exit code."""
+    try:
+        from papa_serving.cli.app import run
+    except ModuleNotFoundError as missing:
+        sys.exit(f"papa: the package {missing.name} is missing. Try: pip install 'papa-serving[server]'")
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""`papa playground`."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Collection, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from papa_serving.cli.configuration import ConfigFile, Overrides, load
+from papa_serving.cli.connection import Address, Tenant, open_aio_client
+from papa_serving.cli.output import AsJson, console, print_json_line
+from papa_serving.client import Item
+from papa_serving.demo.shopper import Shopper
+from papa_serving.local.backbone_check import oracle_of, takes_prompt
+from papa_serving.local.ports import claim_port, reachable
+
+if TYPE_CHECKING:
+    from papa_serving.playground.endpoints import Judge
+
+Host = Annotated[
+    str | None, typer.Option("--host", help="Address to listen on; loopback when absent.", show_default=False)
+]
+Port = Annotated[int | None, typer.Option("--port", help="HTTP port; 0 takes a free one.", show_default=False)]
+
+
+def playground(
+    address: Address = "",
+    tenant: Tenant = "",
+    host: Host = None,
+    port: Port = None,
+    file: ConfigFile = None,
+    overrides: Overrides = [],  # noqa: B006 - typer copies it
+    json: AsJson = False,
+) -> None:
+    """Serve the web page on which you rate items and watch the service learn, for a gateway that runs already."""
+    from papa_serving.playground.application import application
+    from papa_serving.playground.serving import serve
+
+    settings = load(file, overrides, {"playground.host": host, "playground.port": port})
+    mine = settings.playground
+    free = claim_port(mine.host, mine.port, "playground.port")
+    app = application(
+        lambda: open_aio_client(settings, address, tenant),
+        _judge(settings.backbone),
+        mine.hosts,
+        per_page=mine.per_page,
+        prompts=takes_prompt(settings.backbone),
+    )
+    url = f"http://{reachable(mine.host, free)}"
+    if json:
+        print_json_line({"playground": url})
+    else:
+        console.print(f"The playground is at {url}. Ctrl-C ends it.")
+    serve(app, mine.host, free)
+
+
+def _judge(backbone: str) -> Judge | None:
+    """A simulated shopper, where torch is installed and an oracle is shipped for the backbone."""
+    from papa_serving.demo.report import class_names
+    from papa_serving.playground.endpoints import Judge
+
+    known = oracle_of(backbone)
+    if importlib.util.find_spec("torch") is None or not known:
+        return None
+
+    @cache
+    def oracle() -> Shopper:
+        import torch
+
+        from papa.oracle import load_oracle
+
+        torch.set_num_threads(1)
+        return Shopper(load_oracle(known), ())
+
+    def likes(items: Sequence[Item], taste: Collection[int]) -> list[bool]:
+        return [int(each) in taste for each in oracle().classes(items)]
+
+    return Judge(class_names(known), likes)

@@ -1,0 +1,83 @@
+"""`papa up` and `papa gateway`."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from papa_serving.cli.configuration import ConfigFile, Overrides, load
+from papa_serving.cli.output import AsJson, console, print_fields, print_json_line, voice
+
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder for everything that is kept.", show_default=False)
+]
+Host = Annotated[
+    str | None, typer.Option("--host", help="Address to listen on; loopback when absent.", show_default=False)
+]
+Port = Annotated[int | None, typer.Option("--port", help="gRPC port; 0 takes a free one.", show_default=False)]
+MetricsPort = Annotated[
+    int | None, typer.Option("--metrics-port", help="Prometheus port; 0 takes a free one.", show_default=False)
+]
+RedisUrl = Annotated[
+    str | None,
+    typer.Option("--redis", metavar="URL", help="An existing Redis instead of the embedded one.", show_default=False),
+]
+RayAddress = Annotated[
+    str | None, typer.Option("--ray-address", metavar="ADDR", help="An existing Ray cluster.", show_default=False)
+]
+Backbone = Annotated[
+    str | None, typer.Option("--backbone", help="A shipped name, a diffusers folder or a hub id.", show_default=False)
+]
+Playground = Annotated[
+    bool | None, typer.Option("--playground/--no-playground", help="The web page; on when absent.", show_default=False)
+]
+
+
+def up(
+    data_dir: DataDir = None,
+    host: Host = None,
+    port: Port = None,
+    metrics_port: MetricsPort = None,
+    redis: RedisUrl = None,
+    ray_address: RayAddress = None,
+    backbone: Backbone = None,
+    playground: Playground = None,
+    file: ConfigFile = None,
+    overrides: Overrides = [],  # noqa: B006 - typer copies it
+    json: AsJson = False,
+) -> None:
+    """Run the whole service on this machine until Ctrl-C; starting again finds everything."""
+    from papa_serving.local.service import foreground_service
+    from papa_serving.local.startup_steps import StartupSteps
+    from papa_serving.local.stop_signals import Stopped
+
+    flags = {
+        "data_dir": data_dir, "gateway.host": host, "gateway.port": port, "metrics.port": metrics_port,
+        "redis.url": redis, "ray.address": ray_address, "backbone": backbone,
+        "playground.enabled": playground,
+    }  # fmt: skip
+
+    settings = load(file, overrides, flags)
+    with contextlib.suppress(Stopped), foreground_service(settings, StartupSteps(voice(json))) as service:
+        places: dict[str, object] = {
+            "gRPC": service.address, **({"playground": service.playground} if service.playground else {}),
+            "metrics": service.metrics, "data": service.data_dir, "logs": service.logs,
+        }  # fmt: skip
+        if json:
+            print_json_line({name.lower(): place for name, place in places.items()})
+        else:
+            console.print()
+            print_fields(places)
+            call = f"papa generate alice --address {service.address}"
+            console.print(f"\nTry [bold]{call}[/bold]. Ctrl-C stops everything.")
+        service.wait()
+
+
+def gateway(file: ConfigFile = None, overrides: Overrides = []) -> None:  # noqa: B006
+    """Run the gateway process alone, as a cluster does."""
+    from papa_serving.gateway.main import main
+
+    raise typer.Exit(main(load(file, overrides)))

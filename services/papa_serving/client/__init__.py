@@ -1,0 +1,90 @@
+"""The Python client of the service: needs grpc and nothing else.
+
+with Client("127.0.0.1:50051") as client:
+    generation = client.generate("alice", 10)
+    client.submit_feedback([FeedbackEvent("alice", 1.0, item_id=generation.items[0].item_id)])
+    client.wait_for_revision("alice", after=generation.revision)
+"""
+
+from papa_serving.client.aio import AsyncClient
+from papa_serving.client.connection import Tls
+from papa_serving.client.errors import CallFailed
+from papa_serving.client.records import (
+    DeadLetter,
+    DeletionReceipt,
+    FeedbackEvent,
+    Generation,
+    Item,
+    Outcome,
+    Revision,
+    Sampler,
+    ServedBy,
+    Timings,
+    User,
+    UserExport,
+    UserState,
+)
+from papa_serving.client.retry import Retry, Timeouts
+from papa_serving.client.sync import Client
+from papa_serving.contracts.errors import (
+    BacklogFull,
+    CredentialExpired,
+    DeadlineExceeded,
+    EventIdReused,
+    Forbidden,
+    GeneratorUnavailable,
+    InvalidRequest,
+    ItemNotFound,
+    Overloaded,
+    PapaError,
+    QueueFull,
+    RateLimited,
+    RevisionDamaged,
+    RevisionNotFound,
+    ShuttingDown,
+    StorageUnavailable,
+    Unauthenticated,
+    UserDeleted,
+    Violation,
+)
+
+__all__ = [
+    "AsyncClient",
+    "BacklogFull",
+    "CallFailed",
+    "Client",
+    "CredentialExpired",
+    "DeadLetter",
+    "DeadlineExceeded",
+    "DeletionReceipt",
+    "EventIdReused",
+    "FeedbackEvent",
+    "Forbidden",
+    "Generation",
+    "GeneratorUnavailable",
+    "InvalidRequest",
+    "Item",
+    "ItemNotFound",
+    "Outcome",
+    "Overloaded",
+    "PapaError",
+    "QueueFull",
+    "RateLimited",
+    "Retry",
+    "Revision",
+    "RevisionDamaged",
+    "RevisionNotFound",
+    "Sampler",
+    "ServedBy",
+    "ShuttingDown",
+    "StorageUnavailable",
+    "Timeouts",
+    "Timings",
+    "Tls",
+    "Unauthenticated",
+    "User",
+    "UserDeleted",
+    "UserExport",
+    "UserState",
+    "Violation",
+]

@@ -1,0 +1,237 @@
+"""The asyncio client: the same methods as the blocking one."""
+
+# ruff: noqa: ASYNC109 - a time-out goes onto the wire and covers all attempts; asyncio.timeout would do neither
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from types import TracebackType
+from typing import Self, TypeVar, Unpack
+
+import grpc
+from grpc_health.v1 import health_pb2
+
+from papa_serving.client import wire
+from papa_serving.client.aio_streams import AsyncFeedbackStream, AsyncItemStream
+from papa_serving.client.calls import Calls, Stubs, UnaryCall
+from papa_serving.client.connection import Connection, Tls
+from papa_serving.client.errors import ended_early, error_of_call
+from papa_serving.client.progress import RevisionAwaited
+from papa_serving.client.records import (
+    DeadLetter,
+    DeletionReceipt,
+    FeedbackEvent,
+    GenerateOptions,
+    Generation,
+    Outcome,
+    Revision,
+    User,
+    UserExport,
+    UserState,
+)
+from papa_serving.client.retry import Attempts, Retry, Timeouts
+from papa_serving.client.transfer import Assembly
+
+Answer = TypeVar("Answer")
+
+
+class AsyncClient:
+    """Everything that the service offers, on the event loop in which it is created.
+
+    Arguments, errors, retries and time-outs are those of Client; so is what the methods do.
+    """
+
+    def __init__(
+        self,
+        address: str = "127.0.0.1:50051",
+        *,
+        tenant: str = "",
+        tls: Tls | None = None,
+        token: str | Callable[[], str] | None = None,
+        timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
+        retry: Retry = Retry(),  # noqa: B008 - frozen
+    ) -> None:
+        self._calls, self._timeouts, self._retry = Calls(tenant, timeouts), timeouts, retry
+        self._connection = Connection(address, tls, token)
+        self._channel = self._connection.aio_channel()
+        self._stubs = Stubs(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends running calls and closes the connection."""
+        await self._channel.close(None)
+
+    async def generate(
+        self, user: str | User, count: int, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
+    ) -> Generation:
+        """`count` items made with the user's newest revision, or with what the options ask for."""
+        return await self._run(self._calls.generate(user, count, options), timeout)
+
+    def stream_generate(
+        self, user: str | User, count: int, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
+    ) -> AsyncItemStream:
+        """The same items, each as soon as it is done, in the order in which they finish."""
+        request = self._calls.stream_generate(user, count, options)
+        attempts = Attempts(self._retry, timeout or self._timeouts.generate)
+        return AsyncItemStream(
+            lambda: self._stubs.generation.StreamGenerate(
+                request, timeout=attempts.remaining(), metadata=self._connection.metadata()
+            ),
+            attempts,
+        )
+
+    async def submit_feedback(self, events: Sequence[FeedbackEvent], *, timeout: float | None = None) -> list[Outcome]:
+        """One outcome per event, in order; a returned acknowledgement is durable."""
+        return await self._run(self._calls.submit_feedback(events), timeout)
+
+    async def like(self, user: str | User, item_id: str) -> Outcome:
+        """One like of one item, acknowledged. Raises ItemNotFound."""
+        return (await self.submit_feedback([FeedbackEvent(user, 1.0, item_id=item_id)]))[0]
+
+    async def dislike(self, user: str | User, item_id: str) -> Outcome:
+        """One dislike of one item, acknowledged. Raises ItemNotFound."""
+        return (await self.submit_feedback([FeedbackEvent(user, -1.0, item_id=item_id)]))[0]
+
+    def stream_feedback(
+        self, events: AsyncIterable[FeedbackEvent] | Iterable[FeedbackEvent], *, window: int = 1024
+    ) -> AsyncFeedbackStream:
+        """One outcome per event, in order, while `events` is still being read; as Client.stream_feedback."""
+        return AsyncFeedbackStream(
+            lambda requests: self._stubs.feedback.StreamFeedback(requests, metadata=self._connection.metadata()),
+            events,
+            self._calls.event,
+            window,
+            Attempts(self._retry, None),
+        )
+
+    async def get_user(self, user: str | User, *, timeout: float | None = None) -> UserState:
+        """The state now; all zero for a user who has given no feedback yet."""
+        return await self._run(self._calls.get_user(user), timeout)
+
+    async def watch_user(self, user: str | User, *, timeout: float | None = None) -> AsyncGenerator[UserState, None]:
+        """The state now, then after each change, across reconnections; for ever when `timeout` is None."""
+        request, attempts = self._calls.watch_user(user), Attempts(self._retry, timeout)
+        while True:
+            call = self._stubs.users.WatchUser(
+                request, timeout=attempts.remaining(), metadata=self._connection.metadata()
+            )
+            try:
+                async for response in call:
+                    attempts.succeed()
+                    yield wire.user_state(response.state)
+                await asyncio.sleep(attempts.pause_after(ended_early()))
+            except grpc.aio.AioRpcError as failure:
+                await asyncio.sleep(attempts.pause_after(error_of_call(failure)))
+            finally:
+                call.cancel()
+
+    async def wait_for_revision(
+        self, user: str | User, *, after: str = "", settled: bool = False, timeout: float | None = 60.0
+    ) -> Revision:
+        """Returns as soon as the user's current revision is a newer one than `after`; as Client.wait_for_revision."""
+        awaited = RevisionAwaited(after, settled)
+        async with aclosing(self.watch_user(user, timeout=timeout)) as states:
+            while (revision := awaited.found_in(await anext(states))) is None:
+                continue
+        return revision
+
+    async def list_revisions(self, user: str | User, *, page_size: int = 100) -> AsyncIterator[Revision]:
+        """The user's revisions, newest first, fetched page by page as you go."""
+        token, more = "", True
+        while more:
+            page, token = await self._run(self._calls.list_revisions(user, page_size, token))
+            for revision in page:
+                yield revision
+            more = bool(token)
+
+    async def rollback(self, user: str | User, revision: str) -> UserState:
+        """Serves an earlier revision from now on; the next update builds on it. Raises RevisionNotFound."""
+        return await self._run(self._calls.rollback(user, revision))
+
+    async def reset(self, user: str | User) -> UserState:
+        """Serves the backbone from now on and forgets what was learned; the lineage is kept."""
+        return await self._run(self._calls.reset(user))
+
+    async def delete_user(self, user: str | User) -> DeletionReceipt:
+        """Removes everything about the user; cannot be undone."""
+        return await self._run(self._calls.delete_user(user))
+
+    async def export_user(self, user: str | User, *, revision: str = "", timeout: float | None = None) -> UserExport:
+        """Everything that is kept of the user, with the files of `revision`, the current one when "".
+
+        Raises RevisionNotFound, RevisionDamaged.
+        """
+        request = self._calls.export_user(user, revision)
+        attempts = Attempts(self._retry, timeout or self._timeouts.transfer)
+        while True:
+            assembly = Assembly()
+            call = self._stubs.users.ExportUser(
+                request, timeout=attempts.remaining(), metadata=self._connection.metadata()
+            )
+            try:
+                async for message in call:
+                    assembly.add(message)
+                return assembly.result()
+            except grpc.aio.AioRpcError as failure:
+                await asyncio.sleep(attempts.pause_after(error_of_call(failure)))
+            except ValueError:
+                await asyncio.sleep(attempts.pause_after(ended_early()))
+            finally:
+                call.cancel()
+
+    async def import_adapter(
+        self, user: str | User, files: Mapping[str, bytes], *, backbone: str = "", timeout: float | None = None
+    ) -> Revision:
+        """Makes an adapter of an export, or one in peft's format, the user's current revision.
+
+        `backbone` is the hash of the backbone that it was made for; the one in manifest.json when "". Raises
+        InvalidRequest for an adapter that does not fit.
+        """
+        return await self._run(self._calls.import_adapter(user, files, backbone), timeout)
+
+    async def dead_letters(self, user: str | User | None = None, *, page_size: int = 100) -> AsyncIterator[DeadLetter]:
+        """Accepted events that no revision applied; as Client.dead_letters."""
+        token, more = "", True
+        while more:
+            page, token = await self._run(self._calls.dead_letters(user, page_size, token))
+            for letter in page:
+                yield letter
+            more = bool(token)
+
+    async def retry_dead_letter(self, user: str | User, letter_id: str) -> bool:
+        """Appends the event again as the user's newest; False when there is no such letter, or not any more."""
+        return await self._run(self._calls.retry_dead_letter(user, letter_id))
+
+    async def drop_dead_letter(self, user: str | User, letter_id: str) -> bool:
+        """Removes it for good; False when there is no such letter, or not any more."""
+        return await self._run(self._calls.drop_dead_letter(user, letter_id))
+
+    async def is_serving(self, service: str = "papa.serving.v1.GenerationService", *, timeout: float = 5.0) -> bool:
+        """What the gateway's health check says of one of its services; False when nobody answers."""
+        request = health_pb2.HealthCheckRequest(service=service)
+        try:
+            response = await self._stubs.health.Check(request, timeout=timeout)
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
+
+    async def _run(self, call: UnaryCall[Answer], timeout: float | None = None) -> Answer:
+        attempts, method = Attempts(self._retry, timeout or call.timeout), call.method(self._stubs)
+        while True:
+            try:
+                response = await method(
+                    call.request, timeout=attempts.remaining(), metadata=self._connection.metadata()
+                )
+            except grpc.aio.AioRpcError as failure:
+                await asyncio.sleep(attempts.pause_after(error_of_call(failure)))
+            else:
+                return call.read(response)

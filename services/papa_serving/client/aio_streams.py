@@ -1,0 +1,175 @@
+"""The two streams of the asyncio client: items as they finish, outcomes as they come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from papa_serving.client import wire
+from papa_serving.client.errors import ended_early, error_of_call
+from papa_serving.client.records import FeedbackEvent, Item, Outcome, ServedBy, Timings
+from papa_serving.client.retry import Attempts
+from papa_serving.client.window import Window
+from papa_serving.contracts.errors import PapaError
+from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2
+
+Events = AsyncIterable[FeedbackEvent] | Iterable[FeedbackEvent]
+Requests = AsyncIterator[feedback_pb2.StreamFeedbackRequest]
+Items = grpc.aio.UnaryStreamCall[generation_pb2.StreamGenerateRequest, generation_pb2.StreamGenerateResponse]
+Outcomes = grpc.aio.StreamStreamCall[feedback_pb2.StreamFeedbackRequest, feedback_pb2.StreamFeedbackResponse]
+
+
+class AsyncItemStream(AsyncIterator[Item]):
+    """Items in the order in which they finish. What the whole generation has in common is known behind the last one.
+
+    A failure before the first item is tried again; one behind it is raised.
+    """
+
+    generation_id: str = ""
+    revision: str = ""
+    served_by: ServedBy | None = None
+    timings: Timings | None = None
+
+    def __init__(self, start: Callable[[], Items], attempts: Attempts) -> None:
+        self._start, self._attempts = start, attempts
+        self._call = start()
+        self._messages = aiter(self._call)
+        self._any = False
+
+    async def __anext__(self) -> Item:
+        while True:
+            try:
+                message = await anext(self._messages)
+            except grpc.aio.AioRpcError as failure:
+                await self._try_again(failure)
+                continue
+            self._any = True
+            self.generation_id, self.revision = message.generation_id, message.revision
+            self.served_by = wire.served_by(message.served_by)
+            if message.HasField("item"):
+                return wire.item(message.item)
+            self.timings = wire.timings(message.timings)
+
+    def cancel(self) -> None:
+        """Ends the generation early; the next item raises CancelledError."""
+        self._call.cancel()
+
+    async def _try_again(self, failure: grpc.aio.AioRpcError) -> None:
+        error = error_of_call(failure)
+        if self._any:
+            raise error
+        await asyncio.sleep(self._attempts.pause_after(error))
+        self._call = self._start()
+        self._messages = aiter(self._call)
+
+
+class AsyncFeedbackStream(AsyncIterator[Outcome]):
+    """Outcomes in the order of the events. Leaving the `async with` block, or `close`, stops early; then what was not
+    answered may or may not have been accepted, and sending it again under the same event_ids is harmless.
+
+    One task reads the caller's events for the whole life of the stream, so that a lost connection does not cut into it.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[Requests], Outcomes],
+        events: Events,
+        convert: Callable[[FeedbackEvent], feedback_pb2.FeedbackEvent],
+        window: int,
+        attempts: Attempts,
+    ) -> None:
+        self._start, self._convert, self._attempts = start, convert, attempts
+        self._window = Window(window)
+        self._changed = asyncio.Condition()
+        self._connection = 0
+        self._reading = asyncio.create_task(self._read(events))
+        self._connect()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Stops reading events and ends the call."""
+        self._connection += 1
+        self._call.cancel()
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+
+    async def __anext__(self) -> Outcome:
+        while True:
+            try:
+                message = (await anext(self._messages)).outcome
+            except grpc.aio.AioRpcError as failure:
+                await self._reconnect(error_of_call(failure))
+            except StopAsyncIteration:
+                if not self._window.finished:
+                    await self._reconnect(ended_early())
+                    continue
+                await self._reading
+                raise
+            else:
+                self._attempts.succeed()
+                async with self._changed:
+                    self._window.answered(message)
+                    self._changed.notify_all()
+                return wire.outcome(message)
+
+    def _connect(self) -> None:
+        self._call = self._start(self._requests(self._connection))
+        self._messages = aiter(self._call)
+
+    async def _reconnect(self, error: PapaError) -> None:
+        try:
+            await asyncio.sleep(self._attempts.pause_after(error))
+        except PapaError:
+            await self.close()
+            raise
+        async with self._changed:
+            self._connection += 1
+            self._window.reconnect()
+            self._changed.notify_all()
+        self._connect()
+
+    async def _requests(self, connection: int) -> Requests:
+        """What this connection sends, until it is replaced or everything has been sent."""
+        while True:
+            async with self._changed:
+                if connection != self._connection:
+                    return
+                request = self._window.next_request()
+                if request is None and self._window.exhausted:
+                    return
+                if request is None:
+                    await self._changed.wait()
+                    continue
+            yield request
+
+    async def _read(self, events: Events) -> None:
+        try:
+            if isinstance(events, AsyncIterable):
+                async for event in events:
+                    await self._add(event)
+            else:
+                for event in events:
+                    await self._add(event)
+        finally:
+            async with self._changed:
+                self._window.exhausted = True
+                self._changed.notify_all()
+
+    async def _add(self, event: FeedbackEvent) -> None:
+        """Returns once there is room for another one."""
+        message = self._convert(event)
+        async with self._changed:
+            self._window.add(message)
+            self._changed.notify_all()
+            await self._changed.wait_for(lambda: self._window.may_read)

@@ -1,0 +1,177 @@
+"""What each unary method sends and how its answer is read: once for both clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from grpc_health.v1 import health_pb2_grpc
+
+from papa_serving.client import wire
+from papa_serving.client.records import (
+    DeadLetter,
+    DeletionReceipt,
+    FeedbackEvent,
+    GenerateOptions,
+    Generation,
+    Outcome,
+    Revision,
+    User,
+    UserState,
+)
+from papa_serving.client.retry import Timeouts
+from papa_serving.client.transfer import import_request
+from papa_serving.stubs.serving.v1 import (
+    dead_letter_pb2,
+    dead_letter_pb2_grpc,
+    feedback_pb2,
+    feedback_pb2_grpc,
+    generation_pb2,
+    generation_pb2_grpc,
+    types_pb2,
+    user_pb2,
+    user_pb2_grpc,
+)
+
+Answer = TypeVar("Answer")
+
+
+class Stubs:
+    """The services over one channel, blocking or of an event loop; the stubs are of the same kind."""
+
+    def __init__(self, channel: Any) -> None:
+        self.generation: Any = generation_pb2_grpc.GenerationServiceStub(channel)
+        self.feedback: Any = feedback_pb2_grpc.FeedbackServiceStub(channel)
+        self.users: Any = user_pb2_grpc.UserServiceStub(channel)
+        self.dead_letters: Any = dead_letter_pb2_grpc.DeadLetterServiceStub(channel)
+        self.health: Any = health_pb2_grpc.HealthStub(channel)
+
+
+@dataclass(frozen=True)
+class UnaryCall(Generic[Answer]):
+    """One call: `method` of the stubs with `request`, answered within `timeout` seconds; `read` makes records of it."""
+
+    method: Callable[[Stubs], Any]
+    request: object
+    read: Callable[[Any], Answer]
+    timeout: float
+
+
+class Calls:
+    """Builds calls for the users of `tenant`."""
+
+    def __init__(self, tenant: str, timeouts: Timeouts) -> None:
+        self._tenant, self._timeouts = tenant, timeouts
+
+    def user(self, user: str | User) -> types_pb2.User:
+        """A plain string is a user of the client's tenant."""
+        return wire.user_message(user, self._tenant)
+
+    def event(self, event: FeedbackEvent) -> feedback_pb2.FeedbackEvent:
+        """Raises ValueError unless exactly one of item_id and image is given."""
+        return wire.event_message(event, self._tenant)
+
+    def generate(self, user: str | User, count: int, options: GenerateOptions) -> UnaryCall[Generation]:
+        """GenerationService.Generate."""
+        request = wire.generate_request(generation_pb2.GenerateRequest, self.user(user), count, options)
+        return UnaryCall(lambda stubs: stubs.generation.Generate, request, wire.generation, self._timeouts.generate)
+
+    def stream_generate(
+        self, user: str | User, count: int, options: GenerateOptions
+    ) -> generation_pb2.StreamGenerateRequest:
+        """The request of GenerationService.StreamGenerate."""
+        return wire.generate_request(generation_pb2.StreamGenerateRequest, self.user(user), count, options)
+
+    def submit_feedback(self, events: Sequence[FeedbackEvent]) -> UnaryCall[list[Outcome]]:
+        """FeedbackService.SubmitFeedback."""
+        request = feedback_pb2.SubmitFeedbackRequest(events=[self.event(event) for event in events])
+        return UnaryCall(
+            lambda stubs: stubs.feedback.SubmitFeedback,
+            request,
+            lambda response: [wire.outcome(each) for each in response.outcomes],
+            self._timeouts.feedback,
+        )
+
+    def get_user(self, user: str | User) -> UnaryCall[UserState]:
+        """UserService.GetUser."""
+        return self._of_state(lambda stubs: stubs.users.GetUser, user_pb2.GetUserRequest(user=self.user(user)))
+
+    def watch_user(self, user: str | User) -> user_pb2.WatchUserRequest:
+        """The request of UserService.WatchUser."""
+        return user_pb2.WatchUserRequest(user=self.user(user))
+
+    def list_revisions(self, user: str | User, page_size: int, token: str) -> UnaryCall[tuple[list[Revision], str]]:
+        """UserService.ListRevisions: one page and the token of the next, "" behind the last."""
+        request = user_pb2.ListRevisionsRequest(user=self.user(user), page_size=page_size, page_token=token)
+        return UnaryCall(
+            lambda stubs: stubs.users.ListRevisions,
+            request,
+            lambda response: ([wire.revision(each) for each in response.revisions], response.next_page_token),
+            self._timeouts.user,
+        )
+
+    def rollback(self, user: str | User, revision: str) -> UnaryCall[UserState]:
+        """UserService.RollbackAdapter."""
+        request = user_pb2.RollbackAdapterRequest(user=self.user(user), revision=revision)
+        return self._of_state(lambda stubs: stubs.users.RollbackAdapter, request)
+
+    def reset(self, user: str | User) -> UnaryCall[UserState]:
+        """UserService.ResetUser."""
+        return self._of_state(lambda stubs: stubs.users.ResetUser, user_pb2.ResetUserRequest(user=self.user(user)))
+
+    def delete_user(self, user: str | User) -> UnaryCall[DeletionReceipt]:
+        """UserService.DeleteUser."""
+        request = user_pb2.DeleteUserRequest(user=self.user(user))
+        return UnaryCall(lambda stubs: stubs.users.DeleteUser, request, wire.receipt, self._timeouts.user)
+
+    def export_user(self, user: str | User, revision: str) -> user_pb2.ExportUserRequest:
+        """The request of UserService.ExportUser."""
+        return user_pb2.ExportUserRequest(user=self.user(user), revision=revision)
+
+    def import_adapter(self, user: str | User, files: Mapping[str, bytes], backbone: str) -> UnaryCall[Revision]:
+        """UserService.ImportAdapter. Raises InvalidRequest where no backbone is named."""
+        request = import_request(self.user(user), files, backbone)
+        return UnaryCall(
+            lambda stubs: stubs.users.ImportAdapter,
+            request,
+            lambda response: wire.revision(response.revision),
+            self._timeouts.transfer,
+        )
+
+    def dead_letters(
+        self, user: str | User | None, page_size: int, token: str
+    ) -> UnaryCall[tuple[list[DeadLetter], str]]:
+        """DeadLetterService.ListDeadLetters: one page and the token of the next, "" behind the last."""
+        request = dead_letter_pb2.ListDeadLettersRequest(page_size=page_size, page_token=token)
+        if user is not None:
+            request.user.CopyFrom(self.user(user))
+        return UnaryCall(
+            lambda stubs: stubs.dead_letters.ListDeadLetters,
+            request,
+            lambda response: ([wire.dead_letter(each) for each in response.dead_letters], response.next_page_token),
+            self._timeouts.user,
+        )
+
+    def retry_dead_letter(self, user: str | User, letter_id: str) -> UnaryCall[bool]:
+        """DeadLetterService.RetryDeadLetter."""
+        request = dead_letter_pb2.RetryDeadLetterRequest(user=self.user(user), letter_id=letter_id)
+        return UnaryCall(
+            lambda stubs: stubs.dead_letters.RetryDeadLetter,
+            request,
+            lambda response: bool(response.found),
+            self._timeouts.user,
+        )
+
+    def drop_dead_letter(self, user: str | User, letter_id: str) -> UnaryCall[bool]:
+        """DeadLetterService.DropDeadLetter."""
+        request = dead_letter_pb2.DropDeadLetterRequest(user=self.user(user), letter_id=letter_id)
+        return UnaryCall(
+            lambda stubs: stubs.dead_letters.DropDeadLetter,
+            request,
+            lambda response: bool(response.found),
+            self._timeouts.user,
+        )
+
+    def _of_state(self, method: Callable[[Stubs], Any], request: object) -> UnaryCall[UserState]:
+        return UnaryCall(method, request, lambda response: wire.user_state(response.state), self._timeouts.user)

@@ -1,0 +1,65 @@
+"""How a client reaches the gateway: address, TLS, token, channel options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import grpc
+
+from papa_serving.client.trace import trace_metadata
+
+MAX_MESSAGE_BYTES = 64 * 2**20
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # A restarted gateway is found again within seconds; the library's own limit is two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # A WatchUser may be silent for hours: pings find a dead connection behind it.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
+
+
+@dataclass(frozen=True)
+class Tls:
+    """TLS with the system's root certificates, or these; key and chain (PEM) where the gateway asks for mutual TLS."""
+
+    root_certificates: bytes | None = None
+    private_key: bytes | None = field(default=None, repr=False)
+    certificate_chain: bytes | None = None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """What grpc wants of it."""
+        return grpc.ssl_channel_credentials(self.root_certificates, self.private_key, self.certificate_chain)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """`token` is sent as a bearer token with each call; a function is asked anew each time, so that it may rotate."""
+
+    address: str
+    tls: Tls | None = None
+    token: str | Callable[[], str] | None = field(default=None, repr=False)
+
+    def channel(self) -> grpc.Channel:
+        """A channel for blocking calls."""
+        if self.tls is None:
+            return grpc.insecure_channel(self.address, CHANNEL_OPTIONS)
+        return grpc.secure_channel(self.address, self.tls.credentials(), CHANNEL_OPTIONS)
+
+    def aio_channel(self) -> grpc.aio.Channel:
+        """A channel of the running event loop."""
+        if self.tls is None:
+            return grpc.aio.insecure_channel(self.address, CHANNEL_OPTIONS)
+        return grpc.aio.secure_channel(self.address, self.tls.credentials(), CHANNEL_OPTIONS)
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """The metadata of one call: who calls, and for which trace."""
+        if self.token is None:
+            return trace_metadata()
+        token = self.token() if callable(self.token) else self.token
+        return (("authorization", f"Bearer {token}"), *trace_metadata())

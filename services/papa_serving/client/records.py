@@ -1,0 +1,204 @@
+"""What goes into a call and what comes out of it: frozen, typed, without protobuf."""
+
+from __future__ import annotations
+
+import io
+import uuid
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+    from papa_serving.contracts.errors import PapaError
+
+
+class ServedBy(Enum):
+    """Which weights made an item."""
+
+    ADAPTER = "adapter"
+    BASE = "base"
+
+
+class Sampler(Enum):
+    """How the reverse process is integrated."""
+
+    DDPM = "ddpm"
+    DDIM = "ddim"
+    DPMPP_2M = "dpmpp_2m"
+
+
+class GenerateOptions(TypedDict, total=False):
+    """What a generation may fix; the server chooses the rest.
+
+    `prompt`: what the items should show, for a backbone that takes one. `seed`: of the first item, item i has seed + i.
+    `steps`: denoising steps. `revision`: an exact one of this user, or "base". `exploration`: share of the items, in
+    [0, 1], drawn from the backbone. `guidance_scale`: how strictly the prompt is followed, in [1, 30]; 1 is not
+    guided. `negative_prompt`: what the items should not show.
+    """
+
+    prompt: str
+    seed: int
+    sampler: Sampler
+    steps: int
+    revision: str
+    exploration: float
+    guidance_scale: float
+    negative_prompt: str
+
+
+@dataclass(frozen=True)
+class User:
+    """One user; `tenant` "" means the tenant of the client, and failing that of its credential."""
+
+    user: str
+    tenant: str = ""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One generated image, encoded as `content_type` says. `index` is its position within the generation, from 0."""
+
+    item_id: str
+    image: bytes = field(repr=False)
+    content_type: str
+    seed: int
+    index: int
+    served_by: ServedBy
+
+    def pil(self) -> Image:
+        """The decoded image; needs Pillow (the extra `image`)."""
+        try:
+            from PIL import Image
+        except ModuleNotFoundError as missing:
+            raise ModuleNotFoundError("pictures need Pillow: pip install 'papa-serving[image]'") from missing
+
+        return Image.open(io.BytesIO(self.image))
+
+    def numpy(self) -> NDArray[np.uint8]:
+        """The pixels, uint8: [height, width] for grey, [height, width, 3] for colour; needs the extra `image`."""
+        picture = self.pil()
+        import numpy as np
+
+        return np.asarray(picture, dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Where the time of a generation went, in seconds."""
+
+    queued: float
+    denoising: float
+    adapter_load: float
+    total: float
+
+
+@dataclass(frozen=True)
+class Generation:
+    """All items of one generation; `revision` is "" where the backbone served."""
+
+    generation_id: str
+    items: tuple[Item, ...]
+    revision: str
+    served_by: ServedBy
+    timings: Timings
+
+
+@dataclass(frozen=True)
+class FeedbackEvent:
+    """One opinion about an item of this service (`item_id`) or an encoded image of your own (`image`): one of the two.
+
+    `grade` lies in [−1, 1] and is not 0: a like is 1, a dislike −1. The `event_id` makes sending it again harmless;
+    keep the event when you retry, or give an id that your own system remembers. `occurred_at` None means now.
+    `prompt` says what an `image` shows, for a backbone that takes prompts; an item has its own.
+    """
+
+    user: str | User
+    grade: float
+    item_id: str = ""
+    image: bytes = field(default=b"", repr=False)
+    event_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    occurred_at: datetime | None = None
+    prompt: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one event: its place `sequence` in the order of its user's events, or an `error`."""
+
+    event_id: str
+    sequence: int = 0
+    duplicate: bool = False
+    error: PapaError | None = None
+
+    @property
+    def accepted(self) -> bool:
+        """True when the event is durable."""
+        return self.error is None
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One immutable adapter of one user; `parent` is "" for a first one."""
+
+    revision: str
+    parent: str
+    created_at: datetime
+    events_applied: int
+    events_total: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class UserState:
+    """A user at one moment; `current_revision` is None while the backbone serves."""
+
+    user: str
+    tenant: str
+    likes: int
+    dislikes: int
+    pending_events: int
+    dead_letters: int
+    current_revision: Revision | None
+
+
+@dataclass(frozen=True)
+class UserExport:
+    """Everything that is kept of a user: `files` by name, with those of one revision a folder that plain peft loads."""
+
+    state: UserState
+    revisions: tuple[Revision, ...]
+    files: dict[str, bytes] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """An accepted event that no revision applied. `letter_id` names it among its user's; `reason` says why it died."""
+
+    letter_id: str
+    user: str
+    tenant: str
+    event_id: str
+    sequence: int
+    grade: float
+    revision: str
+    accepted_at: datetime
+    died_at: datetime
+    attempts: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class DeletionReceipt:
+    """What a deletion removed, and when."""
+
+    receipt_id: str
+    deleted_at: datetime
+    events: int
+    dead_letters: int
+    items: int
+    revisions: int

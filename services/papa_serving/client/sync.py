@@ -1,0 +1,243 @@
+"""The blocking client; safe to share between threads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from types import TracebackType
+from typing import Self, TypeVar, Unpack
+
+import grpc
+from grpc_health.v1 import health_pb2
+
+from papa_serving.client import wire
+from papa_serving.client.calls import Calls, Stubs, UnaryCall
+from papa_serving.client.connection import Connection, Tls
+from papa_serving.client.errors import ended_early, error_of_call
+from papa_serving.client.progress import RevisionAwaited
+from papa_serving.client.records import (
+    DeadLetter,
+    DeletionReceipt,
+    FeedbackEvent,
+    GenerateOptions,
+    Generation,
+    Outcome,
+    Revision,
+    User,
+    UserExport,
+    UserState,
+)
+from papa_serving.client.retry import Attempts, Retry, Timeouts
+from papa_serving.client.sync_streams import FeedbackStream, ItemStream
+from papa_serving.client.transfer import Assembly
+
+Answer = TypeVar("Answer")
+
+
+class Client:
+    """Everything that the service offers, as blocking calls.
+
+    Every method raises a PapaError: InvalidRequest, ItemNotFound, …, or CallFailed when nobody answered. Calls are
+    tried again as `retry` says; what they carry makes that harmless. `timeout` (seconds, for all attempts together)
+    overrides the default of `timeouts`. Wherever a user is asked for, a plain string is a user of `tenant`.
+    """
+
+    def __init__(
+        self,
+        address: str = "127.0.0.1:50051",
+        *,
+        tenant: str = "",
+        tls: Tls | None = None,
+        token: str | Callable[[], str] | None = None,
+        timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
+        retry: Retry = Retry(),  # noqa: B008 - frozen
+    ) -> None:
+        self._calls, self._timeouts, self._retry = Calls(tenant, timeouts), timeouts, retry
+        self._connection = Connection(address, tls, token)
+        self._channel = self._connection.channel()
+        self._stubs = Stubs(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends running calls and closes the connection."""
+        self._channel.close()
+
+    def generate(
+        self, user: str | User, count: int, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
+    ) -> Generation:
+        """`count` items made with the user's newest revision, or with what the options ask for."""
+        return self._run(self._calls.generate(user, count, options), timeout)
+
+    def stream_generate(
+        self, user: str | User, count: int, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
+    ) -> ItemStream:
+        """The same items, each as soon as it is done, in the order in which they finish."""
+        request = self._calls.stream_generate(user, count, options)
+        attempts = Attempts(self._retry, timeout or self._timeouts.generate)
+        return ItemStream(
+            lambda: self._stubs.generation.StreamGenerate(
+                request, timeout=attempts.remaining(), metadata=self._connection.metadata()
+            ),
+            attempts,
+        )
+
+    def submit_feedback(self, events: Sequence[FeedbackEvent], *, timeout: float | None = None) -> list[Outcome]:
+        """One outcome per event, in order; a returned acknowledgement is durable.
+
+        Raises InvalidRequest when an event is malformed (then none was accepted), or the first event's error when not
+        one was accepted.
+        """
+        return self._run(self._calls.submit_feedback(events), timeout)
+
+    def like(self, user: str | User, item_id: str) -> Outcome:
+        """One like of one item, acknowledged. Raises ItemNotFound."""
+        return self.submit_feedback([FeedbackEvent(user, 1.0, item_id=item_id)])[0]
+
+    def dislike(self, user: str | User, item_id: str) -> Outcome:
+        """One dislike of one item, acknowledged. Raises ItemNotFound."""
+        return self.submit_feedback([FeedbackEvent(user, -1.0, item_id=item_id)])[0]
+
+    def stream_feedback(self, events: Iterable[FeedbackEvent], *, window: int = 1024) -> FeedbackStream:
+        """One outcome per event, in order, while `events` is still being read; a bad event does not end the stream.
+
+        At most `window` events are under way: reading stops until outcomes arrive, and what was under way when a
+        connection broke is sent again. Use the result as an iterator, and as a context manager to stop early.
+        """
+        return FeedbackStream(
+            lambda requests: self._stubs.feedback.StreamFeedback(requests, metadata=self._connection.metadata()),
+            map(self._calls.event, events),
+            window,
+            Attempts(self._retry, None),
+        )
+
+    def get_user(self, user: str | User, *, timeout: float | None = None) -> UserState:
+        """The state now; all zero for a user who has given no feedback yet."""
+        return self._run(self._calls.get_user(user), timeout)
+
+    def watch_user(self, user: str | User, *, timeout: float | None = None) -> Generator[UserState, None, None]:
+        """The state now, then after each change, across reconnections; for ever when `timeout` is None."""
+        request, attempts = self._calls.watch_user(user), Attempts(self._retry, timeout)
+        while True:
+            call = self._stubs.users.WatchUser(
+                request, timeout=attempts.remaining(), metadata=self._connection.metadata()
+            )
+            try:
+                for response in call:
+                    attempts.succeed()
+                    yield wire.user_state(response.state)
+                time.sleep(attempts.pause_after(ended_early()))
+            except grpc.RpcError as failure:
+                time.sleep(attempts.pause_after(error_of_call(failure)))
+            finally:
+                call.cancel()
+
+    def wait_for_revision(
+        self, user: str | User, *, after: str = "", settled: bool = False, timeout: float | None = 60.0
+    ) -> Revision:
+        """Returns as soon as the user's current revision is a newer one than `after` ("" = any at all).
+
+        With `settled` it waits also until no accepted event of the user is pending. Raises DeadlineExceeded after
+        `timeout` seconds.
+        """
+        awaited = RevisionAwaited(after, settled)
+        with closing(self.watch_user(user, timeout=timeout)) as states:
+            while (revision := awaited.found_in(next(states))) is None:
+                continue
+        return revision
+
+    def list_revisions(self, user: str | User, *, page_size: int = 100) -> Iterator[Revision]:
+        """The user's revisions, newest first, fetched page by page as you go."""
+        page, token = self._run(self._calls.list_revisions(user, page_size, ""))
+        yield from page
+        while token:
+            page, token = self._run(self._calls.list_revisions(user, page_size, token))
+            yield from page
+
+    def rollback(self, user: str | User, revision: str) -> UserState:
+        """Serves an earlier revision from now on; the next update builds on it. Raises RevisionNotFound."""
+        return self._run(self._calls.rollback(user, revision))
+
+    def reset(self, user: str | User) -> UserState:
+        """Serves the backbone from now on and forgets what was learned; the lineage is kept."""
+        return self._run(self._calls.reset(user))
+
+    def delete_user(self, user: str | User) -> DeletionReceipt:
+        """Removes everything about the user; cannot be undone."""
+        return self._run(self._calls.delete_user(user))
+
+    def export_user(self, user: str | User, *, revision: str = "", timeout: float | None = None) -> UserExport:
+        """Everything that is kept of the user, with the files of `revision`, the current one when "".
+
+        Raises RevisionNotFound, RevisionDamaged.
+        """
+        request = self._calls.export_user(user, revision)
+        attempts = Attempts(self._retry, timeout or self._timeouts.transfer)
+        while True:
+            assembly = Assembly()
+            call = self._stubs.users.ExportUser(
+                request, timeout=attempts.remaining(), metadata=self._connection.metadata()
+            )
+            try:
+                for message in call:
+                    assembly.add(message)
+                return assembly.result()
+            except grpc.RpcError as failure:
+                time.sleep(attempts.pause_after(error_of_call(failure)))
+            except ValueError:
+                time.sleep(attempts.pause_after(ended_early()))
+            finally:
+                call.cancel()
+
+    def import_adapter(
+        self, user: str | User, files: Mapping[str, bytes], *, backbone: str = "", timeout: float | None = None
+    ) -> Revision:
+        """Makes an adapter of an export, or one in peft's format, the user's current revision.
+
+        `backbone` is the hash of the backbone that it was made for; the one in manifest.json when "". Raises
+        InvalidRequest for an adapter that does not fit.
+        """
+        return self._run(self._calls.import_adapter(user, files, backbone), timeout)
+
+    def dead_letters(self, user: str | User | None = None, *, page_size: int = 100) -> Iterator[DeadLetter]:
+        """Accepted events that no revision applied, of one user or of all whom the credential reaches, fetched page by
+        page as you go."""
+        token, more = "", True
+        while more:
+            page, token = self._run(self._calls.dead_letters(user, page_size, token))
+            yield from page
+            more = bool(token)
+
+    def retry_dead_letter(self, user: str | User, letter_id: str) -> bool:
+        """Appends the event again as the user's newest; False when there is no such letter, or not any more."""
+        return self._run(self._calls.retry_dead_letter(user, letter_id))
+
+    def drop_dead_letter(self, user: str | User, letter_id: str) -> bool:
+        """Removes it for good; False when there is no such letter, or not any more."""
+        return self._run(self._calls.drop_dead_letter(user, letter_id))
+
+    def is_serving(self, service: str = "papa.serving.v1.GenerationService", *, timeout: float = 5.0) -> bool:
+        """What the gateway's health check says of one of its services; False when nobody answers."""
+        request = health_pb2.HealthCheckRequest(service=service)
+        try:
+            response = self._stubs.health.Check(request, timeout=timeout)
+        except grpc.RpcError:
+            return False
+        return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
+
+    def _run(self, call: UnaryCall[Answer], timeout: float | None = None) -> Answer:
+        attempts, method = Attempts(self._retry, timeout or call.timeout), call.method(self._stubs)
+        while True:
+            try:
+                response = method(call.request, timeout=attempts.remaining(), metadata=self._connection.metadata())
+            except grpc.RpcError as failure:
+                time.sleep(attempts.pause_after(error_of_call(failure)))
+            else:
+                return call.read(response)

@@ -1,0 +1,177 @@
+"""The two streams of the blocking client: items as they finish, outcomes as they come."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from papa_serving.client import wire
+from papa_serving.client.errors import ended_early, error_of_call
+from papa_serving.client.records import Item, Outcome, ServedBy, Timings
+from papa_serving.client.retry import Attempts
+from papa_serving.client.window import Window
+from papa_serving.contracts.errors import PapaError
+from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2
+
+Requests = Iterator[feedback_pb2.StreamFeedbackRequest]
+
+
+class ItemStream(Iterator[Item]):
+    """Items in the order in which they finish. What the whole generation has in common is known behind the last one.
+
+    A failure before the first item is tried again; one behind it is raised.
+    """
+
+    generation_id: str = ""
+    revision: str = ""
+    served_by: ServedBy | None = None
+    timings: Timings | None = None
+
+    def __init__(
+        self, start: Callable[[], grpc.CallIterator[generation_pb2.StreamGenerateResponse]], attempts: Attempts
+    ) -> None:
+        self._start, self._attempts = start, attempts
+        self._call = start()
+        self._messages = iter(self._call)
+        self._any = False
+
+    def __next__(self) -> Item:
+        while True:
+            try:
+                message = next(self._messages)
+            except grpc.RpcError as failure:
+                self._try_again(failure)
+                continue
+            self._any = True
+            self.generation_id, self.revision = message.generation_id, message.revision
+            self.served_by = wire.served_by(message.served_by)
+            if message.HasField("item"):
+                return wire.item(message.item)
+            self.timings = wire.timings(message.timings)
+
+    def cancel(self) -> None:
+        """Ends the generation early; the next item raises CallFailed (CANCELLED)."""
+        self._call.cancel()  # type: ignore[no-untyped-call]
+
+    def _try_again(self, failure: grpc.RpcError) -> None:
+        error = error_of_call(failure)
+        if self._any:
+            raise error
+        time.sleep(self._attempts.pause_after(error))
+        self._call = self._start()
+        self._messages = iter(self._call)
+
+
+class FeedbackStream(Iterator[Outcome]):
+    """Outcomes in the order of the events. Leaving the `with` block, or `close`, stops early; then what was not
+    answered may or may not have been accepted, and sending it again under the same event_ids is harmless.
+
+    gRPC reads the requests on a thread of its own for each connection; `_source_lock` keeps the caller's iterator with
+    one of them at a time, and an event read by the thread of a lost connection goes out on the next one.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[Requests], grpc.CallIterator[feedback_pb2.StreamFeedbackResponse]],
+        source: Iterator[feedback_pb2.FeedbackEvent],
+        window: int,
+        attempts: Attempts,
+    ) -> None:
+        self._start, self._source, self._attempts = start, source, attempts
+        self._window = Window(window)
+        self._changed = threading.Condition()
+        self._source_lock = threading.Lock()
+        self._source_error: Exception | None = None
+        self._connection = 0
+        self._call = start(self._requests(0))
+        self._messages = iter(self._call)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stops reading events and ends the call."""
+        with self._changed:
+            self._connection += 1
+            self._changed.notify_all()
+        self._call.cancel()  # type: ignore[no-untyped-call]
+
+    def __next__(self) -> Outcome:
+        while True:
+            try:
+                message = next(self._messages).outcome
+            except grpc.RpcError as failure:
+                self._reconnect(error_of_call(failure))
+            except StopIteration:
+                if not self._window.finished:
+                    self._reconnect(ended_early())
+                    continue
+                self._raise_source_error()
+                raise
+            else:
+                self._attempts.succeed()
+                with self._changed:
+                    self._window.answered(message)
+                    self._changed.notify_all()
+                return wire.outcome(message)
+
+    def _reconnect(self, error: PapaError) -> None:
+        try:
+            time.sleep(self._attempts.pause_after(error))
+        except PapaError:
+            self.close()
+            raise
+        with self._changed:
+            self._connection += 1
+            self._window.reconnect()
+            self._changed.notify_all()
+            connection = self._connection
+        self._call = self._start(self._requests(connection))
+        self._messages = iter(self._call)
+
+    def _raise_source_error(self) -> None:
+        if self._source_error is not None:
+            raise self._source_error
+
+    def _requests(self, connection: int) -> Requests:
+        """What this connection sends, until it is replaced or the source ends."""
+        while True:
+            with self._changed:
+                if connection != self._connection:
+                    return
+                request = self._window.next_request()
+                if request is None and self._window.exhausted:
+                    return
+                if request is None and not self._window.may_read:
+                    self._changed.wait()
+                    continue
+            if request is not None:
+                yield request
+            else:
+                self._read_source(connection)
+
+    def _read_source(self, connection: int) -> None:
+        with self._source_lock:
+            with self._changed:
+                # Another thread may have read while this one waited for its turn.
+                if connection != self._connection or self._window.unsent or not self._window.may_read:
+                    return
+            try:
+                event = next(self._source, None)
+            except Exception as error:  # the caller's own iterator; raised again where outcomes are read
+                self._source_error, event = error, None
+            with self._changed:
+                if event is None:
+                    self._window.exhausted = True
+                else:
+                    self._window.add(event)

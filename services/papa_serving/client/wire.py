@@ -1,0 +1,172 @@
+"""Between records and protobuf messages; the only file here that knows both."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from google.protobuf import timestamp_pb2
+
+from papa_serving.client.errors import error_of_outcome
+from papa_serving.client.records import (
+    DeadLetter,
+    DeletionReceipt,
+    FeedbackEvent,
+    GenerateOptions,
+    Generation,
+    Item,
+    Outcome,
+    Revision,
+    Sampler,
+    ServedBy,
+    Timings,
+    User,
+    UserState,
+)
+from papa_serving.stubs.serving.v1 import dead_letter_pb2, feedback_pb2, generation_pb2, types_pb2, user_pb2
+
+GenerateRequest = TypeVar("GenerateRequest", generation_pb2.GenerateRequest, generation_pb2.StreamGenerateRequest)
+
+_SAMPLERS = {
+    Sampler.DDPM: generation_pb2.SAMPLER_DDPM,
+    Sampler.DDIM: generation_pb2.SAMPLER_DDIM,
+    Sampler.DPMPP_2M: generation_pb2.SAMPLER_DPMPP_2M,
+}
+
+
+def user_message(user: str | User, tenant: str) -> types_pb2.User:
+    """`tenant` is the client's, used where the user names none."""
+    if isinstance(user, str):
+        return types_pb2.User(user=user, tenant=tenant)
+    return types_pb2.User(user=user.user, tenant=user.tenant or tenant)
+
+
+def generate_request(
+    kind: type[GenerateRequest], user: types_pb2.User, count: int, options: GenerateOptions
+) -> GenerateRequest:
+    """The two requests have the same fields."""
+    fields: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if "sampler" in fields:
+        fields["sampler"] = _SAMPLERS[fields["sampler"]]
+    return kind(user=user, count=count, **fields)
+
+
+def event_message(event: FeedbackEvent, tenant: str) -> feedback_pb2.FeedbackEvent:
+    """Raises ValueError unless exactly one of item_id and image is given."""
+    if bool(event.item_id) == bool(event.image):
+        raise ValueError("a feedback event names an item_id or carries an image: one of the two")
+    message = feedback_pb2.FeedbackEvent(
+        event_id=event.event_id, user=user_message(event.user, tenant), grade=event.grade
+    )
+    if event.item_id:
+        message.item_id = event.item_id
+    else:
+        message.image.data = event.image
+        if event.prompt:
+            message.image.prompt = event.prompt
+    if event.occurred_at is not None:
+        message.occurred_at.FromDatetime(event.occurred_at.astimezone(UTC))
+    return message
+
+
+def outcome(message: feedback_pb2.FeedbackOutcome) -> Outcome:
+    """One acknowledgement or error."""
+    if message.HasField("error"):
+        return Outcome(message.event_id, error=error_of_outcome(message.error))
+    return Outcome(message.event_id, sequence=message.ack.sequence, duplicate=message.ack.duplicate)
+
+
+def served_by(value: generation_pb2.ServedBy.ValueType) -> ServedBy:
+    """Which weights; the wire's zero value never comes from a gateway."""
+    return ServedBy.ADAPTER if value == generation_pb2.SERVED_BY_ADAPTER else ServedBy.BASE
+
+
+def item(message: generation_pb2.Item) -> Item:
+    """One finished item."""
+    return Item(
+        item_id=message.item_id,
+        image=message.image,
+        content_type=message.content_type,
+        seed=message.seed,
+        index=message.index,
+        served_by=served_by(message.served_by),
+    )
+
+
+def timings(message: generation_pb2.Timings) -> Timings:
+    """Seconds."""
+    return Timings(
+        queued=message.queued_seconds,
+        denoising=message.denoising_seconds,
+        adapter_load=message.adapter_load_seconds,
+        total=message.total_seconds,
+    )
+
+
+def generation(message: generation_pb2.GenerateResponse) -> Generation:
+    """All items of one answer."""
+    return Generation(
+        generation_id=message.generation_id,
+        items=tuple(item(each) for each in message.items),
+        revision=message.revision,
+        served_by=served_by(message.served_by),
+        timings=timings(message.timings),
+    )
+
+
+def _time(message: timestamp_pb2.Timestamp) -> datetime:
+    return message.ToDatetime(UTC)
+
+
+def dead_letter(message: dead_letter_pb2.DeadLetter) -> DeadLetter:
+    """One letter."""
+    return DeadLetter(
+        letter_id=message.letter_id,
+        user=message.user.user,
+        tenant=message.user.tenant,
+        event_id=message.event_id,
+        sequence=message.sequence,
+        grade=message.grade,
+        revision=message.revision,
+        accepted_at=_time(message.accepted_at),
+        died_at=_time(message.died_at),
+        attempts=message.attempts,
+        reason=message.reason,
+    )
+
+
+def revision(message: user_pb2.Revision) -> Revision:
+    """One record of a lineage."""
+    return Revision(
+        revision=message.revision,
+        parent=message.parent,
+        created_at=_time(message.created_at),
+        events_applied=message.events_applied,
+        events_total=message.events_total,
+        sha256=message.sha256,
+    )
+
+
+def user_state(message: user_pb2.UserState) -> UserState:
+    """A user at one moment."""
+    return UserState(
+        user=message.user.user,
+        tenant=message.user.tenant,
+        likes=message.likes,
+        dislikes=message.dislikes,
+        pending_events=message.pending_events,
+        dead_letters=message.dead_letters,
+        current_revision=revision(message.current_revision) if message.HasField("current_revision") else None,
+    )
+
+
+def receipt(message: user_pb2.DeleteUserResponse) -> DeletionReceipt:
+    """What a deletion removed."""
+    return DeletionReceipt(
+        receipt_id=message.receipt_id,
+        deleted_at=_time(message.deleted_at),
+        events=message.events,
+        dead_letters=message.dead_letters,
+        items=message.items,
+        revisions=message.revisions,
+    )

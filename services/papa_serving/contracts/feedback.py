@@ -1,0 +1,193 @@
+"""Feedback: what is appended, what a trainer reads, and the log between them.
+
+The log is the durable order of events. Per partition there is one owner at a time, known by a lease whose epoch grows
+with every change of owner; everything an owner writes names its epoch and is refused (Fenced) once that is over.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from papa_serving.contracts.errors import PapaError
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.revisions import Revision
+
+
+@dataclass(frozen=True)
+class FeedbackEvent:
+    """One opinion. `grade` in [−1, 1], not 0 (like = 1, dislike = −1). Exactly one of `item_id` and `image` is set.
+
+    `image` is a packed sample (papa_serving.contracts.samples) already in the backbone's shape. Times are seconds since
+    the epoch. `traceparent` is the W3C trace context of the call, or "".
+    """
+
+    event_id: str
+    user: UserKey
+    grade: float
+    item_id: str = ""
+    image: bytes = b""
+    occurred_at: float = 0.0
+    traceparent: str = ""
+
+
+@dataclass(frozen=True)
+class AppendResult:
+    """What became of one event: a `sequence` (1, 2, … per user), or an `error`."""
+
+    event_id: str
+    sequence: int = 0
+    duplicate: bool = False
+    error: PapaError | None = None
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Ownership of a partition. `epoch` is the fencing token, `expires_at` is Redis' clock in seconds."""
+
+    partition: int
+    owner: str
+    epoch: int
+    expires_at: float
+
+
+@dataclass(frozen=True)
+class LoggedEvent:
+    """An accepted event as the owner reads it: `entry_id` is its place in the partition's stream.
+
+    `sample` is the packed x0 (of the item or the image), copied into the event when it was accepted, so that an item's
+    time to live does not matter any more. `revision` is the one that made the item ("" for base or catalogue).
+    """
+
+    entry_id: str
+    sequence: int
+    event_id: str
+    user: UserKey
+    grade: float
+    sample: bytes
+    revision: str
+    accepted_at: float
+    traceparent: str = ""
+    attempts: int = 0
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """An event that no revision will apply, and why."""
+
+    letter_id: str
+    partition: int
+    event: LoggedEvent
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True)
+class PartitionStats:
+    """`backlog` events accepted and neither applied nor dead, the oldest `oldest_age` seconds old; `dead_letters`."""
+
+    backlog: int
+    oldest_age: float
+    dead_letters: int
+
+
+@dataclass(frozen=True)
+class UserBatch:
+    """The events of one user that one update consumes, in order."""
+
+    user: UserKey
+    events: tuple[LoggedEvent, ...] = field(default=())
+
+
+class FeedbackLog(ABC):
+    """The durable order of feedback. Every method may raise StorageUnavailable."""
+
+    partitions: int
+
+    @abstractmethod
+    async def append(self, events: Sequence[FeedbackEvent]) -> list[AppendResult]:
+        """Appends in order, each event durable and complete before its result says so.
+
+        One result per event, in order. Errors in results: ItemNotFound, UserDeleted, BacklogFull, EventIdReused.
+        Raises only when nothing is known of the whole call (then a retry with the same event_ids is harmless).
+        """
+
+    @abstractmethod
+    async def acquire(self, partition: int, owner: str, seconds: float) -> Lease | None:
+        """Takes the partition when it is free, expired or already this owner's (then the epoch stays); else None."""
+
+    @abstractmethod
+    async def renew(self, lease: Lease, seconds: float) -> Lease:
+        """Extends the lease; raises Fenced when its epoch is over."""
+
+    @abstractmethod
+    async def release(self, lease: Lease) -> None:
+        """Gives the partition up; harmless when the epoch is over."""
+
+    @abstractmethod
+    async def read(self, lease: Lease, after: str, limit: int) -> list[LoggedEvent]:
+        """Up to `limit` unapplied events behind entry id `after` ("" = from the first one), in order, at once.
+
+        Raises Fenced. Reading does not consume: until commit or bury, a new owner reads the same events again.
+        """
+
+    async def news(self, after: Mapping[int, str]) -> set[int]:
+        """Which of these partitions may hold events behind the given entry id ("" = any), asked for all of them at
+        once.
+
+        A hint that saves reads: never leaves out one that does, may name one that does not.
+        """
+        return set(after)
+
+    @abstractmethod
+    async def begin_attempt(self, lease: Lease, batch: UserBatch) -> tuple[int, ...]:
+        """Counts one more attempt at each event (in the log, so that a crash counts) and returns the counts."""
+
+    @abstractmethod
+    async def commit(self, lease: Lease, batch: UserBatch, revision: Revision) -> bool:
+        """The one atomic step: checks epoch, parent, tombstone; then moves the pointer, extends the lineage, removes
+        the events. True when this call, or an earlier one with the same revision whose reply was lost, did it.
+
+        Raises Fenced, LineageConflict (the pointer is not revision.parent), UserDeleted (events are dropped).
+        """
+
+    @abstractmethod
+    async def adopt(self, user: UserKey, revision: Revision) -> None:
+        """The same step for a revision that applies no events, and for which no partition need be owned.
+
+        It is fenced by its parent alone: whoever commits next has another parent than the pointer, and is told so.
+        Raises LineageConflict, UserDeleted.
+        """
+
+    @abstractmethod
+    async def bury(self, lease: Lease, events: Sequence[LoggedEvent], reason: str) -> None:
+        """Moves events to the dead letters in one step. Raises Fenced."""
+
+    @abstractmethod
+    async def stats(self, partition: int) -> PartitionStats:
+        """Counts for metrics, autoscaling and backpressure."""
+
+    @abstractmethod
+    async def dead_letters(self, partition: int, limit: int = 100, after: str = "") -> list[DeadLetter]:
+        """The oldest dead letters first, those behind letter id `after` ("" = from the first one)."""
+
+    @abstractmethod
+    async def dead_letter(self, partition: int, letter_id: str) -> DeadLetter | None:
+        """One of them; None when it is gone, or when the id is none."""
+
+    @abstractmethod
+    async def retry_dead_letter(self, letter: DeadLetter) -> bool:
+        """Appends the event again as the user's newest; False when the letter is gone."""
+
+    @abstractmethod
+    async def drop_dead_letter(self, letter: DeadLetter) -> bool:
+        """Removes the letter for good; False when it is gone."""
+
+    @abstractmethod
+    async def heartbeat(self, member: str, seconds: float) -> list[str]:
+        """Announces a trainer for the next `seconds` and returns the live ones, sorted."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Closes connections."""

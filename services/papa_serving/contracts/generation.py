@@ -1,0 +1,58 @@
+"""Generation: what the engine is asked and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from papa_serving.contracts.identity import UserKey
+
+
+@dataclass(frozen=True)
+class GenerationSpec:
+    """One generation, validated. `sampler` "", `steps` 0, `exploration` < 0 mean the server's defaults; `revision` ""
+    the newest one, "base" none. `guidance` < 0 means the server's default too. `deadline` is of this
+    process's monotonic clock, 0 for none."""
+
+    request_id: str
+    generation_id: str
+    user: UserKey
+    count: int
+    seed: int
+    prompt: str = ""
+    sampler: str = ""
+    steps: int = 0
+    revision: str = ""
+    exploration: float = -1.0
+    deadline: float = 0.0
+    traceparent: str = ""
+    guidance: float = -1.0
+    negative_prompt: str = ""
+
+
+@dataclass(frozen=True)
+class GeneratedItem:
+    """One finished item; `revision` is "" when the base made it."""
+
+    item_id: str
+    image: bytes
+    content_type: str
+    seed: int
+    index: int
+    revision: str
+
+
+@dataclass(frozen=True)
+class GenerationTimings:
+    """Seconds, as in the public Timings message."""
+
+    queued: float = 0.0
+    denoising: float = 0.0
+    adapter_load: float = 0.0
+
+
+@dataclass(frozen=True)
+class GenerationDone:
+    """The end of a generation."""
+
+    revision: str
+    timings: GenerationTimings

@@ -1,0 +1,55 @@
+"""Items: what a generation leaves behind so that feedback can name it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from papa_serving.contracts.identity import UserKey
+
+
+@dataclass(frozen=True)
+class StoredItem:
+    """An item of one user: `sample` is the packed x0, `revision` what made it ("" for the base)."""
+
+    item_id: str
+    sample: bytes
+    revision: str
+    generation_id: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class BackboneInfo:
+    """What everybody must know of the deployed backbone: its hash and the shape [channels, height, width] of its images
+    (pixels, also for latent backbones), and whether it takes a prompt."""
+
+    backbone: str
+    name: str
+    image_shape: tuple[int, int, int]
+    takes_prompt: bool = False
+
+
+class ItemStore(ABC):
+    """Items with a time to live. Every method may raise StorageUnavailable."""
+
+    @abstractmethod
+    async def put(self, user: UserKey, items: Sequence[StoredItem]) -> None:
+        """Stores the items of one user for the configured time. Raises UserDeleted."""
+
+    @abstractmethod
+    async def get(self, user: UserKey, item_id: str) -> StoredItem:
+        """Raises ItemNotFound."""
+
+    @abstractmethod
+    async def publish_backbone(self, info: BackboneInfo) -> None:
+        """Announces the deployed backbone. Raises ValueError when the store belongs to another backbone."""
+
+    @abstractmethod
+    async def backbone(self) -> BackboneInfo | None:
+        """The announced backbone; None before a generator has started."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Closes connections."""

@@ -1,0 +1,169 @@
+"""Revisions: the immutable adapters of a user, where their bytes lie, and which one is current."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from papa_serving.contracts.identity import UserKey
+
+BASE = "base"
+"""The name of the backbone where a revision is asked for."""
+
+
+@dataclass(frozen=True)
+class Revision:
+    """The record of one revision, as the lineage holds it.
+
+    `revision` is unique per user and sorts by age ("000012-1f3a9c0e"); `parent` is "" for a first one. `sha256` is of
+    the manifest file, which in turn holds the sha256 of every other file of the revision. `first_sequence` and
+    `last_sequence` bound the events that it applied; `accepted_at` is when the last of them was accepted, 0 if unknown.
+    `traceparent` is the trace context of the update that made it, "" without.
+    """
+
+    revision: str
+    parent: str
+    created_at: float
+    sha256: str
+    events_applied: int
+    events_total: int
+    first_sequence: int = 0
+    last_sequence: int = 0
+    accepted_at: float = 0.0
+    traceparent: str = ""
+
+
+@dataclass(frozen=True)
+class UserState:
+    """A user at one moment. `version` grows with every change. `current` is None while the base serves.
+
+    `revisions` counts all that were ever made: the next one's number is `revisions` + 1, also after a rollback.
+    """
+
+    user: UserKey
+    likes: int = 0
+    dislikes: int = 0
+    pending: int = 0
+    dead_letters: int = 0
+    current: Revision | None = None
+    version: int = 0
+    revisions: int = 0
+
+
+@dataclass(frozen=True)
+class DeletionReceipt:
+    """What a deletion removed."""
+
+    receipt_id: str
+    deleted_at: float
+    events: int
+    dead_letters: int
+    items: int
+    revisions: int
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What a revision store holds of the user with this digest: name → seconds since it was written."""
+
+    digest: str
+    revisions: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the directory knows of the user with a digest: `deleted` while a tombstone stands; `revisions` counts all
+    that were ever made, 0 also for one whom it does not know; `lineage` names them."""
+
+    deleted: bool = False
+    revisions: int = 0
+    lineage: frozenset[str] = frozenset()
+
+
+class UserDirectory(ABC):
+    """User state: counters, pointer, lineage. Every method may raise StorageUnavailable; unknown users are all zero."""
+
+    @abstractmethod
+    async def get(self, user: UserKey) -> UserState:
+        """The state now. Raises UserDeleted while a tombstone stands."""
+
+    @abstractmethod
+    def watch(self, user: UserKey) -> AsyncIterator[UserState]:
+        """The state now, then after each change; changes that follow closely may be reported as one."""
+
+    @abstractmethod
+    async def current(self, user: UserKey) -> Revision | None:
+        """The pointer, for the hot path; None means base. Raises UserDeleted."""
+
+    @abstractmethod
+    async def revision(self, user: UserKey, revision: str) -> Revision:
+        """One record of the lineage. Raises RevisionNotFound."""
+
+    @abstractmethod
+    async def lineage(self, user: UserKey, limit: int, before: str = "") -> list[Revision]:
+        """Newest first, those older than `before` when given."""
+
+    @abstractmethod
+    async def rollback(self, user: UserKey, revision: str) -> UserState:
+        """Points at an earlier revision of the lineage. Raises RevisionNotFound, UserDeleted."""
+
+    @abstractmethod
+    async def reset(self, user: UserKey) -> UserState:
+        """Points at the base; the next update starts afresh."""
+
+    @abstractmethod
+    async def delete(self, user: UserKey) -> DeletionReceipt:
+        """Sets the tombstone, then removes events, dead letters, items, counters and lineage. Repeating is harmless.
+
+        The caller removes the revision files afterwards (RevisionStore.delete_user). After the tombstone's time to
+        live the user id may be used afresh.
+        """
+
+    @abstractmethod
+    async def standing(self, digest: str) -> Standing:
+        """Of whichever user has this digest."""
+
+    @abstractmethod
+    async def restore(self, digest: str, chain: Sequence[Revision], events: Collection[str]) -> bool:
+        """Puts back a lineage (oldest first) that the revision store knows and the directory lost; points at its end.
+
+        Unapplied events that the chain has applied (`events`, by event id) are removed. What the directory still has
+        stays. False, and nothing happens, for a deleted user.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Closes connections."""
+
+
+class RevisionStore(ABC):
+    """The files of revisions. Immutable: a revision's folder is written once, before any pointer names it."""
+
+    @abstractmethod
+    async def put(self, user: UserKey, revision: str, files: Mapping[str, bytes]) -> None:
+        """Writes all files durably; writing the same revision again is harmless. Raises StorageUnavailable."""
+
+    @abstractmethod
+    async def get(self, user: UserKey, revision: str, name: str) -> bytes:
+        """One file. Raises RevisionNotFound, StorageUnavailable."""
+
+    @abstractmethod
+    async def delete_user(self, user: UserKey) -> int:
+        """Removes every revision of the user and returns how many there were."""
+
+    @abstractmethod
+    def holdings(self, digest: str = "") -> AsyncIterator[Holding]:
+        """What is there of every user, or of the one with this digest; unfinished ones are left out."""
+
+    @abstractmethod
+    async def read(self, digest: str, revision: str, name: str) -> bytes:
+        """`get` for whom only the digest is known."""
+
+    @abstractmethod
+    async def discard(self, digest: str, revision: str) -> None:
+        """Removes one revision that nothing names; harmless when it is gone."""
+
+    @abstractmethod
+    async def check(self) -> None:
+        """Raises StorageUnavailable unless the store can be written to."""

@@ -1,0 +1,35 @@
+"""The simulated shopper: likes the items whose class, to the oracle's eye, is in the hidden taste."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from papa_serving.client import Item
+
+if TYPE_CHECKING:
+    from papa.oracle import Oracle
+
+
+class Shopper:
+    """Sees only pictures, as a person would; `taste` are classes of the oracle."""
+
+    def __init__(self, oracle: Oracle, taste: Collection[int]) -> None:
+        self._oracle, self.taste = oracle, frozenset(taste)
+
+    def classes(self, items: Sequence[Item]) -> NDArray[np.int64]:
+        """What each picture shows. Shape: [n]."""
+        import torch
+
+        pixels = np.stack([item.numpy() for item in items]).astype(np.float32) / 127.5 - 1
+        x = torch.from_numpy(pixels)
+        x = x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2)
+        seen: NDArray[np.int64] = self._oracle.classify(x).numpy()
+        return seen
+
+    def likes(self, items: Sequence[Item]) -> list[bool]:
+        """One opinion an item."""
+        return [int(each) in self.taste for each in self.classes(items)]

@@ -1,0 +1,124 @@
+-- Appends events of one partition, user by user; what it accepts is complete before it answers.
+--
+-- KEYS  1 events stream; then for each user: user hash, pending zset, ids hash, older ids hash,
+--         and the item hash of each of the user's events that names an item, in order
+-- ARGV  1 backlog limit, 2 time to live of event ids in ms; then for each user: tenant, user, number of events,
+--         and one string of all the events as papa_serving.feedback.packing makes it
+-- Reply "code sequence" for each event, all joined by spaces; the sequence is 0 for what was refused
+local ACCEPTED, DUPLICATE, NO_ITEM, DELETED, FULL, REUSED = 0, 1, 2, 3, 4, 5
+local HEAD = '>I4I4I4c8d'
+local stream = KEYS[1]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local room = tonumber(ARGV[1]) - redis.call('XLEN', stream)
+local ttl = tonumber(ARGV[2])
+local next_key, next_arg = 2, 3
+local reply = {}
+
+local function unpack_events(packed, count)
+  local events, ids, at = {}, {}, 1
+  for i = 1, count do
+    local event, id_length, sample_length, trace_length = {}, nil, nil, nil
+    id_length, sample_length, trace_length, event.digest, event.grade, at = struct.unpack(HEAD, packed, at)
+    event.id = string.sub(packed, at, at + id_length - 1)
+    at = at + id_length
+    event.sample = string.sub(packed, at, at + sample_length - 1)
+    at = at + sample_length
+    event.trace = string.sub(packed, at, at + trace_length - 1)
+    at = at + trace_length
+    events[i], ids[i] = event, event.id
+  end
+  return events, ids
+end
+
+-- What is known of these event ids: for each the digest and the sequence, or false. Ids are remembered for one to two
+-- times to live: what is older than one moves aside, and expires there.
+local function recall(since, ids_key, older_key, ids)
+  if since and now - since > ttl then
+    since = nil
+    if redis.call('EXISTS', ids_key) == 1 then
+      redis.call('RENAME', ids_key, older_key)
+    end
+  end
+  local known = redis.call('HMGET', ids_key, unpack(ids))
+  if redis.call('EXISTS', older_key) == 1 then
+    local older = redis.call('HMGET', older_key, unpack(ids))
+    for i = 1, #ids do
+      known[i] = known[i] or older[i]
+    end
+  end
+  return known, since
+end
+
+local function append_user()
+  local state, pending, ids_key, older_key = KEYS[next_key], KEYS[next_key + 1], KEYS[next_key + 2], KEYS[next_key + 3]
+  local tenant, user = ARGV[next_arg], ARGV[next_arg + 1]
+  local events, ids = unpack_events(ARGV[next_arg + 3], tonumber(ARGV[next_arg + 2]))
+  next_key, next_arg = next_key + 4, next_arg + 4
+  local fields = redis.call('HMGET', state, 'deleted', 'sequence', 'likes', 'dislikes', 'pending', 'version', 'ids_since')
+  local deleted, sequence = fields[1], tonumber(fields[2]) or 0
+  local likes, dislikes = tonumber(fields[3]) or 0, tonumber(fields[4]) or 0
+  local known, since = recall(tonumber(fields[7]), ids_key, older_key, ids)
+  local said_here, new_ids, new_pending = {}, {}, {}
+
+  local function judge(event, said, item)
+    if deleted then
+      return DELETED, 0
+    end
+    said = said or said_here[event.id]
+    if said then
+      if string.sub(said, 1, 8) ~= event.digest then
+        return REUSED, 0
+      end
+      return DUPLICATE, string.sub(said, 9)
+    end
+    if room <= 0 then
+      return FULL, 0
+    end
+    local sample, revision = event.sample, ''
+    if item then
+      local found = redis.call('HMGET', item, 'sample', 'revision')
+      sample, revision = found[1], found[2]
+      if not sample then
+        return NO_ITEM, 0
+      end
+    end
+    sequence, room = sequence + 1, room - 1
+    local entry = redis.call('XADD', stream, '*', 't', tenant, 'u', user, 'e', event.id, 'g', event.grade,
+      'n', sequence, 's', sample, 'r', revision, 'c', event.trace)
+    said = event.digest .. sequence
+    said_here[event.id] = said
+    new_ids[#new_ids + 1], new_ids[#new_ids + 2] = event.id, said
+    new_pending[#new_pending + 1], new_pending[#new_pending + 2] = sequence, entry
+    if event.grade > 0 then
+      likes = likes + 1
+    else
+      dislikes = dislikes + 1
+    end
+    return ACCEPTED, sequence
+  end
+
+  for i, event in ipairs(events) do
+    local item = nil
+    if event.sample == '' then
+      item, next_key = KEYS[next_key], next_key + 1
+    end
+    reply[#reply + 1], reply[#reply + 2] = judge(event, known[i], item)
+  end
+  if #new_ids > 0 then
+    local version = (tonumber(fields[6]) or 0) + 1
+    redis.call('HSET', ids_key, unpack(new_ids))
+    redis.call('ZADD', pending, unpack(new_pending))
+    redis.call('HSET', state, 'sequence', sequence, 'likes', likes, 'dislikes', dislikes,
+      'pending', (tonumber(fields[5]) or 0) + #new_ids / 2, 'version', version, 'ids_since', since or now)
+    if not since then
+      redis.call('PEXPIRE', ids_key, 2 * ttl)
+    end
+    redis.call('PUBLISH', state, version)
+  end
+end
+
+while next_arg <= #ARGV do
+  append_user()
+end
+return table.concat(reply, ' ')

@@ -1,0 +1,207 @@
+"""The feedback log in memory: the stub that passes the same tests as the log on Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from papa_serving.contracts.errors import Fenced, LineageConflict, UserDeleted
+from papa_serving.contracts.feedback import (
+    AppendResult,
+    DeadLetter,
+    FeedbackEvent,
+    FeedbackLog,
+    Lease,
+    LoggedEvent,
+    PartitionStats,
+    UserBatch,
+)
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.revisions import Revision
+from papa_serving.feedback.entries import milliseconds, order
+from papa_serving.feedback.outcomes import DELETED, FULL, NO_ITEM, REUSED, refusal
+from papa_serving.feedback.packing import said
+from papa_serving.store.memory_state import MemoryPartition, MemoryState
+
+
+class MemoryFeedbackLog(FeedbackLog):
+    """For tests of one process: each method runs to its end before another begins."""
+
+    def __init__(self, state: MemoryState) -> None:
+        self.partitions = len(state.partitions)
+        self._state = state
+
+    async def append(self, events: Sequence[FeedbackEvent]) -> list[AppendResult]:
+        """One after another."""
+        return [self._append(event) for event in events]
+
+    async def acquire(self, partition: int, owner: str, seconds: float) -> Lease | None:
+        """By the state's clock."""
+        part, now = self._state.partitions[partition], self._state.clock()
+        lasts = part.lease is not None and part.since <= now < part.lease.expires_at
+        if lasts and part.lease is not None and part.lease.owner != owner:
+            return None
+        part.epoch += not lasts
+        part.since = now
+        part.lease = Lease(partition, owner, part.epoch, now + seconds)
+        return part.lease
+
+    async def renew(self, lease: Lease, seconds: float) -> Lease:
+        """Also an expired one that nobody has taken since."""
+        part = self._owned(lease)
+        part.since = self._state.clock()
+        part.lease = replace(lease, expires_at=part.since + seconds)
+        return part.lease
+
+    async def release(self, lease: Lease) -> None:
+        """The epoch stays."""
+        if self._holds(lease):
+            self._state.partitions[lease.partition].lease = None
+
+    async def read(self, lease: Lease, after: str, limit: int) -> list[LoggedEvent]:
+        """In order of acceptance."""
+        entries = self._owned(lease).events.values()
+        return [event for event in entries if not after or order(event.entry_id) > order(after)][:limit]
+
+    async def news(self, after: Mapping[int, str]) -> set[int]:
+        """Exactly those that do."""
+        return {
+            partition
+            for partition, seen in after.items()
+            if any(not seen or order(entry) > order(seen) for entry in self._state.partitions[partition].events)
+        }
+
+    async def begin_attempt(self, lease: Lease, batch: UserBatch) -> tuple[int, ...]:
+        """0 for events that are gone."""
+        events = self._owned(lease).events
+        for event in batch.events:
+            if event.entry_id in events:
+                known = events[event.entry_id]
+                events[event.entry_id] = replace(known, attempts=known.attempts + 1)
+        return tuple(events[e.entry_id].attempts if e.entry_id in events else 0 for e in batch.events)
+
+    async def commit(self, lease: Lease, batch: UserBatch, revision: Revision) -> bool:
+        """LineageConflict also when the events are not the user's oldest unapplied ones."""
+        user = self._state.user(batch.user)
+        if revision.revision in user.lineage:
+            return True
+        events = self._owned(lease).events
+        if user.current != revision.parent:
+            raise LineageConflict(f"the pointer is not {revision.parent or 'the base'} any more")
+        pending = [entry for entry, event in events.items() if event.user == batch.user]
+        applied = [event.entry_id for event in batch.events]
+        if pending[: len(applied)] != applied:
+            raise LineageConflict("the events are not the user's oldest unapplied ones")
+        for entry in applied:
+            del events[entry]
+        user.lineage[revision.revision] = revision
+        user.current = revision.revision
+        self._state.changed(batch.user)
+        return True
+
+    async def adopt(self, user: UserKey, revision: Revision) -> None:
+        """In one step, as everything here."""
+        known = self._state.user(user)
+        if revision.revision in known.lineage:
+            return
+        if known.current != revision.parent:
+            raise LineageConflict(f"the pointer is not {revision.parent or 'the base'} any more")
+        known.lineage[revision.revision] = revision
+        known.current = revision.revision
+        self._state.changed(user)
+
+    async def bury(self, lease: Lease, events: Sequence[LoggedEvent], reason: str) -> None:
+        """Events that are gone are skipped."""
+        part = self._owned(lease)
+        for event in events:
+            known = part.events.pop(event.entry_id, None)
+            if known is not None:
+                letter = self._state.next_id()
+                at = milliseconds(letter) / 1000
+                part.letters[letter] = DeadLetter(letter, lease.partition, known, reason, at)
+                self._state.changed(known.user)
+
+    async def stats(self, partition: int) -> PartitionStats:
+        """By the state's clock."""
+        part = self._state.partitions[partition]
+        oldest = next(iter(part.events.values()), None)
+        age = max(0.0, self._state.clock() - oldest.accepted_at) if oldest else 0.0
+        return PartitionStats(len(part.events), age, len(part.letters))
+
+    async def dead_letters(self, partition: int, limit: int = 100, after: str = "") -> list[DeadLetter]:
+        """The oldest first."""
+        letters = self._state.partitions[partition].letters.items()
+        return [letter for letter_id, letter in letters if not after or order(letter_id) > order(after)][:limit]
+
+    async def dead_letter(self, partition: int, letter_id: str) -> DeadLetter | None:
+        """A look-up."""
+        return self._state.partitions[partition].letters.get(letter_id)
+
+    async def retry_dead_letter(self, letter: DeadLetter) -> bool:
+        """With a new sequence; its attempts start at 0 again."""
+        part = self._state.partitions[letter.partition]
+        known = part.letters.pop(letter.letter_id, None)
+        if known is None:
+            return False
+        self._accept(replace(known.event, attempts=0))
+        return True
+
+    async def drop_dead_letter(self, letter: DeadLetter) -> bool:
+        """The event id stays known."""
+        known = self._state.partitions[letter.partition].letters.pop(letter.letter_id, None)
+        if known is not None:
+            self._state.changed(known.event.user)
+        return known is not None
+
+    async def heartbeat(self, member: str, seconds: float) -> list[str]:
+        """By the state's clock."""
+        now = self._state.clock()
+        self._state.trainers[member] = now, seconds
+        return sorted(name for name, (since, length) in self._state.trainers.items() if since <= now < since + length)
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+    def _holds(self, lease: Lease) -> bool:
+        held = self._state.partitions[lease.partition].lease
+        return held is not None and (held.owner, held.epoch) == (lease.owner, lease.epoch)
+
+    def _owned(self, lease: Lease) -> MemoryPartition:
+        if not self._holds(lease):
+            raise Fenced(f"epoch {lease.epoch} of partition {lease.partition} is over")
+        return self._state.partitions[lease.partition]
+
+    def _append(self, event: FeedbackEvent) -> AppendResult:
+        try:
+            user = self._state.user(event.user)
+        except UserDeleted:
+            return AppendResult(event.event_id, error=refusal(DELETED))
+        now = self._state.clock()
+        at, what, sequence = user.ids.get(event.event_id, (0.0, b"", 0))
+        if sequence and now < at + self._state.settings.store.event_id_ttl:
+            if what != said(event):
+                return AppendResult(event.event_id, error=refusal(REUSED))
+            return AppendResult(event.event_id, sequence, duplicate=True)
+        if len(self._state.partition_of(event.user).events) >= self._state.settings.feedback.backlog_limit:
+            return AppendResult(event.event_id, error=refusal(FULL))
+        item = self._state.item(event.user, event.item_id) if event.item_id else None
+        if event.item_id and item is None:
+            return AppendResult(event.event_id, error=refusal(NO_ITEM))
+        sample, revision = (item.sample, item.revision) if item else (event.image, "")
+        user.likes += event.grade > 0
+        user.dislikes += event.grade <= 0
+        sequence = self._accept(
+            LoggedEvent("", 0, event.event_id, event.user, event.grade, sample, revision, 0.0, event.traceparent)
+        )
+        user.ids[event.event_id] = (now, said(event), sequence)
+        return AppendResult(event.event_id, sequence)
+
+    def _accept(self, event: LoggedEvent) -> int:
+        """Puts the event behind all others and returns its sequence."""
+        user, entry = self._state.user(event.user), self._state.next_id()
+        user.sequence += 1
+        self._state.partition_of(event.user).events[entry] = replace(
+            event, entry_id=entry, sequence=user.sequence, accepted_at=milliseconds(entry) / 1000
+        )
+        self._state.changed(event.user)
+        return user.sequence

@@ -1,0 +1,121 @@
+"""Many events in few round trips: one script call a partition, all partitions in one pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+
+from redis.exceptions import NoScriptError, RedisError
+
+from papa_serving.contracts.errors import PapaError, StorageUnavailable
+from papa_serving.contracts.feedback import AppendResult, FeedbackEvent
+from papa_serving.contracts.identity import UserKey
+from papa_serving.feedback.outcomes import ACCEPTED, DUPLICATE, refusal
+from papa_serving.feedback.packing import pack_events
+from papa_serving.store.redis_client import Argument, Client, call_all, unavailable
+from papa_serving.store.redis_keys import Keys, PartitionKeys, UserKeys
+from papa_serving.store.redis_scripts import load
+
+EVENTS_PER_CALL = 256
+"""Events in one script call: a few milliseconds, during which Redis does nothing else."""
+
+_APPEND = load(__package__, "append")
+
+
+class _Call:
+    """One call of the script: some events of one partition, gathered by user."""
+
+    def __init__(self, partition: PartitionKeys) -> None:
+        self._partition = partition
+        self._runs: dict[UserKey, tuple[UserKeys, list[int]]] = {}
+        self._size = 0
+
+    @property
+    def full(self) -> bool:
+        return self._size >= EVENTS_PER_CALL
+
+    def add(self, place: int, user: UserKey, keys: UserKeys) -> None:
+        self._runs.setdefault(user, (keys, []))[1].append(place)
+        self._size += 1
+
+    def places(self) -> Iterator[int]:
+        """Places in the caller's list, in the order of the script's answers."""
+        return (place for _, places in self._runs.values() for place in places)
+
+    def keys_and_arguments(
+        self, events: Sequence[FeedbackEvent], limit: int, ttl: int
+    ) -> tuple[list[str], list[Argument]]:
+        """As append.lua takes them."""
+        keys: list[str] = [self._partition.events]
+        arguments: list[Argument] = [limit, ttl]
+        for user, (own, places) in self._runs.items():
+            keys += (own.state, own.pending, own.ids, own.older_ids)
+            of_user = [events[place] for place in places]
+            keys += [own.item(event.item_id) for event in of_user if event.item_id]
+            arguments += (user.tenant, user.user, len(of_user), pack_events(of_user))
+        return keys, arguments
+
+
+class Appender:
+    """Appends lists of events. Of one list, one call a partition is under way at a time: a user's order stays."""
+
+    def __init__(self, client: Client, keys: Keys, limit: int, ttl: int) -> None:
+        self._client = client
+        self._keys = keys
+        self._limit = limit
+        self._ttl = ttl
+
+    async def append(self, events: Sequence[FeedbackEvent]) -> list[AppendResult]:
+        """As FeedbackLog.append; where Redis refused only some partitions, their results hold StorageUnavailable."""
+        results: list[AppendResult | None] = [None] * len(events)
+        failures: list[PapaError] = []
+        for calls in self._rounds(events):
+            for call, reply in zip(calls, await self._send(calls, events), strict=True):
+                if isinstance(reply, RedisError):
+                    failures.append(unavailable(reply))
+                for place, result in _results(call, reply, events):
+                    results[place] = result
+        done = [result for result in results if result is not None]
+        if failures and all(isinstance(result.error, StorageUnavailable) for result in done):
+            raise failures[0]
+        return done
+
+    def _rounds(self, events: Sequence[FeedbackEvent]) -> Iterator[list[_Call]]:
+        """Round k holds the k-th call of each partition that has one."""
+        calls: dict[PartitionKeys, list[_Call]] = {}
+        known: dict[UserKey, UserKeys] = {}
+        for place, event in enumerate(events):
+            keys = known.get(event.user) or known.setdefault(event.user, self._keys.user(event.user))
+            of_partition = calls.setdefault(keys.partition, [_Call(keys.partition)])
+            if of_partition[-1].full:
+                of_partition.append(_Call(keys.partition))
+            of_partition[-1].add(place, event.user, keys)
+        for column in zip_longest(*calls.values()):
+            yield [call for call in column if call is not None]
+
+    async def _send(self, calls: Sequence[_Call], events: Sequence[FeedbackEvent]) -> list[bytes | RedisError]:
+        """The script's answers; a refusal takes the place of an answer."""
+        wanted = [call.keys_and_arguments(events, self._limit, self._ttl) for call in calls]
+        replies = await call_all(self._client, [_APPEND.by_sha1(*call) for call in wanted])
+        unknown = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if unknown:
+            again = await call_all(self._client, [_APPEND.in_full(*wanted[number]) for number in unknown])
+            for number, reply in zip(unknown, again, strict=True):
+                replies[number] = reply
+        return replies
+
+
+def _results(
+    call: _Call, reply: bytes | RedisError, events: Sequence[FeedbackEvent]
+) -> Iterator[tuple[int, AppendResult]]:
+    if isinstance(reply, RedisError):
+        error = unavailable(reply)
+        yield from ((place, AppendResult(events[place].event_id, error=error)) for place in call.places())
+        return
+    numbers = [int(number) for number in reply.split()]
+    for place, code, sequence in zip(call.places(), numbers[::2], numbers[1::2], strict=True):
+        event_id = events[place].event_id
+        if code in (ACCEPTED, DUPLICATE):
+            yield place, AppendResult(event_id, sequence, code == DUPLICATE)
+        else:
+            yield place, AppendResult(event_id, error=refusal(code))

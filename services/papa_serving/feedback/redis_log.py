@@ -1,0 +1,211 @@
+"""The feedback log on Redis Streams: one stream a partition, one fenced owner at a time.
+
+A consumer group hands out entries to whoever asks; here the lease already says who may, and a new owner must see all
+that is not committed, in order. So an owner reads by range, nothing moves a cursor, and the group does what else it is
+good at: it counts, in Redis, how often which trainer has attempted an event. An entry leaves its stream when the commit
+applies it, or when it dies; nothing is ever trimmed.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from papa_serving.contracts.errors import Fenced, LineageConflict
+from papa_serving.contracts.feedback import (
+    AppendResult,
+    DeadLetter,
+    FeedbackEvent,
+    FeedbackLog,
+    Lease,
+    LoggedEvent,
+    PartitionStats,
+    UserBatch,
+)
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.revisions import Revision
+from papa_serving.feedback.entries import decode_event, decode_letter, is_entry_id
+from papa_serving.feedback.redis_append import Appender
+from papa_serving.feedback.shared_append import SharedAppend
+from papa_serving.settings import Settings
+from papa_serving.store.records import encode_revision, user_deleted
+from papa_serving.store.redis_client import Argument, Client, ClusterClient, call, call_all, unavailable
+from papa_serving.store.redis_keys import GROUP, Keys
+from papa_serving.store.redis_scripts import Script, load
+
+_ACQUIRE, _RENEW, _RELEASE = (load(__package__, name) for name in ("acquire", "renew", "release"))
+_READ, _BEGIN_ATTEMPT = (load(__package__, name) for name in ("read", "begin_attempt"))
+_COMMIT, _BURY = (load(__package__, name) for name in ("commit", "bury"))
+_STATS, _HEARTBEAT = (load(__package__, name) for name in ("stats", "heartbeat"))
+_RETRY_LETTER, _DROP_LETTER = (load(__package__, name) for name in ("retry_dead_letter", "drop_dead_letter"))
+
+CALL_TTL = 60_000
+"""Milliseconds during which a call that was sent again gets its first answer."""
+
+
+class RedisFeedbackLog(FeedbackLog):
+    """One Lua script a method; each is harmless when it is sent again."""
+
+    def __init__(self, client: Client, keys: Keys, settings: Settings) -> None:
+        self.partitions = len(keys.partitions)
+        self._client = client
+        self._keys = keys
+        ttl = max(1, round(settings.store.event_id_ttl * 1000))
+        self._appends = SharedAppend(Appender(client, keys, settings.feedback.backlog_limit, ttl).append)
+
+    async def append(self, events: Sequence[FeedbackEvent]) -> list[AppendResult]:
+        """Where Redis refused only some partitions, their results hold StorageUnavailable."""
+        return await self._appends.append(events)
+
+    async def acquire(self, partition: int, owner: str, seconds: float) -> Lease | None:
+        """By Redis' clock."""
+        keys = self._keys.partitions[partition]
+        taken = await _ACQUIRE.run(self._client, [keys.lease, keys.events], [owner, _milliseconds(seconds), GROUP])
+        return Lease(partition, owner, taken[0], taken[1] / 1000) if taken else None
+
+    async def renew(self, lease: Lease, seconds: float) -> Lease:
+        """An expired lease is prolonged as well while nobody has taken the partition."""
+        expiry = await self._owned(_RENEW, lease, [], [_milliseconds(seconds)])
+        return Lease(lease.partition, lease.owner, lease.epoch, expiry / 1000)
+
+    async def release(self, lease: Lease) -> None:
+        """The next owner need not wait."""
+        await _RELEASE.run(self._client, [self._keys.partitions[lease.partition].lease], [lease.owner, lease.epoch])
+
+    async def read(self, lease: Lease, after: str, limit: int) -> list[LoggedEvent]:
+        """By range, so that reading twice gives the same."""
+        keys = self._keys.partitions[lease.partition]
+        start = f"({after}" if after else "-"
+        entries, attempts = await self._owned(_READ, lease, [keys.events], [GROUP, start, limit])
+        counts = dict(map(tuple, attempts))
+        return [
+            decode_event(entry_id, dict(zip(fields[::2], fields[1::2], strict=True)), counts.get(entry_id, 0))
+            for entry_id, fields in entries
+        ]
+
+    async def news(self, after: Mapping[int, str]) -> set[int]:
+        """One XREAD over all the streams, which does not wait; on a Cluster a range of one of each."""
+        streams = {self._keys.partitions[partition].events: partition for partition in after}
+        if not streams:
+            return set()
+        if isinstance(self._client, ClusterClient):
+            return await self._news_by_stream(after)
+        last_seen = [entry_id or "0" for entry_id in after.values()]
+        found = await call(self._client, "XREAD", "COUNT", 1, "STREAMS", *streams, *last_seen)
+        return {streams[stream.decode()] for stream, _ in found or ()}
+
+    async def _news_by_stream(self, after: Mapping[int, str]) -> set[int]:
+        """The streams lie in many slots, which no one command may name."""
+        streams = {partition: self._keys.partitions[partition].events for partition in after}
+        starts = [f"({entry_id}" if entry_id else "-" for entry_id in after.values()]
+        ranges = zip(streams.values(), starts, strict=True)
+        replies = await call_all(self._client, [("XRANGE", key, start, "+", "COUNT", 1) for key, start in ranges])
+        for reply in replies:
+            if isinstance(reply, RedisError):
+                raise unavailable(reply) from reply
+        return {partition for partition, reply in zip(streams, replies, strict=True) if reply}
+
+    async def begin_attempt(self, lease: Lease, batch: UserBatch) -> tuple[int, ...]:
+        """Counted as deliveries in the consumer group: XPENDING shows who attempts what."""
+        keys = self._keys.user(batch.user)
+        own = [keys.partition.events, keys.pending, keys.partition.call(secrets.token_hex(16))]
+        counts = await self._owned(_BEGIN_ATTEMPT, lease, own, [GROUP, CALL_TTL, *_entry_ids(batch.events)])
+        return tuple(int(count) for count in counts.split())
+
+    async def commit(self, lease: Lease, batch: UserBatch, revision: Revision) -> bool:
+        """LineageConflict also when the events are not the user's oldest unapplied ones."""
+        outcome = await self._commit(batch.user, revision, [lease.owner, lease.epoch], _entry_ids(batch.events))
+        if outcome == b"fenced":
+            raise _fenced(lease)
+        return True
+
+    async def adopt(self, user: UserKey, revision: Revision) -> None:
+        """By the script of every commit, without a lease and without events."""
+        await self._commit(user, revision, ["", ""], [])
+
+    async def _commit(self, user: UserKey, revision: Revision, owner: list[Argument], events: list[str]) -> Any:
+        own = self._keys.user(user)
+        keys = [own.partition.lease, own.partition.events, own.state, own.pending, own.lineage, own.records]
+        made: list[Argument] = [revision.revision, revision.parent, encode_revision(revision)]
+        outcome = await _COMMIT.run(self._client, keys, [*owner, GROUP, *made, *events])
+        if outcome == b"deleted":
+            raise user_deleted()
+        if outcome == b"conflict":
+            raise LineageConflict(f"the pointer is not {revision.parent or 'the base'} any more")
+        if outcome == b"stale":
+            raise LineageConflict("the events are not the user's oldest unapplied ones")
+        return outcome
+
+    async def bury(self, lease: Lease, events: Sequence[LoggedEvent], reason: str) -> None:
+        """Events that are not in the stream any more are skipped."""
+        partition = self._keys.partitions[lease.partition]
+        keys = [partition.events, partition.dead]
+        for event in events:
+            own = self._keys.user(event.user)
+            keys += [own.state, own.pending, own.letters]
+        await self._owned(_BURY, lease, keys, [GROUP, reason, *_entry_ids(events)])
+
+    async def stats(self, partition: int) -> PartitionStats:
+        """The age is by Redis' clock."""
+        keys = self._keys.partitions[partition]
+        backlog, age, dead = await _STATS.run(self._client, [keys.events, keys.dead])
+        return PartitionStats(backlog, age / 1000, dead)
+
+    async def dead_letters(self, partition: int, limit: int = 100, after: str = "") -> list[DeadLetter]:
+        """By range."""
+        return await self._letters(partition, f"({after}" if after else "-", "+", limit)
+
+    async def dead_letter(self, partition: int, letter_id: str) -> DeadLetter | None:
+        """A range of one."""
+        if not is_entry_id(letter_id):
+            return None
+        return next(iter(await self._letters(partition, letter_id, letter_id, 1)), None)
+
+    async def retry_dead_letter(self, letter: DeadLetter) -> bool:
+        """With a new sequence; its attempts start at 0 again."""
+        keys = self._keys.user(letter.event.user)
+        call = keys.partition.call(secrets.token_hex(16))
+        script_keys = [keys.partition.events, keys.partition.dead, keys.state, keys.pending, keys.letters, call]
+        return bool(await _RETRY_LETTER.run(self._client, script_keys, [letter.letter_id, CALL_TTL]))
+
+    async def drop_dead_letter(self, letter: DeadLetter) -> bool:
+        """The event id stays known, so that a late retry of the caller does not bring it back."""
+        keys = self._keys.user(letter.event.user)
+        script_keys = [keys.partition.dead, keys.state, keys.letters, keys.partition.call(secrets.token_hex(16))]
+        return bool(await _DROP_LETTER.run(self._client, script_keys, [letter.letter_id, CALL_TTL]))
+
+    async def heartbeat(self, member: str, seconds: float) -> list[str]:
+        """By Redis' clock."""
+        members = await _HEARTBEAT.run(self._client, [self._keys.members], [member, _milliseconds(seconds)])
+        return sorted(name.decode() for name in members)
+
+    async def close(self) -> None:
+        """Closes the pool."""
+        await self._client.aclose()
+
+    async def _letters(self, partition: int, first: str, last: str, limit: int) -> list[DeadLetter]:
+        entries = await call(self._client, "XRANGE", self._keys.partitions[partition].dead, first, last, "COUNT", limit)
+        return [decode_letter(partition, letter_id, values) for letter_id, values in entries]
+
+    async def _owned(self, script: Script, lease: Lease, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        """Runs a script that begins with the lease and answers nothing when its epoch is over."""
+        lease_key = self._keys.partitions[lease.partition].lease
+        reply = await script.run(self._client, [lease_key, *keys], [lease.owner, lease.epoch, *arguments])
+        if reply is None:
+            raise _fenced(lease)
+        return reply
+
+
+def _fenced(lease: Lease) -> Fenced:
+    return Fenced(f"epoch {lease.epoch} of partition {lease.partition} is over")
+
+
+def _entry_ids(events: Sequence[LoggedEvent]) -> list[str]:
+    return [event.entry_id for event in events]
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))

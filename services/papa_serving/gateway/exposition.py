@@ -1,0 +1,71 @@
+"""/metrics over HTTP: of all processes of the machine where they share a folder, else of this one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import REGISTRY, CollectorRegistry, Metric, start_http_server
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
+
+from papa_serving.gateway.binding import CannotBind
+from papa_serving.settings import MetricsSettings
+
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+
+class Exposition:
+    """The endpoint, on a thread of its own."""
+
+    def __init__(self, settings: MetricsSettings) -> None:
+        """Raises CannotBind."""
+        self._server: WSGIServer
+        try:
+            self._server, self._thread = start_http_server(settings.port, settings.host, _registry())
+        except OSError as error:
+            raise CannotBind("metrics", settings.host, settings.port) from error
+        self.address = f"{settings.host}:{self._server.server_port}"
+
+    def close(self) -> None:
+        """Stops serving; what this process was doing is no longer counted."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+        if FOLDER in os.environ:
+            mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
+
+
+class LivingProcesses(MultiProcessCollector):
+    """The sum over the processes; those that were killed no longer count where only the living do."""
+
+    def __init__(self, registry: CollectorRegistry, folder: Path) -> None:
+        super().__init__(registry, str(folder))  # type: ignore[no-untyped-call]
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        """Called by each scrape."""
+        for pid in {int(path.stem.rpartition("_")[2]) for path in self._folder.glob("gauge_live*.db")}:
+            if not _alive(pid):
+                mark_process_dead(pid, str(self._folder))  # type: ignore[no-untyped-call]
+        return super().collect()  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _registry() -> Collector:
+    if FOLDER not in os.environ:
+        return REGISTRY
+    registry = CollectorRegistry()
+    LivingProcesses(registry, Path(os.environ[FOLDER]))
+    return registry

@@ -1,0 +1,97 @@
+"""The gateway's process: start, one ready line, serve, drain on a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+from papa_serving import tracing
+from papa_serving.gateway.backends import open_backends
+from papa_serving.gateway.binding import CannotBind
+from papa_serving.gateway.exposition import Exposition
+from papa_serving.gateway.server import Gateway
+from papa_serving.logs import JsonFormatter, configure
+from papa_serving.metrics import BUILD_INFO
+from papa_serving.settings import Settings
+
+log = logging.getLogger("papa_serving.gateway")
+
+STOPPED, FAILED = 0, 1
+
+
+def main(settings: Settings) -> int:
+    """Runs the gateway until SIGTERM or SIGINT and returns the exit code.
+
+    Standard output gets one line, as soon as calls are taken: a JSON object with `message` "ready" and the addresses
+    `grpc` and `metrics`. Everything else is a log on standard error.
+    """
+    configure(settings.log)
+    logging.captureWarnings(True)
+    return asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> int:
+    try:
+        tracing.begin(settings.tracing, "papa-gateway")
+        backends = open_backends(settings)
+        gateway = Gateway(settings.gateway, backends)
+    except ValueError as error:
+        log.error("%s", error)
+        return FAILED
+    stopping = _stop_signals()
+    try:
+        await gateway.start()
+        exposition = Exposition(settings.metrics)
+    except CannotBind as error:
+        log.error("%s", error)
+        await gateway.close()
+        return FAILED
+    BUILD_INFO.labels(_version(), settings.backbone).set(1)
+    _announce(gateway.address, exposition.address)
+    await stopping.wait()
+    log.info("draining")
+    await gateway.drain()
+    exposition.close()
+    await asyncio.to_thread(tracing.end, settings.tracing.timeout)
+    log.info("stopped")
+    return STOPPED
+
+
+def _stop_signals() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT; a second one ends the process as it would any other."""
+    stopping, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def stop() -> None:
+        stopping.set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    return stopping
+
+
+def _version() -> str:
+    try:
+        return version("papa-serving")
+    except PackageNotFoundError:
+        return "source"
+
+
+def _announce(grpc_address: str, metrics_address: str) -> None:
+    record = logging.makeLogRecord(
+        {
+            "name": log.name,
+            "levelno": logging.INFO,
+            "levelname": "INFO",
+            "msg": "ready",
+            "grpc": grpc_address,
+            "metrics": metrics_address,
+        }
+    )
+    sys.stdout.write(f"{JsonFormatter().format(record)}\n")
+    sys.stdout.flush()

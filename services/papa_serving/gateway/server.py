@@ -1,0 +1,141 @@
+"""The gateway as a whole: wires the services, binds, drains."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from papa_serving.gateway.adoption import Adopter
+from papa_serving.gateway.backbone import KnownBackbone
+from papa_serving.gateway.backends import Backends
+from papa_serving.gateway.bearer import open_authenticator
+from papa_serving.gateway.binding import CannotBind
+from papa_serving.gateway.dead_letters import DeadLetterService
+from papa_serving.gateway.drain import Drain
+from papa_serving.gateway.edge import Edge
+from papa_serving.gateway.engine import Engine
+from papa_serving.gateway.events import EventReader
+from papa_serving.gateway.feedback import FeedbackService
+from papa_serving.gateway.generation import GenerationService
+from papa_serving.gateway.health import DEAD_LETTERS, FEEDBACK, GENERATION, USER, Readiness
+from papa_serving.gateway.identity import Authenticate
+from papa_serving.gateway.pictures import PictureReader
+from papa_serving.gateway.transport import server_credentials
+from papa_serving.gateway.users import UserService
+from papa_serving.settings import GatewaySettings
+from papa_serving.stubs.serving.v1 import dead_letter_pb2_grpc, feedback_pb2_grpc, generation_pb2_grpc, user_pb2_grpc
+
+log = logging.getLogger(__name__)
+
+# Room beside the limit of the edge, so that health checks pass and the refused are told why.
+SPARE_RPCS = 128
+MAX_PENDING = 4096
+
+
+class Gateway:
+    """One gRPC server with everything in it."""
+
+    def __init__(self, settings: GatewaySettings, backends: Backends, authenticate: Authenticate | None = None) -> None:
+        """Callers are told apart as the settings say, or by `authenticate`. Raises ValueError for keys or certificates
+        that cannot be used."""
+        self._settings, self._backends = settings, backends
+        self._credentials = server_credentials(settings.tls)
+        authenticate = authenticate or open_authenticator(settings.auth)
+        self._drain, self._pictures = Drain(), PictureReader(settings.max_image_pixels)
+        self._engine = Engine(settings.generator)
+        self._readiness = Readiness(self._engine, backends.items, self._drain)
+        self._server = grpc.aio.server(
+            interceptors=[Edge(authenticate, settings.max_concurrent_rpcs, settings.rates)],
+            options=_options(settings),
+            maximum_concurrent_rpcs=settings.max_concurrent_rpcs + SPARE_RPCS,
+        )
+        self._probes = None if settings.health_port is None else grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        self._add_services()
+        self.address = self.health_address = ""
+
+    async def start(self) -> None:
+        """Binds and serves. Raises CannotBind."""
+        host, port, credentials = self._settings.host, self._settings.port, self._credentials
+        self.address = _bind(self._server, "gRPC", host, port, credentials)
+        if credentials is None and self._settings.auth.mode != "none" and not host.startswith("127."):
+            log.warning("tokens travel unencrypted to this gateway: set gateway.tls, or end TLS right before it")
+        if self._probes is not None:
+            self.health_address = _bind(self._probes, "health", host, self._settings.health_port or 0, None)
+            await self._probes.start()
+        await self._readiness.start()
+        await self._server.start()
+
+    async def drain(self) -> None:
+        """NOT_SERVING first; then no new calls, and up to drain_seconds in all for those that run."""
+        deadline = time.monotonic() + self._settings.drain_seconds
+        await self._readiness.leave()
+        await asyncio.sleep(min(self._settings.notice_seconds, self._settings.drain_seconds))
+        self._drain.begin()
+        await self._server.stop(max(0.0, deadline - time.monotonic()))
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends what still runs and closes every connection."""
+        await self._readiness.leave()
+        await self._server.stop(None)
+        if self._probes is not None:
+            await self._probes.stop(None)
+        self._pictures.close()
+        await self._engine.close()
+        await self._backends.close()
+
+    def _add_services(self) -> None:
+        limits, backends = self._settings, self._backends
+        backbone = KnownBackbone(backends.items)
+        reader = EventReader(limits, backbone, self._pictures)
+        adopter = Adopter(self._engine, backends.users, backends.revisions, backends.log)
+        generation_pb2_grpc.add_GenerationServiceServicer_to_server(
+            GenerationService(limits, self._engine, backbone), self._server
+        )
+        feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(
+            FeedbackService(limits, backends.log, reader, self._drain), self._server
+        )
+        user_pb2_grpc.add_UserServiceServicer_to_server(
+            UserService(backends.users, backends.revisions, self._drain, adopter), self._server
+        )
+        dead_letter_pb2_grpc.add_DeadLetterServiceServicer_to_server(DeadLetterService(backends.log), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, self._server)
+        if self._probes is not None:
+            health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, self._probes)
+        if limits.auth.mode == "none" if limits.reflection is None else limits.reflection:
+            names = (GENERATION, FEEDBACK, USER, DEAD_LETTERS, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+
+
+def _bind(
+    server: grpc.aio.Server, purpose: str, host: str, port: int, credentials: grpc.ServerCredentials | None
+) -> str:
+    """host:port that it took. Raises CannotBind."""
+    try:
+        if credentials is None:
+            return f"{host}:{server.add_insecure_port(f'{host}:{port}')}"
+        return f"{host}:{server.add_secure_port(f'{host}:{port}', credentials)}"
+    except RuntimeError as error:
+        raise CannotBind(purpose, host, port) from error
+
+
+def _options(settings: GatewaySettings) -> list[tuple[str, int]]:
+    return [
+        # Two gateways on one port would share it silently.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        # Calls that nobody has looked at yet. Beyond the first number the library drops some, beyond the second all,
+        # each with a bare CANCELLED; its own numbers, 1000 and 3000, are those of one caller's burst.
+        ("grpc.server.max_pending_requests", MAX_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING),
+        # Watching clients may ping, and dead ones are found.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+    ]

@@ -1,0 +1,146 @@
+"""Which adapter answers: the asked revision, checked, or the nearest good one before it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+
+from papa.adapter import MANIFEST_FILE, WEIGHTS_FILE, AdapterDamagedError, unpack_weights
+from papa.denoiser import Denoiser
+from papa_serving import metrics
+from papa_serving.contracts.errors import RevisionDamaged, RevisionNotFound, UserDeleted
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.revisions import BASE, Revision, RevisionStore, UserDirectory
+from papa_serving.generator.host_cache import HostCache
+from papa_serving.generator.job import AdapterKey, HostAdapter
+from papa_serving.generator.slots import Slots
+
+_log = logging.getLogger(__name__)
+
+REFUSAL_SECONDS = 30.0
+"""For how long a damaged revision is not looked at again; an operator may put it right meanwhile."""
+
+
+@dataclass(frozen=True, eq=False)
+class Resolved:
+    """What a generation runs with; `load_seconds` is 0 unless the adapter was fetched from the store."""
+
+    record: Revision
+    adapter: HostAdapter
+    load_seconds: float = 0.0
+
+
+class Adapters:
+    """Device, then host memory, then the store. Belongs to one event loop; checking runs in worker threads."""
+
+    def __init__(
+        self, users: UserDirectory, revisions: RevisionStore, denoiser: Denoiser, slots: Slots, host_cache: int
+    ) -> None:
+        self._users = users
+        self._revisions = revisions
+        self._layout, self._backbone, self._dtype = denoiser.layout, denoiser.backbone, denoiser.dtype
+        self._pinned = denoiser.device.type == "cuda"
+        self._slots = slots
+        self._host = HostCache(host_cache)
+        self._refused: dict[AdapterKey, float] = {}
+
+    async def resolve(self, user: UserKey, asked: str) -> Resolved | None:
+        """The adapter for `asked`, a revision, "" (the newest) or "base"; None means the base serves.
+
+        Raises RevisionNotFound and RevisionDamaged for an exact revision; UserDeleted, StorageUnavailable. Without an
+        exact one a damaged revision gives way to its nearest good ancestor, at last to the base.
+        """
+        if asked not in ("", BASE):
+            return await self._exact(user, asked)
+        try:
+            record = await self._users.current(user)
+        except UserDeleted:
+            self.forget(user)
+            raise
+        while record is not None and asked != BASE:
+            try:
+                return await self._checked(user, record)
+            except RevisionDamaged:
+                record = await self._parent(user, record)
+        return None
+
+    def refuse_output(self, resolved: Resolved) -> RevisionDamaged:
+        """Takes note that a revision, whole as it is, makes samples that are not finite; never served again here."""
+        return self._refuse(resolved.adapter.key, "output", "its samples are not finite", math.inf)
+
+    def users(self) -> set[UserKey]:
+        """Whose adapters are in any cache."""
+        return self._host.users() | self._slots.users()
+
+    def forget(self, user: UserKey) -> None:
+        """Removes the user's adapters from every cache."""
+        self._host.forget(user)
+        self._slots.forget(user)
+
+    async def _exact(self, user: UserKey, asked: str) -> Resolved:
+        record = await self._users.revision(user, asked)
+        return await self._checked(user, record)
+
+    async def _parent(self, user: UserKey, record: Revision) -> Revision | None:
+        if not record.parent:
+            return None
+        try:
+            return await self._users.revision(user, record.parent)
+        except RevisionNotFound:
+            return None
+
+    async def _checked(self, user: UserKey, record: Revision) -> Resolved:
+        """The revision with its adapter from the nearest tier. Raises RevisionDamaged."""
+        key = AdapterKey(user, record.revision)
+        if self._refused.get(key, 0.0) > time.monotonic():
+            raise RevisionDamaged(f"revision {record.revision} is damaged")
+        for tier, find in (("device", self._slots.find), ("host", self._host.find)):
+            adapter = find(key)
+            if adapter is not None:
+                metrics.ADAPTER_LOOKUPS.labels(tier).inc()
+                return Resolved(record, adapter)
+        start = time.perf_counter()
+        adapter = await self._host.load(key, lambda key: self._load(key, record))
+        metrics.ADAPTER_LOOKUPS.labels("store").inc()
+        return Resolved(record, adapter, time.perf_counter() - start)
+
+    async def _load(self, key: AdapterKey, record: Revision) -> HostAdapter:
+        start = time.perf_counter()
+        try:
+            manifest, weights = await asyncio.gather(
+                *(self._revisions.get(key.user, key.revision, name) for name in (MANIFEST_FILE, WEIGHTS_FILE))
+            )
+            files = {MANIFEST_FILE: manifest, WEIGHTS_FILE: weights}
+            adapter = HostAdapter(key, await asyncio.to_thread(self._unpack, files, record.sha256))
+        except RevisionNotFound as error:
+            raise self._refuse(key, "missing", str(error)) from error
+        except AdapterDamagedError as error:
+            raise self._refuse(key, error.reason, str(error)) from error
+        metrics.ADAPTER_LOAD_SECONDS.observe(time.perf_counter() - start)
+        return adapter
+
+    def _unpack(self, files: dict[str, bytes], sha256: str) -> torch.Tensor:
+        try:
+            weights = unpack_weights(files, self._layout, self._backbone, sha256).to(self._dtype)
+        except AdapterDamagedError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise AdapterDamagedError("format", f"the manifest is not one of ours: {error!r}") from error
+        if not bool(torch.isfinite(weights).all()):
+            raise AdapterDamagedError("finite", f"the adapter does not fit into {self._dtype}")
+        return weights.pin_memory() if self._pinned else weights
+
+    def _refuse(self, key: AdapterKey, reason: str, message: str, seconds: float = REFUSAL_SECONDS) -> RevisionDamaged:
+        now = time.monotonic()
+        self._refused = {k: until for k, until in self._refused.items() if until > now} | {key: now + seconds}
+        metrics.ADAPTER_REFUSED.labels(reason).inc()
+        _log.error(
+            "a stored revision is damaged and is not served",
+            extra={"revision": key.revision, "user_digest": key.user.digest, "reason": reason, "detail": message},
+        )
+        return RevisionDamaged(f"revision {key.revision} is damaged ({reason}): {message}")

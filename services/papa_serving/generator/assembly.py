@@ -1,0 +1,70 @@
+"""The room put together from the settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from papa.adoption import Adoption
+from papa.config import update_config
+from papa.denoiser import Denoiser, fast_type, load_denoiser
+from papa_serving.contracts.items import BackboneInfo, ItemStore
+from papa_serving.contracts.revisions import RevisionStore, UserDirectory
+from papa_serving.generator.adapters import Adapters
+from papa_serving.generator.engine import Engine, EngineConfig
+from papa_serving.generator.generation import Defaults, Generator
+from papa_serving.generator.packing import Packer
+from papa_serving.generator.pictures import Pictures
+from papa_serving.generator.prompting import Prompter
+from papa_serving.generator.slots import Slots
+from papa_serving.settings import GeneratorSettings, Settings
+
+
+@dataclass(frozen=True)
+class Stores:
+    """What the room reads and writes."""
+
+    users: UserDirectory
+    revisions: RevisionStore
+    items: ItemStore
+
+
+@dataclass(frozen=True)
+class Room:
+    """The engine, not started yet, and its front."""
+
+    engine: Engine
+    generator: Generator
+    adapters: Adapters
+    packer: Packer
+    backbone: BackboneInfo
+
+
+def assemble(settings: Settings, stores: Stores) -> Room:
+    """Loads the backbone and wires the room. Raises FileNotFoundError or ValueError for an unusable backbone."""
+    mine = settings.generator
+    torch.set_num_threads(mine.threads)
+    autocast = {"auto": fast_type(mine.device), "weights": None, "bfloat16": torch.bfloat16}[mine.precision]
+    denoiser = load_denoiser(
+        settings.backbone, None, mine.device, getattr(torch, mine.dtype), autocast, mine.channels_last
+    )
+    slots = Slots(mine.slots, denoiser.layout.size, denoiser.device, denoiser.dtype)
+    learning = update_config(denoiser.clips)
+    config = EngineConfig(mine.max_rows, mine.max_queued_rows, learning.adapt_from, clip=denoiser.clips)
+    engine = Engine(denoiser, slots, config)
+    adapters = Adapters(stores.users, stores.revisions, denoiser, slots, mine.host_cache)
+    prompter = Prompter(denoiser, mine.guidance)
+    generator = Generator(engine, adapters, stores.items, defaults(mine), prompter, Pictures(denoiser))
+    packer = Packer(Adoption.of(denoiser, learning, settings.trainer.gate.max_norm))
+    return Room(engine, generator, adapters, packer, backbone_info(settings.backbone, denoiser))
+
+
+def defaults(settings: GeneratorSettings) -> Defaults:
+    """What a request that names nothing gets."""
+    return Defaults(settings.sampler, settings.steps, settings.exploration)
+
+
+def backbone_info(name: str, denoiser: Denoiser) -> BackboneInfo:
+    """What the room announces."""
+    return BackboneInfo(denoiser.backbone, name, denoiser.image_shape, denoiser.takes_prompt)

@@ -1,0 +1,114 @@
+"""How work reaches the engine's thread: reservations, arrivals, cancellations, the end."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from papa_serving import metrics
+from papa_serving.contracts.errors import GeneratorUnavailable, QueueFull
+from papa_serving.contracts.identity import UserKey
+from papa_serving.generator.job import Job
+from papa_serving.generator.pace import Pace
+
+
+class Door:
+    """A bounded queue's front. Any thread may call; `wait`, `take`, `left` and `close` are the engine's.
+
+    Nobody may hold more of the queue than is free in it: however many rows one user sends, there is room for others'.
+    """
+
+    def __init__(self, max_queued_rows: int, pace: Pace) -> None:
+        self._limit = max_queued_rows
+        self._pace = pace
+        self._wake = threading.Condition()
+        self._inbox: list[Job] = []
+        self._queued_rows = 0
+        self._rows_of: Counter[UserKey] = Counter()
+        self._cancelled = False
+        self._stopping = False
+        self._closed = False
+
+    def reserve(self, user: UserKey, rows: int, steps: int) -> None:
+        """Takes room in the queue for rows of a job to come. Raises QueueFull, GeneratorUnavailable.
+
+        An empty queue takes any job, so that one larger than the queue is not refused for ever.
+        """
+        with self._wake:
+            if self._closed:
+                raise ended()
+            mine = self._rows_of[user]
+            excess = mine + rows - (self._limit - self._queued_rows)
+            if self._queued_rows and excess > 0:
+                raise QueueFull(
+                    f"the engine's queue holds {self._queued_rows} rows of {self._limit}, {mine} of them this user's",
+                    retry_after=self._pace.seconds(excess * steps),
+                )
+            self._count(user, rows)
+
+    def release(self, user: UserKey, rows: int) -> None:
+        """Gives room back for rows that will never come."""
+        with self._wake:
+            self._count(user, -rows)
+
+    def left(self, rows_of: Mapping[UserKey, int], came_back: Mapping[UserKey, int] = MappingProxyType({})) -> None:
+        """So many rows of each have left the queue, and so many are in it again."""
+        with self._wake:
+            for user, rows in rows_of.items():
+                self._count(user, -rows)
+            for user, rows in came_back.items():
+                self._count(user, rows)
+
+    def submit(self, job: Job) -> None:
+        """Hands over a job whose rows are reserved."""
+        with self._wake:
+            if not self._closed:
+                self._inbox.append(job)
+                self._wake.notify()
+                return
+        job.deliver(ended())
+
+    def cancel(self, job: Job) -> None:
+        """Frees the rows of a submitted job before the next step; harmless when it is done."""
+        with self._wake:
+            job.cancelled = self._cancelled = True
+            self._wake.notify()
+
+    def stop(self) -> None:
+        """Makes `wait` return False from now on."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+
+    def wait(self, busy: bool) -> bool:
+        """Returns at once when `busy`, else when something comes; False when it is time to stop."""
+        with self._wake:
+            self._wake.wait_for(lambda: busy or self._stopping or self._cancelled or self._inbox)
+            return not self._stopping
+
+    def take(self) -> tuple[list[Job], bool]:
+        """The jobs that arrived, and whether any was cancelled, since the last time."""
+        with self._wake:
+            arrived, cancelled = self._inbox, self._cancelled
+            self._inbox, self._cancelled = [], False
+            return arrived, cancelled
+
+    def close(self) -> list[Job]:
+        """Nothing enters any more; the jobs that had arrived are returned."""
+        with self._wake:
+            self._closed = True
+        return self.take()[0]
+
+    def _count(self, user: UserKey, rows: int) -> None:
+        self._queued_rows += rows
+        self._rows_of[user] += rows
+        if not self._rows_of[user]:
+            del self._rows_of[user]
+        metrics.ENGINE_QUEUED_ROWS.set(self._queued_rows)
+
+
+def ended() -> GeneratorUnavailable:
+    """What everybody is told once the engine has ended."""
+    return GeneratorUnavailable("this engine has ended; another replica may answer", retry_after=1.0)

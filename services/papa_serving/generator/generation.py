@@ -1,0 +1,217 @@
+"""One generation from the validated request to stored items: resolve, queue, denoise, encode, keep, report."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+
+from papa.denoiser import Conditions
+from papa.sampler import SAMPLERS
+from papa_serving import metrics, tracing
+from papa_serving.contracts.errors import DeadlineExceeded, InvalidRequest, PapaError, Violation
+from papa_serving.contracts.generation import GeneratedItem, GenerationDone, GenerationSpec, GenerationTimings
+from papa_serving.contracts.items import ItemStore
+from papa_serving.generator.adapters import Adapters, Resolved
+from papa_serving.generator.engine import Engine
+from papa_serving.generator.exploration import explored
+from papa_serving.generator.first_served import FirstServed
+from papa_serving.generator.job import FinishedRows, Job
+from papa_serving.generator.keeping import keep
+from papa_serving.generator.pictures import Pictures
+from papa_serving.generator.prompting import Prompter
+
+Event = tuple[GeneratedItem, ...] | GenerationDone
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a request that names nothing gets."""
+
+    sampler: str = "ddim"
+    steps: int = 25
+    exploration: float = 0.0
+
+
+@dataclass(eq=False)
+class _Run:
+    """One generation while it runs."""
+
+    job: Job
+    resolved: Resolved | None
+    results: asyncio.Queue[FinishedRows | PapaError]
+
+    @property
+    def revision(self) -> str:
+        """The revision that makes the items, "" when the base makes all of them."""
+        return "" if self.resolved is None or len(self.job.explore) == self.job.count else self.resolved.record.revision
+
+    def revision_of(self, index: int) -> str:
+        """What makes one item."""
+        return "" if index in self.job.explore else self.revision
+
+
+class Generator:
+    """The room's front: what the deployment calls. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        adapters: Adapters,
+        items: ItemStore,
+        defaults: Defaults,
+        prompter: Prompter,
+        pictures: Pictures,
+    ) -> None:
+        self._engine = engine
+        self._prompter = prompter
+        self._pictures = pictures
+        self._adapters = adapters
+        self._items = items
+        self._defaults = defaults
+        self._first_served = FirstServed()
+
+    def change(self, defaults: Defaults, guidance: float) -> None:
+        """For generations that begin from now on; `guidance` is that of prompts."""
+        self._defaults = defaults
+        self._prompter.guidance = guidance
+
+    async def run(self, spec: GenerationSpec) -> AsyncGenerator[Event]:
+        """Finished items in groups as they finish, each stored already, then GenerationDone.
+
+        Raises QueueFull, DeadlineExceeded, RevisionNotFound, RevisionDamaged, UserDeleted, StorageUnavailable. Closing
+        the iterator frees the generation's rows.
+        """
+        with _counted(), _traced(spec) as span:
+            async with self._started(spec) as run:
+                span.note({"papa.revision": run.revision, "papa.sampler": run.job.sampler, "papa.steps": run.job.steps})
+                remaining = spec.count
+                while remaining:
+                    async with _deadline(spec):
+                        result = await run.results.get()
+                        if isinstance(result, PapaError):
+                            raise result
+                        items = await self._finished(spec, run, result)
+                    remaining -= len(items)
+                    yield items
+                if run.resolved and run.revision:
+                    metrics.SERVED_REVISION_AGE.observe(max(0.0, time.time() - run.resolved.record.created_at))
+                yield GenerationDone(run.revision, _timings(run))
+
+    @asynccontextmanager
+    async def _started(self, spec: GenerationSpec) -> AsyncIterator[_Run]:
+        """Reserves, finds the adapter, submits; in the end frees what is left."""
+        sampler = spec.sampler or self._defaults.sampler
+        steps = min(spec.steps or self._defaults.steps, self._engine.num_timesteps)
+        if sampler not in SAMPLERS:
+            raise InvalidRequest([Violation("sampler", f"must be one of {', '.join(SAMPLERS)}")])
+        self._engine.door.reserve(spec.user, spec.count, steps)
+        try:
+            async with _deadline(spec):
+                with tracing.span("find adapter"):
+                    resolved = await self._adapters.resolve(spec.user, spec.revision)
+                conditions = await self._prompter.conditions(spec)
+        except BaseException:
+            self._engine.door.release(spec.user, spec.count)
+            raise
+        run = self._prepared(spec, sampler, steps, resolved, conditions)
+        self._engine.door.submit(run.job)
+        try:
+            yield run
+        finally:
+            self._engine.door.cancel(run.job)
+
+    def _prepared(
+        self, spec: GenerationSpec, sampler: str, steps: int, resolved: Resolved | None, conditions: Conditions | None
+    ) -> _Run:
+        loop = asyncio.get_running_loop()
+        results: asyncio.Queue[FinishedRows | PapaError] = asyncio.Queue()
+        share = spec.exploration if spec.exploration >= 0 else self._defaults.exploration
+        job = Job(
+            user=spec.user,
+            count=spec.count,
+            seed=spec.seed,
+            sampler=sampler,
+            steps=steps,
+            deliver=lambda result: _hand_over(loop, results, result),
+            adapter=resolved.adapter if resolved else None,
+            explore=explored(spec.count, share),
+            conditions=conditions,
+        )
+        return _Run(job, resolved, results)
+
+    async def _finished(self, spec: GenerationSpec, run: _Run, rows: FinishedRows) -> tuple[GeneratedItem, ...]:
+        self._check_finite(run, rows)
+        items = await keep(self._items, self._pictures, spec, rows, run.revision_of)
+        if run.resolved and any(item.revision for item in items):
+            self._first_served.report(run.resolved.adapter.key, run.resolved.record)
+        return items
+
+    def _check_finite(self, run: _Run, rows: FinishedRows) -> None:
+        """Raises RevisionDamaged when an adapter made samples that are not finite; the next generation falls back."""
+        finite = rows.samples.isfinite().flatten(1).all(dim=1).tolist()
+        bad = [index for index, good in zip(rows.indexes, finite, strict=True) if not good]
+        if not bad:
+            return
+        if run.resolved is None or not any(run.revision_of(index) for index in bad):
+            raise PapaError("the backbone made samples that are not finite")
+        raise self._adapters.refuse_output(run.resolved)
+
+
+def _hand_over(
+    loop: asyncio.AbstractEventLoop,
+    results: asyncio.Queue[FinishedRows | PapaError],
+    result: FinishedRows | PapaError,
+) -> None:
+    """From the engine's thread to the loop; when the loop is gone, so is whoever asked."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(results.put_nowait, result)
+
+
+def _timings(run: _Run) -> GenerationTimings:
+    now, job = time.monotonic(), run.job
+    loaded = run.resolved.load_seconds if run.resolved else 0.0
+    timings = GenerationTimings(job.started_at - job.submitted_at, now - job.started_at, loaded)
+    for stage in ("queued", "denoising", "adapter_load"):
+        metrics.GENERATION_STAGE_SECONDS.labels(stage).observe(getattr(timings, stage))
+    started, ended = time.time() - timings.denoising, time.time()
+    tracing.record("queued", started - timings.queued, started)
+    tracing.record("denoising", started, ended)
+    return timings
+
+
+def _traced(spec: GenerationSpec) -> AbstractContextManager[tracing.Span]:
+    """Below the gateway's call."""
+    tracing.continue_from(spec.traceparent)
+    attributes: dict[str, tracing.Value] = {"papa.generation_id": spec.generation_id, "papa.items": spec.count}
+    return tracing.span("generate", "server", attributes=attributes)
+
+
+@asynccontextmanager
+async def _deadline(spec: GenerationSpec) -> AsyncIterator[None]:
+    """Raises DeadlineExceeded once the spec's deadline has passed."""
+    seconds = spec.deadline - time.monotonic() if spec.deadline else None
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise DeadlineExceeded("the deadline passed before all items were done") from error
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    """Counts the generation by its outcome."""
+    outcome = "cancelled"
+    try:
+        yield
+        outcome = "done"
+    except PapaError as error:
+        outcome = error.reason
+        raise
+    except Exception:
+        outcome = PapaError.reason
+        raise
+    finally:
+        metrics.GENERATIONS.labels(outcome).inc()

@@ -1,0 +1,141 @@
+"""The checks behind `papa doctor`: each says what it found and, where that is not good, how to mend it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from papa_serving.local.backbone_check import find_backbone, taught_backbone
+from papa_serving.local.failure import Failure
+from papa_serving.local.ports import claim_port
+from papa_serving.local.redis_binary import RedisProcessError, find_redis_server, server_version
+from papa_serving.local.redis_check import check_redis
+from papa_serving.settings import Settings
+
+FREE_BYTES_WANTED = 2 * 2**30
+_INSTALL = "pip install 'papa-serving[server]'"
+
+
+class Verdict(Enum):
+    """How a check ended; BAD keeps the service from starting."""
+
+    GOOD = "ok"
+    WARNING = "warning"
+    BAD = "error"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check; `hint` says how to mend what is not good."""
+
+    check: str
+    verdict: Verdict
+    found: str
+    hint: str = ""
+
+
+def diagnose(settings: Settings) -> Iterator[Finding]:
+    """One finding a check, as soon as it is made."""
+    yield _finding("python", lambda: sys.version.split()[0])
+    yield _finding("gateway port", lambda: _port(settings.gateway.host, settings.gateway.port, "gateway.port"))
+    yield _finding("metrics port", lambda: _port(settings.metrics.host, settings.metrics.port, "metrics.port"))
+    page = settings.playground
+    if page.enabled:
+        yield _finding("playground port", lambda: _port(page.host, page.port, "playground.port"))
+    if not settings.ray.address:
+        yield _finding("ray port", lambda: _port("127.0.0.1", settings.ray.serve_grpc_port, "ray.serve_grpc_port"))
+    yield _finding("redis", lambda: _redis(settings))
+    yield _disk(settings.data_dir)
+    backbone = _finding(
+        "backbone", lambda: str(find_backbone(settings.backbone) or f"{settings.backbone}, from the hub")
+    )
+    yield backbone
+    yield _finding("torch device", lambda: _device(settings.generator.device))
+    if settings.trainer.device != settings.generator.device:
+        yield _finding("training device", lambda: _device(settings.trainer.device))
+    if backbone.verdict is Verdict.GOOD and find_backbone(settings.backbone) is not None:
+        yield _finding("backbone hash", lambda: _hash(settings))
+
+
+def _finding(check: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(check, Verdict.GOOD, look())
+    except Failure as failure:
+        return Finding(check, Verdict.BAD, failure.message, failure.hint)
+
+
+def _port(host: str, port: int, setting: str) -> str:
+    return f"{host}:{claim_port(host, port, setting)} is free"
+
+
+def _redis(settings: Settings) -> str:
+    if settings.redis.url:
+        facts = check_redis(settings.redis)
+        return f"version {facts.version}, append-only file, policy {facts.policy}"
+    try:
+        server = find_redis_server()
+    except RedisProcessError as error:
+        raise Failure(str(error)) from error
+    kept = settings.redis.appendfsync
+    return f"embedded, version {server_version(server)}, append-only file, fsync {kept} ({server})"
+
+
+def _disk(data_dir: Path) -> Finding:
+    existing = next(folder for folder in (data_dir.absolute(), *data_dir.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    found = f"{free / 2**30:.1f} GiB free below {existing}"
+    if not os.access(existing, os.W_OK | os.X_OK):
+        hint = "give this user the folder, or move the data with --data-dir"
+        return Finding("disk", Verdict.BAD, f"{existing} cannot be written", hint)
+    if free < FREE_BYTES_WANTED:
+        return Finding("disk", Verdict.WARNING, found, "free some, or move the data with --data-dir")
+    return Finding("disk", Verdict.GOOD, found)
+
+
+def _device(device: str) -> str:
+    """Torch is asked in a process of its own: it takes seconds to import, and may not be there at all."""
+    program = (
+        "import sys, torch; torch.zeros(1, device=sys.argv[1]); print(torch.__version__, torch.cuda.is_available())"
+    )
+    try:
+        version, cuda = _asked(program, device).split()
+    except _Unanswered as reason:
+        hint = _INSTALL if "No module" in str(reason) else "choose another generator.device or trainer.device"
+        raise Failure(f"torch cannot use {device!r}: {reason}", hint) from reason
+    unused = (
+        " (a CUDA device is there: generator.device=cuda would use it)" if cuda == "True" and device == "cpu" else ""
+    )
+    return f"{device}, torch {version}{unused}"
+
+
+def _hash(settings: Settings) -> str:
+    """That of weights, schedule and prediction, against the one that the revisions of this folder were made for."""
+    program = "import sys; from papa.denoiser import load_denoiser; print(load_denoiser(sys.argv[1]).backbone)"
+    try:
+        found = _asked(program, settings.backbone).split()[-1]
+    except _Unanswered as reason:
+        hint = _INSTALL if "No module" in str(reason) else "choose another --backbone, or copy this one again"
+        raise Failure(f"{settings.backbone} cannot be loaded: {reason}", hint) from reason
+    taught = taught_backbone(settings.store.path or settings.data_dir / "revisions")
+    if taught not in ("", found):
+        hint = "name the backbone that they were made for with --backbone, or another folder with --data-dir"
+        raise Failure(f"the revisions kept here were made for the backbone {taught[:12]}, this is {found[:12]}", hint)
+    return found[:12] + (", that of the revisions kept here" if taught else "")
+
+
+class _Unanswered(Exception):
+    """Why a program of ours has failed, in its last line."""
+
+
+def _asked(program: str, argument: str) -> str:
+    """What a Python program prints, run beside this one."""
+    done = subprocess.run([sys.executable, "-c", program, argument], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise _Unanswered((done.stderr.strip().splitlines() or ["no reason given"])[-1])
+    return done.stdout

@@ -1,0 +1,46 @@
+"""One service per data folder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from papa_serving.local.failure import Failure
+
+
+class InstanceLock:
+    """Holds `data_dir`/papa.lock while the service runs; the kernel lets go of it when the process ends, however."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._file = -1
+
+    def __enter__(self) -> Self:
+        """Raises Failure when another service runs on this folder, or the folder cannot be written."""
+        try:
+            self._data_dir.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self._data_dir / "papa.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise Failure(
+                f"the data folder {self._data_dir} cannot be written: {error.strerror}", "--data-dir"
+            ) from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.read(self._file, 32).decode(errors="replace").strip()
+            os.close(self._file)
+            raise Failure(
+                f"a service is already running on {self._data_dir} (process {owner or 'unknown'})",
+                "stop it, or choose another --data-dir",
+            ) from error
+        os.ftruncate(self._file, 0)
+        os.write(self._file, f"{os.getpid()}\n".encode())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        os.close(self._file)

@@ -1,0 +1,69 @@
+"""From settings as given to settings as this machine runs them: absolute paths, ports that are free."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from papa_serving.local.backbone_check import find_backbone
+from papa_serving.local.failure import Failure
+from papa_serving.local.ports import claim_port
+from papa_serving.settings import GatewaySettings, Settings
+
+
+def with_places(settings: Settings) -> Settings:
+    """Absolute paths, since child processes may run elsewhere. Raises Failure for a backbone that does not exist."""
+    backbone = settings.backbone
+    if find_backbone(backbone) == Path(backbone):
+        backbone = str(Path(backbone).absolute())
+    store = settings.store.path or settings.data_dir / "revisions"
+    placed = settings.model_copy(update={"data_dir": settings.data_dir.absolute(), "backbone": backbone})
+    return updated(placed, store={"path": store.absolute()})
+
+
+def with_ports(settings: Settings) -> Settings:
+    """Every port checked, and chosen where it is 0; the gateway knows the local generator's. Raises Failure."""
+    gateway: dict[str, object] = {"port": claim_port(settings.gateway.host, settings.gateway.port, "gateway.port")}
+    if settings.gateway.tls.certificate is not None:
+        # The launcher itself looks at the gateway's health, and need not be trusted by what it starts.
+        gateway["health_port"] = claim_port(settings.gateway.host, settings.gateway.health_port or 0, "health_port")
+    metrics = {"port": claim_port(settings.metrics.host, settings.metrics.port, "metrics.port")}
+    page = settings.playground
+    if page.enabled:
+        settings = updated(settings, playground={"port": claim_port(page.host, page.port, "playground.port")})
+    if settings.ray.address:
+        return updated(settings, gateway=gateway, metrics=metrics)
+    port = claim_port("127.0.0.1", settings.ray.serve_grpc_port, "ray.serve_grpc_port")
+    gateway["generator"] = f"127.0.0.1:{port}"
+    return updated(settings, gateway=gateway, metrics=metrics, ray={"serve_grpc_port": port})
+
+
+def updated(settings: Settings, **sections: Mapping[str, object]) -> Settings:
+    """Settings with some fields of some sections replaced."""
+    return settings.model_copy(
+        update={name: getattr(settings, name).model_copy(update=dict(changes)) for name, changes in sections.items()}
+    )
+
+
+def fresh_metrics_folder(settings: Settings) -> Path:
+    """Empty: the files of processes that have ended would be summed as if they lived."""
+    folder = settings.data_dir / "metrics"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def check_combination(settings: Settings) -> None:
+    """Raises Failure for settings that cannot work together."""
+    if settings.ray.address and not settings.redis.url:
+        raise Failure("an existing Ray cluster needs a Redis that its nodes reach", "name it with --redis")
+    if settings.ray.address and not settings.ray.serve_grpc_port:
+        hint = "set ray.serve_grpc_port, and gateway.generator to the host and port at which the gateway finds it"
+        raise Failure("an existing Ray cluster needs a port for the generator", hint)
+    port, generator = settings.ray.serve_grpc_port, settings.gateway.generator
+    if settings.ray.address and generator == GatewaySettings().generator and not generator.endswith(f":{port}"):
+        raise Failure(
+            f"the gateway would look for the generator at {generator}, but ray.serve_grpc_port is {port}",
+            f"set gateway.generator to the host of Ray's head and that port: --set gateway.generator=HEAD:{port}",
+        )

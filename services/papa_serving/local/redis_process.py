@@ -1,0 +1,172 @@
+"""A real redis-server of our own on this machine: durable (AOF), private (unix socket or password), ended with us."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import quote
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from papa_serving.local.parent_death import tied_to_parent
+from papa_serving.local.redis_binary import RedisProcessError, find_redis_server
+from papa_serving.local.redis_folder import lock_folder, socket_folder
+
+
+class RedisProcess:
+    """An embedded redis-server; use it as a context manager.
+
+    `port` None listens on a unix socket in a folder that only this user can enter; 0 takes a free TCP port on loopback
+    and any other number that one, both behind a generated password. `url` holds all that a client needs.
+    The server receives SIGTERM when the thread that started it dies, so start it from one that lives as long.
+    """
+
+    def __init__(
+        self, data_dir: Path, *, port: int | None = None, appendfsync: Literal["everysec", "always"] = "everysec"
+    ) -> None:
+        self.data_dir = data_dir.absolute()
+        self.url = ""
+        self._appendfsync = appendfsync
+        self._asked_port = port
+        self._password = secrets.token_urlsafe(24)
+        self._socket_dir: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock: int | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id; 0 when it is not running."""
+        return self._process.pid if self._process is not None else 0
+
+    @property
+    def running(self) -> bool:
+        """Whether the process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.stop()
+
+    def start(self, timeout: float = 60.0) -> None:
+        """Starts the server and waits until it answers; loading a large AOF may need a longer `timeout` (seconds).
+
+        Raises RedisProcessError.
+        """
+        binary = find_redis_server()
+        self._lock = lock_folder(self.data_dir)
+        try:
+            self._process = self._launch(binary, self._lock)
+            _wait_until_ready(self._process, self.url, self.data_dir / "redis.log", timeout)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self, timeout: float = 20.0) -> None:
+        """Asks the server to end, then insists with SIGTERM, then with SIGKILL. Harmless when it is not running."""
+        process, self._process = self._process, None
+        if process is not None:
+            _end(process, self.url, timeout)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+        if self._socket_dir is not None:
+            shutil.rmtree(self._socket_dir, ignore_errors=True)
+            self._socket_dir = None
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would; start() brings back what the server had written."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self.stop()
+
+    def _launch(self, binary: str, lock: int) -> subprocess.Popen[bytes]:
+        """The configuration goes through standard input, so that the password is in no file and no process list."""
+        config = "".join(f"{name} {_quoted(value)}\n" for name, value in (self._listen() | self._durability()).items())
+        process = subprocess.Popen(
+            tied_to_parent([binary, "-"]),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(lock,),
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), process.stdin:
+            process.stdin.write(config.encode())
+        return process
+
+    def _listen(self) -> dict[str, str]:
+        if self._asked_port is None:
+            self._socket_dir = socket_folder(self.data_dir)
+            path = str(self._socket_dir / "redis.sock")
+            self.url = f"unix://{quote(path)}"
+            return {"port": "0", "unixsocket": path, "unixsocketperm": "700"}
+        port = str(self._asked_port or _free_port())
+        self.url = f"redis://:{self._password}@127.0.0.1:{port}"
+        return {"port": port, "bind": "127.0.0.1", "requirepass": self._password}
+
+    def _durability(self) -> dict[str, str]:
+        return {
+            "dir": str(self.data_dir),
+            "logfile": str(self.data_dir / "redis.log"),
+            "appendonly": "yes",
+            "appendfsync": self._appendfsync,
+            "save": "",
+            "maxmemory-policy": "noeviction",
+        }
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _client(url: str) -> redis.Redis:
+    return redis.Redis.from_url(url, protocol=2, socket_timeout=2.0, retry=Retry(NoBackoff(), 0))
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RedisProcessError(f"the embedded redis-server ended with code {process.returncode}; see {log}")
+        try:
+            with _client(url) as client:
+                client.ping()
+        except (redis.ConnectionError, redis.TimeoutError):
+            time.sleep(0.02)
+        else:
+            return
+    raise RedisProcessError(f"the embedded redis-server does not answer after {timeout:g} s; see {log}")
+
+
+def _end(process: subprocess.Popen[bytes], url: str, timeout: float) -> None:
+    """SHUTDOWN, SIGTERM, SIGKILL: each only when the one before did not do within `timeout` seconds."""
+    if process.poll() is None:
+        with contextlib.suppress(redis.RedisError), _client(url) as client:
+            client.shutdown()
+    for insist in (process.terminate, process.kill):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout)
+            return
+        insist()
+    process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

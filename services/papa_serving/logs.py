@@ -1,0 +1,48 @@
+"""Logs on standard error: one JSON object a line, with the id of the request that caused it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from contextvars import ContextVar
+from datetime import UTC, datetime
+
+from papa_serving import tracing
+from papa_serving.contracts.trace import ids
+from papa_serving.settings import LogSettings
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+"""Set at the edge of each request; every line logged below carries it."""
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "request_id"}
+
+
+class JsonFormatter(logging.Formatter):
+    """Fields: time (RFC 3339, UTC), level, logger, message, request_id, trace_id and span_id when known, whatever
+    `extra` names, exception."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line of JSON."""
+        fields: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if request_id.get():
+            fields["request_id"] = request_id.get()
+        if traceparent := tracing.current().traceparent:
+            fields["trace_id"], fields["span_id"] = ids(traceparent)
+        fields |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields, default=str)
+
+
+def configure(settings: LogSettings) -> None:
+    """Points the root logger at standard error in the configured format; replaces what was there."""
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    handler.setFormatter(JsonFormatter() if settings.format == "json" else text)
+    logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)

@@ -1,0 +1,69 @@
+"""The web application: one page, its files, and the endpoints behind it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+from starlette.staticfiles import StaticFiles
+
+from papa_serving.client import AsyncClient, PapaError
+from papa_serving.playground.endpoints import Endpoints, Judge
+from papa_serving.playground.protection import Protection, refusal
+
+STATIC = Path(__file__).parent / "static"
+_HTTP = {3: 400, 4: 504, 5: 404, 7: 403, 8: 429, 9: 409, 10: 409, 14: 503, 16: 401}
+"""HTTP status of each gRPC status (google.rpc.Code); 500 for the others."""
+
+
+def application(
+    connect: Callable[[], AsyncClient],
+    judge: Judge | None = None,
+    hosts: Collection[str] = (),
+    per_page: int = 12,
+    prompts: bool = False,
+) -> Starlette:
+    """The playground of one gateway, called through the client that `connect` opens on the server's event loop.
+
+    `prompts`: the page offers a field for what the items are to show.
+    """
+    opened: list[Endpoints] = []
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        async with connect() as client:
+            opened.append(Endpoints(client, judge, per_page, prompts))
+            yield
+
+    def route(path: str, name: str, method: str) -> Route:
+        async def endpoint(request: Request) -> Response:
+            response: Response = await getattr(opened[-1], name)(request)
+            return response
+
+        return Route(f"/api/{path}", endpoint, methods=[method], name=name)
+
+    posts = [route(name, name, "POST") for name in ("generate", "feedback", "rollback", "reset", "judge")]
+    gets = [route(name, name, "GET") for name in ("about", "user", "watch", "revisions")]
+    app = Starlette(
+        routes=[Route("/", _page), *gets, *posts],
+        middleware=[Middleware(Protection, hosts=hosts)],
+        exception_handlers={PapaError: _refused},
+        lifespan=lifespan,
+    )
+    app.mount("/static", StaticFiles(directory=STATIC))
+    return app
+
+
+async def _page(_request: Request) -> Response:
+    return FileResponse(STATIC / "index.html")
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, PapaError)
+    return refusal(_HTTP.get(int(error.status), 500), error.reason, error.message, error.retry_after)

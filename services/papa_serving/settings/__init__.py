@@ -1,0 +1,43 @@
+"""The configuration: one schema, read once at the edge; each room is handed its section."""
+
+from papa_serving.settings.schema import (
+    AuthSettings,
+    ClientSettings,
+    FeedbackSettings,
+    GateSettings,
+    GatewaySettings,
+    GeneratorSettings,
+    LogSettings,
+    MetricsSettings,
+    PlaygroundSettings,
+    RateSettings,
+    RaySettings,
+    RedisSettings,
+    Settings,
+    StoreSettings,
+    TlsSettings,
+    TrainerAutoscalingSettings,
+    TrainerSettings,
+)
+from papa_serving.settings.tracing import TracingSettings
+
+__all__ = [
+    "AuthSettings",
+    "ClientSettings",
+    "FeedbackSettings",
+    "GateSettings",
+    "GatewaySettings",
+    "GeneratorSettings",
+    "LogSettings",
+    "MetricsSettings",
+    "PlaygroundSettings",
+    "RateSettings",
+    "RaySettings",
+    "RedisSettings",
+    "Settings",
+    "StoreSettings",
+    "TlsSettings",
+    "TracingSettings",
+    "TrainerAutoscalingSettings",
+    "TrainerSettings",
+]

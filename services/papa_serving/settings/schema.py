@@ -1,0 +1,294 @@
+"""The one configuration schema: file < PAPA_* environment < flags, read once, at the edge.
+
+`PAPA_TRAINER__MIN_LABELS=5` sets `trainer.min_labels`. Unknown fields are refused. Every default that shapes learning
+is in papa.config; here is what a deployment decides.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from papa_serving.settings.section import Section, with_secret_of_file
+from papa_serving.settings.tracing import TracingSettings
+
+
+class RedisSettings(Section):
+    """The Redis (or Valkey) that holds streams, items and user state."""
+
+    url: str = Field(
+        "",
+        description="redis://, rediss://, unix://, redis+cluster:// or redis+sentinel:// URL; empty starts an embedded "
+        "server",
+    )
+    password: SecretStr | None = Field(None, description="overrides the URL's")
+    password_file: Path | None = Field(None, description="file with the password, where it is not given otherwise")
+    prefix: str = Field("papa", pattern=r"^[a-z0-9_-]{1,32}$", description="first part of every key")
+    socket_timeout: float = Field(5.0, gt=0, description="seconds for one command")
+    appendfsync: Literal["everysec", "always"] = Field("everysec", description="of the embedded server")
+    require_persistence: bool = Field(True, description="refuse a Redis without AOF or that may evict keys")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_password(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return with_secret_of_file(given, "password")
+
+
+class StoreSettings(Section):
+    """Where revisions lie and how long other things are kept."""
+
+    path: Path | None = Field(None, description="folder of the revisions; data_dir/revisions when absent")
+    url: str = Field("", description="s3://, gs:// or az:// URL of the revisions, in place of a folder")
+    item_ttl: float = Field(86_400.0, gt=0, description="seconds during which feedback may name an item")
+    event_id_ttl: float = Field(7 * 86_400.0, gt=0, description="seconds during which a retried event_id is recognised")
+    tombstone_ttl: float = Field(86_400.0, gt=0, description="seconds before a deleted user id may be used afresh")
+
+
+class FeedbackSettings(Section):
+    """The streams."""
+
+    partitions: int = Field(64, ge=1, le=4096, description="fixed for the life of a deployment")
+    backlog_limit: int = Field(100_000, ge=1, description="unapplied events per partition before BACKLOG_FULL")
+
+
+class GateSettings(Section):
+    """What an update may do to an adapter before it is promoted; ratios are to a fresh adapter's norm or to the
+    backbone."""
+
+    max_norm: float = Field(10.0, gt=0, description="norm of the weights ÷ that of a fresh adapter")
+    max_change: float = Field(3.0, gt=0, description="norm of one update's change ÷ that of a fresh adapter")
+    probe_samples: int = Field(8, ge=0, description="samples drawn to look at; 0 switches the probe off")
+    probe_steps: int = Field(6, ge=1, description="sampler steps of each")
+    min_diversity: float = Field(0.3, ge=0, le=1, description="mean distance between samples ÷ the backbone's")
+    min_contrast: float = Field(0.4, ge=0, le=1, description="deviation of the pixels ÷ the backbone's")
+    max_shift: float = Field(
+        0.6, gt=0, description="difference of the mean pixel from the backbone's; pixels are −1 to 1"
+    )
+
+
+class TrainerAutoscalingSettings(Section):
+    """How many trainers run, by the age of the oldest label that no revision has applied."""
+
+    max_actors: int = Field(1, ge=1, description="trainer actors at most; fixed at trainer.actors when not above it")
+    target_age: float = Field(
+        15.0, gt=0, description="seconds the oldest label may wait; well above max_wait plus the time of an update"
+    )
+    upscale_delay: float = Field(10.0, ge=0, description="seconds above the target before trainers are added")
+    downscale_delay: float = Field(
+        300.0, ge=0, description="seconds below half the target before one is drained and removed"
+    )
+
+
+class TrainerSettings(Section):
+    """When and how a trainer updates."""
+
+    actors: int = Field(1, ge=1, description="trainer actors, the least when autoscaling")
+    autoscaling: TrainerAutoscalingSettings = TrainerAutoscalingSettings()
+    threads: int = Field(2, ge=1, description="torch threads per actor")
+    min_labels: int = Field(10, ge=1, description="new labels of a user that start an update at once")
+    max_wait: float = Field(2.0, ge=0, description="seconds the oldest label waits when there are fewer")
+    max_labels: int = Field(64, ge=1, description="labels that one update consumes at most")
+    lease: float = Field(10.0, gt=0, description="seconds of a partition lease; a dead trainer's work waits this long")
+    poll: float = Field(0.05, gt=0, description="seconds between looks at an idle log")
+    max_attempts: int = Field(
+        5, ge=3, description="attempts at an event before it is a dead letter; from the third on it is trained on alone"
+    )
+    max_users: int = Field(
+        2, ge=1, description="users of one joint update; each takes about 0.8 GB with the shipped backbone"
+    )
+    device: str = Field("cpu", description="torch device")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of products and convolutions; auto is bfloat16 where the device computes in it"
+    )
+    grace_seconds: float = Field(
+        3.0, ge=0, description="on shutdown, time for the running update before it is abandoned"
+    )
+    gate: GateSettings = GateSettings()
+
+
+class GeneratorSettings(Section):
+    """The engine."""
+
+    replicas: int = Field(1, ge=1, description="replicas, the least when autoscaling")
+    max_replicas: int = Field(1, ge=1, description="replicas at most")
+    threads: int = Field(2, ge=1, description="torch threads per replica")
+    device: str = Field("cpu", description="torch device")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of weights and adapters")
+    precision: Literal["weights", "auto", "bfloat16"] = Field(
+        "weights", description="of products and convolutions; auto is bfloat16 where the device computes in it"
+    )
+    channels_last: bool = Field(False, description="lay convolutions out by pixel; see docs/results/engine.md")
+    slots: int = Field(64, ge=1, description="adapters resident on the device")
+    host_cache: int = Field(2_000, ge=1, description="adapters in host memory")
+    max_rows: int = Field(64, ge=1, description="rows of one denoising step")
+    max_queued_rows: int = Field(1024, ge=1, description="rows waiting before QUEUE_FULL; half of them of one user")
+    sampler: Literal["ddpm", "ddim", "dpmpp_2m"] = "dpmpp_2m"
+    steps: int = Field(12, ge=1, le=1000)
+    exploration: float = Field(0.0, ge=0, le=1, description="share of items drawn from the base")
+    guidance: float = Field(5.0, ge=1, le=30, description="guidance scale of prompts, for backbones that take them")
+    drain_seconds: float = Field(60.0, gt=0, description="time to finish running generations on shutdown")
+
+
+class TlsSettings(Section):
+    """TLS of the public gRPC server; a changed certificate is taken up without a restart."""
+
+    certificate: Path | None = Field(None, description="PEM file of the chain; absent: no TLS")
+    key: Path | None = Field(None, description="PEM file of its private key")
+    client_ca: Path | None = Field(None, description="PEM file; callers must show a certificate that it has signed")
+
+    @model_validator(mode="after")
+    def _complete(self) -> TlsSettings:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together")
+        if self.client_ca is not None and self.certificate is None:
+            raise ValueError("client_ca needs certificate and key")
+        return self
+
+
+class AuthSettings(Section):
+    """Who may call: nobody is asked, or a bearer token with every call decides tenant, user and scopes."""
+
+    mode: Literal["none", "keys", "jwt"] = Field("none", description="keys are for development")
+    keys_file: Path | None = Field(None, description="TOML file of static keys (docs/security.md), for mode keys")
+    jwks: str = Field("", description="JWKS or PEM file, or https URL of a JWKS, for mode jwt")
+    refresh: float = Field(300.0, gt=0, description="seconds after which keys are read anew")
+    audience: str = Field("", description="that a JWT must be for")
+    issuer: str = Field("", description="that a JWT must come from")
+    algorithms: tuple[str, ...] = Field(
+        ("RS256", "PS256", "ES256", "EdDSA"), min_length=1, description="signatures that are accepted"
+    )
+    leeway: float = Field(30.0, ge=0, description="seconds that clocks may differ")
+    tenant_claim: str = Field("tenant", min_length=1, description="claim with the tenant")
+    user_claim: str = Field("user", min_length=1, description="claim with the one user; without it: the whole tenant")
+    scope_claim: str = Field("scope", min_length=1, description="claim with the scopes, a list or separated by spaces")
+    scope_prefix: str = Field("", description='before "generate", "feedback" and "admin" in that claim')
+    tenant: str = Field("", description="tenant of a JWT that names none; empty: refuse it")
+
+    @model_validator(mode="after")
+    def _complete(self) -> AuthSettings:
+        if self.mode == "keys" and self.keys_file is None:
+            raise ValueError("mode keys needs keys_file")
+        if self.mode == "jwt" and not (self.jwks and self.audience and self.issuer):
+            raise ValueError("mode jwt needs jwks, audience and issuer")
+        if any(name == "none" for name in map(str.lower, self.algorithms)):
+            raise ValueError("an unsigned JWT is worth nothing")
+        return self
+
+
+class RateSettings(Section):
+    """Token buckets of each gateway process; an item, a feedback event or another call costs one. 0: no limit."""
+
+    tenant: float = Field(0.0, ge=0, description="per second and tenant")
+    tenant_burst: float = Field(1_000.0, gt=0, description="that a rested tenant may use at once")
+    user: float = Field(0.0, ge=0, description="per second and user")
+    user_burst: float = Field(200.0, gt=0, description="that a rested user may use at once")
+    tenant_calls: int = Field(0, ge=0, description="calls under way at once with one tenant's credentials")
+
+
+class GatewaySettings(Section):
+    """The public gRPC server."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(50051, ge=0, le=65535, description="0 takes a free one")
+    generator: str = Field("127.0.0.1:9000", description="host:port of the generator's gRPC")
+    reflection: bool | None = Field(None, description="absent: on, unless callers must show a token")
+    health_port: int | None = Field(
+        None, ge=0, le=65535, description="the health service alone, without TLS, for probes that speak none"
+    )
+    tls: TlsSettings = TlsSettings()
+    auth: AuthSettings = AuthSettings()
+    rates: RateSettings = RateSettings()
+    max_message_bytes: int = Field(8 * 2**20, ge=1024)
+    max_count: int = Field(64, ge=1, description="items of one Generate")
+    max_steps: int = Field(1000, ge=1)
+    max_events: int = Field(1000, ge=1, description="events of one SubmitFeedback")
+    max_image_bytes: int = Field(2**20, ge=64)
+    max_image_pixels: int = Field(2**22, ge=64)
+    max_concurrent_rpcs: int = Field(1024, ge=1)
+    drain_seconds: float = Field(20.0, ge=0, description="from the signal to the end, for calls that run")
+    notice_seconds: float = Field(1.0, ge=0, description="of those, between NOT_SERVING and the refusal of new calls")
+
+
+class ClientSettings(Section):
+    """How the commands of `papa` that call a running service identify themselves."""
+
+    tls: bool = Field(False, description="speak TLS; also on when ca is set")
+    ca: Path | None = Field(None, description="PEM file of the authority to trust; the system's when absent")
+    certificate: Path | None = Field(None, description="PEM file of a certificate to show, for mutual TLS")
+    key: Path | None = Field(None, description="PEM file of its private key")
+    token: SecretStr | None = Field(None, description="bearer token of every call")
+    token_file: Path | None = Field(None, description="file with that token, read anew for each call")
+
+
+class PlaygroundSettings(Section):
+    """The web page of `papa up`; whoever reaches it may rate for any user that its token may."""
+
+    enabled: bool = Field(True, description="start it with papa up")
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8484, ge=0, le=65535, description="0 takes a free one")
+    hosts: tuple[str, ...] = Field((), description="names, besides loopback's, by which browsers may call it")
+    per_page: int = Field(12, ge=1, le=64, description="items of one grid")
+
+
+class MetricsSettings(Section):
+    """Prometheus."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(9464, ge=0, le=65535, description="0 takes a free one")
+
+
+class RaySettings(Section):
+    """The Ray cluster."""
+
+    address: str = Field("", description="empty starts a local one")
+    serve_grpc_port: int = Field(9000, ge=0, le=65535, description="of Ray Serve's proxy, inside the cluster; 0: free")
+
+
+class LogSettings(Section):
+    """Logs on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "text"] = "json"
+
+
+class Settings(BaseSettings):
+    """Everything, one section a concern."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PAPA_", env_nested_delimiter="__", frozen=True, extra="forbid", toml_file="papa.toml"
+    )
+
+    data_dir: Path = Field(Path("papa-data"), description="embedded Redis, revisions, logs")
+    backbone: str = Field("fashion_mnist", description="a shipped name, a diffusers folder or a hub id")
+    redis: RedisSettings = RedisSettings()
+    store: StoreSettings = StoreSettings()
+    feedback: FeedbackSettings = FeedbackSettings()
+    trainer: TrainerSettings = TrainerSettings()
+    generator: GeneratorSettings = GeneratorSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    client: ClientSettings = ClientSettings()
+    playground: PlaygroundSettings = PlaygroundSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
+    ray: RaySettings = RaySettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags (init) over environment over file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)

@@ -1,0 +1,94 @@
+"""What the Serve applications make of the settings before they hand them to processes elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from pydantic import SecretStr
+
+from papa_serving.settings import Settings
+
+_METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+_ELSEWHERE = "in the environment of the worker"
+
+
+def settings_of_environment(application: str, args: Mapping[str, object]) -> Settings:
+    """The settings of an application, from PAPA_* variables alone. Raises ValueError when `args` is not empty."""
+    if args:
+        raise ValueError(f"the {application} takes its configuration from PAPA_* variables, not from {sorted(args)}")
+    return Settings()
+
+
+def absolute(settings: Settings) -> Settings:
+    """The same settings with absolute paths: a worker's folder need not be the caller's."""
+    store = settings.store
+    if store.path:
+        store = store.model_copy(update={"path": store.path.absolute()})
+    backbone = settings.backbone
+    if Path(backbone).is_dir():
+        backbone = str(Path(backbone).absolute())
+    changes = {"data_dir": settings.data_dir.absolute(), "store": store, "backbone": backbone}
+    return settings.model_copy(update=changes)
+
+
+def without_secrets(settings: Settings) -> Settings:
+    """The same settings as they may travel in the arguments of an actor: Ray keeps those readable in its own store."""
+    parts = urlsplit(settings.redis.url)
+    secret = settings.redis.password is not None or parts.password is not None
+    bare = parts.netloc.rpartition("@")[2]
+    place = f"{parts.username}@{bare}" if parts.username else bare
+    url = parts._replace(netloc=place).geturl() if parts.password is not None else settings.redis.url
+    redis = settings.redis.model_copy(update={"url": url, "password": SecretStr(_ELSEWHERE) if secret else None})
+    client = settings.client.model_copy(update={"token": None})
+    tracing = settings.tracing
+    if tracing.headers is not None:
+        tracing = tracing.model_copy(update={"headers": SecretStr(_ELSEWHERE)})
+    return settings.model_copy(update={"redis": redis, "client": client, "tracing": tracing})
+
+
+def with_secrets(settings: Settings) -> Settings:
+    """What `without_secrets` left out, from this process's own environment or files. Raises ValueError."""
+    return _with_tracing_headers(_with_redis_password(settings))
+
+
+def _with_redis_password(settings: Settings) -> Settings:
+    if not _is_elsewhere(settings.redis.password):
+        return settings
+    password = os.environ.get("PAPA_REDIS__PASSWORD") or _of_url(os.environ.get("PAPA_REDIS__URL", ""))
+    if not password and settings.redis.password_file is not None:
+        password = settings.redis.password_file.read_text().strip()
+    if not password:
+        raise ValueError(
+            "this node does not know the password of Redis: set PAPA_REDIS__PASSWORD or redis.password_file there"
+        )
+    redis = settings.redis.model_copy(update={"password": SecretStr(password)})
+    return settings.model_copy(update={"redis": redis})
+
+
+def _with_tracing_headers(settings: Settings) -> Settings:
+    if not _is_elsewhere(settings.tracing.headers):
+        return settings
+    headers = os.environ.get("PAPA_TRACING__HEADERS")
+    if not headers and settings.tracing.headers_file is not None:
+        headers = settings.tracing.headers_file.read_text().strip()
+    if not headers:
+        raise ValueError(
+            "this node does not know tracing.headers: set PAPA_TRACING__HEADERS or tracing.headers_file there"
+        )
+    return settings.model_copy(update={"tracing": settings.tracing.model_copy(update={"headers": SecretStr(headers)})})
+
+
+def _is_elsewhere(secret: SecretStr | None) -> bool:
+    return secret is not None and secret.get_secret_value() == _ELSEWHERE
+
+
+def _of_url(url: str) -> str:
+    return unquote(urlsplit(url).password or "")
+
+
+def metrics_environment(settings: Settings) -> dict[str, str]:
+    """Where a worker's metrics go: the caller's folder, or the one of the data folder."""
+    return {_METRICS_VARIABLE: os.environ.get(_METRICS_VARIABLE) or str(settings.data_dir / "metrics")}

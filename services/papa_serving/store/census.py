@@ -1,0 +1,148 @@
+"""The revision store against Redis: what one has and the other does not know, and what is done about it.
+
+A revision's files are written before the commit names them, so the store may hold one revision more than Redis knows,
+under the next number: an update that never committed. More than that means that Redis was emptied or set back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from papa_serving.contracts.errors import RevisionNotFound, StoreAhead
+from papa_serving.contracts.items import ItemStore
+from papa_serving.contracts.revisions import Holding, Revision, RevisionStore, Standing, UserDirectory
+
+MANIFEST = "manifest.json"
+SETTLED = 86_400.0
+"""Seconds after which no update can still be about to commit what it has written."""
+
+
+class Kind(StrEnum):
+    """Of a user whose files are not those of the lineage."""
+
+    DELETED = "deleted"
+    LOST = "lost"
+    ORPHANS = "orphans"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`revisions`: those that Redis does not know, with their age in seconds."""
+
+    digest: str
+    kind: Kind
+    revisions: dict[str, float]
+
+
+async def census(users: UserDirectory, revisions: RevisionStore) -> AsyncIterator[Finding]:
+    """Everybody whose files are not those of the lineage. Raises StorageUnavailable."""
+    async for holding in revisions.holdings():
+        standing = await users.standing(holding.digest)
+        unknown = {name: age for name, age in holding.revisions.items() if name not in standing.lineage}
+        if unknown:
+            lost = not standing.deleted and await is_ahead(revisions, holding, standing)
+            yield Finding(
+                holding.digest, Kind.DELETED if standing.deleted else Kind.LOST if lost else Kind.ORPHANS, unknown
+            )
+
+
+async def is_ahead(revisions: RevisionStore, holding: Holding, standing: Standing) -> bool:
+    """Whether the store holds revisions that can only be there because they were committed: numbers that Redis has not
+    given yet, at the end of a whole chain.
+
+    What an update in flight leaves behind after a deletion is no chain: its parents are gone.
+    """
+    if max(map(number_of, holding.revisions)) <= standing.revisions + 1:
+        return False
+    return bool((await chain_of(revisions, holding.digest))[0])
+
+
+def number_of(revision: str) -> int:
+    """The number that a revision's name begins with; 0 for another name."""
+    digits = revision.partition("-")[0]
+    return int(digits) if digits.isascii() and digits.isdigit() else 0
+
+
+async def refuse_ahead(users: UserDirectory, revisions: RevisionStore, digest: str) -> None:
+    """Raises StoreAhead when an update of this user would start over what Redis has lost."""
+    async for holding in revisions.holdings(digest):
+        if await is_ahead(revisions, holding, await users.standing(digest)):
+            newest = max(holding.revisions)
+            raise StoreAhead(f"the revision store holds {newest}, which Redis does not know; see papa store check")
+
+
+async def refuse_emptied(items: ItemStore, users: UserDirectory, revisions: RevisionStore) -> None:
+    """Raises ValueError when Redis knows no deployment, and the revision store a user of whom Redis knows nothing."""
+    if await items.backbone() is not None:
+        return
+    async for holding in revisions.holdings():
+        if await users.standing(holding.digest) == Standing():
+            raise ValueError(
+                f"Redis is empty, but the revision store is not (it holds {max(holding.revisions)}, for instance): "
+                "connect to the Redis that belongs to it, restore that one's backup, or put back what the files tell "
+                "with papa store repair, then papa store sweep --older-than 0"
+            )
+
+
+async def sweep(users: UserDirectory, revisions: RevisionStore, settled: float = SETTLED) -> int:
+    """Removes what deleted users have left, and orphans that are older than `settled` seconds; how many.
+
+    What Redis lost is never touched.
+    """
+    removed = 0
+    async for finding in census(users, revisions):
+        for revision, age in finding.revisions.items():
+            if finding.kind is Kind.DELETED or (finding.kind is Kind.ORPHANS and age >= settled):
+                await revisions.discard(finding.digest, revision)
+                removed += 1
+    return removed
+
+
+async def repair(users: UserDirectory, revisions: RevisionStore) -> int:
+    """Puts back the lineages that Redis lost, from the manifests; of how many users."""
+    repaired = 0
+    async for finding in census(users, revisions):
+        if finding.kind is Kind.LOST:
+            chain, events = await chain_of(revisions, finding.digest)
+            repaired += bool(chain) and await users.restore(finding.digest, chain, events)
+    return repaired
+
+
+async def chain_of(revisions: RevisionStore, digest: str) -> tuple[list[Revision], set[str]]:
+    """The lineage that ends in the user's newest revision, oldest first, and the events that it applied; nothing when
+    a part of it is missing."""
+    names = [name async for holding in revisions.holdings(digest) for name in holding.revisions]
+    chain: list[tuple[str, bytes]] = []
+    wanted = max(names, default="")
+    while wanted:
+        try:
+            text = await revisions.read(digest, wanted, MANIFEST)
+        except RevisionNotFound:
+            return [], set()
+        chain.append((wanted, text))
+        wanted = json.loads(text)["parent"]
+    made: list[Revision] = []
+    events: set[str] = set()
+    for name, text in reversed(chain):
+        made.append(_record(name, text, made[-1].events_total if made else 0))
+        events |= set(json.loads(text)["events"])
+    return made, events
+
+
+def _record(name: str, text: bytes, before: int) -> Revision:
+    manifest = json.loads(text)
+    return Revision(
+        revision=name,
+        parent=manifest["parent"],
+        created_at=manifest["created_at"],
+        sha256=hashlib.sha256(text).hexdigest(),
+        events_applied=len(manifest["events"]),
+        events_total=before + len(manifest["events"]),
+        first_sequence=manifest["first_sequence"],
+        last_sequence=manifest["last_sequence"],
+        accepted_at=manifest["created_at"],
+    )

@@ -1,0 +1,210 @@
+"""Revisions on a file system: one folder a revision, written beside its place and then renamed into it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from papa_serving.contracts.errors import RevisionNotFound, StorageUnavailable
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.revisions import Holding, RevisionStore
+from papa_serving.store.revision_names import plain
+
+_RETRY_AFTER = 1.0
+_DELETED_MEANWHILE = 8
+"""Times that a writing begins again because the user's folder went away under it."""
+_DIGEST = re.compile(r"[0-9a-f]{32}")
+T = TypeVar("T")
+
+
+class FileRevisionStore(RevisionStore):
+    """`root`/xx/digest/revision/file: a path is made of the user's digest and of checked names only.
+
+    A folder under its final name is complete and on the disk: files, folder and parents are synchronised before and
+    after the rename. Names that begin with a dot are unfinished, or on their way out.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+
+    async def put(self, user: UserKey, revision: str, files: Mapping[str, bytes]) -> None:
+        """The first complete writing stays; a ValueError for names that are not plain."""
+        folder = self._folder(user, revision)
+        await _in_thread(lambda: _write_folder(self._root, folder, {plain(n): data for n, data in files.items()}))
+
+    async def get(self, user: UserKey, revision: str, name: str) -> bytes:
+        """Reads one file in whole."""
+        path = self._folder(user, revision) / plain(name)
+        data = await _in_thread(lambda: _read_file(path))
+        if data is None:
+            raise RevisionNotFound(f"the store holds no {name} of revision {revision}", field="revision")
+        return data
+
+    async def delete_user(self, user: UserKey) -> int:
+        """Unfinished ones go as well and do not count."""
+        return await _in_thread(lambda: _remove_folder(self._user_folder(user)))
+
+    async def holdings(self, digest: str = "") -> AsyncIterator[Holding]:
+        """A listing of one folder a user; ages are by the file system's clock."""
+        pattern = f"{_digest(digest)[:2]}/{digest}" if digest else "[0-9a-f][0-9a-f]/*"
+        for folder in await _in_thread(lambda: sorted(self._root.glob(pattern))):
+            if folder.name.startswith("."):  # being deleted
+                continue
+            if revisions := await _in_thread(lambda folder=folder: _ages(folder)):  # type: ignore[misc]
+                yield Holding(folder.name, revisions)
+
+    async def read(self, digest: str, revision: str, name: str) -> bytes:
+        """Reads one file in whole."""
+        path = self._root / _digest(digest)[:2] / digest / plain(revision) / plain(name)
+        data = await _in_thread(lambda: _read_file(path))
+        if data is None:
+            raise RevisionNotFound(f"the store holds no {name} of revision {revision}", field="revision")
+        return data
+
+    async def discard(self, digest: str, revision: str) -> None:
+        """Under another name first, so that nobody finds half of it."""
+        folder = self._root / _digest(digest)[:2] / digest / plain(revision)
+        await _in_thread(lambda: _discard(folder))
+
+    async def check(self) -> None:
+        """Writes, synchronises and removes a small file."""
+        await _in_thread(lambda: _probe(self._root))
+
+    def _user_folder(self, user: UserKey) -> Path:
+        digest = user.digest
+        return self._root / digest[:2] / digest
+
+    def _folder(self, user: UserKey, revision: str) -> Path:
+        return self._user_folder(user) / plain(revision)
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Runs blocking work beside the event loop; what the file system refuses becomes StorageUnavailable."""
+    try:
+        return await asyncio.to_thread(work)
+    except OSError as error:
+        raise StorageUnavailable(f"revision store: {error.strerror or error}", retry_after=_RETRY_AFTER) from error
+
+
+def _write_folder(root: Path, folder: Path, files: Mapping[str, bytes]) -> None:
+    for _ in range(_DELETED_MEANWHILE):
+        with suppress(FileNotFoundError, FileExistsError):
+            return _write_once(root, folder, files)
+    return _write_once(root, folder, files)
+
+
+def _write_once(root: Path, folder: Path, files: Mapping[str, bytes]) -> None:
+    """Raises FileNotFoundError when the user is deleted at the same time, FileExistsError where the folder was there to
+    be made and is not there to be used."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if not folder.exists():
+        _write_and_rename(folder, files)
+    # Also where somebody else has made them: who returns from here may name the revision in a pointer.
+    for level in (folder.parent, folder.parent.parent, root):
+        _synchronise(level)
+
+
+def _write_and_rename(folder: Path, files: Mapping[str, bytes]) -> None:
+    unfinished = _beside(folder)
+    unfinished.mkdir()
+    try:
+        for name, data in files.items():
+            _write_file(unfinished / name, data)
+        _synchronise(unfinished)
+        unfinished.rename(folder)
+    except OSError:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if not folder.exists():  # else somebody wrote the same revision meanwhile
+            raise
+
+
+def _read_file(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _synchronise(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_folder(folder: Path) -> int:
+    """Under another name first, so that of several who delete at once one has all of it; and what a deletion that was
+    cut short has left."""
+    revisions, doomed = 0, _beside(folder)
+    try:
+        folder.rename(doomed)
+        revisions = sum(not entry.name.startswith(".") for entry in doomed.iterdir())
+    except FileNotFoundError:  # nothing there, or somebody else has it
+        pass
+    remains = list(folder.parent.glob(f".{folder.name}.*"))
+    for each in remains:
+        _remove_whole(each)
+    if remains:
+        _synchronise(folder.parent)
+    return revisions
+
+
+def _remove_whole(folder: Path) -> None:
+    """Also while others remove it."""
+    while folder.exists():
+        with suppress(FileNotFoundError):
+            shutil.rmtree(folder)
+
+
+def _beside(folder: Path) -> Path:
+    """A name that nobody reads and nobody else takes."""
+    return folder.parent / f".{folder.name}.{secrets.token_hex(8)}"
+
+
+def _digest(text: str) -> str:
+    if not _DIGEST.fullmatch(text):
+        raise ValueError(f"{text!r} is no digest of a user")
+    return text
+
+
+def _ages(folder: Path) -> dict[str, float]:
+    now = time.time()
+    try:
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        return {entry.name: max(0.0, now - entry.stat().st_mtime) for entry in entries}
+    except FileNotFoundError:  # deleted meanwhile
+        return {}
+
+
+def _discard(folder: Path) -> None:
+    doomed = _beside(folder)
+    try:
+        folder.rename(doomed)
+    except FileNotFoundError:
+        return
+    _remove_whole(doomed)
+
+
+def _probe(root: Path) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    path = root / f".check.{secrets.token_hex(8)}"
+    try:
+        _write_file(path, b"papa")
+    finally:
+        path.unlink(missing_ok=True)

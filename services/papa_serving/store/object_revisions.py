@@ -1,0 +1,155 @@
+"""Revisions in an object store (S3, Google Cloud Storage, Azure Blob, by URL): one object a file.
+
+An object store has no folder to rename into place, so a revision is complete once its last object, `.complete`, is
+there: it is written after all the others, and nothing is read of a revision without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+from obstore.store import ObjectStore, from_url
+
+from papa_serving.contracts.errors import RevisionNotFound, StorageUnavailable
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.revisions import Holding, RevisionStore
+from papa_serving.store.revision_names import plain
+
+COMPLETE = ".complete"
+"""No plain name, so no file of a revision is called so."""
+
+PROBES = ".check"
+
+_RETRY_AFTER = 1.0
+_DIGEST = re.compile(r"[0-9a-f]{32}")
+T = TypeVar("T")
+
+
+def object_store(url: str) -> ObjectStore:
+    """The objects below s3://, gs:// or az://…; credentials and endpoint are those of the environment (AWS_*, GOOGLE_*,
+    AZURE_*). Raises ValueError for a URL that it does not understand."""
+    try:
+        return from_url(url)
+    except BaseError as error:
+        raise ValueError(f"store.url: {str(error).strip().splitlines()[0]}") from error
+
+
+class ObjectRevisionStore(RevisionStore):
+    """xx/digest/revision/file below the prefix of the URL: keys are made of the user's digest and of checked names."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+
+    async def put(self, user: UserKey, revision: str, files: Mapping[str, bytes]) -> None:
+        """Each object is made only where there is none, so the first writing of each file stays."""
+        folder = _folder(user.digest, revision)
+        named = {plain(name): data for name, data in files.items()}
+        await _in_thread(lambda: self._write(folder, named))
+
+    async def get(self, user: UserKey, revision: str, name: str) -> bytes:
+        """A look at the mark, then the file in whole."""
+        return await self.read(user.digest, revision, name)
+
+    async def delete_user(self, user: UserKey) -> int:
+        """Unfinished ones go as well and do not count."""
+        return await _in_thread(lambda: self._remove(f"{user.digest[:2]}/{user.digest}"))
+
+    async def holdings(self, digest: str = "") -> AsyncIterator[Holding]:
+        """A listing of all objects; ages are by this machine's clock against the object store's."""
+        prefix = f"{_digest(digest)[:2]}/{digest}" if digest else ""
+        for owner, revisions in sorted((await _in_thread(lambda: self._holdings(prefix))).items()):
+            yield Holding(owner, revisions)
+
+    async def read(self, digest: str, revision: str, name: str) -> bytes:
+        """A look at the mark, then the file in whole."""
+        folder, file = _folder(_digest(digest), revision), plain(name)
+        data = await _in_thread(lambda: self._read(folder, file))
+        if data is None:
+            raise RevisionNotFound(f"the store holds no {name} of revision {revision}", field="revision")
+        return data
+
+    async def discard(self, digest: str, revision: str) -> None:
+        """The mark first."""
+        folder = _folder(_digest(digest), revision)
+        await _in_thread(lambda: self._remove(folder))
+
+    async def check(self) -> None:
+        """Writes and removes a small object."""
+        await _in_thread(self._probe)
+
+    def _write(self, folder: str, files: Mapping[str, bytes]) -> None:
+        if self._has(f"{folder}/{COMPLETE}"):
+            return
+        for name, data in (*files.items(), (COMPLETE, b"")):
+            with suppress(AlreadyExistsError):
+                obstore.put(self._objects, f"{folder}/{name}", data, mode="create")
+
+    def _read(self, folder: str, name: str) -> bytes | None:
+        if not self._has(f"{folder}/{COMPLETE}"):
+            return None
+        try:
+            return bytes(obstore.get(self._objects, f"{folder}/{name}").bytes())
+        except (NotFoundError, FileNotFoundError):
+            return None
+
+    def _has(self, path: str) -> bool:
+        try:
+            obstore.head(self._objects, path)
+        except (NotFoundError, FileNotFoundError):
+            return False
+        return True
+
+    def _list(self, prefix: str) -> list[tuple[str, datetime]]:
+        pages = obstore.list(self._objects, prefix or None)
+        entries = [(entry["path"], entry["last_modified"]) for page in pages for entry in page]
+        return [entry for entry in entries if not entry[0].startswith(f"{PROBES}/")]
+
+    def _remove(self, prefix: str) -> int:
+        """Marks first, so that nobody finds half a revision; how many of them."""
+        paths = [path for path, _ in self._list(prefix)]
+        marks = [path for path in paths if path.endswith(f"/{COMPLETE}")]
+        for part in (marks, sorted(set(paths) - set(marks))):
+            if part:
+                obstore.delete(self._objects, part)
+        return len(marks)
+
+    def _holdings(self, prefix: str) -> dict[str, dict[str, float]]:
+        found: dict[str, dict[str, float]] = {}
+        now = datetime.now(UTC)
+        for path, modified in self._list(prefix):
+            _, owner, revision, name = path.split("/")
+            if name == COMPLETE:
+                found.setdefault(owner, {})[revision] = max(0.0, (now - modified).total_seconds())
+        return found
+
+    def _probe(self) -> None:
+        path = f"{PROBES}/{secrets.token_hex(8)}"
+        obstore.put(self._objects, path, b"papa")
+        obstore.delete(self._objects, path)
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Runs blocking work beside the event loop; what the object store refuses becomes StorageUnavailable."""
+    try:
+        return await asyncio.to_thread(work)
+    except (BaseError, OSError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise StorageUnavailable(f"revision store: {line}", retry_after=_RETRY_AFTER) from error
+
+
+def _folder(digest: str, revision: str) -> str:
+    return f"{digest[:2]}/{digest}/{plain(revision)}"
+
+
+def _digest(text: str) -> str:
+    if not _DIGEST.fullmatch(text):
+        raise ValueError(f"{text!r} is no digest of a user")
+    return text

@@ -1,0 +1,63 @@
+"""How a revision's record and a user's state are written down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from papa_serving.contracts.errors import UserDeleted
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.items import BackboneInfo
+from papa_serving.contracts.revisions import DeletionReceipt, Revision, UserState
+
+STATE_FIELDS = ("deleted", "likes", "dislikes", "pending", "dead", "record", "version", "revisions")
+"""Fields of the user's hash, in the order that `decode_state` takes."""
+
+
+def encode_revision(revision: Revision) -> str:
+    """One line of JSON."""
+    return json.dumps(asdict(revision), separators=(",", ":"))
+
+
+def decode_revision(text: bytes) -> Revision:
+    """The inverse of `encode_revision`; fields of later versions are left out."""
+    fields = json.loads(text)
+    return Revision(**{name: fields[name] for name in Revision.__dataclass_fields__ if name in fields})
+
+
+def decode_state(user: UserKey, values: Sequence[bytes | None]) -> UserState:
+    """The values of STATE_FIELDS. Raises UserDeleted."""
+    deleted, likes, dislikes, pending, dead, record, version, revisions = values
+    if deleted:
+        raise user_deleted()
+    return UserState(
+        user=user,
+        likes=int(likes or 0),
+        dislikes=int(dislikes or 0),
+        pending=int(pending or 0),
+        dead_letters=int(dead or 0),
+        current=decode_revision(record) if record else None,
+        version=int(version or 0),
+        revisions=int(revisions or 0),
+    )
+
+
+def decode_receipt(text: bytes) -> DeletionReceipt:
+    """The JSON that delete.lua leaves in the tombstone; its time is in milliseconds."""
+    fields = json.loads(text)
+    return DeletionReceipt(**{**fields, "deleted_at": fields["deleted_at"] / 1000})
+
+
+def check_backbone(known: BackboneInfo, deployed: BackboneInfo) -> None:
+    """Raises ValueError when a store with adapters for `known` is opened with another backbone."""
+    if known.backbone != deployed.backbone:
+        raise ValueError(
+            f"this store belongs to the backbone {known.name} ({known.backbone[:12]}), and its users' adapters do not "
+            f"fit {deployed.name} ({deployed.backbone[:12]}): choose another redis.prefix or data_dir"
+        )
+
+
+def user_deleted() -> UserDeleted:
+    """The one wording of that error."""
+    return UserDeleted("this user was deleted; the id may be used again once the deletion has expired")

@@ -1,0 +1,75 @@
+"""Items and the announced backbone on Redis."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from papa_serving.contracts.errors import ItemNotFound
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.items import BackboneInfo, ItemStore, StoredItem
+from papa_serving.settings import StoreSettings
+from papa_serving.store.records import check_backbone, user_deleted
+from papa_serving.store.redis_client import Client, call
+from papa_serving.store.redis_keys import Keys
+from papa_serving.store.redis_scripts import load
+
+_PUT = load(__package__, "put_items")
+
+
+class RedisItemStore(ItemStore):
+    """One hash an item with a time to live, and one index a user so that a deletion finds them."""
+
+    def __init__(self, client: Client, keys: Keys, settings: StoreSettings) -> None:
+        self._client = client
+        self._keys = keys
+        self._ttl = max(1, round(settings.item_ttl * 1000))
+
+    async def put(self, user: UserKey, items: Sequence[StoredItem]) -> None:
+        """In one step for all of them."""
+        keys = self._keys.user(user)
+        values = [(i.item_id, i.sample, i.revision, i.generation_id, i.seed) for i in items]
+        script_keys = [keys.state, keys.items, *(keys.item(item.item_id) for item in items)]
+        if not await _PUT.run(self._client, script_keys, [self._ttl, *(v for item in values for v in item)]):
+            raise user_deleted()
+
+    async def get(self, user: UserKey, item_id: str) -> StoredItem:
+        """One look-up; the key holds the user's digest, so that nobody reaches another's item."""
+        key = self._keys.user(user).item(item_id)
+        sample, revision, generation, seed = await call(
+            self._client, "HMGET", key, "sample", "revision", "generation", "seed"
+        )
+        if sample is None:
+            raise ItemNotFound("no such item: never made for this user, or past its time to live")
+        return StoredItem(item_id, sample, revision.decode(), generation.decode(), int(seed))
+
+    async def publish_backbone(self, info: BackboneInfo) -> None:
+        """The first one stays; its name and flags may be announced anew by the same backbone.
+
+        A ValueError as well when the store was laid out with another number of partitions.
+        """
+        count = len(self._keys.partitions)
+        await call(self._client, "SETNX", self._keys.partition_count, count)
+        laid_out = int(await call(self._client, "GET", self._keys.partition_count))
+        if laid_out != count:
+            raise ValueError(f"this store has {laid_out} partitions for ever: set feedback.partitions to {laid_out}")
+        text = json.dumps(asdict(info))
+        await call(self._client, "SETNX", self._keys.backbone, text)
+        known = await self.backbone()
+        check_backbone(known or info, info)
+        if known != info:
+            await call(self._client, "SET", self._keys.backbone, text)
+
+    async def backbone(self) -> BackboneInfo | None:
+        """Read afresh each time."""
+        text = await call(self._client, "GET", self._keys.backbone)
+        if text is None:
+            return None
+        fields = json.loads(text)
+        channels, height, width = fields["image_shape"]
+        return BackboneInfo(**{**fields, "image_shape": (channels, height, width)})
+
+    async def close(self) -> None:
+        """Closes the pool."""
+        await self._client.aclose()

@@ -1,0 +1,121 @@
+"""Every key that the product keeps in Redis.
+
+`papa` is the prefix of the settings. Keys of one partition carry its hash tag, so that on Redis Cluster they share a
+slot and one script can change them together; NN is the partition, D the user's digest (UserKey.digest).
+
+    papa:backbone                    string  the deployed backbone, JSON (BackboneInfo)
+    papa:partitions                  string  the number of partitions, fixed at first use
+    papa:members                     hash    trainers → until when (ms), and the length of that (ms)
+
+    papa:{pNN}:events                stream  accepted events that no revision has applied (feedback/entries.py);
+                                             the pending list of group "trainers" counts the attempts at each
+    papa:{pNN}:dead                  stream  dead letters: an event's fields and why it died
+    papa:{pNN}:lease                 hash    owner (absent when free), epoch (never goes back), until (ms), length (of
+                                             the lease when it was last prolonged, ms)
+    papa:{pNN}:call:TOKEN            string  what a call answered that must not happen twice; lives a minute
+
+    papa:{pNN}:user:D                hash    the user's state, see below; a channel of this name tells of changes
+    papa:{pNN}:user:D:pending        zset    entry ids of the user's unapplied events; score: sequence
+    papa:{pNN}:user:D:letters        zset    ids of the user's dead letters; score: sequence
+    papa:{pNN}:user:D:ids            hash    event id → 8 bytes digest of what was said, then the sequence
+    papa:{pNN}:user:D:older_ids      hash    the same, for ids older than one time to live (`ids`, renamed)
+    papa:{pNN}:user:D:lineage        zset    revision ids; score: their number, 1, 2, …
+    papa:{pNN}:user:D:records        hash    revision id → its JSON (Revision)
+    papa:{pNN}:user:D:items          zset    ids of the user's items; score: when they expire, in ms
+    papa:{pNN}:user:D:item:ID        hash    sample, revision, generation, seed; expires
+
+Fields of a user's state: likes, dislikes (accepted so far); pending, dead (events now in the stream, dead letters);
+sequence (of the last event); revisions (how many were ever made); current (revision id, "" for the base) and record
+(its JSON); version; ids_since (ms, when `ids` was begun). After a deletion there is only `deleted`, the receipt, until
+the tombstone expires.
+"""
+
+from __future__ import annotations
+
+from papa_serving.contracts.identity import UserKey
+
+GROUP = "trainers"
+"""The consumer group of every events stream."""
+
+
+class PartitionKeys:
+    """The keys of one partition."""
+
+    __slots__ = ("dead", "events", "lease", "root")
+
+    def __init__(self, prefix: str, partition: int) -> None:
+        self.root = f"{prefix}:{{p{partition:02d}}}"
+        self.events = f"{self.root}:events"
+        self.dead = f"{self.root}:dead"
+        self.lease = f"{self.root}:lease"
+
+    def call(self, token: str) -> str:
+        """Remembers the answer of one call."""
+        return f"{self.root}:call:{token}"
+
+
+class UserKeys:
+    """The keys of one user. Built when asked for: an append needs half of them, a look-up one."""
+
+    __slots__ = ("partition", "state")
+
+    def __init__(self, partition: PartitionKeys, digest: str) -> None:
+        self.partition = partition
+        self.state = f"{partition.root}:user:{digest}"
+
+    @property
+    def pending(self) -> str:
+        """Unapplied events."""
+        return f"{self.state}:pending"
+
+    @property
+    def letters(self) -> str:
+        """Dead letters."""
+        return f"{self.state}:letters"
+
+    @property
+    def ids(self) -> str:
+        """Event ids of late."""
+        return f"{self.state}:ids"
+
+    @property
+    def older_ids(self) -> str:
+        """Event ids from before."""
+        return f"{self.state}:older_ids"
+
+    @property
+    def lineage(self) -> str:
+        """Order of the revisions."""
+        return f"{self.state}:lineage"
+
+    @property
+    def records(self) -> str:
+        """Records of the revisions."""
+        return f"{self.state}:records"
+
+    @property
+    def items(self) -> str:
+        """Which items there are."""
+        return f"{self.state}:items"
+
+    def item(self, item_id: str) -> str:
+        """One item; `item_id` may be anything, it stands last."""
+        return f"{self.state}:item:{item_id}"
+
+
+class Keys:
+    """All keys of a deployment."""
+
+    def __init__(self, prefix: str, partitions: int) -> None:
+        self.backbone = f"{prefix}:backbone"
+        self.partition_count = f"{prefix}:partitions"
+        self.members = f"{prefix}:members"
+        self.partitions = tuple(PartitionKeys(prefix, number) for number in range(partitions))
+
+    def user(self, user: UserKey) -> UserKeys:
+        """The keys of `user`, in its partition."""
+        return self.of_digest(user.digest)
+
+    def of_digest(self, digest: str) -> UserKeys:
+        """The same for whom only the digest is known."""
+        return UserKeys(self.partitions[int(digest[:8], 16) % len(self.partitions)], digest)

@@ -1,0 +1,134 @@
+"""User state on Redis: one hash a user, and the lineage beside it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import suppress
+
+from papa_serving.contracts.errors import RevisionNotFound, StorageUnavailable
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.revisions import DeletionReceipt, Revision, Standing, UserDirectory, UserState
+from papa_serving.settings import StoreSettings
+from papa_serving.store.records import (
+    STATE_FIELDS,
+    decode_receipt,
+    decode_revision,
+    decode_state,
+    encode_revision,
+    user_deleted,
+)
+from papa_serving.store.redis_changes import ChangeFeed
+from papa_serving.store.redis_client import Argument, Client, call
+from papa_serving.store.redis_keys import GROUP, Keys
+from papa_serving.store.redis_scripts import load
+
+_POINT = load(__package__, "point")
+_LINEAGE = load(__package__, "lineage")
+_DELETE = load(__package__, "delete_user")
+_RESTORE = load(__package__, "restore")
+
+
+class RedisUserDirectory(UserDirectory):
+    """The feedback log's scripts write the counters and the pointer; here they are read, set back and removed."""
+
+    def __init__(self, client: Client, changes: ChangeFeed, keys: Keys, settings: StoreSettings) -> None:
+        self._client = client
+        self._keys = keys
+        self._tombstone_ttl = max(1, round(settings.tombstone_ttl * 1000))
+        self._changes = changes
+
+    async def get(self, user: UserKey) -> UserState:
+        """One look-up."""
+        return decode_state(user, await self._fields(user, *STATE_FIELDS))
+
+    async def watch(self, user: UserKey) -> AsyncIterator[UserState]:
+        """Listens before it looks, so that no change falls between."""
+        async with self._changes.listen(self._keys.user(user).state) as change:
+            last = await self.get(user)
+            yield last
+            while not self._changes.closed:
+                await change.wait()
+                with suppress(StorageUnavailable):  # the end of the outage is a notification
+                    state = await self.get(user)
+                    if state != last:
+                        last = state
+                        yield state
+
+    async def current(self, user: UserKey) -> Revision | None:
+        """One look-up of two fields."""
+        deleted, record = await self._fields(user, "deleted", "record")
+        if deleted:
+            raise user_deleted()
+        return decode_revision(record) if record else None
+
+    async def revision(self, user: UserKey, revision: str) -> Revision:
+        """One look-up."""
+        record = await call(self._client, "HGET", self._keys.user(user).records, revision)
+        if record is None:
+            raise _no_revision(revision)
+        return decode_revision(record)
+
+    async def lineage(self, user: UserKey, limit: int, before: str = "") -> list[Revision]:
+        """Raises RevisionNotFound when `before` is none of the user's."""
+        keys = self._keys.user(user)
+        records = await _LINEAGE.run(self._client, [keys.lineage, keys.records], [limit, before])
+        if records == 0:
+            raise _no_revision(before)
+        return [decode_revision(record) for record in records]
+
+    async def rollback(self, user: UserKey, revision: str) -> UserState:
+        """The lineage keeps its later revisions; the next update's parent is `revision`."""
+        if not revision:
+            raise _no_revision(revision)
+        return await self._point(user, revision)
+
+    async def reset(self, user: UserKey) -> UserState:
+        """The lineage stays, so that rollback can undo this."""
+        return await self._point(user, "")
+
+    async def delete(self, user: UserKey) -> DeletionReceipt:
+        """One script; while the tombstone stands, repeating answers the first receipt."""
+        keys = self._keys.user(user)
+        partition = keys.partition
+        script_keys = [keys.state, keys.pending, keys.letters, keys.ids, keys.older_ids, keys.lineage, keys.records]
+        script_keys += [keys.items, partition.events, partition.dead]
+        arguments: list[Argument] = [secrets.token_hex(16), self._tombstone_ttl, GROUP, keys.item("")]
+        return decode_receipt(await _DELETE.run(self._client, script_keys, arguments))
+
+    async def standing(self, digest: str) -> Standing:
+        """Two look-ups: what comes between them can only be a later revision, which the first does not count."""
+        keys = self._keys.of_digest(digest)
+        deleted, revisions = await call(self._client, "HMGET", keys.state, "deleted", "revisions")
+        lineage = await call(self._client, "ZRANGE", keys.lineage, 0, -1)
+        return Standing(bool(deleted), int(revisions or 0), frozenset(name.decode() for name in lineage))
+
+    async def restore(self, digest: str, chain: Sequence[Revision], events: Collection[str]) -> bool:
+        """One script."""
+        keys = self._keys.of_digest(digest)
+        script_keys = [keys.state, keys.pending, keys.lineage, keys.records, keys.partition.events]
+        arguments: list[Argument] = [GROUP, json.dumps(sorted(events))]
+        for revision in chain:
+            arguments += [revision.revision, encode_revision(revision), revision.last_sequence]
+        return bool(await _RESTORE.run(self._client, script_keys, arguments))
+
+    async def close(self) -> None:
+        """Ends every watch and closes the pool."""
+        await self._changes.close()
+        await self._client.aclose()
+
+    async def _fields(self, user: UserKey, *names: str) -> list[bytes | None]:
+        values: list[bytes | None] = await call(self._client, "HMGET", self._keys.user(user).state, *names)
+        return values
+
+    async def _point(self, user: UserKey, revision: str) -> UserState:
+        keys = self._keys.user(user)
+        values = await _POINT.run(self._client, [keys.state, keys.records], [revision, *STATE_FIELDS])
+        if values == 0:
+            raise _no_revision(revision)
+        return decode_state(user, values)
+
+
+def _no_revision(revision: str) -> RevisionNotFound:
+    return RevisionNotFound(f"this user has no revision {revision!r}", field="revision")

@@ -1,0 +1,92 @@
+"""From the log into memory: new events of the owned partitions."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from time import monotonic
+
+from papa_serving import metrics, tracing
+from papa_serving.contracts.errors import Fenced
+from papa_serving.contracts.feedback import FeedbackLog, LoggedEvent
+from papa_serving.trainer.fault import reach
+from papa_serving.trainer.gathering import Gathering
+from papa_serving.trainer.ownership import Ownership
+from papa_serving.trainer.updater import Updater
+
+_log = logging.getLogger(__name__)
+
+EVENTS_PER_READ = 500
+EVENTS_PER_PARTITION = 4_000
+"""Events of one partition held in memory at most; the rest waits in the log, whose order stands."""
+
+
+class Intake:
+    """One gathering for each lease, filled from the log; what nobody could ever train on is buried on the way."""
+
+    def __init__(self, log: FeedbackLog, ownership: Ownership, updater: Updater) -> None:
+        self._feedback = log
+        self._ownership = ownership
+        self._updater = updater
+        self._gatherings: dict[int, Gathering] = {}
+
+    @property
+    def gatherings(self) -> Mapping[int, Gathering]:
+        """By partition."""
+        return self._gatherings
+
+    def forget(self, gathering: Gathering) -> None:
+        """Drops what was read under this lease; if the lease is still held, the log is read again from its start."""
+        if self._gatherings.get(gathering.lease.partition) is gathering:
+            del self._gatherings[gathering.lease.partition]
+
+    async def look(self) -> None:
+        """Reads what is new. Raises StorageUnavailable."""
+        self._follow_leases()
+        open_ones = {p: g.cursor for p, g in self._gatherings.items() if len(g) < EVENTS_PER_PARTITION}
+        if not open_ones:
+            return
+        news = await self._feedback.news(open_ones)
+        await asyncio.gather(*(self._read(self._gatherings[partition]) for partition in news))
+
+    def _follow_leases(self) -> None:
+        leases = self._ownership.leases
+        for partition in self._gatherings.keys() - leases.keys():
+            del self._gatherings[partition]
+        for partition, lease in leases.items():
+            known = self._gatherings.get(partition)
+            if known is None or known.lease.epoch != lease.epoch:
+                self._gatherings[partition] = Gathering(lease)
+
+    async def _read(self, gathering: Gathering) -> None:
+        try:
+            events = await self._feedback.read(gathering.lease, gathering.cursor, EVENTS_PER_READ)
+            if not events:
+                return
+            reach("after_read")
+            flaws = {event.entry_id: self._updater.flaw(event) for event in events}
+            await self._bury_flawed(gathering, events, flaws)
+        except Fenced:
+            self._ownership.lost(gathering.lease)
+            self.forget(gathering)
+            return
+        gathering.add((event for event in events if not flaws[event.entry_id]), monotonic())
+        gathering.cursor = events[-1].entry_id
+
+    async def _bury_flawed(self, gathering: Gathering, events: list[LoggedEvent], flaws: Mapping[str, str]) -> None:
+        """At once, since no further attempt could change what such a sample is."""
+        for flaw in sorted({flaw for flaw in flaws.values() if flaw}):
+            flawed = [event for event in events if flaws[event.entry_id] == flaw]
+            await bury(self._feedback, gathering, flawed, "sample", flaw)
+
+
+async def bury(log: FeedbackLog, gathering: Gathering, events: list[LoggedEvent], kind: str, reason: str) -> None:
+    """Makes dead letters of events, whose `reason` says why; `kind` is the metric's word for it. Raises Fenced."""
+    links = dict.fromkeys(event.traceparent for event in events)
+    with tracing.span("bury", "consumer", parent="", links=links, attributes={"papa.events": len(events)}) as span:
+        await log.bury(gathering.lease, events, reason)
+        span.settle(kind)
+    metrics.FEEDBACK_DEAD_LETTERS.labels(kind).inc(len(events))
+    for event in events:
+        _log.error("buried an event", extra={"event_id": event.event_id, "attempts": event.attempts, "reason": reason})

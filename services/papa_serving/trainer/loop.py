@@ -1,0 +1,146 @@
+"""The trainer: read → update → write → commit, beside leases that are kept alive whatever the update does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from papa_serving import metrics
+from papa_serving.contracts.errors import StorageUnavailable
+from papa_serving.contracts.feedback import FeedbackLog
+from papa_serving.contracts.revisions import RevisionStore, UserDirectory
+from papa_serving.settings import TrainerSettings
+from papa_serving.store.census import sweep
+from papa_serving.trainer.busy_time import BusyTime
+from papa_serving.trainer.intake import Intake
+from papa_serving.trainer.ownership import Ownership, pause
+from papa_serving.trainer.plan import plan
+from papa_serving.trainer.training import Training
+from papa_serving.trainer.updater import Updater
+
+_log = logging.getLogger(__name__)
+
+OBSERVATION_SECONDS = 2.0
+SWEEP_SECONDS = 3600.0
+_STORAGE_PAUSE = 0.5
+_LEAVE_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What waits in the owned partitions, and the share of its time that the trainer trains: what scaling looks at."""
+
+    partitions: int = 0
+    events: int = 0
+    oldest_age: float = 0.0
+    busy: float = 0.0
+
+
+class TrainerLoop:
+    """One trainer. `member` must be unique to this process (see Ownership)."""
+
+    def __init__(
+        self,
+        member: str,
+        log: FeedbackLog,
+        users: UserDirectory,
+        revisions: RevisionStore,
+        updater: Updater,
+        settings: TrainerSettings,
+    ) -> None:
+        self.backlog = Backlog()
+        self._feedback = log
+        self._users, self._revisions = users, revisions
+        self._settings = settings
+        self._ownership = Ownership(log, member, settings.lease)
+        self._intake = Intake(log, self._ownership, updater)
+        self._training = Training(log, users, revisions, updater, self._ownership, self._intake)
+        self._busy = BusyTime()
+        self._stop, self._end = asyncio.Event(), asyncio.Event()
+
+    def stop(self) -> None:
+        """Asks `run` to end; call it in the event loop's thread."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Until `stop`: then the running update has `grace_seconds` to be committed, and the leases are given back.
+
+        Raises what a part of it raised unexpectedly, after the leases have been given back as well. The events of an
+        abandoned update stay in the log.
+        """
+        parts = self._work(), self._ownership.keep(self._end), self._observe(), self._sweep()
+        tasks = [asyncio.create_task(part) for part in parts]
+        stop = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            if self._stop.is_set():
+                await asyncio.wait(tasks[:1], timeout=self._settings.grace_seconds)
+        finally:
+            await self._finish([stop, *tasks])
+        for task in tasks:
+            if task.done() and not task.cancelled():
+                task.result()
+
+    async def _finish(self, tasks: list[asyncio.Task[Any]]) -> None:
+        # The events as well as a cancellation: before Python 3.12 one that meets the end of asyncio.wait_for, of which
+        # redis-py makes one per command, is lost, and the loop would go on for ever.
+        self._stop.set()
+        self._end.set()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=_LEAVE_SECONDS)
+        with suppress(StorageUnavailable, TimeoutError):
+            await asyncio.wait_for(self._ownership.leave(), _LEAVE_SECONDS)
+
+    async def _work(self) -> None:
+        while not self._stop.is_set():
+            try:
+                busy = await self._round()
+            except StorageUnavailable as error:
+                _log.warning("cannot read feedback: %s", error)
+                await pause(self._stop, _STORAGE_PAUSE)
+            else:
+                if not busy:
+                    await pause(self._stop, self._settings.poll)
+
+    async def _round(self) -> bool:
+        """Looks once and trains whoever is ready; whether there was anybody."""
+        await self._intake.look()
+        work = plan(self._intake.gatherings.values(), self._settings, time.monotonic(), time.time())
+        for pick in work.exhausted:
+            await self._training.bury(pick)
+        for group in work.groups:
+            if self._stop.is_set():
+                break
+            with self._busy:
+                await self._training.train(group)
+        return bool(work.groups)
+
+    async def _sweep(self) -> None:
+        """Now and then removes files that no lineage names; far more often than a tombstone expires."""
+        while not self._end.is_set():
+            await pause(self._end, SWEEP_SECONDS)
+            try:
+                removed = 0 if self._end.is_set() else await sweep(self._users, self._revisions)
+            except StorageUnavailable as error:
+                _log.warning("cannot sweep the revision store: %s", error)
+            else:
+                if removed:
+                    _log.info("swept revisions that no lineage names", extra={"revisions": removed})
+
+    async def _observe(self) -> None:
+        while not self._end.is_set():
+            try:
+                stats = [await self._feedback.stats(partition) for partition in tuple(self._ownership.leases)]
+            except StorageUnavailable as error:
+                _log.warning("cannot measure the backlog: %s", error)
+            else:
+                oldest = max((one.oldest_age for one in stats), default=0.0)
+                self.backlog = Backlog(len(stats), sum(one.backlog for one in stats), oldest, self._busy.share())
+                metrics.FEEDBACK_BACKLOG.set(self.backlog.events)
+                metrics.FEEDBACK_OLDEST_AGE.set(self.backlog.oldest_age)
+            await pause(self._end, OBSERVATION_SECONDS)

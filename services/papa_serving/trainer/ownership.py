@@ -1,0 +1,118 @@
+"""Leases: which partitions this trainer owns now, kept alive beside whatever else it does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from time import monotonic
+
+from papa_serving import metrics
+from papa_serving.contracts.errors import Fenced, StorageUnavailable
+from papa_serving.contracts.feedback import FeedbackLog, Lease
+from papa_serving.trainer.share import fair_share
+
+_log = logging.getLogger(__name__)
+
+_TICKS_PER_LEASE = 10
+_RENEWALS_PER_LEASE = 3
+
+
+class Ownership:
+    """Keeps the leases of this trainer's fair share.
+
+    `member` must be new for every process: an owner's name that came back would come back to its old epochs, and a
+    predecessor that is only slow, not dead, would not be fenced.
+    """
+
+    def __init__(self, log: FeedbackLog, member: str, seconds: float) -> None:
+        self._feedback = log
+        self._member = member
+        self._seconds = seconds
+        self._leases: dict[int, Lease] = {}
+        self._renewed: dict[int, float] = {}
+        self._busy: Counter[int] = Counter()
+
+    @property
+    def leases(self) -> Mapping[int, Lease]:
+        """The leases held, by partition."""
+        return self._leases
+
+    def holds(self, lease: Lease) -> bool:
+        """Whether this lease, however often renewed since, is still held as far as this process knows."""
+        held = self._leases.get(lease.partition)
+        return held is not None and held.epoch == lease.epoch
+
+    def lost(self, lease: Lease) -> None:
+        """Somebody was told Fenced: forgets the lease."""
+        if self.holds(lease):
+            del self._leases[lease.partition]
+            _log.warning(
+                "lost a partition to another trainer", extra={"partition": lease.partition, "epoch": lease.epoch}
+            )
+
+    @contextmanager
+    def busy(self, partitions: Iterable[int]) -> Iterator[None]:
+        """Within the block these partitions are kept although they may not be this trainer's any more."""
+        marked = Counter(set(partitions))
+        self._busy += marked
+        try:
+            yield
+        finally:
+            self._busy -= marked
+
+    async def keep(self, end: asyncio.Event) -> None:
+        """Heartbeats, acquires, renews and gives back until `end`; what storage refuses is tried again."""
+        while not end.is_set():
+            try:
+                await self.tick()
+            except StorageUnavailable as error:
+                _log.warning("cannot keep leases: %s", error)
+            await pause(end, self._seconds / _TICKS_PER_LEASE)
+
+    async def tick(self) -> None:
+        """One round. Raises StorageUnavailable."""
+        members = await self._feedback.heartbeat(self._member, self._seconds)
+        due = monotonic() - self._seconds / _RENEWALS_PER_LEASE
+        await asyncio.gather(*(self._renew(x) for x in self._leases.values() if self._renewed[x.partition] <= due))
+        wanted = fair_share(self._member, members, self._feedback.partitions)
+        await asyncio.gather(*(self._acquire(partition) for partition in wanted - self._leases.keys()))
+        unwanted = self._leases.keys() - wanted - self._busy.keys()
+        await asyncio.gather(*(self._release(self._leases[partition]) for partition in unwanted))
+        metrics.PARTITIONS_OWNED.set(len(self._leases))
+
+    async def leave(self) -> None:
+        """Gives everything back and takes leave, so that others need not wait for the leases to expire."""
+        await asyncio.gather(*(self._release(lease) for lease in tuple(self._leases.values())))
+        await self._feedback.heartbeat(self._member, 0.0)
+        metrics.PARTITIONS_OWNED.set(0)
+
+    async def _acquire(self, partition: int) -> None:
+        lease = await self._feedback.acquire(partition, self._member, self._seconds)
+        if lease is not None:
+            self._leases[partition] = lease
+            self._renewed[partition] = monotonic()
+
+    async def _renew(self, lease: Lease) -> None:
+        asked = monotonic()
+        try:
+            renewed = await self._feedback.renew(lease, self._seconds)
+        except Fenced:
+            self.lost(lease)
+            return
+        if self.holds(lease):
+            self._leases[lease.partition] = renewed
+            self._renewed[lease.partition] = asked
+
+    async def _release(self, lease: Lease) -> None:
+        # Forgotten first: whoever looks meanwhile must not begin work that the release would fence.
+        self._leases.pop(lease.partition, None)
+        await self._feedback.release(lease)
+
+
+async def pause(end: asyncio.Event, seconds: float) -> None:
+    """Sleeps, but not beyond `end`."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(end.wait(), seconds)

@@ -1,0 +1,124 @@
+"""Learning with the papa library: files in, files out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from papa.adapter import (
+    MANIFEST_FILE,
+    STATE_FILE,
+    WEIGHTS_FILE,
+    AdapterDamagedError,
+    Origin,
+    digest,
+    pack,
+    unpack,
+)
+from papa.config import UpdateConfig, update_config
+from papa.denoiser import Denoiser, fast_type, load_denoiser
+from papa.update import Adapter, Labels, UpdateJob, UpdateStats, new_adapter, update_many
+from papa_serving.contracts.errors import RevisionDamaged
+from papa_serving.contracts.feedback import LoggedEvent
+from papa_serving.contracts.samples import unpack_prompted
+from papa_serving.settings import GateSettings, Settings
+from papa_serving.trainer.gate import Gate
+from papa_serving.trainer.updater import Refused, Trained, Updater, UserUpdate, Weights, update_seed
+
+
+class PapaUpdater(Updater):
+    """The PAPA objective on the deployed backbone, every result put to the gate."""
+
+    files = (MANIFEST_FILE, WEIGHTS_FILE, STATE_FILE)
+
+    def __init__(self, denoiser: Denoiser, config: UpdateConfig, gate: GateSettings) -> None:
+        self.backbone = denoiser.backbone
+        self._denoiser = denoiser
+        self._config = config
+        self._gate = Gate(denoiser, gate, config)
+
+    def flaw(self, event: LoggedEvent) -> str:
+        """Decoding is exact about lengths, so that what passes here cannot fail later."""
+        try:
+            sample, prompt = unpack_prompted(event.sample)
+            self._denoiser.conditions([prompt])
+        except ValueError as error:  # PromptRefused is one
+            return f"the sample does not decode: {error}"
+        if sample.dtype == np.uint8 and sample.shape == self._denoiser.image_shape:
+            return ""
+        if sample.dtype == np.float16 and sample.shape == self._denoiser.sample_shape and not self._denoiser.clips:
+            return "" if bool(np.isfinite(sample).all()) else "the sample holds values that are not finite"
+        return f"the sample is {sample.dtype} {sample.shape}, the backbone's {self._denoiser.sample_shape}"
+
+    def verify(self, weights: Weights) -> None:
+        """By the sha256 of every file, the layers' shapes, finiteness and the backbone's hash."""
+        self._adapter(weights, 0)
+
+    def update(self, updates: Sequence[UserUpdate], step_scale: float) -> list[Trained | Refused]:
+        """One forward and backward pass a step for all users; then the gate, also for all in one batch."""
+        config = replace(self._config, learning_rate=self._config.learning_rate * step_scale)
+        seeds = [update_seed(self.backbone, update) for update in updates]
+        jobs = [
+            UpdateJob(self._adapter(update.start, seed), labels(update.batch.events, self._denoiser), seed)
+            for update, seed in zip(updates, seeds, strict=True)
+        ]
+        trained = update_many(self._denoiser, jobs, config)
+        verdicts = self._gate.judge(trained)
+        return [
+            verdict or self._packed(update, adapter, stats, seed, config)
+            for update, seed, (adapter, stats), verdict in zip(updates, seeds, trained, verdicts, strict=True)
+        ]
+
+    def _adapter(self, weights: Weights, seed: int) -> Adapter:
+        if not weights.files:
+            return new_adapter(self._denoiser, seed)
+        try:
+            return unpack(weights.files, self._denoiser.layout, self.backbone, weights.sha256)
+        except AdapterDamagedError as error:
+            raise RevisionDamaged(f"{error.reason}: {error}") from error
+
+    def _packed(
+        self, update: UserUpdate, adapter: Adapter, stats: UpdateStats, seed: int, config: UpdateConfig
+    ) -> Trained:
+        events = update.batch.events
+        origin = Origin(
+            backbone=self.backbone,
+            parent=update.parent,
+            # Not the time of this attempt, which would give the same revision another name each time.
+            created_at=events[-1].accepted_at,
+            events=tuple(event.event_id for event in events),
+            first_sequence=events[0].sequence,
+            last_sequence=events[-1].sequence,
+            seed=seed,
+            stats={name: float(value) for name, value in asdict(stats).items()},
+        )
+        files = pack(adapter, self._denoiser.layout, config, origin)
+        return Trained(files, digest(files[MANIFEST_FILE]), stats.loss_last)
+
+
+def load_updater(settings: Settings) -> PapaUpdater:
+    """Loads the backbone. Raises FileNotFoundError or ValueError for one that is not usable."""
+    mine = settings.trainer
+    torch.set_num_threads(mine.threads)
+    precision = {"auto": fast_type(mine.device), "float32": None, "bfloat16": torch.bfloat16}[mine.precision]
+    denoiser = load_denoiser(settings.backbone, device=mine.device, autocast=precision)
+    return PapaUpdater(denoiser, update_config(denoiser.clips), mine.gate)
+
+
+def labels(events: Sequence[LoggedEvent], denoiser: Denoiser) -> Labels:
+    """The events' samples, grades and prompts as the library takes them, in order."""
+    unpacked = [unpack_prompted(event.sample) for event in events]
+    samples = torch.stack([_x0(torch.from_numpy(values.copy()), denoiser) for values, _ in unpacked])
+    prompts = tuple(prompt for _, prompt in unpacked)
+    return Labels(samples, torch.tensor([event.grade for event in events]), prompts if any(prompts) else ())
+
+
+def _x0(values: Tensor, denoiser: Denoiser) -> Tensor:
+    """As the replay keeps it: a picture of a catalogue becomes latents where the backbone works on them."""
+    if values.dtype == denoiser.sample_dtype:
+        return values
+    return denoiser.encode((values.float() / 127.5 - 1)[None])[0].to("cpu", denoiser.sample_dtype)

@@ -1,0 +1,51 @@
+"""Who is trained with whom: the untried together, whoever failed before alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from papa_serving.settings import TrainerSettings
+from papa_serving.trainer.gathering import Gathering, Ready
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A ready user and where the events lie."""
+
+    gathering: Gathering
+    ready: Ready
+
+
+@dataclass(frozen=True)
+class Group:
+    """Users of one joint update, and the factor on the size of its steps."""
+
+    picks: tuple[Pick, ...]
+    step_scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do now: bury `exhausted`, then train the `groups`."""
+
+    exhausted: tuple[Pick, ...]
+    groups: tuple[Group, ...]
+
+
+def plan(gatherings: Iterable[Gathering], settings: TrainerSettings, now: float, clock: float) -> Plan:
+    """Longest waiting first; `now` and `clock` as in Gathering.ready.
+
+    The untried share one update of at most `max_users`. A user whose last attempt failed is trained alone, with steps
+    halved for each time that the gate refused: a damaged update is often only too large a one. Whoever finds no place
+    waits for the next plan, so that new feedback is looked at in between, and many who failed together (a joint update
+    that killed the process) do not hold up the others.
+    """
+    picks = [Pick(g, ready) for g in gatherings for ready in g.ready(settings, now, clock)]
+    picks.sort(key=lambda pick: pick.ready.since)
+    untried = [pick for pick in picks if pick.ready.failures == 0][: settings.max_users]
+    exhausted = tuple(pick for pick in picks if pick.ready.failures >= settings.max_attempts)
+    alone = [pick for pick in picks if 0 < pick.ready.failures < settings.max_attempts]
+    groups = [Group(tuple(untried))] if untried else []
+    groups += [Group((pick,), 0.5**pick.ready.refusals) for pick in alone[:1]]
+    return Plan(exhausted, tuple(groups))

@@ -1,0 +1,109 @@
+"""From trained weights to the user's current revision: write the files, then commit."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+
+from papa_serving import metrics, tracing
+from papa_serving.contracts.errors import Fenced, StorageUnavailable
+from papa_serving.contracts.feedback import FeedbackLog
+from papa_serving.contracts.revisions import Revision, RevisionStore, UserState
+from papa_serving.trainer.fault import reach
+from papa_serving.trainer.gathering import Gathering
+from papa_serving.trainer.ownership import Ownership
+from papa_serving.trainer.updater import Trained, UserUpdate
+
+_log = logging.getLogger(__name__)
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One user's update under way: `state` is the user's when it began."""
+
+    gathering: Gathering
+    state: UserState
+    update: UserUpdate
+
+
+class Promotion:
+    """Makes trained weights the user's current revision.
+
+    Files of revisions that were never committed (another owner, a rollback that came between, a crash) stay where they
+    are. A revision's name is made of its content, so that the next attempt, here or by another owner, may well write
+    and commit the very same revision; removing files after a failed commit could then take them from under the pointer.
+    They cost a few hundred kilobytes each; papa_serving.store.census sweeps them once no update can still mean them.
+    """
+
+    def __init__(self, log: FeedbackLog, revisions: RevisionStore, ownership: Ownership) -> None:
+        self._feedback = log
+        self._revisions = revisions
+        self._ownership = ownership
+
+    async def promote(self, job: Job, trained: Trained) -> Revision:
+        """Raises Fenced, LineageConflict, UserDeleted; StorageUnavailable only while nothing was committed."""
+        revision = _record(job, trained)
+        user = job.update.batch.user
+        with tracing.span("write revision"):
+            await self._revisions.put(user, revision.revision, trained.files)
+        reach("after_blob")
+        with tracing.span("commit"):
+            await self._commit(job, revision)
+        reach("after_commit")
+        _measure(job, trained)
+        return revision
+
+    async def _commit(self, job: Job, revision: Revision) -> None:
+        """Sent again until the answer is known: an unknown one may mean that the events are applied already."""
+        pause = _FIRST_PAUSE
+        while True:
+            if not self._ownership.holds(job.gathering.lease):
+                raise Fenced("the lease was lost during the update")
+            reach("before_commit")
+            try:
+                await self._feedback.commit(job.gathering.lease, job.update.batch, revision)
+            except StorageUnavailable as error:
+                _log.warning(
+                    "the outcome of a commit is unknown, asking again: %s", error, extra={"revision": revision.revision}
+                )
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                return
+
+
+def pointer(state: UserState) -> str:
+    """The user's current revision, "" for the base: what a lineage calls parent."""
+    return state.current.revision if state.current is not None else ""
+
+
+def _record(job: Job, trained: Trained) -> Revision:
+    events, before = job.update.batch.events, job.state.current
+    return Revision(
+        revision=f"{job.state.revisions + 1:06d}-{trained.sha256[:8]}",
+        parent=job.update.parent,
+        created_at=time.time(),
+        sha256=trained.sha256,
+        events_applied=len(events),
+        events_total=len(events) + (before.events_total if before is not None else 0),
+        first_sequence=events[0].sequence,
+        last_sequence=events[-1].sequence,
+        accepted_at=events[-1].accepted_at,
+        traceparent=tracing.current().traceparent,
+    )
+
+
+def _measure(job: Job, trained: Trained) -> None:
+    metrics.UPDATES.labels("committed").inc()
+    metrics.UPDATE_LABELS.observe(len(job.update.batch.events))
+    metrics.UPDATE_LOSS.observe(trained.loss)
+    metrics.REVISIONS.labels("trained").inc()
+    metrics.REVISION_NUMBER.observe(job.state.revisions + 1)
+    metrics.REVISION_BYTES.inc(sum(map(len, trained.files.values())))
+    now = time.time()
+    for event in job.update.batch.events:
+        metrics.FEEDBACK_TO_COMMIT_SECONDS.observe(max(0.0, now - event.accepted_at))

@@ -1,0 +1,80 @@
+"""What the loop asks of learning, in terms of files and events, so that the loop itself knows no tensors."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from papa_serving.contracts.feedback import LoggedEvent, UserBatch
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where an update starts: the files of a revision and the sha256 of their manifest. No files: a fresh adapter."""
+
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class UserUpdate:
+    """One user's part of a joint update. `parent` is the revision that the pointer names, "" for none.
+
+    `start` is the parent's weights, or those of its newest good ancestor when the parent is damaged.
+    """
+
+    batch: UserBatch
+    parent: str
+    start: Weights
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A revision ready to be promoted: its files and the sha256 of their manifest."""
+
+    files: Mapping[str, bytes]
+    sha256: str
+    loss: float = 0.0
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The promotion gate said no. `reason` is one word, for metrics; `detail` is for people."""
+
+    reason: str
+    detail: str
+
+
+class Updater(ABC):
+    """Learning as the loop sees it. Methods block and are called from one worker thread, except `flaw`.
+
+    `backbone` is the hash of the deployed backbone, `files` names the files of a revision that `update` starts from.
+    """
+
+    backbone: str
+    files: tuple[str, ...]
+
+    @abstractmethod
+    def flaw(self, event: LoggedEvent) -> str:
+        """Why this event can never be trained on ("" when it can): its sample does not decode or has the wrong
+        shape."""
+
+    @abstractmethod
+    def verify(self, weights: Weights) -> None:
+        """Raises RevisionDamaged unless the files are what their manifest vouches for and fit this backbone."""
+
+    @abstractmethod
+    def update(self, updates: Sequence[UserUpdate], step_scale: float) -> list[Trained | Refused]:
+        """Trains all users together, each result as if the user had been alone, and puts each to the gate.
+
+        `step_scale` in (0, 1] multiplies the size of the training steps. The same arguments give the same result.
+        """
+
+
+def update_seed(backbone: str, update: UserUpdate) -> int:
+    """All randomness of one update, 63 bits: an attempt that is repeated after a crash does the same again."""
+    last = update.batch.events[-1].sequence
+    text = f"{backbone}|{update.batch.user.digest}|{update.parent}|{last}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
