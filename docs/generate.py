@@ -36,8 +36,9 @@ came, and who likes nothing may leave early.
 SETTINGS = """# Settings
 
 Generated from papa_serving/settings/schema.py (`make generated`). A setting comes from papa.toml (`[trainer]`,
-`min_labels = 5`), then from the environment (`PAPA_TRAINER__MIN_LABELS=5`), then from a flag (`--set trainer.min_labels=5`); on Kubernetes
-from the chart's value `config.trainer.min_labels`, except for those that the chart decides (helm/papa/README.md).
+`min_labels = 5`), then from the environment (`PAPA_TRAINER__MIN_LABELS=5`), then from a flag
+(`--set trainer.min_labels=5`); on Kubernetes from the chart's value `config.trainer.min_labels`, except for those that
+the chart decides (helm/papa/README.md).
 `papa config show` prints what is in effect, `papa config validate` checks it.
 
 | setting | default | meaning |
