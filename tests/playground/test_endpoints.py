@@ -139,6 +139,51 @@ async def test_what_is_wrong_comes_back_typed(
     assert refused.json()["error"]["message"]
 
 
+ODD_BODIES = [
+    "",
+    "null",
+    "[" * 100_000,
+    '{"user": ' * 20_000,
+    "\ufeff{}",
+    "1" * 5_000,
+    '"text"',
+    "NaN",
+    '{"user": "\\ud800", "count": 1, "revision": "\\ud800", "taste": [0], "item_ids": ["x"]}',
+    '{"user": "ada", "count": 1, "seed": "' + "9" * 5_000 + '"}',
+    '{"user": "ada", "count": 1e400}',
+    '{"user": "ada", "count": 1, "prompt": {}, "revision": ["x"]}',
+    '{"user": "ada", "ratings": [{"event_id": "e", "item_id": "x", "grade": 1' + "0" * 400 + "}]}",
+    '{"user": "ada", "ratings": [{"event_id": "e", "item_id": "x", "grade": 1e999}]}',
+    '{"user": "ada", "ratings": [{"event_id": "e", "item_id": "x", "grade": NaN}]}',
+    '{"user": "ada", "ratings": [{"event_id": "\\udfff", "item_id": "x", "grade": 1}]}',
+    '{"user": "ada", "ratings": {"0": 1}}',
+    '{"user": "ada", "taste": [true], "item_ids": [{}]}',
+    '{"user": "ada", "taste": [[]], "item_ids": [null]}',
+    '{"user": "ada\\u0000", "revision": "\\u0000", "count": 1}',
+]
+
+
+@pytest.mark.parametrize("body", ODD_BODIES, ids=[body[:24] for body in ODD_BODIES])
+@pytest.mark.parametrize("path", ["generate", "feedback", "rollback", "reset", "judge"])
+async def test_an_odd_body_is_refused_in_words(page: httpx.AsyncClient, path: str, body: str) -> None:
+    answer = await page.post(f"/api/{path}", content=body.encode())
+    assert answer.status_code < 500, answer.text
+    if answer.status_code != 200:
+        assert set(answer.json()["error"]) == {"reason", "message", "retry_after"}
+
+
+@pytest.mark.parametrize("query", ["", "user=", "user=%ed%a0%80", "user=%00", "user=" + "x" * 5_000, "user=a&user=b"])
+@pytest.mark.parametrize("path", ["user", "revisions"])
+async def test_an_odd_query_is_refused_in_words(page: httpx.AsyncClient, path: str, query: str) -> None:
+    assert (await page.get(f"/api/{path}?{query}")).status_code < 500
+
+
+async def test_what_does_not_exist_is_refused_in_the_shape_of_every_refusal(page: httpx.AsyncClient) -> None:
+    for method, path, status in (("GET", "/api/nothing", 404), ("PUT", "/api/reset", 405)):
+        answer = await page.request(method, path, content=b"{}")
+        assert (answer.status_code, answer.json()["error"]["reason"]) == (status, "NO_SUCH_ENDPOINT")
+
+
 async def test_other_origins_names_and_floods_are_kept_out(page: httpx.AsyncClient) -> None:
     del page.headers[HEADER]
     assert (await page.post("/api/reset", json={"user": "ada"})).json()["error"]["reason"] == "FOREIGN_ORIGIN"
@@ -147,6 +192,18 @@ async def test_other_origins_names_and_floods_are_kept_out(page: httpx.AsyncClie
     assert (foreign.status_code, foreign.json()["error"]["reason"]) == (403, "FOREIGN_HOST")
     large = await page.post("/api/reset", content=b" " * (MAX_BODY + 1))
     assert large.status_code == 413
+
+
+async def test_a_proxy_that_calls_by_another_host_is_known_by_its_name(service: Service) -> None:
+    app = application(lambda: AsyncClient(service.gateway.address), hosts=("demo.papa.example",))
+    transport = httpx.ASGITransport(app=app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8484", headers=SAME_ORIGIN) as page,
+    ):
+        for origin, status in (("https://demo.papa.example", 200), ("https://other.papa.example", 403)):
+            answer = await page.post("/api/reset", json={"user": "ada"}, headers={"origin": origin})
+            assert answer.status_code == status
 
 
 async def test_without_a_judge_the_shopper_says_why(service: Service) -> None:

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.loop.service_process import Running, papa_up
 from tests.papa.conftest import save_tiny_backbone
 from tests.playground.browser import chromium
+from tests.playground.sub_path import proxied
 
 QUICK = {
     "PAPA_PLAYGROUND__ENABLED": "true", "PAPA_PLAYGROUND__PORT": "0", "PAPA_PLAYGROUND__PER_PAGE": "4",
@@ -86,6 +87,19 @@ def test_ratings_are_learnt_and_a_new_grid_comes(page: Page, service: Running) -
     page.get_by_role("button", name="Go back to revision 1").click()
     page.get_by_role("button", name="Go back", exact=True).last.click()
     expect(page.locator("#said")).to_contain_text("Made by your own adapter", timeout=PATIENCE)
+
+
+def test_the_page_works_under_any_path_of_a_proxy(page: Page, service: Running) -> None:
+    missing: list[str] = []
+    page.on("response", lambda response: missing.append(response.url) if response.status == 404 else None)
+    with proxied(service.playground) as address:
+        page.goto(f"{address}?user=proxied")
+        expect(page.locator(".item img")).to_have_count(4, timeout=PATIENCE)
+        for place in range(4):
+            page.locator(".item").nth(place).locator(".yes").click()
+        expect(page.locator("#said")).to_contain_text("Made by your own adapter", timeout=PATIENCE)
+        page.goto("about:blank")
+    assert not missing
 
 
 def test_everything_by_keyboard(page: Page, service: Running) -> None:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -53,7 +54,7 @@ def application(
     app = Starlette(
         routes=[Route("/", _page), *gets, *posts],
         middleware=[Middleware(Protection, hosts=hosts)],
-        exception_handlers={PapaError: _refused},
+        exception_handlers={PapaError: _refused, HTTPException: _unknown, Exception: _failed},
         lifespan=lifespan,
     )
     app.mount("/static", StaticFiles(directory=STATIC))
@@ -67,3 +68,13 @@ async def _page(_request: Request) -> Response:
 async def _refused(_request: Request, error: Exception) -> Response:
     assert isinstance(error, PapaError)
     return refusal(_HTTP.get(int(error.status), 500), error.reason, error.message, error.retry_after)
+
+
+async def _unknown(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return refusal(error.status_code, "NO_SUCH_ENDPOINT", error.detail)
+
+
+async def _failed(_request: Request, _error: Exception) -> Response:
+    """For a fault of this server's own; the traceback is in its log."""
+    return refusal(500, "INTERNAL", "the playground failed; its log says why")

@@ -115,7 +115,7 @@ class Endpoints:
             raise _wrong("taste", "no simulated shopper knows this backbone's pictures")
         taste, item_ids = asked.get("taste"), asked.get("item_ids")
         known = range(len(self._judge.labels))
-        if not isinstance(taste, list) or not taste or not all(isinstance(x, int) and x in known for x in taste):
+        if not isinstance(taste, list) or not taste or not all(_is_class(each, known) for each in taste):
             raise _wrong("taste", f"name classes from 0 to {len(known) - 1}")
         if not isinstance(item_ids, list) or not 1 <= len(item_ids) <= MAX_PAGE:
             raise _wrong("item_ids", f"give 1 to {MAX_PAGE} of them")
@@ -155,16 +155,15 @@ def _outcome(event_id: str, error: PapaError | None) -> dict[str, Any]:
 def _event(user: str, rating: Any) -> FeedbackEvent:
     if not isinstance(rating, dict):
         raise _wrong("ratings", "each is an object")
-    grade = rating.get("grade")
-    if isinstance(grade, bool) or not isinstance(grade, int | float):
-        raise _wrong("ratings.grade", "a number from -1 to 1, not 0")
-    return FeedbackEvent(user, float(grade), item_id=_text(rating, "item_id"), event_id=_text(rating, "event_id"))
+    return FeedbackEvent(
+        user, _number(rating, "grade"), item_id=_text(rating, "item_id"), event_id=_text(rating, "event_id")
+    )
 
 
 async def _body(request: Request) -> dict[str, Any]:
     try:
         document = await request.json()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _wrong("body", "send one JSON object") from error
     if not isinstance(document, dict):
         raise _wrong("body", "send one JSON object")
@@ -179,7 +178,21 @@ def _text(asked: dict[str, Any], field: str) -> str:
     value = asked.get(field)
     if not isinstance(value, str) or not value:
         raise _wrong(field, "a text that is not empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise _wrong(field, "Unicode text without lone surrogates") from error
     return value
+
+
+def _number(asked: dict[str, Any], field: str) -> float:
+    value = asked.get(field)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _wrong(field, "a number from -1 to 1, not 0")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise _wrong(field, "a number from -1 to 1, not 0") from error
 
 
 def _whole(asked: dict[str, Any], field: str, low: int, high: int) -> int:
@@ -191,9 +204,14 @@ def _whole(asked: dict[str, Any], field: str, low: int, high: int) -> int:
 
 def _seed(asked: dict[str, Any]) -> int:
     value = asked["seed"]
-    if not isinstance(value, str) or not value.isascii() or not value.isdigit() or int(value) >= 2**63:
+    digits = isinstance(value, str) and value.isascii() and value.isdigit()
+    if not digits or len(value) > len(str(2**63)) or int(value) >= 2**63:
         raise _wrong("seed", "a whole number below 2^63, as a text")
     return int(value)
+
+
+def _is_class(value: Any, known: range) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value in known
 
 
 def _wrong(field: str, description: str) -> InvalidRequest:

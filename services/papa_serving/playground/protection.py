@@ -8,6 +8,7 @@ must carry a header that no other origin can send without asking first, and come
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
+from urllib.parse import urlsplit
 
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
@@ -28,7 +29,8 @@ class Protection(BaseHTTPMiddleware):
 
     def __init__(self, app: ASGIApp, hosts: Collection[str] = ()) -> None:
         super().__init__(app)
-        self._hosts = {*_LOOPBACK, *(each.lower() for each in hosts)}
+        self._named = {each.lower() for each in hosts}
+        self._hosts = {*_LOOPBACK, *self._named}
 
     async def dispatch(self, request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         """Answers 403 or 413 by itself, else adds headers to what the application answers."""
@@ -49,12 +51,19 @@ class Protection(BaseHTTPMiddleware):
             return None
         if HEADER not in request.headers:
             return refusal(403, "FOREIGN_ORIGIN", f"the header {HEADER} is missing")
-        if request.headers.get("origin", f"http://{host}") not in (f"http://{host}", f"https://{host}"):
+        if not self._is_own(request.headers.get("origin"), host):
             return refusal(403, "FOREIGN_ORIGIN", "only the playground's own page may change anything")
         length = request.headers.get("content-length", "")
         if not length.isdigit() or int(length) > MAX_BODY:
             return refusal(413, "TOO_LARGE", f"a request may have {MAX_BODY} bytes")
         return None
+
+    def _is_own(self, origin: str | None, host: str) -> bool:
+        """A proxy may call this server by another host than its own, which `playground.hosts` names."""
+        if origin is None:
+            return True
+        named = urlsplit(origin).netloc.lower()
+        return named == host or named in self._named or named.rpartition(":")[0] in self._named
 
 
 def refusal(status: int, reason: str, message: str, retry_after: float | None = None) -> JSONResponse:

@@ -1,5 +1,14 @@
 // The endpoints of this page's own server; each is one gRPC call behind it.
 
+// Beside this file's folder, so that the page works under any path that a proxy gives it.
+const API = new URL("../api/", import.meta.url);
+
+function endpoint(path, query) {
+  const url = new URL(path, API);
+  url.search = new URLSearchParams(query);
+  return url;
+}
+
 export class Refused extends Error {
   constructor(error) {
     super(error.message);
@@ -23,17 +32,17 @@ async function reach(path, options) {
 }
 
 export async function get(path, query = {}) {
-  return answer(await reach(`/api/${path}?${new URLSearchParams(query)}`));
+  return answer(await reach(endpoint(path, query)));
 }
 
 export async function post(path, body) {
   const headers = { "content-type": "application/json", "x-papa-playground": "1" };
-  return answer(await reach(`/api/${path}`, { method: "POST", headers, body: JSON.stringify(body) }));
+  return answer(await reach(endpoint(path, {}), { method: "POST", headers, body: JSON.stringify(body) }));
 }
 
 // Calls back with the user's state now and after each change; returns a function that ends it.
 export function watch(user, changed, lost) {
-  const source = new EventSource(`/api/watch?${new URLSearchParams({ user })}`);
+  const source = new EventSource(endpoint("watch", { user }));
   source.onmessage = (event) => changed(JSON.parse(event.data));
   // The browser asks again by itself, after a refusal too: a service that is started anew is found again.
   source.addEventListener("refused", (event) => lost(new Refused(JSON.parse(event.data))));
