@@ -37,9 +37,9 @@ SECONDS = 30.0
 class StaticEngine(Engine):
     """Lets rows in only when no row runs."""
 
-    def _share(self) -> None:
+    def _change(self) -> None:
         if not self._batch.rows:
-            super()._share()
+            super()._change()
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,9 @@ class _Call:
         self._left, self._done = arrival.count, threading.Event()
         self._error: PapaError | None = None
         self._begun = self._ended = time.monotonic()
-        engine.door.reserve(adapter.key.user, arrival.count, arrival.steps)
+        engine.inbox.reserve(adapter.key.user, arrival.count, arrival.steps)
         job = Job(adapter.key.user, arrival.count, 0, SAMPLER, arrival.steps, self._take, adapter)
-        engine.door.submit(job)
+        engine.inbox.submit(job)
 
     def _take(self, result: FinishedRows | PapaError) -> None:
         if isinstance(result, PapaError):

@@ -19,7 +19,7 @@ from papa_serving.contracts.revisions import Revision
 from papa_serving.generator.adapters import Adapters
 from papa_serving.generator.engine import Engine, EngineConfig
 from papa_serving.generator.generation import Defaults, Generator
-from papa_serving.generator.pictures import Pictures
+from papa_serving.generator.items import Items
 from papa_serving.generator.prompting import Prompter
 from papa_serving.generator.slots import Slots
 from papa_serving.settings import GeneratorSettings, Settings
@@ -70,9 +70,8 @@ class Rotation:
         directory = MemoryUserDirectory(state)
         self.adapters = Adapters(directory, store, denoiser, slots, settings.host_cache)
         defaults = Defaults(SAMPLER, STEPS)
-        prompter, pictures = Prompter(denoiser, settings.guidance), Pictures(denoiser)
-        items = MemoryItemStore(state)
-        self._generator = Generator(self.engine, self.adapters, items, defaults, prompter, pictures)
+        items, prompter = Items(MemoryItemStore(state), denoiser), Prompter(denoiser, settings.guidance)
+        self._generator = Generator(self.engine, self.adapters, items, defaults, prompter)
 
     async def warm(self) -> None:
         """Fills the caches as far as they go."""

@@ -10,8 +10,8 @@ from typing import Any
 import grpc
 from papa_serving.contracts.errors import PapaError
 from papa_serving.generator import wire
-from papa_serving.generator.assembly import Stores, assemble
 from papa_serving.generator.generation import Generator
+from papa_serving.generator.wiring import Stores, assemble
 from papa_serving.settings import Settings
 from papa_serving.store import open_items, open_revisions, open_users
 from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc

@@ -74,8 +74,8 @@ def _bare(engine: Engine, caller: int) -> None:
                 done.set()
 
         user = UserKey("bench", f"u{caller}")
-        engine.door.reserve(user, ITEMS, STEPS)
-        engine.door.submit(Job(user, ITEMS, 0, SAMPLER, STEPS, take))
+        engine.inbox.reserve(user, ITEMS, STEPS)
+        engine.inbox.submit(Job(user, ITEMS, 0, SAMPLER, STEPS, take))
         done.wait()
         if failure:
             raise failure[0]

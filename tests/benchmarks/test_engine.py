@@ -22,8 +22,7 @@ from benchmarks.engine.rotation import COLD, rotation
 from benchmarks.engine.updates import together
 from papa.config import DEFAULT_LORA
 from papa.denoiser import load_denoiser
-from tests.generator.driving import Run, submit
-from tests.generator.tiny import GatedDenoiser
+from tests.generator.support import GatedDenoiser, Run, submit
 from tests.trainer.tiny_backbone import write_tiny_backbone
 
 

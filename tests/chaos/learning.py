@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from papa_serving.contracts.items import BackboneInfo
 from papa_serving.contracts.samples import pack_sample
-from papa_serving.generator.assembly import backbone_info
 from papa_serving.generator.deployment import GeneratorReplica
+from papa_serving.generator.wiring import backbone_info
 from papa_serving.settings import GateSettings, Settings
 from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
 from papa_serving.trainer.papa_updater import PapaUpdater

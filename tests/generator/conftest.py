@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from papa.denoiser import Denoiser
-from tests.generator.tiny import GatedDenoiser, tiny_denoiser
+from tests.generator.support import GatedDenoiser, tiny_denoiser
 
 
 @pytest.fixture

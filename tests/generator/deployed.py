@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from ray import serve
 
-from tests.generator.tiny import tiny_unet
+from tests.generator.support import tiny_unet
 
 NAME = "generator"
 

@@ -16,8 +16,7 @@ from papa.adapter import MANIFEST_FILE, WEIGHTS_FILE
 from papa.denoiser import Denoiser
 from papa.lora import LoraConfig
 from papa.sampler import sample
-from tests.generator.stored import Files, World, not_finite
-from tests.generator.tiny import random_weights, tiny_denoiser, tiny_unet
+from tests.generator.support import Files, World, not_finite, random_weights, tiny_denoiser, tiny_unet
 
 ANN, BOB = UserKey("tenant", "ann"), UserKey("tenant", "bob")
 

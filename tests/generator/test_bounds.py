@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 from papa_serving.contracts.errors import QueueFull
 from papa_serving.contracts.identity import UserKey
-from papa_serving.generator.pace import LONGEST, SHORTEST, Pace
+from papa_serving.generator.scheduling.cost import LONGEST_WAIT, SHORTEST_WAIT, Throughput
 
-from tests.generator.driving import Run, running, submit
-from tests.generator.tiny import GatedDenoiser, random_weights
+from tests.generator.support import GatedDenoiser, Run, random_weights, running, submit
 
 CAT = UserKey("tenant", "cat")
 
@@ -19,10 +18,10 @@ def test_full_queue_refuses_and_says_when_to_come_back(gate: GatedDenoiser) -> N
         gate.advance(3)
         submit(engine, Run("bob", 3, 50))
         with pytest.raises(QueueFull) as refusal:
-            engine.door.reserve(CAT, 2, 50)
-        assert SHORTEST <= (refusal.value.retry_after or 0) <= LONGEST
-        engine.door.reserve(CAT, 1, 50)
-        engine.door.release(CAT, 1)
+            engine.inbox.reserve(CAT, 2, 50)
+        assert SHORTEST_WAIT <= (refusal.value.retry_after or 0) <= LONGEST_WAIT
+        engine.inbox.reserve(CAT, 1, 50)
+        engine.inbox.release(CAT, 1)
         gate.open()
         first.wait()
 
@@ -42,8 +41,8 @@ def test_room_comes_back_when_rows_are_admitted_or_cancelled(gate: GatedDenoiser
             waiting = submit(engine, Run("bob", 4, 50))
             gate.advance()
             with pytest.raises(QueueFull):
-                engine.door.reserve(CAT, 4, 50)
-            engine.door.cancel(waiting.job)
+                engine.inbox.reserve(CAT, 4, 50)
+            engine.inbox.cancel(waiting.job)
             gate.advance()
 
 
@@ -53,7 +52,7 @@ def test_cancelled_rows_are_free_at_the_next_step(gate: GatedDenoiser) -> None:
         gate.advance(2)
         stays = submit(engine, Run("bob", 2, 6))
         gate.advance(2)
-        engine.door.cancel(given_up.job)
+        engine.inbox.cancel(given_up.job)
         gate.advance(2)
         assert len(gate.steps[-1]) == 2
         after = submit(engine, Run("cat", 1, 2, weights=random_weights(gate, 2)))
@@ -68,24 +67,24 @@ def test_cancelling_what_waits_or_is_done_is_harmless(gate: GatedDenoiser) -> No
         running_one, waiting = submit(engine, Run("ann", 1, 3)), Run("bob", 2, 3)
         gate.advance()
         submit(engine, waiting)
-        engine.door.cancel(waiting.job)
+        engine.inbox.cancel(waiting.job)
         gate.open()
         running_one.wait()
-        engine.door.cancel(running_one.job)
+        engine.inbox.cancel(running_one.job)
         assert submit(engine, Run("cat", 1, 2)).wait().error is None
     assert not waiting.samples
 
 
-def test_pace_is_that_of_the_last_steps() -> None:
-    pace = Pace()
-    assert pace.seconds(1_000_000) == 1.0
+def test_throughput_is_that_of_the_last_steps() -> None:
+    throughput = Throughput()
+    assert throughput.seconds(1_000_000) == 1.0
     for _ in range(200):
-        pace.record(rows=8, seconds=80.0)
+        throughput.record(rows=8, seconds=80.0)
     for _ in range(200):
-        pace.record(rows=8, seconds=0.8)
-    assert pace.seconds(100) == pytest.approx(10.0, rel=0.05)
-    assert pace.seconds(0) == SHORTEST
-    assert pace.seconds(10**9) == LONGEST
+        throughput.record(rows=8, seconds=0.8)
+    assert throughput.seconds(100) == pytest.approx(10.0, rel=0.05)
+    assert throughput.seconds(0) == SHORTEST_WAIT
+    assert throughput.seconds(10**9) == LONGEST_WAIT
 
 
 def test_one_users_flood_leaves_room_in_the_queue(gate: GatedDenoiser) -> None:

@@ -43,7 +43,7 @@ from papa.denoiser import load_denoiser
 from papa.sampler import sample
 from papa.update import Adapter, new_adapter
 from tests.generator.deployed import NAME, Deployed, deployed, key, until
-from tests.generator.tiny import random_weights
+from tests.generator.support import random_weights
 
 ROUTE = (("application", NAME),)
 RUNNING, QUEUED = "papa_engine_running_rows", "papa_engine_queued_rows"

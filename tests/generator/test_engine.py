@@ -8,8 +8,7 @@ from papa_serving.contracts.errors import GeneratorUnavailable
 from papa_serving.generator.engine import FAILURES_UNTIL_DEAD
 
 from papa.denoiser import Denoiser
-from tests.generator.driving import ADAPT_FROM, Run, running, submit
-from tests.generator.tiny import GatedDenoiser, random_weights, tiny_denoiser
+from tests.generator.support import ADAPT_FROM, GatedDenoiser, Run, random_weights, running, submit, tiny_denoiser
 
 
 def mixed(denoiser: Denoiser) -> list[Run]:
@@ -112,7 +111,7 @@ def test_engine_that_keeps_failing_ends_and_says_so(gate: GatedDenoiser) -> None
         engine.stop()
         assert not engine.alive
         with pytest.raises(GeneratorUnavailable):
-            engine.door.reserve(runs[0].job.user, 1, 1)
+            engine.inbox.reserve(runs[0].job.user, 1, 1)
     unavailable = [run for run in runs if isinstance(run.error, GeneratorUnavailable)]
     assert len(unavailable) == 2
 
@@ -122,5 +121,5 @@ def test_stopping_answers_everybody(gate: GatedDenoiser) -> None:
         runs = [submit(engine, Run(name, steps=1000)) for name in ("ann", "bob")]
         gate.advance()
     late = Run("cat")
-    engine.door.submit(late.job)
+    engine.inbox.submit(late.job)
     assert all(isinstance(run.wait().error, GeneratorUnavailable) for run in [*runs, late])

@@ -7,12 +7,11 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from papa_serving.contracts.identity import UserKey
-from papa_serving.generator.displacement import QUANTUM
-from papa_serving.generator.fair_queue import FairQueue
 from papa_serving.generator.job import Job, Row
+from papa_serving.generator.scheduling.fairness import QUANTUM
+from papa_serving.generator.scheduling.scheduler import FairQueue
 
-from tests.generator.driving import Run, running, submit
-from tests.generator.tiny import GatedDenoiser, random_weights
+from tests.generator.support import GatedDenoiser, Run, random_weights, running, submit
 
 
 def rows_of(name: str, count: int, steps: int = 10) -> list[Row]:

@@ -20,7 +20,7 @@ from papa_serving.contracts.errors import (
     RevisionNotFound,
     UserDeleted,
 )
-from papa_serving.contracts.generation import GeneratedItem, GenerationDone, GenerationSpec
+from papa_serving.contracts.generation import GeneratedItem, GenerationSpec
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.samples import unpack_sample
 from PIL import Image
@@ -28,27 +28,17 @@ from prometheus_client import REGISTRY
 
 from papa.denoiser import Denoiser
 from papa.sampler import sample
-from tests.generator.driving import ADAPT_FROM
-from tests.generator.stored import World
-from tests.generator.tiny import PATIENCE, GatedDenoiser, random_weights, tiny_denoiser
-
-ANN = UserKey("tenant", "ann")
-
-
-def spec(user: UserKey = ANN, count: int = 2, **fields: object) -> GenerationSpec:
-    defaults = {"request_id": "q", "generation_id": f"g-{user.user}", "seed": 11}
-    return GenerationSpec(user=user, count=count, **(defaults | fields))  # type: ignore[arg-type]
-
-
-async def everything(world: World, asked: GenerationSpec) -> tuple[list[GeneratedItem], GenerationDone]:
-    items: list[GeneratedItem] = []
-    async for event in world.generator.run(asked):
-        if isinstance(event, GenerationDone):
-            return items, event
-        for item in event:
-            assert (await world.items.get(asked.user, item.item_id)).seed == item.seed, "stored before it is reported"
-        items += event
-    raise AssertionError("a generation ended without its end")
+from tests.generator.support import (
+    ADAPT_FROM,
+    ANN,
+    PATIENCE,
+    GatedDenoiser,
+    World,
+    everything,
+    random_weights,
+    spec,
+    tiny_denoiser,
+)
 
 
 @pytest.fixture
@@ -148,7 +138,7 @@ async def reserved_once_all_is_free(world: World, rows: int) -> None:
     """The engine's thread gives back what it had been handed; until it has, the queue refuses."""
     while True:
         try:
-            return world.engine.door.reserve(ANN, rows, 1)
+            return world.engine.inbox.reserve(ANN, rows, 1)
         except QueueFull:
             await asyncio.sleep(0.01)
 

@@ -9,10 +9,19 @@ import pytest
 import torch
 from papa_serving.contracts.identity import UserKey
 
-from tests.generator.driving import Run, running, submit
-from tests.generator.stored import World
-from tests.generator.test_generation import ANN, everything, spec
-from tests.generator.tiny import PATIENCE, GatedDenoiser, random_weights, tiny_denoiser
+from tests.generator.support import (
+    ANN,
+    PATIENCE,
+    GatedDenoiser,
+    Run,
+    World,
+    everything,
+    random_weights,
+    running,
+    spec,
+    submit,
+    tiny_denoiser,
+)
 
 MALLORY = UserKey("tenant", "mallory")
 

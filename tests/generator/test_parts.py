@@ -14,16 +14,15 @@ from hypothesis import strategies as st
 from papa_serving.contracts.errors import QueueFull, StorageUnavailable, UserDeleted, error_from_reason
 from papa_serving.contracts.generation import GeneratedItem, GenerationDone, GenerationTimings
 from papa_serving.contracts.identity import UserKey
-from papa_serving.generator.adapters import Adapters
-from papa_serving.generator.exploration import explored
-from papa_serving.generator.forgetting import forget_deleted_users
-from papa_serving.generator.images import png, to_pixels
+from papa_serving.generator.adapters import Adapters, forget_deleted_users
+from papa_serving.generator.generation import explored
+from papa_serving.generator.items import png, to_pixels
 from papa_serving.generator.wire import error_to_wire, event_to_wire, spec_from_wire
 from papa_serving.stubs.engine.v1 import engine_pb2
 from PIL import Image
 
 from papa.denoiser import Denoiser
-from tests.generator.stored import World
+from tests.generator.support import World
 
 
 @given(st.integers(1, 64), st.floats(0, 1))

@@ -15,14 +15,13 @@ from papa_serving.contracts.errors import InvalidRequest
 from papa_serving.contracts.generation import GeneratedItem, GenerationSpec
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.samples import unpack_prompted
-from papa_serving.generator.pictures import Pictures
+from papa_serving.generator.items import Items
 from PIL import Image
 from torch import Tensor
 
 from papa.denoiser import Denoiser, load_denoiser
 from papa.sampler import sample
-from tests.generator.driving import ADAPT_FROM
-from tests.generator.stored import GUIDANCE, World
+from tests.generator.support import ADAPT_FROM, GUIDANCE, World
 from tests.papa.pipelines import diffusion_transformer, saved, stable_diffusion
 
 ADA, BO = UserKey("tenant", "ada"), UserKey("tenant", "bo")
@@ -63,7 +62,7 @@ async def test_every_row_gets_its_own_prompt_scale_and_adapter(world: World, den
     together = await asyncio.gather(*(generate(world, spec) for spec in (BOOT, SHIRT, PLAIN, AGAINST)))
     for spec, items in zip((BOOT, SHIRT, PLAIN, AGAINST), together, strict=True):
         x0 = alone(denoiser, spec, weights if spec.user == BO else None)
-        _, images = Pictures(denoiser).encoded(x0)
+        _, images = Items(world.items, denoiser).encoded(x0)
         for item, latents, image in zip(items, x0, images, strict=True):
             kept, prompt = unpack_prompted((await world.items.get(spec.user, item.item_id)).sample)
             assert (kept.dtype, prompt) == (np.float16, spec.prompt)

@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from papa_serving.contracts.identity import UserKey
-from papa_serving.generator.shares import ABSENT, FAR, LENGTHENED, PATIENCE, Shares, Wanted
-from papa_serving.generator.step_cost import LONGEST, StepCost
+from papa_serving.generator.scheduling.cost import LARGEST_OVERHEAD, StepCost
+from papa_serving.generator.scheduling.fairness import ABSENT, FAR, LENGTHENED, PATIENCE, Shares, Wanted
 
-from tests.generator.driving import GivenCost, Run, running, submit
-from tests.generator.tiny import GatedDenoiser
+from tests.generator.support import GatedDenoiser, GivenCost, Run, running, submit
 
 ANN, BOB, CAT, MALLORY = (UserKey("tenant", name) for name in ("ann", "bob", "cat", "mallory"))
 FLOOD = Wanted(128, 1_536)
@@ -32,7 +31,7 @@ def test_a_flood_lengthens_the_steps_of_others_by_a_bounded_share(overhead: floa
 
 
 def test_where_rows_cost_nothing_nobody_is_limited() -> None:
-    assert Shares(GivenCost(LONGEST)).limits({ANN: Wanted(1, 12), MALLORY: FLOOD}, 0.0) == {}
+    assert Shares(GivenCost(LARGEST_OVERHEAD)).limits({ANN: Wanted(1, 12), MALLORY: FLOOD}, 0.0) == {}
 
 
 def test_less_than_a_row_is_a_row_in_some_steps() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from papa_serving.generator.exploration import explored
+from papa_serving.generator.generation import explored
 from torch import Tensor
 
 from benchmarks.alignment.systems.ours import Ours

@@ -1,4 +1,4 @@
-"""Which adapter answers: the asked revision, checked, or the nearest good one before it."""
+"""Finds the adapter that serves a generation: the asked revision, checked, or the nearest good one before it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from papa.adapter import MANIFEST_FILE, WEIGHTS_FILE, AdapterDamagedError, unpack_weights
 from papa.denoiser import Denoiser
 from papa_serving import metrics
-from papa_serving.contracts.errors import RevisionDamaged, RevisionNotFound, UserDeleted
+from papa_serving.contracts.errors import PapaError, RevisionDamaged, RevisionNotFound, UserDeleted
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import BASE, Revision, RevisionStore, UserDirectory
 from papa_serving.generator.host_cache import HostCache
@@ -36,7 +36,8 @@ class Resolved:
 
 
 class Adapters:
-    """Device, then host memory, then the store. Belongs to one event loop; checking runs in worker threads."""
+    """Looks on the device, then in host memory, then in the store. Belongs to one event loop; checking runs in worker
+    threads."""
 
     def __init__(
         self, users: UserDirectory, revisions: RevisionStore, denoiser: Denoiser, slots: Slots, host_cache: int
@@ -70,11 +71,11 @@ class Adapters:
         return None
 
     def refuse_output(self, resolved: Resolved) -> RevisionDamaged:
-        """Takes note that a revision, whole as it is, makes samples that are not finite; never served again here."""
+        """Marks a revision whose files are whole but whose samples are not finite; it is never served again here."""
         return self._refuse(resolved.adapter.key, "output", "its samples are not finite", math.inf)
 
     def users(self) -> set[UserKey]:
-        """Whose adapters are in any cache."""
+        """The users whose adapters are in any cache."""
         return self._host.users() | self._slots.users()
 
     def forget(self, user: UserKey) -> None:
@@ -144,3 +145,30 @@ class Adapters:
             extra={"revision": key.revision, "user_digest": key.user.digest, "reason": reason, "detail": message},
         )
         return RevisionDamaged(f"revision {key.revision} is damaged ({reason}): {message}")
+
+
+async def forget_deleted_users(users: UserDirectory, adapters: Adapters, every: float) -> None:
+    """Removes deleted users' adapters from the caches, also when nobody asks for such a user again.
+
+    Asks for each cached user about every `every` seconds, evenly spread; runs until it is cancelled.
+    """
+    while True:
+        try:
+            await _ask_for_each(users, adapters, every)
+        except PapaError as error:
+            _log.warning("the caches could not be checked for deleted users", extra={"detail": error.message})
+            await asyncio.sleep(every)
+
+
+async def _ask_for_each(users: UserDirectory, adapters: Adapters, seconds: float) -> None:
+    cached = adapters.users()
+    pause = seconds / max(1, len(cached))
+    for user in cached:
+        await asyncio.sleep(pause)
+        try:
+            await users.current(user)
+        except UserDeleted:
+            adapters.forget(user)
+            _log.info("a deleted user's adapters left the caches", extra={"user_digest": user.digest})
+    if not cached:
+        await asyncio.sleep(pause)

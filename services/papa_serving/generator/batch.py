@@ -16,8 +16,8 @@ from papa_serving.generator.slots import Slots
 class Batch:
     """Rows in the order [with adapter, without], because the denoiser takes weights for the first rows of a batch.
 
-    A row is with its adapter while t ≥ K (`adapt_from`); crossing K it gives up its slot. Belongs to the engine's
-    thread.
+    A row is with its adapter while t ≥ K (`adapt_from`); crossing K it gives up its slot. Slots are taken and given
+    back here alone. Belongs to the engine's thread.
     """
 
     def __init__(self, denoiser: Denoiser, slots: Slots, adapt_from: int, clip: bool) -> None:
@@ -36,7 +36,10 @@ class Batch:
         return len({row.slot for row in self.rows if row.slot})
 
     def join(self, rows: Sequence[Row]) -> None:
-        """Adds rows whose slots are held already; parked ones go on where they stopped. All of them, or none."""
+        """Adds rows, each with a slot if it needs one; parked ones go on where they stopped. All of them, or none.
+
+        Raises RuntimeError when the slots do not suffice.
+        """
         old = [] if self._state is None else [self._state]
         resumed = [row for row in rows if row.parked is not None]
         groups: dict[tuple[str, int], list[Row]] = {}
@@ -44,6 +47,8 @@ class Batch:
             if row.parked is None:
                 groups.setdefault((row.job.sampler, row.job.steps), []).append(row)
         try:
+            for row in rows:
+                self._acquire(row)
             fresh = [self._start(group, *key) for key, group in groups.items()]
             self._state = Rows.concat([*old, *(row.parked for row in resumed if row.parked is not None), *fresh])
         except BaseException:
@@ -56,7 +61,7 @@ class Batch:
         self._keep(range(len(self.rows)))
 
     def leave(self, gone: Callable[[Row], bool]) -> list[Row]:
-        """Takes such rows out, with nothing kept of them."""
+        """Takes out the rows for which `gone` holds, and keeps nothing of them."""
         leaving = [row for row in self.rows if gone(row)]
         if leaving:
             for row in leaving:
@@ -73,7 +78,10 @@ class Batch:
         self.leave(parked.__contains__)
 
     def step(self) -> tuple[list[Row], Tensor | None]:
-        """One denoising step of every row; gives the finished rows, which have left, and their samples [k, C, H, W]."""
+        """Takes one denoising step of every row. Returns the finished rows, which have left, and their samples.
+
+        Shape: samples [k, C, H, W].
+        """
         assert self._state is not None
         state = self._state
         eps = self._denoiser.epsilon(state.x, state.t, self._weights(), self._conditions())
@@ -107,8 +115,15 @@ class Batch:
                 torch.randn(shape, generator=row.generator, out=noise[i])
         return noise.to(self._denoiser.device)
 
-    def _index(self, places: list[int]) -> Tensor:
-        return torch.tensor(places, device=self._denoiser.device)
+    def _index(self, indexes: list[int]) -> Tensor:
+        return torch.tensor(indexes, device=self._denoiser.device)
+
+    def _acquire(self, row: Row) -> None:
+        if row.adapter is not None and row.wants_adapter(self._adapt_from):
+            slot = self._slots.acquire(row.adapter)
+            if slot is None:
+                raise RuntimeError(f"{len(self._slots)} slots are held by other rows")
+            row.slot = slot
 
     def _release(self, row: Row) -> None:
         if row.slot:
@@ -116,9 +131,9 @@ class Batch:
             self._slots.release(row.adapter.key)
             row.slot = 0
 
-    def _keep(self, places: Iterable[int]) -> None:
-        """These rows alone, those with an adapter first."""
-        order = sorted(places, key=lambda i: not self.rows[i].slot)
+    def _keep(self, indexes: Iterable[int]) -> None:
+        """Keeps these rows alone, those with an adapter first."""
+        order = sorted(indexes, key=lambda i: not self.rows[i].slot)
         if order != list(range(len(self.rows))):
             assert self._state is not None
             self._state = self._state.select(self._index(order)) if order else None
@@ -129,7 +144,7 @@ class Batch:
             self._conditioned = ([], None)
 
     def _conditions(self) -> Conditions | None:
-        """What each row was asked to show, put together anew when the rows are other ones."""
+        """The condition of each row, concatenated again when the rows have changed."""
         jobs = [row.job for row in self.rows]
         if jobs != self._conditioned[0]:
             each = [job.conditions for job in jobs if job.conditions is not None]
@@ -137,7 +152,7 @@ class Batch:
         return self._conditioned[1]
 
     def _weights(self) -> Tensor | None:
-        """The adapters of the first rows, gathered anew when other ones are due. Shape: [m, P]."""
+        """The adapters of the first rows, gathered again when they have changed. Shape: [m, P]."""
         due = [row for row in self.rows if row.slot]
         adapters = [row.adapter for row in due]
         if adapters != self._gathered[0]:

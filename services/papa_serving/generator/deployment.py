@@ -16,8 +16,8 @@ from ray import serve
 from papa_serving import logs, tracing
 from papa_serving.contracts.errors import PapaError
 from papa_serving.generator import wire
-from papa_serving.generator.assembly import Stores, assemble, defaults
-from papa_serving.generator.forgetting import forget_deleted_users
+from papa_serving.generator.adapters import forget_deleted_users
+from papa_serving.generator.wiring import Stores, assemble, defaults
 from papa_serving.settings import GeneratorSettings, Settings
 from papa_serving.settings.workers import (
     absolute,
@@ -33,7 +33,7 @@ from papa_serving.stubs.engine.v1 import engine_pb2
 _log = logging.getLogger(__name__)
 
 SERVICER = "papa_serving.stubs.engine.v1.engine_pb2_grpc.add_EngineServiceServicer_to_server"
-"""What Serve's gRPC options must name."""
+"""The servicer that Serve's gRPC options must name."""
 
 CPUS = 0.5
 """What a replica reserves of Ray's count; its torch threads are set by generator.threads, not by Ray."""

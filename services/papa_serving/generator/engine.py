@@ -1,7 +1,7 @@
 """Step-level continuous batching: one thread owns torch and moves every running row on by one denoising step at a time.
 
-Between two steps finished and cancelled rows leave and waiting ones join, so that a generation never waits for another
-to end; only for a place.
+Between two steps, finished and cancelled rows leave and waiting rows join. A generation waits for room in the batch,
+never for another generation to end.
 """
 
 from __future__ import annotations
@@ -22,13 +22,11 @@ from papa_serving import metrics
 from papa_serving.contracts.errors import PapaError
 from papa_serving.contracts.identity import UserKey
 from papa_serving.generator.batch import Batch
-from papa_serving.generator.door import Door, ended
-from papa_serving.generator.fair_queue import FairQueue
 from papa_serving.generator.job import FinishedRows, Job, Row
-from papa_serving.generator.pace import Pace
-from papa_serving.generator.shares import Shares
+from papa_serving.generator.scheduling.cost import StepCost, Throughput
+from papa_serving.generator.scheduling.inbox import Inbox, ended
+from papa_serving.generator.scheduling.scheduler import Scheduler
 from papa_serving.generator.slots import Slots
-from papa_serving.generator.step_cost import StepCost
 
 _log = logging.getLogger(__name__)
 
@@ -38,8 +36,8 @@ FAILURES_UNTIL_DEAD = 3
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """`max_rows` run in one step, `max_queued_rows` wait (of one user half at most, see Door); `adapt_from` is K of
-    EPAPA; `clip` for pixel backbones."""
+    """`max_rows` run in one step, `max_queued_rows` wait (of one user half at most, see Inbox); `adapt_from` is K of
+    EPAPA; `clip` is for pixel backbones."""
 
     max_rows: int = 64
     max_queued_rows: int = 1024
@@ -48,7 +46,7 @@ class EngineConfig:
 
 
 class Engine:
-    """The loop. While it runs, the denoiser is its alone; work reaches it through its `door`.
+    """The loop. While it runs, no other thread may use the denoiser; work reaches it through its `inbox`.
 
     `num_timesteps` is the backbone's T, the most steps that a job may have. `cost` learns what rows cost.
     """
@@ -56,12 +54,10 @@ class Engine:
     def __init__(self, denoiser: Denoiser, slots: Slots, config: EngineConfig, cost: StepCost | None = None) -> None:
         self.num_timesteps = denoiser.schedule.num_timesteps
         self._slots = slots
-        self._config = config
         self._batch = Batch(denoiser, slots, config.adapt_from, config.clip)
-        self._queue = FairQueue()
-        self._pace, self._cost = Pace(), cost or StepCost()
-        self._shares = Shares(self._cost)
-        self.door = Door(config.max_queued_rows, self._pace)
+        self._scheduler = Scheduler(config.max_rows, slots.capacity, config.adapt_from, cost or StepCost())
+        self._throughput = Throughput()
+        self.inbox = Inbox(config.max_queued_rows, self._throughput)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -70,7 +66,7 @@ class Engine:
 
     def stop(self, timeout: float = 10.0) -> None:
         """Ends the thread after the step in progress; jobs that are left get GeneratorUnavailable."""
-        self.door.stop()
+        self.inbox.stop()
         self._thread.join(timeout)
 
     @property
@@ -82,7 +78,7 @@ class Engine:
     def _run(self) -> None:
         failures = 0
         try:
-            while failures < FAILURES_UNTIL_DEAD and self.door.wait(bool(self._queue or self._batch.rows)):
+            while failures < FAILURES_UNTIL_DEAD and self.inbox.wait(bool(self._scheduler or self._batch.rows)):
                 try:
                     self._round()
                     failures = 0
@@ -91,82 +87,55 @@ class Engine:
                     _log.exception("a denoising step failed", extra={"rows": len(self._batch.rows)})
                     self._fail({row.job for row in self._batch.rows}, _failed())
         finally:
-            left = set(self.door.close())
-            self._fail(left | self._queue.jobs() | {row.job for row in self._batch.rows}, ended())
+            left = set(self.inbox.close())
+            self._fail(left | self._scheduler.jobs() | {row.job for row in self._batch.rows}, ended())
 
     def _round(self) -> None:
         """Lets rows leave and join, then takes one step."""
-        arrived, cancelled = self.door.take()
+        arrived, cancelled = self.inbox.take()
         for job in arrived:
-            self._queue.push(job.rows(tuple(timesteps(self.num_timesteps, job.steps).tolist())))
+            self._scheduler.push(job.rows(tuple(timesteps(self.num_timesteps, job.steps).tolist())))
         if cancelled:
             self._batch.leave(lambda row: row.job.cancelled)
-            self.door.left(self._queue.drop(lambda job: job.cancelled))
-        if self._queue or self._batch.rows:
-            self._share()
+            self.inbox.left(self._scheduler.drop(lambda job: job.cancelled))
+        if self._scheduler or self._batch.rows:
+            self._change()
         if self._batch.rows:
             self._step()
         metrics.ENGINE_RUNNING_ROWS.set(len(self._batch.rows))
         metrics.ENGINE_SLOTS_USED.set(len(self._slots))
 
-    def _share(self) -> None:
-        """Gives the places to whom they are due."""
-        now = time.monotonic()
-        limits = self._shares.limits(self._queue.wanted(self._batch.rows), now)
-        if paused := self._queue.beyond(self._batch.rows, limits):
-            self._batch.park(paused)
-            self._queue.pause(paused)
-        if not self._queue:
-            return
-        places = self._config.max_rows - len(self._batch.rows)
-        if parked := self._queue.displaced(self._batch.rows, places, self._seatable, limits):
-            self._batch.park(parked)
-            self._queue.park(parked)
-        rows = self._queue.admit(places + len(parked), self._batch.rows, self._seat, limits)
-        self.door.left(_owners(rows), came_back=_owners([*paused, *parked]))
-        if not rows:
-            return
-        for row in rows:
-            row.job.started_at = row.job.started_at or now
+    def _change(self) -> None:
+        """Brings the rows into the batch whose turn it is."""
+        park, admit = self._scheduler.next(self._batch.rows)
+        self.inbox.left(_owners(admit), came_back=_owners(park))
+        for row in admit:
+            row.job.started_at = row.job.started_at or time.monotonic()
         try:
-            self._batch.join(rows)
+            if park:
+                self._batch.park(park)
+            if admit:
+                self._batch.join(admit)
         except Exception:
-            self._fail({row.job for row in rows}, _failed())
+            self._fail({row.job for row in admit}, _failed())
             raise
 
-    def _seatable(self, row: Row) -> bool:
-        """Whether a slot can be had for the row, if it needs one."""
-        if not row.wants_adapter(self._config.adapt_from):
-            return True
-        return row.adapter is not None and self._slots.has_room(row.adapter.key)
-
-    def _seat(self, row: Row) -> bool:
-        """Takes a slot for the row, if it needs one."""
-        if not row.wants_adapter(self._config.adapt_from):
-            return True
-        assert row.adapter is not None
-        slot = self._slots.acquire(row.adapter)
-        row.slot = slot or 0
-        return slot is not None
-
     def _step(self) -> None:
-        rows = len(self._batch.rows)
-        metrics.ENGINE_STEP_ROWS.observe(rows)
+        rows = list(self._batch.rows)
+        metrics.ENGINE_STEP_ROWS.observe(len(rows))
         metrics.ENGINE_STEP_USERS.observe(self._batch.adapters)
-        owners = _owners(self._batch.rows)
         start = time.perf_counter()
         finished, samples = self._batch.step()
         if samples is not None:
             _deliver(finished, samples.float().cpu())
         seconds = time.perf_counter() - start
-        self._pace.record(rows, seconds)
-        self._cost.record(rows, seconds)
-        self._shares.ran(owners, time.monotonic())
+        self._throughput.record(len(rows), seconds)
+        self._scheduler.stepped(rows, seconds)
         metrics.ENGINE_STEP_SECONDS.observe(seconds)
 
     def _fail(self, jobs: Set[Job], error: PapaError) -> None:
         self._batch.leave(lambda row: row.job in jobs)
-        self.door.left(self._queue.drop(jobs.__contains__))
+        self.inbox.left(self._scheduler.drop(jobs.__contains__))
         for job in jobs:
             job.deliver(error)
 
@@ -180,9 +149,9 @@ def _failed() -> PapaError:
 
 
 def _deliver(rows: list[Row], samples: Tensor) -> None:
-    """Each job's finished rows in one message. Shape: samples [len(rows), C, H, W], on the host."""
-    places: dict[Job, list[int]] = {}
-    for place, row in enumerate(rows):
-        places.setdefault(row.job, []).append(place)
-    for job, mine in places.items():
+    """Delivers each job's finished rows in one message. Shape: samples [len(rows), C, H, W], on the host."""
+    indexes: dict[Job, list[int]] = {}
+    for index, row in enumerate(rows):
+        indexes.setdefault(row.job, []).append(index)
+    for job, mine in indexes.items():
         job.deliver(FinishedRows(tuple(rows[i].index for i in mine), samples[mine]))

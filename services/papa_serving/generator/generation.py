@@ -1,4 +1,4 @@
-"""One generation from the validated request to stored items: resolve, queue, denoise, encode, keep, report."""
+"""One generation from the validated request to stored items: resolve, queue, denoise, encode, store, deliver."""
 
 from __future__ import annotations
 
@@ -13,22 +13,19 @@ from papa.sampler import SAMPLERS
 from papa_serving import metrics, tracing
 from papa_serving.contracts.errors import DeadlineExceeded, InvalidRequest, PapaError, Violation
 from papa_serving.contracts.generation import GeneratedItem, GenerationDone, GenerationSpec, GenerationTimings
-from papa_serving.contracts.items import ItemStore
 from papa_serving.generator.adapters import Adapters, Resolved
 from papa_serving.generator.engine import Engine
-from papa_serving.generator.exploration import explored
-from papa_serving.generator.first_served import FirstServed
+from papa_serving.generator.items import Items
 from papa_serving.generator.job import FinishedRows, Job
-from papa_serving.generator.keeping import keep
-from papa_serving.generator.pictures import Pictures
 from papa_serving.generator.prompting import Prompter
+from papa_serving.generator.served_latency import ServedLatency
 
 Event = tuple[GeneratedItem, ...] | GenerationDone
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a request that names nothing gets."""
+    """The values of a request that names none."""
 
     sampler: str = "ddim"
     steps: int = 25
@@ -45,36 +42,29 @@ class _Run:
 
     @property
     def revision(self) -> str:
-        """The revision that makes the items, "" when the base makes all of them."""
+        """The revision that makes the items; "" when the base makes all of them."""
         return "" if self.resolved is None or len(self.job.explore) == self.job.count else self.resolved.record.revision
 
     def revision_of(self, index: int) -> str:
-        """What makes one item."""
+        """The revision that makes one item; "" for the base."""
         return "" if index in self.job.explore else self.revision
 
 
 class Generator:
-    """The room's front: what the deployment calls. Belongs to one event loop."""
+    """Runs generations on the engine: what the deployment calls. Belongs to one event loop."""
 
     def __init__(
-        self,
-        engine: Engine,
-        adapters: Adapters,
-        items: ItemStore,
-        defaults: Defaults,
-        prompter: Prompter,
-        pictures: Pictures,
+        self, engine: Engine, adapters: Adapters, items: Items, defaults: Defaults, prompter: Prompter
     ) -> None:
         self._engine = engine
         self._prompter = prompter
-        self._pictures = pictures
         self._adapters = adapters
         self._items = items
         self._defaults = defaults
-        self._first_served = FirstServed()
+        self._served_latency = ServedLatency()
 
     def change(self, defaults: Defaults, guidance: float) -> None:
-        """For generations that begin from now on; `guidance` is that of prompts."""
+        """Sets the defaults of generations that begin from now on; `guidance` is the default of prompts."""
         self._defaults = defaults
         self._prompter.guidance = guidance
 
@@ -102,26 +92,26 @@ class Generator:
 
     @asynccontextmanager
     async def _started(self, spec: GenerationSpec) -> AsyncIterator[_Run]:
-        """Reserves, finds the adapter, submits; in the end frees what is left."""
+        """Reserves rows, finds the adapter and submits the job; frees the rows that are left at the end."""
         sampler = spec.sampler or self._defaults.sampler
         steps = min(spec.steps or self._defaults.steps, self._engine.num_timesteps)
         if sampler not in SAMPLERS:
             raise InvalidRequest([Violation("sampler", f"must be one of {', '.join(SAMPLERS)}")])
-        self._engine.door.reserve(spec.user, spec.count, steps)
+        self._engine.inbox.reserve(spec.user, spec.count, steps)
         try:
             async with _deadline(spec):
                 with tracing.span("find adapter"):
                     resolved = await self._adapters.resolve(spec.user, spec.revision)
                 conditions = await self._prompter.conditions(spec)
         except BaseException:
-            self._engine.door.release(spec.user, spec.count)
+            self._engine.inbox.release(spec.user, spec.count)
             raise
         run = self._prepared(spec, sampler, steps, resolved, conditions)
-        self._engine.door.submit(run.job)
+        self._engine.inbox.submit(run.job)
         try:
             yield run
         finally:
-            self._engine.door.cancel(run.job)
+            self._engine.inbox.cancel(run.job)
 
     def _prepared(
         self, spec: GenerationSpec, sampler: str, steps: int, resolved: Resolved | None, conditions: Conditions | None
@@ -144,9 +134,9 @@ class Generator:
 
     async def _finished(self, spec: GenerationSpec, run: _Run, rows: FinishedRows) -> tuple[GeneratedItem, ...]:
         self._check_finite(run, rows)
-        items = await keep(self._items, self._pictures, spec, rows, run.revision_of)
+        items = await self._items.keep(spec, rows, run.revision_of)
         if run.resolved and any(item.revision for item in items):
-            self._first_served.report(run.resolved.adapter.key, run.resolved.record)
+            self._served_latency.observe(run.resolved.adapter.key, run.resolved.record)
         return items
 
     def _check_finite(self, run: _Run, rows: FinishedRows) -> None:
@@ -160,12 +150,19 @@ class Generator:
         raise self._adapters.refuse_output(run.resolved)
 
 
+def explored(count: int, share: float) -> frozenset[int]:
+    """The items that are drawn from the base to keep discovering tastes: round(share · count) indexes, spread evenly
+    over 0 to count − 1."""
+    chosen = round(share * count)
+    return frozenset((2 * i + 1) * count // (2 * chosen) for i in range(chosen))
+
+
 def _hand_over(
     loop: asyncio.AbstractEventLoop,
     results: asyncio.Queue[FinishedRows | PapaError],
     result: FinishedRows | PapaError,
 ) -> None:
-    """From the engine's thread to the loop; when the loop is gone, so is whoever asked."""
+    """Passes a result from the engine's thread to the loop; when the loop is gone, so is the caller."""
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(results.put_nowait, result)
 
@@ -183,7 +180,7 @@ def _timings(run: _Run) -> GenerationTimings:
 
 
 def _traced(spec: GenerationSpec) -> AbstractContextManager[tracing.Span]:
-    """Below the gateway's call."""
+    """A span below the gateway's call."""
     tracing.continue_from(spec.traceparent)
     attributes: dict[str, tracing.Value] = {"papa.generation_id": spec.generation_id, "papa.items": spec.count}
     return tracing.span("generate", "server", attributes=attributes)

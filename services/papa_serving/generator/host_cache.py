@@ -1,4 +1,4 @@
-"""Checked adapters in host memory, and the one load that all who miss the same one share."""
+"""Checked adapters in host memory. Callers that miss the same adapter share one load."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Load = Callable[[AdapterKey], Awaitable[HostAdapter]]
 
 
 class HostCache:
-    """At most `capacity` adapters, the least recently used leaves. Belongs to one event loop."""
+    """At most `capacity` adapters; the least recently used one leaves. Belongs to one event loop."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -31,7 +31,7 @@ class HostCache:
         return adapter
 
     async def load(self, key: AdapterKey, load: Load) -> HostAdapter:
-        """Loads and keeps the adapter; who comes while it is being loaded waits for the same load.
+        """Loads and keeps the adapter; a caller that comes while it is being loaded waits for the same load.
 
         A waiter that is cancelled does not end the load for the others. Raises what `load` raises.
         """
@@ -43,11 +43,11 @@ class HostCache:
         return await asyncio.shield(task)
 
     def users(self) -> set[UserKey]:
-        """Whose adapters are here."""
+        """The users whose adapters are here."""
         return {key.user for key in self._adapters}
 
     def forget(self, user: UserKey) -> None:
-        """Drops every revision of a user."""
+        """Drops every revision of the user."""
         for key in [key for key in self._adapters if key.user == user]:
             del self._adapters[key]
 

@@ -20,7 +20,7 @@ SEEDS = 2**63
 
 @dataclass(frozen=True)
 class AdapterKey:
-    """What every cache of adapters is keyed by: never the user alone."""
+    """The key of every cache of adapters: never the user alone."""
 
     user: UserKey
     revision: str
@@ -92,7 +92,7 @@ class Row:
 
     @property
     def left(self) -> int:
-        """Steps that are left."""
+        """The number of steps that are left."""
         return len(self.plan) - self.position
 
     @property

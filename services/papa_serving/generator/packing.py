@@ -1,4 +1,4 @@
-"""From an adapter made elsewhere to the files of a revision."""
+"""Turns an adapter made elsewhere into the files of a revision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a generation's rows are asked to show: encoded once, before the first denoising step, away from it."""
+"""Encodes a generation's prompt once, before its first denoising step and outside the engine's thread."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from papa_serving.contracts.generation import GenerationSpec
 
 
 class Prompter:
-    """Runs the text encoders in a worker thread; the denoiser remembers the prompts of late."""
+    """Runs the text encoders in a worker thread; the denoiser caches recent prompts."""
 
     def __init__(self, denoiser: Denoiser, guidance: float) -> None:
         """`guidance` is for requests that name none."""
@@ -20,7 +20,10 @@ class Prompter:
         self.guidance = guidance
 
     async def conditions(self, spec: GenerationSpec) -> Conditions | None:
-        """One row; None for a backbone without prompts. Raises InvalidRequest for a prompt that it cannot show."""
+        """The condition that all rows share; None for a backbone without prompts.
+
+        Raises InvalidRequest for a prompt that the backbone refuses.
+        """
         if not self._denoiser.takes_prompt:
             return None
         try:

@@ -13,13 +13,14 @@ from papa_serving.generator.job import AdapterKey, HostAdapter
 
 
 class Slots:
-    """A table [slots + 1, P] and who lies where; row 0 is the base, all zeros.
+    """A table [slots + 1, P] and which adapter lies in which row; row 0 is the base, all zeros.
 
     The least recently used adapter makes room, never one that running rows hold. Acquiring and releasing belong to
     the engine's thread; `find` may be called from any.
     """
 
     def __init__(self, slots: int, size: int, device: torch.device, dtype: torch.dtype) -> None:
+        self.capacity = slots
         self.table = torch.zeros(slots + 1, size, device=device, dtype=dtype)
         self._resident: OrderedDict[AdapterKey, tuple[int, HostAdapter]] = OrderedDict()
         self._holders: Counter[AdapterKey] = Counter()
@@ -49,13 +50,8 @@ class Slots:
             self._holders[adapter.key] += 1
             return slot
 
-    def has_room(self, key: AdapterKey) -> bool:
-        """Whether `acquire` would give a slot."""
-        with self._lock:
-            return key in self._resident or bool(self._free) or len(self._holders) < len(self._resident)
-
     def release(self, key: AdapterKey) -> None:
-        """Gives back one hold; the adapter stays resident until its slot is needed."""
+        """Gives back what one `acquire` took; the adapter stays resident until its slot is needed."""
         with self._lock:
             self._holders[key] -= 1
             if not self._holders[key]:
@@ -70,7 +66,7 @@ class Slots:
                 self._free.append(slot)
 
     def users(self) -> set[UserKey]:
-        """Whose adapters are resident."""
+        """The users whose adapters are resident."""
         with self._lock:
             return {key.user for key in self._resident}
 

@@ -1,4 +1,4 @@
-"""Between the engine's messages on the wire and the contracts."""
+"""Converts between the engine's protobuf messages and the contracts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from papa_serving.stubs.engine.v1 import engine_pb2
 
 
 def spec_from_wire(request: engine_pb2.RunRequest) -> GenerationSpec:
-    """The request as the engine's room knows it."""
+    """The request as the generator knows it."""
     return GenerationSpec(
         request_id=request.request_id,
         generation_id=request.generation_id,
@@ -32,7 +32,7 @@ def spec_from_wire(request: engine_pb2.RunRequest) -> GenerationSpec:
 
 
 def event_to_wire(event: Event) -> engine_pb2.RunResponse:
-    """Finished items, or the end."""
+    """Finished items, or the end of the generation."""
     if isinstance(event, GenerationDone):
         return engine_pb2.RunResponse(
             done=engine_pb2.RunDone(
@@ -49,12 +49,12 @@ def event_to_wire(event: Event) -> engine_pb2.RunResponse:
 
 
 def error_to_wire(error: PapaError) -> engine_pb2.RunResponse:
-    """A typed error in its band."""
+    """A typed error as an event of the stream."""
     return engine_pb2.RunResponse(error=run_error(error))
 
 
 def run_error(error: PapaError) -> engine_pb2.RunError:
-    """A typed error on the wire; of violations the first, with its field beside the message."""
+    """A typed error on the wire; of several violations the first one, with its field beside the message."""
     if isinstance(error, InvalidRequest):
         first = error.violations[0]
         return engine_pb2.RunError(reason=error.reason, message=first.description, metadata={"field": first.field})

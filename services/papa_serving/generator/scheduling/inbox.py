@@ -11,20 +11,20 @@ from papa_serving import metrics
 from papa_serving.contracts.errors import GeneratorUnavailable, QueueFull
 from papa_serving.contracts.identity import UserKey
 from papa_serving.generator.job import Job
-from papa_serving.generator.pace import Pace
+from papa_serving.generator.scheduling.cost import Throughput
 
 
-class Door:
-    """A bounded queue's front. Any thread may call; `wait`, `take`, `left` and `close` are the engine's.
+class Inbox:
+    """The bounded front of the queue. Any thread may call; `wait`, `take`, `left` and `close` are the engine's.
 
-    Nobody may hold more of the queue than is free in it: however many rows one user sends, there is room for others'.
+    A user may hold at most as much of the queue as is free in it: however many rows one user sends, others find room.
     """
 
-    def __init__(self, max_queued_rows: int, pace: Pace) -> None:
+    def __init__(self, max_queued_rows: int, throughput: Throughput) -> None:
         self._limit = max_queued_rows
-        self._pace = pace
+        self._throughput = throughput
         self._wake = threading.Condition()
-        self._inbox: list[Job] = []
+        self._arrived: list[Job] = []
         self._queued_rows = 0
         self._rows_of: Counter[UserKey] = Counter()
         self._cancelled = False
@@ -32,9 +32,9 @@ class Door:
         self._closed = False
 
     def reserve(self, user: UserKey, rows: int, steps: int) -> None:
-        """Takes room in the queue for rows of a job to come. Raises QueueFull, GeneratorUnavailable.
+        """Reserves room in the queue for the rows of a job to come. Raises QueueFull, GeneratorUnavailable.
 
-        An empty queue takes any job, so that one larger than the queue is not refused for ever.
+        An empty queue takes any job, so that a job larger than the queue is not refused for ever.
         """
         with self._wake:
             if self._closed:
@@ -44,17 +44,17 @@ class Door:
             if self._queued_rows and excess > 0:
                 raise QueueFull(
                     f"the engine's queue holds {self._queued_rows} rows of {self._limit}, {mine} of them this user's",
-                    retry_after=self._pace.seconds(excess * steps),
+                    retry_after=self._throughput.seconds(excess * steps),
                 )
             self._count(user, rows)
 
     def release(self, user: UserKey, rows: int) -> None:
-        """Gives room back for rows that will never come."""
+        """Gives back a reservation whose job was never submitted."""
         with self._wake:
             self._count(user, -rows)
 
     def left(self, rows_of: Mapping[UserKey, int], came_back: Mapping[UserKey, int] = MappingProxyType({})) -> None:
-        """So many rows of each have left the queue, and so many are in it again."""
+        """Counts the rows of each user that have left the queue, and those that are waiting in it again."""
         with self._wake:
             for user, rows in rows_of.items():
                 self._count(user, -rows)
@@ -65,7 +65,7 @@ class Door:
         """Hands over a job whose rows are reserved."""
         with self._wake:
             if not self._closed:
-                self._inbox.append(job)
+                self._arrived.append(job)
                 self._wake.notify()
                 return
         job.deliver(ended())
@@ -85,18 +85,18 @@ class Door:
     def wait(self, busy: bool) -> bool:
         """Returns at once when `busy`, else when something comes; False when it is time to stop."""
         with self._wake:
-            self._wake.wait_for(lambda: busy or self._stopping or self._cancelled or self._inbox)
+            self._wake.wait_for(lambda: busy or self._stopping or self._cancelled or self._arrived)
             return not self._stopping
 
     def take(self) -> tuple[list[Job], bool]:
-        """The jobs that arrived, and whether any was cancelled, since the last time."""
+        """Returns the jobs that arrived since the last call, and whether any job was cancelled since then."""
         with self._wake:
-            arrived, cancelled = self._inbox, self._cancelled
-            self._inbox, self._cancelled = [], False
+            arrived, cancelled = self._arrived, self._cancelled
+            self._arrived, self._cancelled = [], False
             return arrived, cancelled
 
     def close(self) -> list[Job]:
-        """Nothing enters any more; the jobs that had arrived are returned."""
+        """Refuses all further work; returns the jobs that had arrived."""
         with self._wake:
             self._closed = True
         return self.take()[0]
@@ -110,5 +110,5 @@ class Door:
 
 
 def ended() -> GeneratorUnavailable:
-    """What everybody is told once the engine has ended."""
+    """The error of every job once the engine has ended."""
     return GeneratorUnavailable("this engine has ended; another replica may answer", retry_after=1.0)

@@ -1,4 +1,4 @@
-"""The room put together from the settings."""
+"""Builds the engine and all that it needs from the settings."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from papa_serving.contracts.revisions import RevisionStore, UserDirectory
 from papa_serving.generator.adapters import Adapters
 from papa_serving.generator.engine import Engine, EngineConfig
 from papa_serving.generator.generation import Defaults, Generator
+from papa_serving.generator.items import Items
 from papa_serving.generator.packing import Packer
-from papa_serving.generator.pictures import Pictures
 from papa_serving.generator.prompting import Prompter
 from papa_serving.generator.slots import Slots
 from papa_serving.settings import GeneratorSettings, Settings
@@ -23,7 +23,7 @@ from papa_serving.settings import GeneratorSettings, Settings
 
 @dataclass(frozen=True)
 class Stores:
-    """What the room reads and writes."""
+    """The stores that the generator reads and writes."""
 
     users: UserDirectory
     revisions: RevisionStore
@@ -32,7 +32,7 @@ class Stores:
 
 @dataclass(frozen=True)
 class Room:
-    """The engine, not started yet, and its front."""
+    """The engine, not started yet, and what is built around it."""
 
     engine: Engine
     generator: Generator
@@ -42,7 +42,7 @@ class Room:
 
 
 def assemble(settings: Settings, stores: Stores) -> Room:
-    """Loads the backbone and wires the room. Raises FileNotFoundError or ValueError for an unusable backbone."""
+    """Loads the backbone and builds everything. Raises FileNotFoundError or ValueError for an unusable backbone."""
     mine = settings.generator
     torch.set_num_threads(mine.threads)
     autocast = {"auto": fast_type(mine.device), "weights": None, "bfloat16": torch.bfloat16}[mine.precision]
@@ -55,16 +55,16 @@ def assemble(settings: Settings, stores: Stores) -> Room:
     engine = Engine(denoiser, slots, config)
     adapters = Adapters(stores.users, stores.revisions, denoiser, slots, mine.host_cache)
     prompter = Prompter(denoiser, mine.guidance)
-    generator = Generator(engine, adapters, stores.items, defaults(mine), prompter, Pictures(denoiser))
+    generator = Generator(engine, adapters, Items(stores.items, denoiser), defaults(mine), prompter)
     packer = Packer(Adoption.of(denoiser, learning, settings.trainer.gate.max_norm))
     return Room(engine, generator, adapters, packer, backbone_info(settings.backbone, denoiser))
 
 
 def defaults(settings: GeneratorSettings) -> Defaults:
-    """What a request that names nothing gets."""
+    """The values of a request that names none."""
     return Defaults(settings.sampler, settings.steps, settings.exploration)
 
 
 def backbone_info(name: str, denoiser: Denoiser) -> BackboneInfo:
-    """What the room announces."""
+    """The record about the backbone that the generator announces to the other services."""
     return BackboneInfo(denoiser.backbone, name, denoiser.image_shape, denoiser.takes_prompt)

@@ -1,0 +1,84 @@
+"""Finished rows become items: decoded, encoded as images, and stored before the caller hears of them."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from papa.denoiser import Denoiser
+from papa_serving import metrics, tracing
+from papa_serving.contracts.generation import GeneratedItem, GenerationSpec
+from papa_serving.contracts.items import ItemStore, StoredItem
+from papa_serving.contracts.samples import pack_sample
+from papa_serving.generator.job import SEEDS, FinishedRows
+
+CONTENT_TYPE = "image/png"
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+class Items:
+    """Makes items of finished rows. Decoding runs in a worker thread, beside the engine's."""
+
+    def __init__(self, store: ItemStore, denoiser: Denoiser) -> None:
+        self._store = store
+        self._denoiser = denoiser
+
+    async def keep(
+        self, spec: GenerationSpec, rows: FinishedRows, revision_of: Callable[[int], str]
+    ) -> tuple[GeneratedItem, ...]:
+        """Stores the rows as items in one call; `revision_of` maps an item's index to the revision that made it.
+
+        Raises UserDeleted, StorageUnavailable.
+        """
+        start = time.perf_counter()
+        samples, images = await asyncio.to_thread(self.encoded, rows.samples)
+        metrics.GENERATION_STAGE_SECONDS.labels("encoding").observe(time.perf_counter() - start)
+        items = tuple(
+            _item(spec, index, image, revision_of(index)) for index, image in zip(rows.indexes, images, strict=True)
+        )
+        with tracing.span("store items"):
+            await self._store.put(
+                spec.user,
+                [
+                    StoredItem(item.item_id, pack_sample(x0, spec.prompt), item.revision, spec.generation_id, item.seed)
+                    for item, x0 in zip(items, samples, strict=True)
+                ],
+            )
+        for item in items:
+            metrics.GENERATED_ITEMS.labels("adapter" if item.revision else "base").inc()
+        return items
+
+    @torch.inference_mode()
+    def encoded(self, samples: Tensor) -> tuple[NDArray[np.generic], list[bytes]]:
+        """The x0 to store (uint8 pixels, or float16 latents) and the PNG files. Shape: samples [n, *sample_shape]."""
+        pixels = to_pixels(self._denoiser.decode(samples).cpu())
+        kept = pixels if self._denoiser.sample_dtype == torch.uint8 else samples.half().numpy()
+        return kept, [png(image) for image in pixels]
+
+
+def to_pixels(samples: Tensor) -> NDArray[np.uint8]:
+    """Maps [−1, 1] to 0…255, clamped. Shape: [n, C, H, W]."""
+    pixels: NDArray[np.uint8] = ((samples.clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
+    return pixels
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """Encodes one image. Shape: [C, H, W], C one of 1, 3, 4."""
+    mode = _MODES[len(pixels)]
+    image = Image.fromarray(pixels[0] if mode == "L" else np.ascontiguousarray(pixels.transpose(1, 2, 0)), mode)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _item(spec: GenerationSpec, index: int, image: bytes, revision: str) -> GeneratedItem:
+    item_id, seed = f"{spec.generation_id}-{index}", (spec.seed + index) % SEEDS
+    return GeneratedItem(item_id, image, CONTENT_TYPE, seed, index, revision)
