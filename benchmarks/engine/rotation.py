@@ -24,9 +24,7 @@ from papa_serving.generator.prompting import Prompter
 from papa_serving.generator.slots import Slots
 from papa_serving.settings import GeneratorSettings, Settings
 from papa_serving.store.file_revisions import FileRevisionStore
-from papa_serving.store.memory_items import MemoryItemStore
-from papa_serving.store.memory_state import MemoryState
-from papa_serving.store.memory_users import MemoryUserDirectory
+from papa_serving.store.memory import MemoryItemStore, MemoryState, MemoryUserDirectory
 
 from benchmarks.engine.paired import Paired, take_turns
 from benchmarks.engine.passes import SAMPLER, STEPS, random_adapters

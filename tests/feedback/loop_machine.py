@@ -26,7 +26,7 @@ from papa_serving.contracts.feedback import Lease, LoggedEvent, UserBatch
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import Revision
 
-from tests.store.backends import PARTITIONS, Backend, a_revision, image_event
+from tests.store.support import PARTITIONS, Backend, a_revision, image_event
 
 T = TypeVar("T")
 USERS = tuple(user for user in (UserKey("shop", f"u{n}") for n in range(99)) if user.partition(PARTITIONS) == 1)[:2]

@@ -7,7 +7,7 @@ from papa_serving.contracts.errors import Fenced, LineageConflict, UserDeleted
 from papa_serving.contracts.feedback import Lease, UserBatch
 from papa_serving.contracts.identity import UserKey
 
-from tests.store.backends import Backend, a_revision
+from tests.store.support import Backend, a_revision
 
 
 async def test_an_import_is_a_link_of_the_chain(backend: Backend, user: UserKey) -> None:

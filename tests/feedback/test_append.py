@@ -11,7 +11,7 @@ from papa_serving.contracts.feedback import FeedbackEvent
 from papa_serving.contracts.identity import UserKey
 from papa_serving.settings import FeedbackSettings, StoreSettings
 
-from tests.store.backends import PARTITIONS, Backend, OpenBackend, an_item, image_event
+from tests.store.support import PARTITIONS, Backend, OpenBackend, an_item, image_event
 
 
 async def test_events_get_sequences_in_the_order_of_the_call(backend: Backend, user: UserKey) -> None:

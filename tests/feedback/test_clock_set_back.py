@@ -7,14 +7,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from papa_serving.feedback.memory_log import MemoryFeedbackLog
+from papa_serving.feedback.memory import MemoryFeedbackLog
 from papa_serving.settings import FeedbackSettings, Settings
-from papa_serving.store.memory_items import MemoryItemStore
-from papa_serving.store.memory_state import MemoryState
-from papa_serving.store.memory_users import MemoryUserDirectory
+from papa_serving.store.memory import MemoryItemStore, MemoryState, MemoryUserDirectory
 from redis.asyncio import Redis
 
-from tests.store.backends import PARTITIONS, Backend, open_redis, redis_settings
+from tests.store.support import PARTITIONS, Backend, open_redis, redis_settings
 
 HOUR = 3600
 SetBack = Callable[[], Awaitable[None]]

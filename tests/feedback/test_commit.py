@@ -8,7 +8,7 @@ from papa_serving.contracts.feedback import UserBatch
 from papa_serving.contracts.identity import UserKey
 from papa_serving.settings import StoreSettings
 
-from tests.store.backends import PARTITIONS, Backend, OpenBackend, a_revision
+from tests.store.support import PARTITIONS, Backend, OpenBackend, a_revision
 
 
 async def test_reading_does_not_consume(backend: Backend, user: UserKey) -> None:

@@ -7,7 +7,7 @@ import asyncio
 from papa_serving.contracts.feedback import UserBatch
 from papa_serving.contracts.identity import UserKey
 
-from tests.store.backends import PARTITIONS, Backend, image_event
+from tests.store.support import PARTITIONS, Backend, image_event
 
 
 async def test_a_buried_event_is_kept_whole_with_its_reason(backend: Backend, user: UserKey) -> None:

@@ -10,7 +10,7 @@ from papa_serving.contracts.errors import Fenced
 from papa_serving.contracts.feedback import Lease, UserBatch
 from papa_serving.contracts.identity import UserKey
 
-from tests.store.backends import Backend, a_revision
+from tests.store.support import Backend, a_revision
 
 
 async def test_a_free_partition_is_taken_once(backend: Backend) -> None:

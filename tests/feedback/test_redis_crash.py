@@ -12,7 +12,7 @@ from papa_serving.contracts.feedback import UserBatch
 from papa_serving.contracts.identity import UserKey
 from papa_serving.local.redis_process import RedisProcess
 
-from tests.store.backends import PARTITIONS, Backend, a_revision, image_event, open_redis, redis_settings
+from tests.store.support import PARTITIONS, Backend, a_revision, image_event, open_redis, redis_settings
 
 WRITERS = 6
 

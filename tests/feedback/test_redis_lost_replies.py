@@ -19,8 +19,8 @@ from papa_serving.local.redis_process import RedisProcess
 from papa_serving.settings import Settings
 from redis.asyncio import Redis
 
-from tests.store.backends import PARTITIONS, Backend, a_revision, an_item, image_event, open_redis, redis_settings
 from tests.store.losing_proxy import LosingProxy
+from tests.store.support import PARTITIONS, Backend, a_revision, an_item, image_event, open_redis, redis_settings
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from papa_serving.store.redis_client import call
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from tests.store.backends import PARTITIONS, Backend, a_revision, an_item, image_event, open_redis, redis_settings
+from tests.store.support import PARTITIONS, Backend, a_revision, an_item, image_event, open_redis, redis_settings
 
 
 @pytest.fixture

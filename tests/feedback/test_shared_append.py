@@ -8,7 +8,7 @@ import pytest
 from papa_serving.contracts.errors import ItemNotFound, StorageUnavailable
 from papa_serving.contracts.feedback import AppendResult, FeedbackEvent
 from papa_serving.contracts.identity import UserKey
-from papa_serving.feedback.shared_append import EVENTS_PER_ROUND, SharedAppend
+from papa_serving.feedback.redis_append import EVENTS_PER_ROUND, SharedAppend
 
 USER = UserKey("tenant", "user")
 

@@ -7,15 +7,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
-from papa_serving.feedback.memory_log import MemoryFeedbackLog
+from papa_serving.feedback.memory import MemoryFeedbackLog
 from papa_serving.local.redis_process import RedisProcess
 from papa_serving.settings import FeedbackSettings, Settings
-from papa_serving.store.memory_items import MemoryItemStore
-from papa_serving.store.memory_state import MemoryState
-from papa_serving.store.memory_users import MemoryUserDirectory
+from papa_serving.store.memory import MemoryItemStore, MemoryState, MemoryUserDirectory
 
 from tests.feedback.loop_machine import LoopMachine
-from tests.store.backends import PARTITIONS, Backend, open_redis, redis_settings
+from tests.store.support import PARTITIONS, Backend, open_redis, redis_settings
 
 EXAMPLES = {"memory": 60, "redis": 25}
 STEPS = 40

@@ -10,11 +10,8 @@ from papa_serving.contracts.feedback import AppendResult, FeedbackEvent
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import BackboneInfo, StoredItem
 from papa_serving.contracts.revisions import Revision, UserState
-from papa_serving.feedback.memory_log import MemoryFeedbackLog
-from papa_serving.store.memory_items import MemoryItemStore
-from papa_serving.store.memory_revisions import MemoryRevisionStore
-from papa_serving.store.memory_state import MemoryState
-from papa_serving.store.memory_users import MemoryUserDirectory
+from papa_serving.feedback.memory import MemoryFeedbackLog
+from papa_serving.store.memory import MemoryItemStore, MemoryRevisionStore, MemoryState, MemoryUserDirectory
 
 GREY = BackboneInfo(backbone="b" * 64, name="grey", image_shape=(1, 28, 28))
 

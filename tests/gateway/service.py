@@ -14,7 +14,7 @@ from papa_serving.gateway.backends import Backends
 from papa_serving.gateway.identity import Authenticate
 from papa_serving.gateway.server import Gateway
 from papa_serving.settings import FeedbackSettings, GatewaySettings, Settings
-from papa_serving.store.memory_state import MemoryState
+from papa_serving.store.memory import MemoryState
 from papa_serving.stubs.serving.v1 import dead_letter_pb2_grpc, feedback_pb2_grpc, generation_pb2_grpc, user_pb2_grpc
 
 from tests.gateway.doubles import Items, Log, Revisions, Users

@@ -24,10 +24,7 @@ from papa_serving.generator.prompting import Prompter
 from papa_serving.generator.scheduling.cost import LARGEST_OVERHEAD, StepCost
 from papa_serving.generator.slots import Slots
 from papa_serving.settings import Settings
-from papa_serving.store.memory_items import MemoryItemStore
-from papa_serving.store.memory_revisions import MemoryRevisionStore
-from papa_serving.store.memory_state import MemoryState
-from papa_serving.store.memory_users import MemoryUserDirectory
+from papa_serving.store.memory import MemoryItemStore, MemoryRevisionStore, MemoryState, MemoryUserDirectory
 from torch import Tensor
 
 from papa.adapter import MANIFEST_FILE, Origin, digest, pack

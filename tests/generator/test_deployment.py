@@ -22,7 +22,7 @@ from papa_serving.client import AsyncClient, Retry
 from papa_serving.contracts.errors import PapaError, Status, UserDeleted
 from papa_serving.contracts.feedback import FeedbackEvent, UserBatch
 from papa_serving.contracts.identity import UserKey
-from papa_serving.contracts.revisions import Revision
+from papa_serving.contracts.revisions import Revision, revision_name
 from papa_serving.contracts.samples import unpack_sample
 from papa_serving.feedback import open_log
 from papa_serving.gateway.backends import open_backends
@@ -92,7 +92,7 @@ async def learn(settings: Settings, user: UserKey, item_id: str, adapter_seed: i
     adapter = Adapter(random_weights(denoiser, adapter_seed), new_adapter(denoiser).replay)
     files = pack(adapter, denoiser.layout, DEFAULT_UPDATE, origin)
     sha256 = digest(files[MANIFEST_FILE])
-    made = Revision(f"{state.revisions + 1:06d}-{sha256[:8]}", parent, time.time(), sha256, 1, 1)
+    made = Revision(revision_name(state.revisions + 1, sha256), parent, time.time(), sha256, 1, 1)
     await revisions.put(user, made.revision, files if not spoil else {n: d[:-1] for n, d in files.items()})
     await log.commit(lease, UserBatch(user, events), made)
     await log.release(lease)

@@ -14,7 +14,7 @@ from papa_serving.contracts.errors import StoreAhead
 from papa_serving.contracts.feedback import UserBatch
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import BackboneInfo
-from papa_serving.contracts.revisions import Revision, RevisionStore
+from papa_serving.contracts.revisions import Revision, RevisionStore, revision_name
 from papa_serving.local.environment import settings_environment
 from papa_serving.local.redis_process import RedisProcess
 from papa_serving.settings import TrainerSettings
@@ -22,7 +22,7 @@ from papa_serving.store import open_revisions
 from papa_serving.store.census import Kind, census, refuse_ahead, refuse_emptied, repair, sweep
 from redis.asyncio import Redis
 
-from tests.store.backends import PARTITIONS, Backend, open_redis, redis_settings
+from tests.store.support import PARTITIONS, Backend, open_redis, redis_settings
 from tests.trainer.tally_updater import TallyUpdater
 from tests.trainer.world import World, until
 
@@ -61,7 +61,7 @@ class Place:
         sha256 = hashlib.sha256(text).hexdigest()
         before = state.current.events_total if state.current else 0
         revision = Revision(
-            f"{state.revisions + 1:06d}-{sha256[:8]}", parent, batch.events[-1].accepted_at, sha256, len(batch.events),
+            revision_name(state.revisions + 1, sha256), parent, batch.events[-1].accepted_at, sha256, len(batch.events),
             before + len(batch.events), batch.events[0].sequence, batch.events[-1].sequence,
             batch.events[-1].accepted_at,
         )  # fmt: skip

@@ -8,7 +8,7 @@ from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import BackboneInfo, StoredItem
 from papa_serving.settings import StoreSettings
 
-from tests.store.backends import Backend, OpenBackend, an_item
+from tests.store.support import Backend, OpenBackend, an_item
 
 BACKBONE = BackboneInfo("ab" * 32, "fashion_mnist", (1, 28, 28))
 

@@ -14,7 +14,7 @@ from papa_serving.store import open_items, open_users
 from papa_serving.store.redis_client import call, connect
 from pydantic import SecretStr
 
-from tests.store.backends import redis_settings
+from tests.store.support import redis_settings
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from papa_serving.store import redis_keys
 from redis.asyncio import Redis
 from redis.crc import key_slot
 
-from tests.store.backends import PARTITIONS, Backend, an_item, image_event
+from tests.store.support import PARTITIONS, Backend, an_item, image_event
 
 
 async def fill(backend: Backend, user: UserKey) -> None:

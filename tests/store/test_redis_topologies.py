@@ -11,11 +11,11 @@ from papa_serving.contracts.errors import StorageUnavailable
 from papa_serving.contracts.identity import UserKey
 from papa_serving.local.redis_check import check_redis
 from papa_serving.store.census import Kind, census, repair
-from papa_serving.store.memory_revisions import MemoryRevisionStore
+from papa_serving.store.memory import MemoryRevisionStore
 from redis.crc import key_slot
 
-from tests.store.backends import PARTITIONS, Backend, image_event, open_redis, redis_settings
 from tests.store.redis_nodes import SERVICE, RedisClusterNodes, RedisSentinels, until
+from tests.store.support import PARTITIONS, Backend, image_event, open_redis, redis_settings
 
 USERS = [UserKey("shop", str(number)) for number in range(24)]
 

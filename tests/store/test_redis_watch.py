@@ -11,8 +11,7 @@ from papa_serving.local.redis_process import RedisProcess
 from papa_serving.store import redis_changes
 from redis.asyncio import Redis
 
-from tests.store.backends import Backend, open_redis, redis_settings
-from tests.store.test_watch import soon
+from tests.store.support import Backend, open_redis, redis_settings, soon
 
 
 async def subscriptions(raw: Redis) -> list[dict[str, str]]:

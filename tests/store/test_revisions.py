@@ -19,7 +19,7 @@ from papa_serving.contracts.revisions import RevisionStore
 from papa_serving.settings import Settings, StoreSettings
 from papa_serving.store import open_revisions
 from papa_serving.store.file_revisions import FileRevisionStore
-from papa_serving.store.memory_revisions import MemoryRevisionStore
+from papa_serving.store.memory import MemoryRevisionStore
 from papa_serving.store.object_revisions import COMPLETE, ObjectRevisionStore, object_store
 
 NAME = "000001-0a0b0c0d"

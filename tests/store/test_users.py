@@ -10,7 +10,7 @@ from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import UserState
 from papa_serving.settings import StoreSettings
 
-from tests.store.backends import Backend, OpenBackend, an_item
+from tests.store.support import Backend, OpenBackend, an_item
 
 
 async def three_revisions(backend: Backend, user: UserKey) -> list[str]:

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from papa_serving.contracts.errors import UserDeleted
 from papa_serving.contracts.identity import UserKey
-from papa_serving.contracts.revisions import UserState
 from papa_serving.store import redis_changes
 
-from tests.store.backends import Backend
-
-SOON = 5.0
-"""Seconds that a notification may take here: far below LONGEST_SILENCE, so that no re-read can stand in for it."""
+from tests.store.support import Backend, soon
 
 
 @pytest.fixture(autouse=True)
 def no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_changes, "LONGEST_SILENCE", 1000.0)
-
-
-async def soon(states: AsyncIterator[UserState]) -> UserState:
-    return await asyncio.wait_for(anext(states), SOON)
 
 
 async def test_a_watcher_sees_the_state_and_then_each_change(backend: Backend, user: UserKey) -> None:

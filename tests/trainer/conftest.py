@@ -7,13 +7,11 @@ from pathlib import Path
 import pytest
 from papa_serving.contracts.identity import UserKey
 from papa_serving.feedback import open_log
-from papa_serving.feedback.memory_log import MemoryFeedbackLog
+from papa_serving.feedback.memory import MemoryFeedbackLog
 from papa_serving.local.redis_process import RedisProcess
 from papa_serving.settings import FeedbackSettings, RedisSettings, Settings, TrainerSettings
 from papa_serving.store import open_revisions, open_users
-from papa_serving.store.memory_revisions import MemoryRevisionStore
-from papa_serving.store.memory_state import MemoryState
-from papa_serving.store.memory_users import MemoryUserDirectory
+from papa_serving.store.memory import MemoryRevisionStore, MemoryState, MemoryUserDirectory
 
 from tests.tracing.conftest import collector, recording  # noqa: F401 - fixtures
 from tests.trainer.world import PARTITIONS, World

@@ -6,6 +6,8 @@ with Client("127.0.0.1:50051") as client:
     client.wait_for_revision("alice", after=generation.revision)
 """
 
+import importlib.metadata
+
 from papa_serving.client.aio import AsyncClient
 from papa_serving.client.connection import Tls
 from papa_serving.client.errors import CallFailed
@@ -87,4 +89,12 @@ __all__ = [
     "UserExport",
     "UserState",
     "Violation",
+    "__version__",
 ]
+
+
+def __getattr__(name: str) -> str:
+    """`__version__`: of the installed distribution, looked up when asked for."""
+    if name == "__version__":
+        return importlib.metadata.version("papa-serving")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

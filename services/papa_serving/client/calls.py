@@ -175,3 +175,18 @@ class Calls:
 
     def _of_state(self, method: Callable[[Stubs], Any], request: object) -> UnaryCall[UserState]:
         return UnaryCall(method, request, lambda response: wire.user_state(response.state), self._timeouts.user)
+
+
+@dataclass(frozen=True)
+class RevisionAwaited:
+    """A revision newer than `after`; with `settled` also no pending event. Revision names sort by age."""
+
+    after: str
+    settled: bool
+
+    def found_in(self, state: UserState) -> Revision | None:
+        """The current revision, once the wait is over."""
+        current = state.current_revision
+        if current is None or current.revision <= self.after or (self.settled and state.pending_events):
+            return None
+        return current

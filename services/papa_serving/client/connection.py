@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import grpc
-
-from papa_serving.client.trace import trace_metadata
 
 MAX_MESSAGE_BYTES = 64 * 2**20
 
@@ -63,3 +62,18 @@ class Connection:
             return trace_metadata()
         token = self.token() if callable(self.token) else self.token
         return (("authorization", f"Bearer {token}"), *trace_metadata())
+
+
+def trace_metadata() -> tuple[tuple[str, str], ...]:
+    """A W3C traceparent for the span that runs here; nothing without one.
+
+    opentelemetry is not imported for this: a program that has a span of its own has imported it.
+    """
+    opentelemetry = sys.modules.get("opentelemetry.trace")
+    if opentelemetry is None:
+        return ()
+    context = opentelemetry.get_current_span().get_span_context()
+    if not context.is_valid:
+        return ()
+    flags = int(context.trace_flags) & 0xFF
+    return (("traceparent", f"00-{context.trace_id:032x}-{context.span_id:016x}-{flags:02x}"),)

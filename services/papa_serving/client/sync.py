@@ -12,10 +12,9 @@ import grpc
 from grpc_health.v1 import health_pb2
 
 from papa_serving.client import wire
-from papa_serving.client.calls import Calls, Stubs, UnaryCall
+from papa_serving.client.calls import Calls, RevisionAwaited, Stubs, UnaryCall
 from papa_serving.client.connection import Connection, Tls
 from papa_serving.client.errors import ended_early, error_of_call
-from papa_serving.client.progress import RevisionAwaited
 from papa_serving.client.records import (
     DeadLetter,
     DeletionReceipt,

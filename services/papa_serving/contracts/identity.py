@@ -23,4 +23,9 @@ class UserKey:
 
     def partition(self, partitions: int) -> int:
         """The user's partition, 0 to `partitions` − 1."""
-        return int(self.digest[:8], 16) % partitions
+        return partition_of(self.digest, partitions)
+
+
+def partition_of(digest: str, partitions: int) -> int:
+    """The partition of whichever user has this digest: the rule that says where all data of a user lie."""
+    return int(digest[:8], 16) % partitions

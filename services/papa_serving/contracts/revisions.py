@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from papa_serving.contracts.errors import RevisionNotFound
 from papa_serving.contracts.identity import UserKey
 
 BASE = "base"
 """The name of the backbone where a revision is asked for."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def revision_name(number: int, sha256: str) -> str:
+    """The name of a user's `number`-th revision: it sorts by age, and begins with the number ("000012-1f3a9c0e")."""
+    return f"{number:06d}-{sha256[:8]}"
+
+
+def revision_number(name: str) -> int:
+    """The number that a revision's name begins with; 0 for a name of another form."""
+    digits = name.partition("-")[0]
+    return int(digits) if digits.isascii() and digits.isdigit() else 0
+
+
+def plain_name(name: str) -> str:
+    """The name of a revision or of its file, fit to be part of a path.
+
+    Raises ValueError unless it is letters, digits, dots, dashes and underscores, and does not begin with a dot.
+    """
+    if not _PLAIN.fullmatch(name):
+        raise ValueError(f"{name!r} is no plain name of a revision or of its file")
+    return name
 
 
 @dataclass(frozen=True)
@@ -99,6 +124,15 @@ class UserDirectory(ABC):
     @abstractmethod
     async def revision(self, user: UserKey, revision: str) -> Revision:
         """One record of the lineage. Raises RevisionNotFound."""
+
+    async def parent(self, user: UserKey, revision: Revision) -> Revision | None:
+        """The record of the revision before; None where there is none, or none is known any more."""
+        if not revision.parent:
+            return None
+        try:
+            return await self.revision(user, revision.parent)
+        except RevisionNotFound:
+            return None
 
     @abstractmethod
     async def lineage(self, user: UserKey, limit: int, before: str = "") -> list[Revision]:

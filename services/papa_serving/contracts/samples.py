@@ -29,6 +29,11 @@ def pack_sample(array: NDArray[np.generic], prompt: str = "") -> bytes:
     return header + _packed_prompt(prompt) + np.ascontiguousarray(array, dtype=dtype).tobytes()
 
 
+def x0_of_pixels(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Pixels 0…255 as the x0 in [-1, 1] that a model sees: x0 = pixel / 127.5 - 1, in any shape."""
+    return pixels.astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
 def unpack_sample(data: bytes) -> NDArray[np.generic]:
     """The array; raises ValueError on anything that pack_sample does not write."""
     return unpack_prompted(data)[0]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from papa_serving.client import Item
+from papa_serving.contracts.samples import x0_of_pixels
 
 if TYPE_CHECKING:
     from papa.oracle import Oracle
@@ -24,8 +25,7 @@ class Shopper:
         """What each picture shows. Shape: [n]."""
         import torch
 
-        pixels = np.stack([item.numpy() for item in items]).astype(np.float32) / 127.5 - 1
-        x = torch.from_numpy(pixels)
+        x = torch.from_numpy(x0_of_pixels(np.stack([item.numpy() for item in items])))
         x = x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2)
         seen: NDArray[np.int64] = self._oracle.classify(x).numpy()
         return seen

@@ -1,5 +1,11 @@
-"""The fields of an event in a stream, and their way back.
+"""How events travel to Redis and back: packed for append.lua, as the fields of a stream's entry, as outcome codes.
 
+append.lua takes the events of one user as one string, since a script pays for every argument. Each event: a head of 28
+bytes, big-endian (length of the event id, of the sample, of the traceparent, 4 bytes each; 8 bytes digest of what the
+event says; the grade as a double), then event id, sample and traceparent. The sample is empty when the event names an
+item.
+
+Fields of an entry:
     t, u   tenant, user        e   event id       g   grade      n   sequence
     s      packed sample       r   revision       c   traceparent, "" or absent without
 A dead letter has three more: entry (the id it had as an event), reason, attempts.
@@ -7,14 +13,54 @@ A dead letter has three more: entry (the id it had as an event), reason, attempt
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterable, Mapping
 
-from papa_serving.contracts.feedback import DeadLetter, LoggedEvent
+from papa_serving.contracts.errors import BacklogFull, EventIdReused, ItemNotFound, PapaError
+from papa_serving.contracts.feedback import DeadLetter, FeedbackEvent, LoggedEvent
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.trace import checked
+from papa_serving.store.records import user_deleted
 
+_HEAD = struct.Struct(">III8sd")
 _ENTRY_ID = re.compile(r"\d{1,19}-\d{1,19}", re.ASCII)
+
+ACCEPTED, DUPLICATE, NO_ITEM, DELETED, FULL, REUSED = range(6)
+"""What may become of one appended event, as append.lua numbers it."""
+
+BACKLOG_RETRY_AFTER = 2.0
+"""Seconds: about what a trainer needs for one update."""
+
+
+def said(event: FeedbackEvent) -> bytes:
+    """8 bytes by which a retry is told from another opinion under the same event id."""
+    text = f"{float(event.grade)!r} {event.item_id} ".encode() + event.image
+    return hashlib.blake2b(text, digest_size=8).digest()
+
+
+def pack_events(events: Iterable[FeedbackEvent]) -> bytes:
+    """All of them, one behind the other."""
+    parts: list[bytes] = []
+    for event in events:
+        event_id, trace = event.event_id.encode(), event.traceparent.encode()
+        sample = b"" if event.item_id else event.image
+        parts += (_HEAD.pack(len(event_id), len(sample), len(trace), said(event), event.grade), event_id, sample, trace)
+    return b"".join(parts)
+
+
+def refusal(code: int) -> PapaError:
+    """The error for a code other than ACCEPTED and DUPLICATE."""
+    if code == NO_ITEM:
+        return ItemNotFound("no such item: never made for this user, or past its time to live", field="item_id")
+    if code == DELETED:
+        return user_deleted()
+    if code == FULL:
+        return BacklogFull(
+            "too much feedback of this user's partition waits to be applied", retry_after=BACKLOG_RETRY_AFTER
+        )
+    return EventIdReused("this event_id was accepted before with another target or rating", field="event_id")
 
 
 def is_entry_id(text: str) -> bool:

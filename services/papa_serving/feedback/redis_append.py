@@ -1,8 +1,14 @@
-"""Many events in few round trips: one script call a partition, all partitions in one pipeline."""
+"""Many events in few round trips: one script call a partition, all partitions in one pipeline.
+
+Calls that arrive while an append is under way share the next one, so that many callers cost one round trip.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 
 from redis.exceptions import NoScriptError, RedisError
@@ -10,8 +16,7 @@ from redis.exceptions import NoScriptError, RedisError
 from papa_serving.contracts.errors import PapaError, StorageUnavailable
 from papa_serving.contracts.feedback import AppendResult, FeedbackEvent
 from papa_serving.contracts.identity import UserKey
-from papa_serving.feedback.outcomes import ACCEPTED, DUPLICATE, refusal
-from papa_serving.feedback.packing import pack_events
+from papa_serving.feedback.entries import ACCEPTED, DUPLICATE, pack_events, refusal
 from papa_serving.store.redis_client import Argument, Client, call_all, unavailable
 from papa_serving.store.redis_keys import Keys, PartitionKeys, UserKeys
 from papa_serving.store.redis_scripts import load
@@ -19,10 +24,15 @@ from papa_serving.store.redis_scripts import load
 EVENTS_PER_CALL = 256
 """Events in one script call: a few milliseconds, during which Redis does nothing else."""
 
+EVENTS_PER_ROUND = 256
+"""A call that brings as many goes by itself, and at most so many share a round: nobody waits long for others."""
+
+Append = Callable[[Sequence[FeedbackEvent]], Awaitable[list[AppendResult]]]
+
 _APPEND = load(__package__, "append")
 
 
-class _Call:
+class _ScriptCall:
     """One call of the script: some events of one partition, gathered by user."""
 
     def __init__(self, partition: PartitionKeys) -> None:
@@ -80,20 +90,20 @@ class Appender:
             raise failures[0]
         return done
 
-    def _rounds(self, events: Sequence[FeedbackEvent]) -> Iterator[list[_Call]]:
+    def _rounds(self, events: Sequence[FeedbackEvent]) -> Iterator[list[_ScriptCall]]:
         """Round k holds the k-th call of each partition that has one."""
-        calls: dict[PartitionKeys, list[_Call]] = {}
+        calls: dict[PartitionKeys, list[_ScriptCall]] = {}
         known: dict[UserKey, UserKeys] = {}
         for place, event in enumerate(events):
             keys = known.get(event.user) or known.setdefault(event.user, self._keys.user(event.user))
-            of_partition = calls.setdefault(keys.partition, [_Call(keys.partition)])
+            of_partition = calls.setdefault(keys.partition, [_ScriptCall(keys.partition)])
             if of_partition[-1].full:
-                of_partition.append(_Call(keys.partition))
+                of_partition.append(_ScriptCall(keys.partition))
             of_partition[-1].add(place, event.user, keys)
         for column in zip_longest(*calls.values()):
             yield [call for call in column if call is not None]
 
-    async def _send(self, calls: Sequence[_Call], events: Sequence[FeedbackEvent]) -> list[bytes | RedisError]:
+    async def _send(self, calls: Sequence[_ScriptCall], events: Sequence[FeedbackEvent]) -> list[bytes | RedisError]:
         """The script's answers; a refusal takes the place of an answer."""
         wanted = [call.keys_and_arguments(events, self._limit, self._ttl) for call in calls]
         replies = await call_all(self._client, [_APPEND.by_sha1(*call) for call in wanted])
@@ -106,7 +116,7 @@ class Appender:
 
 
 def _results(
-    call: _Call, reply: bytes | RedisError, events: Sequence[FeedbackEvent]
+    call: _ScriptCall, reply: bytes | RedisError, events: Sequence[FeedbackEvent]
 ) -> Iterator[tuple[int, AppendResult]]:
     if isinstance(reply, RedisError):
         error = unavailable(reply)
@@ -119,3 +129,82 @@ def _results(
             yield place, AppendResult(event_id, sequence, code == DUPLICATE)
         else:
             yield place, AppendResult(event_id, error=refusal(code))
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """One caller's events, and where the answer is awaited."""
+
+    events: Sequence[FeedbackEvent]
+    answer: asyncio.Future[list[AppendResult]]
+
+
+class SharedAppend:
+    """One round at a time, in the order in which the calls came. Belongs to one event loop.
+
+    A caller that is cancelled leaves its events in the round, as a lost reply would.
+    """
+
+    def __init__(self, append: Append) -> None:
+        self._append = append
+        self._waiting: deque[_Waiting] = deque()
+        self._rounds: asyncio.Task[None] | None = None
+
+    async def append(self, events: Sequence[FeedbackEvent]) -> list[AppendResult]:
+        """As FeedbackLog.append."""
+        if len(events) >= EVENTS_PER_ROUND:
+            return await self._append(events)
+        call = _Waiting(events, asyncio.get_running_loop().create_future())
+        self._waiting.append(call)
+        if self._rounds is None:
+            self._rounds = asyncio.create_task(self._work())
+        return await call.answer
+
+    async def _work(self) -> None:
+        calls: list[_Waiting] = []
+        try:
+            while calls := self._next():
+                await self._round(calls)
+        finally:
+            self._rounds = None
+            for call in (*calls, *self._waiting):
+                call.answer.cancel()
+            self._waiting.clear()
+
+    def _next(self) -> list[_Waiting]:
+        calls: list[_Waiting] = []
+        size = 0
+        while self._waiting and (not calls or size + len(self._waiting[0].events) <= EVENTS_PER_ROUND):
+            calls.append(self._waiting.popleft())
+            size += len(calls[-1].events)
+        return calls
+
+    async def _round(self, calls: Sequence[_Waiting]) -> None:
+        try:
+            results = iter(await self._append([event for call in calls for event in call.events]))
+        except Exception as error:
+            if len(calls) > 1 and not isinstance(error, PapaError):
+                # What one of them brought is at fault; sending the others' again is harmless.
+                for call in calls:
+                    await self._round([call])
+                return
+            for call in calls:
+                _tell(call, error)
+            return
+        for call in calls:
+            _tell(call, [next(results) for _ in call.events])
+
+
+def _tell(call: _Waiting, outcome: list[AppendResult] | Exception) -> None:
+    """Each caller's own results, or an exception where nothing is known of the whole call."""
+    if call.answer.done():
+        return
+    if isinstance(outcome, Exception):
+        call.answer.set_exception(outcome)
+        return
+    errors = [result.error for result in outcome]
+    if errors and all(isinstance(error, StorageUnavailable) for error in errors):
+        assert errors[0] is not None
+        call.answer.set_exception(errors[0])
+        return
+    call.answer.set_result(outcome)

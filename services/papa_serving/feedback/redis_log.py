@@ -28,8 +28,7 @@ from papa_serving.contracts.feedback import (
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import Revision
 from papa_serving.feedback.entries import decode_event, decode_letter, is_entry_id
-from papa_serving.feedback.redis_append import Appender
-from papa_serving.feedback.shared_append import SharedAppend
+from papa_serving.feedback.redis_append import Appender, SharedAppend
 from papa_serving.settings import Settings
 from papa_serving.store.records import encode_revision, user_deleted
 from papa_serving.store.redis_client import Argument, Client, ClusterClient, call, call_all, unavailable

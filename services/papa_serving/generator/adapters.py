@@ -67,7 +67,7 @@ class Adapters:
             try:
                 return await self._checked(user, record)
             except RevisionDamaged:
-                record = await self._parent(user, record)
+                record = await self._users.parent(user, record)
         return None
 
     def refuse_output(self, resolved: Resolved) -> RevisionDamaged:
@@ -86,14 +86,6 @@ class Adapters:
     async def _exact(self, user: UserKey, asked: str) -> Resolved:
         record = await self._users.revision(user, asked)
         return await self._checked(user, record)
-
-    async def _parent(self, user: UserKey, record: Revision) -> Revision | None:
-        if not record.parent:
-            return None
-        try:
-            return await self._users.revision(user, record.parent)
-        except RevisionNotFound:
-            return None
 
     async def _checked(self, user: UserKey, record: Revision) -> Resolved:
         """The revision with its adapter from the nearest tier. Raises RevisionDamaged."""

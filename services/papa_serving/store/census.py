@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from papa_serving.contracts.errors import RevisionNotFound, StoreAhead
 from papa_serving.contracts.items import ItemStore
-from papa_serving.contracts.revisions import Holding, Revision, RevisionStore, Standing, UserDirectory
+from papa_serving.contracts.revisions import Holding, Revision, RevisionStore, Standing, UserDirectory, revision_number
 
 MANIFEST = "manifest.json"
 SETTLED = 86_400.0
@@ -56,15 +56,9 @@ async def is_ahead(revisions: RevisionStore, holding: Holding, standing: Standin
 
     What an update in flight leaves behind after a deletion is no chain: its parents are gone.
     """
-    if max(map(number_of, holding.revisions)) <= standing.revisions + 1:
+    if max(map(revision_number, holding.revisions)) <= standing.revisions + 1:
         return False
     return bool((await chain_of(revisions, holding.digest))[0])
-
-
-def number_of(revision: str) -> int:
-    """The number that a revision's name begins with; 0 for another name."""
-    digits = revision.partition("-")[0]
-    return int(digits) if digits.isascii() and digits.isdigit() else 0
 
 
 async def refuse_ahead(users: UserDirectory, revisions: RevisionStore, digest: str) -> None:

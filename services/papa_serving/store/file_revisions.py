@@ -15,8 +15,7 @@ from typing import TypeVar
 
 from papa_serving.contracts.errors import RevisionNotFound, StorageUnavailable
 from papa_serving.contracts.identity import UserKey
-from papa_serving.contracts.revisions import Holding, RevisionStore
-from papa_serving.store.revision_names import plain
+from papa_serving.contracts.revisions import Holding, RevisionStore, plain_name
 
 _RETRY_AFTER = 1.0
 _DELETED_MEANWHILE = 8
@@ -38,11 +37,11 @@ class FileRevisionStore(RevisionStore):
     async def put(self, user: UserKey, revision: str, files: Mapping[str, bytes]) -> None:
         """The first complete writing stays; a ValueError for names that are not plain."""
         folder = self._folder(user, revision)
-        await _in_thread(lambda: _write_folder(self._root, folder, {plain(n): data for n, data in files.items()}))
+        await _in_thread(lambda: _write_folder(self._root, folder, {plain_name(n): data for n, data in files.items()}))
 
     async def get(self, user: UserKey, revision: str, name: str) -> bytes:
         """Reads one file in whole."""
-        path = self._folder(user, revision) / plain(name)
+        path = self._folder(user, revision) / plain_name(name)
         data = await _in_thread(lambda: _read_file(path))
         if data is None:
             raise RevisionNotFound(f"the store holds no {name} of revision {revision}", field="revision")
@@ -63,7 +62,7 @@ class FileRevisionStore(RevisionStore):
 
     async def read(self, digest: str, revision: str, name: str) -> bytes:
         """Reads one file in whole."""
-        path = self._root / _digest(digest)[:2] / digest / plain(revision) / plain(name)
+        path = self._root / _digest(digest)[:2] / digest / plain_name(revision) / plain_name(name)
         data = await _in_thread(lambda: _read_file(path))
         if data is None:
             raise RevisionNotFound(f"the store holds no {name} of revision {revision}", field="revision")
@@ -71,7 +70,7 @@ class FileRevisionStore(RevisionStore):
 
     async def discard(self, digest: str, revision: str) -> None:
         """Under another name first, so that nobody finds half of it."""
-        folder = self._root / _digest(digest)[:2] / digest / plain(revision)
+        folder = self._root / _digest(digest)[:2] / digest / plain_name(revision)
         await _in_thread(lambda: _discard(folder))
 
     async def check(self) -> None:
@@ -83,7 +82,7 @@ class FileRevisionStore(RevisionStore):
         return self._root / digest[:2] / digest
 
     def _folder(self, user: UserKey, revision: str) -> Path:
-        return self._user_folder(user) / plain(revision)
+        return self._user_folder(user) / plain_name(revision)
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

@@ -20,8 +20,7 @@ from obstore.store import ObjectStore, from_url
 
 from papa_serving.contracts.errors import RevisionNotFound, StorageUnavailable
 from papa_serving.contracts.identity import UserKey
-from papa_serving.contracts.revisions import Holding, RevisionStore
-from papa_serving.store.revision_names import plain
+from papa_serving.contracts.revisions import Holding, RevisionStore, plain_name
 
 COMPLETE = ".complete"
 """No plain name, so no file of a revision is called so."""
@@ -51,7 +50,7 @@ class ObjectRevisionStore(RevisionStore):
     async def put(self, user: UserKey, revision: str, files: Mapping[str, bytes]) -> None:
         """Each object is made only where there is none, so the first writing of each file stays."""
         folder = _folder(user.digest, revision)
-        named = {plain(name): data for name, data in files.items()}
+        named = {plain_name(name): data for name, data in files.items()}
         await _in_thread(lambda: self._write(folder, named))
 
     async def get(self, user: UserKey, revision: str, name: str) -> bytes:
@@ -70,7 +69,7 @@ class ObjectRevisionStore(RevisionStore):
 
     async def read(self, digest: str, revision: str, name: str) -> bytes:
         """A look at the mark, then the file in whole."""
-        folder, file = _folder(_digest(digest), revision), plain(name)
+        folder, file = _folder(_digest(digest), revision), plain_name(name)
         data = await _in_thread(lambda: self._read(folder, file))
         if data is None:
             raise RevisionNotFound(f"the store holds no {name} of revision {revision}", field="revision")
@@ -146,7 +145,7 @@ async def _in_thread(work: Callable[[], T]) -> T:
 
 
 def _folder(digest: str, revision: str) -> str:
-    return f"{digest[:2]}/{digest}/{plain(revision)}"
+    return f"{digest[:2]}/{digest}/{plain_name(revision)}"
 
 
 def _digest(text: str) -> str:

@@ -32,7 +32,7 @@ the tombstone expires.
 
 from __future__ import annotations
 
-from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.identity import UserKey, partition_of
 
 GROUP = "trainers"
 """The consumer group of every events stream."""
@@ -118,4 +118,4 @@ class Keys:
 
     def of_digest(self, digest: str) -> UserKeys:
         """The same for whom only the digest is known."""
-        return UserKeys(self.partitions[int(digest[:8], 16) % len(self.partitions)], digest)
+        return UserKeys(self.partitions[partition_of(digest, len(self.partitions))], digest)

@@ -43,7 +43,7 @@ class Parents:
                     "a revision is damaged, trying its parent",
                     extra={"revision": candidate.revision, "why": error.message},
                 )
-            candidate = await self._parent(user, candidate)
+            candidate = await self._users.parent(user, candidate)
         return Weights()
 
     async def _verified(self, user: UserKey, revision: Revision) -> Weights:
@@ -52,11 +52,3 @@ class Parents:
         weights = Weights(dict(zip(names, contents, strict=True)), revision.sha256)
         await self._worker.run(self._updater.verify, weights)
         return weights
-
-    async def _parent(self, user: UserKey, revision: Revision) -> Revision | None:
-        if not revision.parent:
-            return None
-        try:
-            return await self._users.revision(user, revision.parent)
-        except RevisionNotFound:
-            return None

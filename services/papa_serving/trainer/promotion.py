@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from papa_serving import metrics, tracing
 from papa_serving.contracts.errors import Fenced, StorageUnavailable
 from papa_serving.contracts.feedback import FeedbackLog
-from papa_serving.contracts.revisions import Revision, RevisionStore, UserState
+from papa_serving.contracts.revisions import Revision, RevisionStore, UserState, revision_name
 from papa_serving.trainer.fault import reach
 from papa_serving.trainer.gathering import Gathering
 from papa_serving.trainer.ownership import Ownership
@@ -84,7 +84,7 @@ def pointer(state: UserState) -> str:
 def _record(job: Job, trained: Trained) -> Revision:
     events, before = job.update.batch.events, job.state.current
     return Revision(
-        revision=f"{job.state.revisions + 1:06d}-{trained.sha256[:8]}",
+        revision=revision_name(job.state.revisions + 1, trained.sha256),
         parent=job.update.parent,
         created_at=time.time(),
         sha256=trained.sha256,

@@ -3,7 +3,7 @@
 -- KEYS  1 events stream; then for each user: user hash, pending zset, ids hash, older ids hash,
 --         and the item hash of each of the user's events that names an item, in order
 -- ARGV  1 backlog limit, 2 time to live of event ids in ms; then for each user: tenant, user, number of events,
---         and one string of all the events as papa_serving.feedback.packing makes it
+--         and one string of all the events as papa_serving.feedback.entries makes it
 -- Reply "code sequence" for each event, all joined by spaces; the sequence is 0 for what was refused
 local ACCEPTED, DUPLICATE, NO_ITEM, DELETED, FULL, REUSED = 0, 1, 2, 3, 4, 5
 local HEAD = '>I4I4I4c8d'

@@ -15,20 +15,21 @@ from papa_serving.contracts.errors import ItemNotFound
 from papa_serving.contracts.feedback import FeedbackEvent, FeedbackLog, Lease, LoggedEvent, UserBatch
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import ItemStore, StoredItem
-from papa_serving.contracts.revisions import Revision, UserDirectory
+from papa_serving.contracts.revisions import Revision, UserDirectory, UserState
 from papa_serving.feedback import open_log
-from papa_serving.feedback.memory_log import MemoryFeedbackLog
+from papa_serving.feedback.memory import MemoryFeedbackLog
 from papa_serving.local.redis_process import RedisProcess
 from papa_serving.settings import FeedbackSettings, RedisSettings, Settings
 from papa_serving.store import open_items, open_users
-from papa_serving.store.memory_items import MemoryItemStore
-from papa_serving.store.memory_state import MemoryState
-from papa_serving.store.memory_users import MemoryUserDirectory
+from papa_serving.store.memory import MemoryItemStore, MemoryState, MemoryUserDirectory
 from redis.asyncio import Redis
 
 from tests.store.redis_nodes import RedisClusterNodes
 
 PARTITIONS = 4
+
+SOON = 5.0
+"""Seconds that a notification may take: far below LONGEST_SILENCE, so that no re-read can stand in for it."""
 
 
 @dataclass
@@ -93,6 +94,10 @@ def a_revision(number: int, parent: str = "", batch: UserBatch | None = None) ->
         min(sequences),
         max(sequences),
     )
+
+
+async def soon(states: AsyncIterator[UserState]) -> UserState:
+    return await asyncio.wait_for(anext(states), SOON)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The feedback log in memory: the stub that passes the same tests as the log on Redis."""
+"""The feedback log in memory, for one process: it passes the same tests as the log on Redis."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from papa_serving.contracts.feedback import (
 )
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import Revision
-from papa_serving.feedback.entries import milliseconds, order
-from papa_serving.feedback.outcomes import DELETED, FULL, NO_ITEM, REUSED, refusal
-from papa_serving.feedback.packing import said
-from papa_serving.store.memory_state import MemoryPartition, MemoryState
+from papa_serving.feedback.entries import DELETED, FULL, NO_ITEM, REUSED, milliseconds, order, refusal, said
+from papa_serving.store.memory import MemoryPartition, MemoryState
+
+__all__ = ["MemoryFeedbackLog"]
 
 
 class MemoryFeedbackLog(FeedbackLog):
-    """For tests of one process: each method runs to its end before another begins."""
+    """Each method runs to its end before another begins."""
 
     def __init__(self, state: MemoryState) -> None:
         self.partitions = len(state.partitions)

@@ -1,0 +1,318 @@
+"""State, items and revisions in memory, for one process and one event loop: what tests and benchmarks run on.
+
+Each class passes the same tests as its counterpart on Redis or on files. Nothing here survives the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from papa_serving.contracts.errors import ItemNotFound, RevisionNotFound
+from papa_serving.contracts.feedback import DeadLetter, Lease, LoggedEvent
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.items import BackboneInfo, ItemStore, StoredItem
+from papa_serving.contracts.revisions import (
+    DeletionReceipt,
+    Holding,
+    Revision,
+    RevisionStore,
+    Standing,
+    UserDirectory,
+    UserState,
+    plain_name,
+)
+from papa_serving.settings import Settings
+from papa_serving.store.records import check_backbone, user_deleted
+
+__all__ = ["MemoryItemStore", "MemoryRevisionStore", "MemoryState", "MemoryUserDirectory"]
+
+
+@dataclass
+class MemoryUser:
+    """One user. `ids`: event id → when, what was said, sequence. `items`: item id → until when, item."""
+
+    likes: int = 0
+    dislikes: int = 0
+    sequence: int = 0
+    version: int = 0
+    current: str = ""
+    lineage: dict[str, Revision] = field(default_factory=dict)
+    ids: dict[str, tuple[float, bytes, int]] = field(default_factory=dict)
+    items: dict[str, tuple[float, StoredItem]] = field(default_factory=dict)
+    deletion: DeletionReceipt | None = None
+
+
+@dataclass
+class MemoryPartition:
+    """One partition; entry ids and letter ids are in order of insertion. `since`: when the lease was last
+    prolonged."""
+
+    events: dict[str, LoggedEvent] = field(default_factory=dict)
+    letters: dict[str, DeadLetter] = field(default_factory=dict)
+    lease: Lease | None = None
+    since: float = 0.0
+    epoch: int = 0
+
+
+class MemoryState:
+    """Give one to every stub of a test; `clock` in seconds since the epoch."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.partitions = [MemoryPartition() for _ in range(settings.feedback.partitions)]
+        self.trainers: dict[str, tuple[float, float]] = {}
+        self.backbone: BackboneInfo | None = None
+        self.watchers: dict[UserKey, set[asyncio.Event]] = {}
+        self._users: dict[UserKey, MemoryUser] = {}
+        self._ids_given = 0
+
+    def next_id(self) -> str:
+        """An id of the form that Redis gives, greater than all before."""
+        self._ids_given += 1
+        return f"{int(self.clock() * 1000)}-{self._ids_given}"
+
+    def partition_of(self, user: UserKey) -> MemoryPartition:
+        """Where the user's events are."""
+        return self.partitions[user.partition(len(self.partitions))]
+
+    def user(self, user: UserKey) -> MemoryUser:
+        """The user, a new one after the tombstone's time. Raises UserDeleted before it."""
+        known = self._users.setdefault(user, MemoryUser())
+        if known.deletion is None:
+            return known
+        if self.clock() < known.deletion.deleted_at + self.settings.store.tombstone_ttl:
+            raise user_deleted()
+        self._users[user] = MemoryUser()
+        return self._users[user]
+
+    def state(self, user: UserKey) -> UserState:
+        """What UserDirectory.get answers."""
+        known, partition = self.user(user), self.partition_of(user)
+        return UserState(
+            user=user,
+            likes=known.likes,
+            dislikes=known.dislikes,
+            pending=sum(event.user == user for event in partition.events.values()),
+            dead_letters=sum(letter.event.user == user for letter in partition.letters.values()),
+            current=known.lineage[known.current] if known.current else None,
+            version=known.version,
+            revisions=len(known.lineage),
+        )
+
+    def lineage(self, user: UserKey) -> dict[str, Revision]:
+        """Records by name, oldest first; none of a deleted user."""
+        known = self._users.get(user)
+        return known.lineage if known is not None else {}
+
+    def standing(self, digest: str) -> Standing:
+        """What UserDirectory.standing answers."""
+        known = next((each for user, each in self._users.items() if user.digest == digest), MemoryUser())
+        return Standing(known.deletion is not None, len(known.lineage), frozenset(known.lineage))
+
+    def item(self, user: UserKey, item_id: str) -> StoredItem | None:
+        """None past its time to live, and of a deleted user."""
+        known = self._users.get(user)
+        until, item = known.items.get(item_id, (0.0, None)) if known is not None else (0.0, None)
+        return item if until > self.clock() else None
+
+    def changed(self, user: UserKey) -> None:
+        """Counts a change and wakes whoever watches."""
+        self._users[user].version += 1
+        for watcher in self.watchers.get(user, ()):
+            watcher.set()
+
+    def delete(self, user: UserKey) -> DeletionReceipt:
+        """What UserDirectory.delete does."""
+        known = self._users.get(user, MemoryUser())
+        if known.deletion is not None and self.clock() < known.deletion.deleted_at + self.settings.store.tombstone_ttl:
+            return known.deletion
+        partition, now = self.partition_of(user), self.clock()
+        events = [entry for entry, event in partition.events.items() if event.user == user]
+        letters = [entry for entry, letter in partition.letters.items() if letter.event.user == user]
+        receipt = DeletionReceipt(
+            receipt_id=secrets.token_hex(16),
+            deleted_at=now,
+            events=len(events),
+            dead_letters=len(letters),
+            items=sum(until > now for until, _ in known.items.values()),
+            revisions=len(known.lineage),
+        )
+        for entry in events:
+            del partition.events[entry]
+        for entry in letters:
+            del partition.letters[entry]
+        self._users[user] = MemoryUser(deletion=receipt)
+        self.changed(user)
+        return receipt
+
+
+class MemoryUserDirectory(UserDirectory):
+    """User state: counters, pointer and lineage of a MemoryState."""
+
+    def __init__(self, state: MemoryState) -> None:
+        self._state = state
+
+    async def get(self, user: UserKey) -> UserState:
+        """A snapshot."""
+        return self._state.state(user)
+
+    async def watch(self, user: UserKey) -> AsyncIterator[UserState]:
+        """Woken by the change itself."""
+        told = asyncio.Event()
+        self._state.watchers.setdefault(user, set()).add(told)
+        try:
+            last = self._state.state(user)
+            yield last
+            while True:
+                await told.wait()
+                told.clear()
+                state = self._state.state(user)
+                if state != last:
+                    last = state
+                    yield state
+        finally:
+            self._state.watchers[user].discard(told)
+
+    async def current(self, user: UserKey) -> Revision | None:
+        """The pointer."""
+        return self._state.state(user).current
+
+    async def revision(self, user: UserKey, revision: str) -> Revision:
+        """From the lineage."""
+        return self._lineage(user)[_known(self._lineage(user), revision)]
+
+    async def lineage(self, user: UserKey, limit: int, before: str = "") -> list[Revision]:
+        """Raises RevisionNotFound when `before` is none of the user's."""
+        lineage = self._lineage(user)
+        names = list(lineage)
+        if before:
+            names = names[: names.index(_known(lineage, before))]
+        return [lineage[name] for name in reversed(names)][:limit]
+
+    async def rollback(self, user: UserKey, revision: str) -> UserState:
+        """The lineage keeps its later revisions."""
+        return self._point(user, _known(self._state.user(user).lineage, revision))
+
+    async def reset(self, user: UserKey) -> UserState:
+        """The lineage stays."""
+        return self._point(user, "")
+
+    async def delete(self, user: UserKey) -> DeletionReceipt:
+        """While the tombstone stands, repeating answers the first receipt."""
+        return self._state.delete(user)
+
+    async def standing(self, digest: str) -> Standing:
+        """By looking at all."""
+        return self._state.standing(digest)
+
+    async def restore(self, digest: str, chain: Sequence[Revision], events: Collection[str]) -> bool:
+        """Memory that is lost takes its process with it."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+    def _lineage(self, user: UserKey) -> dict[str, Revision]:
+        return self._state.lineage(user)
+
+    def _point(self, user: UserKey, revision: str) -> UserState:
+        known = self._state.user(user)
+        if known.current != revision:
+            known.current = revision
+            self._state.changed(user)
+        return self._state.state(user)
+
+
+def _known(lineage: dict[str, Revision], revision: str) -> str:
+    if revision not in lineage:
+        raise RevisionNotFound(f"this user has no revision {revision!r}", field="revision")
+    return revision
+
+
+class MemoryItemStore(ItemStore):
+    """Items and the announced backbone of a MemoryState."""
+
+    def __init__(self, state: MemoryState) -> None:
+        self._state = state
+
+    async def put(self, user: UserKey, items: Sequence[StoredItem]) -> None:
+        """Each with its own time to live."""
+        until = self._state.clock() + self._state.settings.store.item_ttl
+        self._state.user(user).items.update({item.item_id: (until, item) for item in items})
+
+    async def get(self, user: UserKey, item_id: str) -> StoredItem:
+        """A deleted user has none."""
+        item = self._state.item(user, item_id)
+        if item is None:
+            raise ItemNotFound("no such item: never made for this user, or past its time to live")
+        return item
+
+    async def publish_backbone(self, info: BackboneInfo) -> None:
+        """The first one stays."""
+        check_backbone(self._state.backbone or info, info)
+        self._state.backbone = info
+
+    async def backbone(self) -> BackboneInfo | None:
+        """What was announced."""
+        return self._state.backbone
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+class MemoryRevisionStore(RevisionStore):
+    """The files of revisions."""
+
+    def __init__(self) -> None:
+        self._files: dict[tuple[UserKey, str], dict[str, bytes]] = {}
+
+    async def put(self, user: UserKey, revision: str, files: Mapping[str, bytes]) -> None:
+        """The first writing stays."""
+        self._files.setdefault(
+            (user, plain_name(revision)), {plain_name(name): bytes(data) for name, data in files.items()}
+        )
+
+    async def get(self, user: UserKey, revision: str, name: str) -> bytes:
+        """One file."""
+        try:
+            return self._files[user, plain_name(revision)][plain_name(name)]
+        except KeyError:
+            raise RevisionNotFound(f"the store holds no {name} of revision {revision}", field="revision") from None
+
+    async def delete_user(self, user: UserKey) -> int:
+        """All of them."""
+        mine = [key for key in self._files if key[0] == user]
+        for key in mine:
+            del self._files[key]
+        return len(mine)
+
+    async def holdings(self, digest: str = "") -> AsyncIterator[Holding]:
+        """All as old as can be."""
+        of: dict[str, dict[str, float]] = {}
+        for user, revision in self._files:
+            if digest in ("", user.digest):
+                of.setdefault(user.digest, {})[revision] = math.inf
+        for owner, revisions in of.items():
+            yield Holding(owner, revisions)
+
+    async def read(self, digest: str, revision: str, name: str) -> bytes:
+        """By looking at all."""
+        for (user, known), files in self._files.items():
+            if (user.digest, known) == (digest, revision) and name in files:
+                return files[name]
+        raise RevisionNotFound(f"the store holds no {name} of revision {revision}", field="revision")
+
+    async def discard(self, digest: str, revision: str) -> None:
+        """One of them."""
+        self._files = {
+            key: files for key, files in self._files.items() if (key[0].digest, key[1]) != (digest, revision)
+        }
+
+    async def check(self) -> None:
+        """Memory can always be written to."""
