@@ -32,6 +32,12 @@ RPC_SECONDS = Histogram(
 )
 RPC_IN_FLIGHT = Gauge("papa_rpc_in_flight", "RPCs being handled.", ["method"], multiprocess_mode="livesum")
 
+CERTIFICATE_EXPIRY = Gauge(
+    "papa_gateway_certificate_expiry_timestamp_seconds",
+    "Unix time at which the gateway's TLS certificate expires; 0 without TLS.",
+    multiprocess_mode="livemax",
+)
+
 FEEDBACK_EVENTS = Counter(
     "papa_feedback_events_total",
     "Feedback events by outcome: accepted, duplicate, or the reason of the refusal.",
@@ -62,6 +68,7 @@ GENERATION_STAGE_SECONDS = Histogram(
     ["stage"],
     buckets=RPC_SECONDS_BUCKETS,
 )
+ENGINES_RUNNING = Gauge("papa_engines_running", "Engines that take generations.", multiprocess_mode="livesum")
 ENGINE_STEP_SECONDS = Histogram(
     "papa_engine_step_duration_seconds", "One denoising step of one batch.", buckets=RPC_SECONDS_BUCKETS
 )
@@ -123,4 +130,18 @@ TRAINERS_DESIRED = Gauge(
 )
 TRAINERS_RUNNING = Gauge(
     "papa_trainers_running", "Of those, trainers that have answered when last asked.", multiprocess_mode="livemax"
+)
+
+REDIS_MEMORY_USED = Gauge(
+    "papa_redis_memory_used_bytes", "Memory used by the fullest primary of Redis.", multiprocess_mode="livemax"
+)
+REDIS_MEMORY_LIMIT = Gauge(
+    "papa_redis_memory_limit_bytes",
+    "Memory that this primary may use: maxmemory, or what its machine has.",
+    multiprocess_mode="livemax",
+)
+REDIS_PERSISTENCE_FAILING = Gauge(
+    "papa_redis_persistence_failing",
+    "1 while a primary keeps no append-only file or could not write to it.",
+    multiprocess_mode="livemax",
 )

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import grpc
 import pytest
+from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from papa_serving import metrics
 from papa_serving.client import AsyncClient, CallFailed, Retry, Tls
 from papa_serving.gateway.transport import server_credentials
 from papa_serving.settings import AuthSettings, TlsSettings
@@ -91,6 +93,15 @@ async def test_a_token_over_tls(unstarted: Service, certificates: Certificates, 
     await unstarted.start(tls=tls(certificates), auth=auth)
     assert await likes(unstarted, trusting(certificates), authority.token()) == 0
     assert bearer("x") == (("authorization", "Bearer x"),)
+
+
+async def test_the_expiry_of_the_certificate_is_a_metric(unstarted: Service, certificates: Certificates) -> None:
+    used = tls(certificates)
+    await unstarted.start(tls=used)
+    assert used.certificate is not None
+    expiry = x509.load_pem_x509_certificate(used.certificate.read_bytes()).not_valid_after_utc
+    (sample,) = next(iter(metrics.CERTIFICATE_EXPIRY.collect())).samples
+    assert sample.value == expiry.timestamp()
 
 
 @pytest.mark.parametrize("broken", ["missing", "garbage", "another key"])

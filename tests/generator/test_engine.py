@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from papa_serving import metrics
 from papa_serving.contracts.errors import GeneratorUnavailable
 from papa_serving.generator.engine import FAILURES_UNTIL_DEAD
+from prometheus_client import Gauge
 
 from papa.denoiser import Denoiser
 from tests.generator.support import ADAPT_FROM, GatedDenoiser, Run, random_weights, running, submit, tiny_denoiser
@@ -34,6 +36,21 @@ def test_mixed_batch_equals_each_row_alone(gate: GatedDenoiser, reference: Denoi
     assert max(len(set(step)) for step in gate.steps) >= 4
     for run in runs:
         run.assert_as_alone(reference)
+
+
+def test_a_step_that_hangs_shows_the_rows_that_it_holds(gate: GatedDenoiser) -> None:
+    def value(gauge: Gauge) -> float:
+        (sample,) = next(iter(gauge.collect())).samples
+        return sample.value
+
+    with running(gate) as engine:
+        run = submit(engine, Run("ann", 3))
+        gate.arrive()
+        assert value(metrics.ENGINE_RUNNING_ROWS) == 3
+        assert value(metrics.ENGINES_RUNNING) == 1
+        gate.open()
+        run.wait()
+    assert value(metrics.ENGINES_RUNNING) == 0
 
 
 def test_rows_that_make_room_come_out_the_same(reference: Denoiser) -> None:

@@ -16,6 +16,7 @@ from papa_serving.gateway.server import Gateway
 from papa_serving.logs import JsonFormatter, configure
 from papa_serving.metrics import BUILD_INFO
 from papa_serving.settings import Settings
+from papa_serving.store import observe_storage
 
 log = logging.getLogger("papa_serving.gateway")
 
@@ -50,8 +51,10 @@ async def _serve(settings: Settings) -> int:
         await gateway.close()
         return FAILED
     BUILD_INFO.labels(_version(), settings.backbone).set(1)
+    observing = asyncio.create_task(observe_storage(settings))
     _announce(gateway.address, exposition.address)
     await stopping.wait()
+    observing.cancel()
     log.info("draining")
     await gateway.drain()
     exposition.close()

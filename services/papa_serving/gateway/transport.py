@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 
+from papa_serving import metrics
 from papa_serving.gateway.watched_file import WatchedFile
 from papa_serving.settings import TlsSettings
 
@@ -43,20 +44,22 @@ def server_credentials(tls: TlsSettings) -> grpc.ServerCredentials | None:
 def _configuration(certificate: Path, key: Path, authority: Path | None) -> grpc.ServerCertificateConfiguration:
     """Raises ValueError where the key is not the certificate's: grpc would accept both and fail every handshake."""
     chain, private = certificate.read_bytes(), key.read_bytes()
-    _check_pair(chain, private)
+    metrics.CERTIFICATE_EXPIRY.set(_check_pair(chain, private))
     roots = None if authority is None else authority.read_bytes()
     return grpc.ssl_server_certificate_configuration([(private, chain)], roots)
 
 
-def _check_pair(chain: bytes, private: bytes) -> None:
+def _check_pair(chain: bytes, private: bytes) -> float:
+    """The Unix time at which the certificate expires."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
     from cryptography.x509 import load_pem_x509_certificate
 
     try:
-        public = load_pem_x509_certificate(chain).public_key()
-        fits = load_pem_private_key(private, None).public_key() == public
+        certificate = load_pem_x509_certificate(chain)
+        fits = load_pem_private_key(private, None).public_key() == certificate.public_key()
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ValueError("gateway.tls: certificate or key is not a PEM file that can be used") from None
     if not fits:
         raise ValueError("gateway.tls: the key is not the certificate's")
+    return certificate.not_valid_after_utc.timestamp()

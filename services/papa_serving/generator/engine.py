@@ -77,6 +77,7 @@ class Engine:
     @torch.inference_mode()
     def _run(self) -> None:
         failures = 0
+        metrics.ENGINES_RUNNING.set(1)
         try:
             while failures < FAILURES_UNTIL_DEAD and self.inbox.wait(bool(self._scheduler or self._batch.rows)):
                 try:
@@ -87,6 +88,7 @@ class Engine:
                     _log.exception("a denoising step failed", extra={"rows": len(self._batch.rows)})
                     self._fail({row.job for row in self._batch.rows}, _failed())
         finally:
+            metrics.ENGINES_RUNNING.set(0)
             left = set(self.inbox.close())
             self._fail(left | self._scheduler.jobs() | {row.job for row in self._batch.rows}, ended())
 
@@ -122,6 +124,7 @@ class Engine:
 
     def _step(self) -> None:
         rows = list(self._batch.rows)
+        metrics.ENGINE_RUNNING_ROWS.set(len(rows))  # before the step: one that hangs must show what it holds
         metrics.ENGINE_STEP_ROWS.observe(len(rows))
         metrics.ENGINE_STEP_USERS.observe(self._batch.adapters)
         start = time.perf_counter()

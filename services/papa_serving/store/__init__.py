@@ -41,3 +41,10 @@ def open_revisions(settings: Settings) -> RevisionStore:
     from papa_serving.store.file_revisions import FileRevisionStore
 
     return FileRevisionStore(settings.store.path or settings.data_dir / "revisions")
+
+
+async def observe_storage(settings: Settings) -> None:
+    """Keeps the gauges of the Redis of the settings true until it is cancelled. Raises ValueError for a bad URL."""
+    from papa_serving.store.redis_usage import observe_redis
+
+    await observe_redis(settings.redis)
