@@ -1,222 +1,31 @@
-"""A revision as files: the adapter in peft's LoRA format, the replay, and a manifest that vouches for both.
-
-| file | content |
-|---|---|
-| adapter_config.json, adapter_model.safetensors | what plain peft loads |
-| state.safetensors | what learning goes on from: the replay's samples, grades and features, and the last iterate |
-| manifest.json | backbone hash, parent, consumed events, configuration, sha256 and size of every other file |
-
-safetensors loads a bit-flipped tensor without a word, so nothing is used before its sha256 was compared.
-"""
+"""What belongs to one user: the weights of their adapter and what learning goes on from."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
-from papa.config import UpdateConfig
-from papa.lora import AdapterLayout
+from papa.denoiser import Denoiser
 from papa.replay import Replay
-from papa.update import Adapter
-
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
-STATE_FILE = "state.safetensors"
-MANIFEST_FILE = "manifest.json"
-FORMAT = 1
-HALF_PRECISION = 2**-7
-"""How far a number may be from itself after it was kept in bfloat16, as a share."""
 
 
-class AdapterDamagedError(ValueError):
-    """The files do not make a whole adapter of this backbone.
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """The content of a revision.
 
-    `reason` is one of checksum, format, shape, finite, backbone, frozen.
+    `weights` [P] float32 are what samples are made with. They are a running average of the iterates of all updates;
+    `iterate` [P] is the newest of them, from which learning goes on (None: from `weights`). `replay` holds the labels.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+    weights: Tensor
+    replay: Replay
+    iterate: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where a revision comes from; part of its manifest. `events` are the event ids it consumed, in order, with the
-    user's sequence numbers `first_sequence` to `last_sequence`; `created_at` in seconds since the epoch."""
-
-    backbone: str
-    parent: str
-    created_at: float
-    events: tuple[str, ...] = ()
-    first_sequence: int = 0
-    last_sequence: int = 0
-    seed: int = 0
-    stats: Mapping[str, float] = field(default_factory=dict)
-
-
-def pack(adapter: Adapter, layout: AdapterLayout, config: UpdateConfig, origin: Origin) -> dict[str, bytes]:
-    """The files of a revision; the manifest's sha256 (see `digest`) vouches for all of them."""
-    files = {
-        CONFIG_FILE: json.dumps(_peft_config(layout), indent=1).encode(),
-        WEIGHTS_FILE: save(_peft_tensors(adapter.weights, layout)),
-        STATE_FILE: save(_state_tensors(adapter)),
-    }
-    manifest = {
-        "format": FORMAT,
-        **asdict(origin),
-        "lora": asdict(layout.config),
-        "update": asdict(config),
-        "files": {name: {"sha256": digest(data), "size": len(data)} for name, data in files.items()},
-    }
-    return {**files, MANIFEST_FILE: json.dumps(manifest, indent=1).encode()}
-
-
-def digest(data: bytes) -> str:
-    """sha256, hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def unpack_weights(files: Mapping[str, bytes], layout: AdapterLayout, backbone: str, sha256: str) -> Tensor:
-    """The weights [P] alone, checked: all a generator needs. `files` holds manifest and weights; `sha256` is the
-    manifest's.
-
-    Raises AdapterDamagedError.
-    """
-    manifest = _verified_manifest(files, sha256)
-    if manifest["backbone"] != backbone:
-        raise AdapterDamagedError("backbone", "the adapter was made for another backbone")
-    tensors = read_tensors(_verified(files, manifest, WEIGHTS_FILE))
-    lora = manifest["lora"]
-    return flat_weights(tensors, layout, int(lora["rank"]), float(lora["alpha"]))
-
-
-def unpack(files: Mapping[str, bytes], layout: AdapterLayout, backbone: str, sha256: str) -> Adapter:
-    """Weights and state, checked: what the next update builds on. Raises AdapterDamagedError."""
-    weights = unpack_weights(files, layout, backbone, sha256)
-    tensors = read_tensors(_verified(files, _verified_manifest(files, sha256), STATE_FILE))
-    iterate = tensors.get(_ITERATE)
-    if iterate is not None and iterate.shape != weights.shape:
-        raise AdapterDamagedError("shape", f"the iterate is {tuple(iterate.shape)}, not {tuple(weights.shape)}")
-    if iterate is not None and not bool(torch.isfinite(iterate).all()):
-        raise AdapterDamagedError("finite", "the iterate holds values that are not finite")
-    try:
-        return Adapter(weights, read_replay(tensors), iterate)
-    except KeyError as error:
-        raise AdapterDamagedError("format", f"the replay lacks {error}") from error
-
-
-_REPLAY_FIELDS = ("samples", "grades", "features")
-_PROMPTS = "prompts"
-_ITERATE = "iterate"
-
-
-def _state_tensors(adapter: Adapter) -> dict[str, Tensor]:
-    """Prompts travel as the bytes of a JSON list, and only where there are any."""
-    replay = adapter.replay
-    tensors = {name: getattr(replay, name).contiguous() for name in _REPLAY_FIELDS}
-    if replay.prompts:
-        tensors[_PROMPTS] = torch.tensor(list(json.dumps(replay.prompts).encode()), dtype=torch.uint8)
-    if adapter.iterate is not None:
-        tensors[_ITERATE] = adapter.iterate.contiguous()
-    return tensors
-
-
-def read_replay(tensors: Mapping[str, Tensor]) -> Replay:
-    """Raises KeyError for a missing part, AdapterDamagedError for prompts that are none."""
-    replay = Replay(tensors["samples"], tensors["grades"], tensors["features"])
-    if _PROMPTS not in tensors:
-        return replay
-    try:
-        prompts = json.loads(bytes(tensors[_PROMPTS].flatten().tolist()))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise AdapterDamagedError("format", "the replay's prompts are not JSON") from error
-    if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
-        raise AdapterDamagedError("format", "the replay's prompts are not a list of texts")
-    return replace(replay, prompts=tuple(prompts))
-
-
-def _peft_config(layout: AdapterLayout) -> dict[str, Any]:
-    return {
-        "peft_type": "LORA",
-        "task_type": None,
-        "base_model_name_or_path": None,
-        "inference_mode": True,
-        "r": layout.config.rank,
-        "lora_alpha": layout.config.alpha,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "target_modules": [layer.name for layer in layout.layers],
-    }
-
-
-def _peft_tensors(weights: Tensor, layout: AdapterLayout) -> dict[str, Tensor]:
-    tensors = {}
-    for layer in layout.layers:
-        a, b = layer.a(weights[None])[0], layer.b(weights[None])[0]
-        tensors[_key(layer.name, "A")] = a.contiguous()
-        tensors[_key(layer.name, "B")] = (b[..., None, None] if layer.kind == "conv" else b).contiguous()
-    return tensors
-
-
-def flat_weights(tensors: Mapping[str, Tensor], layout: AdapterLayout, rank: int, alpha: float) -> Tensor:
-    """The flat vector [P] of peft's tensors. A lower rank is padded with zeros and another scale goes into B, which
-    leaves s B A as it is. Raises AdapterDamagedError."""
-    if not 1 <= rank <= layout.config.rank:
-        raise AdapterDamagedError("shape", f"rank {rank} does not fit the deployment's rank {layout.config.rank}")
-    if set(tensors) != {_key(layer.name, part) for layer in layout.layers for part in "AB"}:
-        raise AdapterDamagedError("shape", "the adapted layers are not the deployment's")
-    flat, scale = torch.zeros(1, layout.size), alpha / rank / layout.config.scale
-    for layer in layout.layers:
-        a, b = tensors[_key(layer.name, "A")], tensors[_key(layer.name, "B")]
-        b = b.flatten(1) if b.ndim > 1 else b
-        if a.shape != (rank, *layer.a_shape[1:]) or b.shape != (layer.b_shape[0], rank):
-            raise AdapterDamagedError("shape", f"{layer.name}: shapes {tuple(a.shape)}, {tuple(b.shape)}")
-        if not bool(torch.isfinite(a).all()):
-            raise AdapterDamagedError("finite", f"{layer.name}: A holds values that are not finite")
-        if not layer.frozen:
-            layer.a(flat)[0, :rank] = a.float()
-        elif not torch.allclose(a.float(), layer.frozen_a()[:rank], rtol=HALF_PRECISION, atol=HALF_PRECISION**2):
-            raise AdapterDamagedError(
-                "frozen", f"{layer.name}: its A is not the one that all adapters of this deployment share"
-            )
-        layer.b(flat)[0, :, :rank] = b.float() * scale
-    if not bool(torch.isfinite(flat).all()):
-        raise AdapterDamagedError("finite", "the adapter holds values that are not finite")
-    return flat[0]
-
-
-def _key(layer: str, part: str) -> str:
-    return f"base_model.model.{layer}.lora_{part}.weight"
-
-
-def _verified_manifest(files: Mapping[str, bytes], sha256: str) -> dict[str, Any]:
-    data = files.get(MANIFEST_FILE, b"")
-    if digest(data) != sha256:
-        raise AdapterDamagedError("checksum", "the manifest is not the one that was committed")
-    manifest: dict[str, Any] = json.loads(data)
-    if manifest["format"] != FORMAT:
-        raise AdapterDamagedError("format", f"format {manifest['format']} is not {FORMAT}")
-    return manifest
-
-
-def _verified(files: Mapping[str, bytes], manifest: Mapping[str, Any], name: str) -> bytes:
-    data = files.get(name, b"")
-    if digest(data) != manifest["files"][name]["sha256"]:
-        raise AdapterDamagedError("checksum", f"{name} is not the one that was committed")
-    return data
-
-
-def read_tensors(data: bytes) -> dict[str, Tensor]:
-    """A safetensors file. Raises AdapterDamagedError."""
-    try:
-        return load(data)
-    except SafetensorError as error:
-        raise AdapterDamagedError("format", f"not a safetensors file: {error}") from error
+def new_adapter(denoiser: Denoiser, seed: int = 0) -> Adapter:
+    """A fresh adapter that changes nothing yet (B = 0), with an empty replay."""
+    weights = denoiser.layout.initial(torch.Generator().manual_seed(seed))
+    empty = torch.zeros(0, *denoiser.sample_shape, dtype=denoiser.sample_dtype)
+    return Adapter(weights, Replay(empty, torch.zeros(0), torch.zeros(0, denoiser.feature_size, dtype=torch.float16)))

@@ -15,7 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from papa.adapter import (
+from papa.adapter import Adapter
+from papa.config import UpdateConfig
+from papa.denoiser import Denoiser
+from papa.replay import Replay
+from papa.revision_files import (
     CONFIG_FILE,
     MANIFEST_FILE,
     STATE_FILE,
@@ -26,10 +30,6 @@ from papa.adapter import (
     read_replay,
     read_tensors,
 )
-from papa.config import UpdateConfig
-from papa.denoiser import Denoiser
-from papa.replay import Replay
-from papa.update import Adapter
 
 FILES = (CONFIG_FILE, WEIGHTS_FILE, STATE_FILE, MANIFEST_FILE)
 _VARIANTS = (
@@ -60,7 +60,7 @@ class Adoption:
     def adopt(self, files: Mapping[str, bytes], backbone: str) -> Adapter:
         """The adapter in these files, of the backbone with that hash; learning goes on from its weights, whatever
         iterate lies beside them. Raises AdapterDamagedError."""
-        if backbone != self.denoiser.backbone:
+        if backbone != self.denoiser.backbone_hash:
             raise AdapterDamagedError("backbone", "the adapter was made for another backbone")
         if MANIFEST_FILE in files:
             self._check_manifest(files)
@@ -77,7 +77,7 @@ class Adoption:
     def _check_manifest(self, files: Mapping[str, bytes]) -> None:
         """It may be another deployment's: it need not name all files, but must not contradict any."""
         manifest = _object(files[MANIFEST_FILE], MANIFEST_FILE)
-        if manifest.get("backbone") != self.denoiser.backbone:
+        if manifest.get("backbone") != self.denoiser.backbone_hash:
             raise AdapterDamagedError("backbone", f"{MANIFEST_FILE} names another backbone")
         named = manifest.get("files")
         for name, data in files.items():

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from safetensors.torch import save
 
-from papa.adapter import CONFIG_FILE, WEIGHTS_FILE, AdapterDamagedError, read_tensors
+from papa.revision_files import CONFIG_FILE, WEIGHTS_FILE, AdapterDamagedError, read_tensors
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 _PEFT = "base_model.model."

@@ -1,4 +1,4 @@
-"""The PAPA objective, one function per term (arXiv 2607.00486; symbols as in the paper).
+"""The PAPA objective, one function per term (arXiv 2607.00486; symbols as in the paper), and how its sums are drawn.
 
 | here | paper |
 |---|---|
@@ -8,14 +8,20 @@
 | grade | y(x) in [−1, 1] |
 | likes_loss, enhancer_loss, quality_loss | L^p, L^PAE, L^QPDE |
 
-Every function maps rows to rows (shape [n]); ‖·‖² is the mean over all values of a sample.
+Every loss maps rows to rows (shape [n]); ‖·‖² is the mean over all values of a sample. `papa_loss` is the published
+sum of the terms, `personal_loss` the product's own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from papa.config import UpdateConfig
 
 
 def squared_error(a: Tensor, b: Tensor) -> Tensor:
@@ -69,6 +75,48 @@ def papa_loss(
     """γ (L^p + L^PAE) + η L^QPDE, as published. Summed over samples and over t in [K, T) it is L(θ)."""
     preference = likes_loss(eps, eps_theta, weight, grade) + enhancer_loss(eps, eps_theta, weight, grade)
     return gamma * preference + eta * quality_loss(eps_theta, eps_star, grade)
+
+
+def personal_loss(
+    eps: Tensor, eps_theta: Tensor, eps_star: Tensor, weight: Tensor, grade: Tensor, config: UpdateConfig
+) -> Tensor:
+    """The product's loss: each term bounded and switched by `config`, γ = 1. Summed over a user's rows it is L(θ).
+
+    L^PAE is bounded; L^p is bounded unless `like_beta` is 0 and absent without `use_likes`; L^QPDE is weighed by y.
+    """
+    loss = config.enhancer * bounded_enhancer_loss(eps, eps_theta, eps_star, weight, grade, config.enhancer_beta)
+    loss = loss + config.eta * grade.clamp(min=0) * quality_loss(eps_theta, eps_star, grade)
+    if not config.use_likes:
+        return loss
+    if config.like_beta:
+        return loss + bounded_likes_loss(eps, eps_theta, eps_star, weight, grade, config.like_beta)
+    return loss + likes_loss(eps, eps_theta, weight, grade)
+
+
+@dataclass(frozen=True, eq=False)
+class RowShare:
+    """How the rows of one kind are drawn at every Adam step: `count` rows of `sign` (likes +1, dislikes −1) from all
+    known samples, with `probabilities` [n] that sum to 1."""
+
+    sign: float
+    count: int
+    probabilities: Tensor
+
+
+def draw_rows(
+    shares: Sequence[RowShare], low: int, high: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step's rows: the index of a sample, a timestep in [low, high) and y / count.
+
+    Samples are drawn with probability ∝ |y|, so that a row itself counts as ±1; timesteps are stratified within each
+    kind. Shape: three tensors [rows], the first two int64.
+    """
+    index, t, grade = [], [], []
+    for share in shares:
+        index.append(torch.multinomial(share.probabilities, share.count, replacement=True, generator=generator))
+        t.append(stratified_timesteps(low, high, (1, share.count), generator)[0])
+        grade.append(torch.full((share.count,), share.sign / share.count))
+    return torch.cat(index), torch.cat(t), torch.cat(grade)
 
 
 def stratified_timesteps(low: int, high: int, shape: tuple[int, int], generator: torch.Generator) -> Tensor:

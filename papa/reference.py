@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from papa.denoiser import Denoiser
 from papa.objective import papa_loss, quality_loss, stratified_timesteps
-from papa.update import Labels
+from papa.pixels import to_x0
+from papa.updating import Labels
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class ReferenceTrainer:
         """One optimiser step per labelled sample, in order; returns the mean loss."""
         losses = []
         for sample, grade in zip(labels.samples, labels.grades, strict=True):
-            x0 = sample[None].float() / 127.5 - 1 if sample.dtype == torch.uint8 else sample[None].float()
+            x0 = to_x0(sample[None]) if sample.dtype == torch.uint8 else sample[None].float()
             self.optimizer.zero_grad()
             noise = torch.randn(x0.shape, generator=generator)
             losses.append(self._accumulate(x0, grade, noise, self._timesteps(generator)))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from papa.config import UpdateConfig
+from papa.pixels import to_x0
 from papa.taste import Unrated, changed
 
 
@@ -64,7 +65,7 @@ class Replay:
     def x0(self) -> Tensor:
         """The samples as the backbone sees them, float32."""
         if self.samples.dtype == torch.uint8:
-            return self.samples.float() / 127.5 - 1
+            return to_x0(self.samples)
         return self.samples.float()
 
     def of_this_taste(self, config: UpdateConfig, unrated: Unrated | None) -> Replay:

@@ -42,7 +42,7 @@ def main() -> None:
     picture(sheet, columns=2 * SHOWN).save(options.out / "words.png")
     test = load_npz(options.data / FILES["fashion_mnist"], "test")
     record = {
-        "backbone": denoiser.backbone, "date": datetime.now(UTC).date().isoformat(), "machine": machine(),
+        "backbone": denoiser.backbone_hash, "date": datetime.now(UTC).date().isoformat(), "machine": machine(),
         "samples": options.samples, "guidance": options.guidance,
         "recognised": {
             word: float((oracle.classify(each) == place).double().mean())

@@ -19,6 +19,7 @@ from papa.config import DEFAULT_LORA
 from papa.denoiser import Denoiser, load_denoiser, shipped_names
 from papa.lora import LoraConfig
 from papa.oracle import Oracle, load_oracle
+from papa.pixels import to_pixels
 
 FILES = {
     "fashion_mnist": "fashion_mnist.npz",
@@ -91,7 +92,7 @@ JPEG_MIDDLE, JPEG_WIDTH = 700.0, 120.0
 
 def jpeg_bytes(images: Tensor) -> Tensor:
     """Size of each image as JPEG of quality 95, in bytes. Shape: [n, C, H, W] in [−1, 1] → [n] float32."""
-    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    pixels = to_pixels(images).permute(0, 2, 3, 1).numpy()
     return torch.tensor([float(_jpeg_size(each)) for each in pixels])
 
 

@@ -20,11 +20,11 @@ from papa_serving.local.redis_process import RedisProcess
 from papa_serving.settings import RedisSettings, Settings
 from papa_serving.store import open_items
 
-from papa.adapter import STATE_FILE, Origin, pack
+from papa.adapter import Adapter, new_adapter
 from papa.config import DEFAULT_LORA, DEFAULT_UPDATE
 from papa.denoiser import Denoiser, load_denoiser
 from papa.replay import Replay
-from papa.update import Adapter, new_adapter
+from papa.revision_files import STATE_FILE, Origin, pack
 
 USERS, EACH = 500, 10
 REVISION = "000001-0123abcd"
@@ -42,7 +42,7 @@ def _revision(denoiser: Denoiser) -> dict[str, float]:
     features = torch.zeros(kept, denoiser.feature_size, dtype=torch.float16)
     weights = new_adapter(denoiser).weights
     adapter = Adapter(weights, Replay(samples, torch.ones(kept), features), weights)
-    files = pack(adapter, denoiser.layout, DEFAULT_UPDATE, Origin(denoiser.backbone, "", 0.0))
+    files = pack(adapter, denoiser.layout, DEFAULT_UPDATE, Origin(denoiser.backbone_hash, "", 0.0))
     return {
         "adapter on the device": 4.0 * denoiser.layout.size,
         "revision, replay full": float(sum(map(len, files.values()))),

@@ -28,10 +28,10 @@ from papa_serving.store.memory import MemoryItemStore, MemoryState, MemoryUserDi
 
 from benchmarks.engine.paired import Paired, take_turns
 from benchmarks.engine.passes import SAMPLER, STEPS, random_adapters
-from papa.adapter import MANIFEST_FILE, Origin, digest, pack
+from papa.adapter import Adapter, new_adapter
 from papa.config import DEFAULT_UPDATE
 from papa.denoiser import Denoiser
-from papa.update import Adapter, new_adapter
+from papa.revision_files import MANIFEST_FILE, Origin, digest, pack
 
 DISTINCT = 64
 REVISION = "000001-bench"
@@ -95,7 +95,7 @@ async def write(denoiser: Denoiser, store: SharedFiles) -> list[Revision]:
     """DISTINCT revisions on disk, and their records."""
     replay, records = new_adapter(denoiser).replay, []
     for number, weights in enumerate(random_adapters(denoiser, DISTINCT)):
-        files = pack(Adapter(weights, replay), denoiser.layout, DEFAULT_UPDATE, Origin(denoiser.backbone, "", 0.0))
+        files = pack(Adapter(weights, replay), denoiser.layout, DEFAULT_UPDATE, Origin(denoiser.backbone_hash, "", 0.0))
         await store.put(_key(number), REVISION, files)
         records.append(Revision(REVISION, "", 0.0, digest(files[MANIFEST_FILE]), 1, 1))
     return records

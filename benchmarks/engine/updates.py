@@ -7,9 +7,10 @@ from functools import partial
 import torch
 
 from benchmarks.engine.paired import Paired, take_turns
+from papa.adapter import new_adapter
 from papa.config import DEFAULT_UPDATE
 from papa.denoiser import Denoiser
-from papa.update import Labels, UpdateJob, new_adapter, update_many
+from papa.updating import Labels, UpdateJob, update_many
 
 
 def together(denoiser: Denoiser, users: int, groups: tuple[int, ...], turns: int) -> Paired:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from papa.pixels import to_x0
+
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
@@ -38,7 +40,7 @@ def load_npz(path: Path, split: str = "train") -> LabelledImages:
 
 
 def _scaled(images: NDArray[np.uint8], labels: NDArray[np.integer]) -> LabelledImages:
-    x = torch.from_numpy(np.ascontiguousarray(images)).float() / 127.5 - 1
+    x = to_x0(torch.from_numpy(np.ascontiguousarray(images)))
     x = x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2)
     return LabelledImages(x.contiguous(), torch.from_numpy(labels.astype(np.int64)))
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from papa.denoiser import Denoiser
+from papa.pixels import to_pixels
 from papa.sampler import sample
 
 FIRST_SEED = 1 << 48
@@ -32,7 +33,7 @@ def draw_pool(
     drawn = []
     for start in range(0, count, _CHUNK):
         seeds = list(range(FIRST_SEED + start, FIRST_SEED + min(start + _CHUNK, count)))
-        drawn.append(((sample(denoiser, seeds, None, sampler, steps) + 1) * 127.5).round().byte().cpu())
+        drawn.append(to_pixels(sample(denoiser, seeds, None, sampler, steps)))
         if progress is not None:
             progress(min(start + _CHUNK, count))
     return torch.cat(drawn)

@@ -7,6 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from papa.denoiser import Denoiser
+from papa.pixels import to_pixels
 from papa.sampler import sample
 
 
@@ -17,7 +18,7 @@ def sample_sheet(denoiser: Denoiser, count: int = 64, steps: int = 25, seed: int
 
 def picture(x: Tensor, columns: int = 16, enlarge: int = 2) -> Image.Image:
     """Lays images out in rows. Shape: x [n, C, H, W] in [−1, 1]; the last row is padded with black."""
-    pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    pixels = to_pixels(x).permute(0, 2, 3, 1).numpy()
     missing = -len(pixels) % columns
     padded = np.concatenate([pixels, np.zeros((missing, *pixels.shape[1:]), np.uint8)])
     grid = np.concatenate([np.concatenate(list(row), axis=1) for row in np.split(padded, len(padded) // columns)])

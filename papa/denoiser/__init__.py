@@ -4,11 +4,11 @@ Nothing outside this package knows whether the backbone predicts ε, v or x0, wh
 how a prompt becomes tensors, or which library the model comes from.
 """
 
-from papa.denoiser.conditions import Conditions, PromptRefused
+from papa.denoiser.conditioners import PromptRefused
+from papa.denoiser.conditions import Conditions
 from papa.denoiser.identity import backbone_hash
-from papa.denoiser.loading import load_denoiser
+from papa.denoiser.loading import fast_type, load_denoiser, plain_attention
 from papa.denoiser.locating import SHIPPED, resolve_backbone, shipped_names
-from papa.denoiser.precision import fast_type, plain_attention
 from papa.denoiser.wrapper import Denoiser, Prediction
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What the rows of a batch are asked to show, as tensors that the model takes, and how strictly.
+"""What the rows of a batch are asked to show and how strictly, and the batch that a model runs for it.
 
 Symbols (classifier-free guidance, Ho & Salimans, arXiv 2207.12598): s = guidance scale, c = condition, ∅ = none;
 ε = ε_θ(x, ∅) + s (ε_θ(x, c) − ε_θ(x, ∅)), which at s = 1 is ε_θ(x, c) alone.
@@ -6,19 +6,14 @@ Symbols (classifier-free guidance, Ho & Salimans, arXiv 2207.12598): s = guidanc
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 Parts = Mapping[str, Tensor]
 """A model's own inputs by name, each [n, ...]."""
-
-
-class PromptRefused(ValueError):
-    """The backbone cannot show what the prompt asks for; the message says what it can."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,15 +53,54 @@ class Conditions:
         return self.select(torch.zeros(count, dtype=torch.int64))
 
 
-class Conditioner(ABC):
-    """From prompts to the model's inputs. `modules` are the networks that it runs, part of the backbone's hash."""
+@dataclass(frozen=True, eq=False)
+class Guided:
+    """A batch of n rows as the model runs it: each guided row a second time, against its negative prompt.
 
-    modules: tuple[nn.Module, ...] = ()
+    Rows with an adapter come first there as well, because the adapters belong to the first rows of a batch: the
+    `adapted` ones, their copies, then the others and theirs. `source` [n + g] is the row of the batch for a row itself
+    and n + row for its copy.
+    """
 
-    @abstractmethod
-    def parts(self, prompt: str) -> Parts:
-        """One prompt ("" is none), each part [1, ...]. Raises PromptRefused."""
+    rows: int
+    adapted: int
+    source: Tensor
+    guided: Tensor
+    scale: Tensor
 
-    def absent(self) -> Parts:
-        """∅, where no negative prompt is given."""
-        return self.parts("")
+    @classmethod
+    def of(cls, conditions: Conditions, adapted: int, device: torch.device) -> Guided | None:
+        """None where no row is guided, s = 1."""
+        n = len(conditions)
+        guided = (conditions.guidance != 1).nonzero()[:, 0].tolist()
+        if not guided:
+            return None
+        first = [*range(adapted), *(n + row for row in guided if row < adapted)]
+        rest = [*range(adapted, n), *(n + row for row in guided if row >= adapted)]
+        scale = conditions.guidance[guided].to(device)
+        return cls(n, adapted, torch.tensor(first + rest, device=device), torch.tensor(guided, device=device), scale)
+
+    def spread(self, tensor: Tensor) -> Tensor:
+        """Each row, and its copies. Shape: [n, ...] → [n + g, ...]."""
+        return tensor.index_select(0, self.source % self.rows)
+
+    def spread_adapters(self, adapters: Tensor) -> Tensor:
+        """Shape: [m, P] → [m + guided rows among the first m, P]."""
+        copies = int((self.guided < self.adapted).sum())
+        return adapters.index_select(0, self.source[: self.adapted + copies] % self.rows)
+
+    def parts(self, conditions: Conditions) -> Parts:
+        """c for a row, ∅ for its copy. Shape: [n + g, ...] each."""
+        return {
+            name: torch.cat([part, conditions.against[name]]).index_select(0, self.source)
+            for name, part in conditions.asked.items()
+        }
+
+    def joined(self, output: Tensor) -> Tensor:
+        """ε_∅ + s (ε_c − ε_∅). Shape: [n + g, ...] → [n, ...]."""
+        place = self.source.argsort()
+        asked = output.index_select(0, place[: self.rows])
+        against = output.index_select(0, place[self.rows :])
+        own = asked.index_select(0, self.guided)
+        scale = self.scale.to(output.dtype).view(-1, *[1] * (output.ndim - 1))
+        return asked.index_copy(0, self.guided, against + scale * (own - against))

@@ -11,14 +11,10 @@ import torch
 from torch import nn
 
 from papa.config import ATTENTION_LORA, DEFAULT_LORA
-from papa.denoiser.classes import ClassConditioner
-from papa.denoiser.conditions import Conditioner
+from papa.denoiser.conditioners import ClassConditioner, ClipEncoder, Conditioner, SdxlConditioner, TextConditioner
 from papa.denoiser.latents import LatentSpace
 from papa.denoiser.locating import resolve_backbone
-from papa.denoiser.networks import class_conditional, text_conditional, unconditional
-from papa.denoiser.precision import plain_attention
-from papa.denoiser.text import ClipEncoder, SdxlConditioner, TextConditioner
-from papa.denoiser.wrapper import Denoiser, Prediction
+from papa.denoiser.wrapper import Denoiser, Prediction, class_conditional, text_conditional, unconditional
 from papa.lora import LoraConfig
 from papa.pool import read_pool
 from papa.schedule import NoiseSchedule
@@ -183,3 +179,23 @@ def _json(path: Path) -> Config:
     except FileNotFoundError as error:
         raise ValueError(f"the pipeline lacks {path.parent.name}/{path.name}") from error
     return config
+
+
+def fast_type(device: str) -> torch.dtype | None:
+    """bfloat16 where the device multiplies it faster than float32, else None: what `autocast` is best set to."""
+    if device.startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
+    can = torch.cpu.get_capabilities()
+    return torch.bfloat16 if can.get("avx512_bf16") or can.get("amx_bf16") else None
+
+
+def plain_attention(model: nn.Module) -> None:
+    """Attention as two matrix products and a softmax, for small images on a CPU.
+
+    torch's fused kernel has a backward pass in bfloat16 there that takes a quarter of a whole training step.
+    """
+    from diffusers.models.attention_processor import Attention, AttnProcessor
+
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.set_processor(AttnProcessor())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from threading import Lock
 from typing import Literal
@@ -12,16 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from papa.denoiser.conditions import Conditioner, Conditions, Parts
-from papa.denoiser.guidance import Guided
+from papa.denoiser.conditioners import Conditioner
+from papa.denoiser.conditions import Conditions, Guided, Parts
 from papa.denoiser.identity import backbone_hash
 from papa.denoiser.latents import LatentSpace
-from papa.denoiser.networks import Network, unconditional
 from papa.lora import AdapterLayout, LoraConfig, SlotLora
+from papa.pixels import to_x0
 from papa.pool import Pool
 from papa.schedule import NoiseSchedule
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
+Network = Callable[[nn.Module, Tensor, Tensor, Parts], Tensor]
+"""How a class of model is called: model, x [n, C, H, W], t [n], the conditions' parts → its prediction, like x."""
 
 FEATURE_TIMESTEP = 200
 """Where `features` reads the mid block: late enough to see details, early enough to see meaning."""
@@ -32,14 +34,33 @@ PROMPTS_KEPT = 256
 """Encoded prompts that are remembered (77 tokens of 768 numbers in half precision are 118 kB)."""
 
 
+def unconditional(model: nn.Module, x: Tensor, t: Tensor, parts: Parts) -> Tensor:
+    """UNet2DModel."""
+    output: Tensor = model(x, t).sample
+    return output
+
+
+def text_conditional(model: nn.Module, x: Tensor, t: Tensor, parts: Parts) -> Tensor:
+    """UNet2DConditionModel; what is not the text's hidden states are its added conditions (SDXL)."""
+    added = {name: part for name, part in parts.items() if name != "encoder_hidden_states"}
+    tokens = parts["encoder_hidden_states"]
+    output: Tensor = model(x, t, encoder_hidden_states=tokens, added_cond_kwargs=added or None).sample
+    return output
+
+
+def class_conditional(model: nn.Module, x: Tensor, t: Tensor, parts: Parts) -> Tensor:
+    """DiTTransformer2DModel; a variance that it learnt beside is left out, samplers here do not use it."""
+    output: Tensor = model(x, timestep=t, class_labels=parts["class_labels"]).sample
+    return output[:, : x.shape[1]]
+
+
 class Denoiser:
     """A frozen backbone with room for one adapter, and one condition, per row.
 
     `sample_shape` is [channels, height, width] of x, `image_shape` that of the pictures (the same unless x are
-    latents). `backbone` is the sha256 (hexadecimal) over weights and configuration: adapters of one backbone are never
-    applied to another. `autocast` is the type in which products and convolutions are computed while weights,
-    normalisation and results stay as they are; None leaves all as it is. `unrated` [m, *sample_shape] uint8 is its
-    pool.
+    latents). `backbone_hash` identifies weights and configuration: adapters of one backbone are never applied to
+    another. `autocast` is the type in which products and convolutions are computed while weights, normalisation and
+    results stay as they are; None leaves all as it is. `unrated` [m, *sample_shape] uint8 is its pool.
     """
 
     def __init__(
@@ -62,7 +83,7 @@ class Denoiser:
         self.autocast = autocast
         self._network, self._conditioner, self._latents = network, conditioner, latents
         self._unrated = unrated
-        self.backbone = backbone_hash(model, schedule, prediction, self._companions())
+        self.backbone_hash = backbone_hash(model, schedule, prediction, self._companions())
         self._lora = SlotLora(model, lora)
         self._known: OrderedDict[str | None, Parts] = OrderedDict()
         self._lock = Lock()
@@ -176,7 +197,7 @@ class Denoiser:
         """Samples of its own that came with it, and their features; the first call runs the backbone over them."""
         if self._unrated is None:
             return None
-        x0 = self._unrated.float() / 127.5 - 1
+        x0 = to_x0(self._unrated)
         features = [self.features(chunk.to(self.device)).cpu() for chunk in x0.split(64)]
         return Pool(x0, torch.cat(features).to(torch.float16))
 

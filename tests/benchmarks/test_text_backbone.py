@@ -15,12 +15,13 @@ from benchmarks.alignment.runs import Run
 from benchmarks.alignment.simulate import simulate
 from benchmarks.alignment.systems.registry import build
 from benchmarks.alignment.world import PROMPTS, World
+from papa.adapter import new_adapter
 from papa.backbone.words import FASHION_WORDS, GENERIC
 from papa.config import LATENT_UPDATE
 from papa.denoiser import Denoiser, load_denoiser
 from papa.oracle import Oracle, load_oracle
 from papa.sampler import sample
-from papa.update import UpdateStats, new_adapter
+from papa.updating import UpdateStats
 
 NAME = "fashion_mnist_text"
 SOUND = UpdateStats(likes=1, dislikes=1, loss_first=0.2, loss_last=0.1, norm=1.0, change=0.1, differentiated=8, plain=8)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.cli.conftest import Papa
-from tests.papa.conftest import save_tiny_backbone
+from tests.papa.support import save_tiny_backbone
 
 
 @pytest.fixture(autouse=True)

@@ -36,7 +36,7 @@ def test_a_transformer_has_a_hash_too(papa: Papa, tmp_path: Path) -> None:
     backbone = saved(diffusion_transformer(), tmp_path / "backbone")
     code, found = checks(papa, "--set", f"backbone={backbone}")
     assert code == 0, found
-    assert found["backbone hash"]["found"] == load_denoiser(backbone).backbone[:12]
+    assert found["backbone hash"]["found"] == load_denoiser(backbone).backbone_hash[:12]
 
 
 def test_revisions_of_another_backbone_are_noticed_before_the_trainer_refuses_them(papa: Papa) -> None:

@@ -19,7 +19,7 @@ from ray import serve
 
 from tests.cluster.nodes import ROOT, Cluster, Node, ray_cluster
 from tests.cluster.release import Release
-from tests.papa.conftest import save_tiny_backbone
+from tests.papa.support import save_tiny_backbone
 
 VALUES = {
     "ray": {"autoscaler": {"enabled": True}},

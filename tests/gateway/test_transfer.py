@@ -20,13 +20,13 @@ from papa_serving.store.file_revisions import FileRevisionStore
 from papa_serving.stubs.engine.v1 import engine_pb2
 from papa_serving.stubs.serving.v1 import types_pb2, user_pb2
 
-from papa.adapter import Origin, digest, pack, unpack_weights
+from papa.adapter import Adapter, new_adapter
 from papa.adoption import Adoption
 from papa.config import UpdateConfig
 from papa.denoiser import Denoiser
-from papa.update import Adapter, new_adapter
+from papa.revision_files import Origin, digest, pack, unpack_weights
 from tests.gateway.service import Service, refusal
-from tests.papa.conftest import random_adapters, tiny_denoiser
+from tests.papa.support import random_adapters, tiny_denoiser
 
 CONFIG = UpdateConfig()
 
@@ -60,7 +60,7 @@ def client(service: Service) -> AsyncClient:
 async def learnt(service: Service, denoiser: Denoiser, user: UserKey, number: int, parent: str = "") -> Revision:
     """What a trainer leaves behind."""
     adapter = Adapter(random_adapters(denoiser, 1, seed=number, scale=0.01)[0], new_adapter(denoiser).replay)
-    origin = Origin(denoiser.backbone, parent, 1.0, events=(f"e{number}",))
+    origin = Origin(denoiser.backbone_hash, parent, 1.0, events=(f"e{number}",))
     files = pack(adapter, denoiser.layout, CONFIG, origin)
     sha256 = digest(files["manifest.json"])
     made = Revision(f"{number:06}-{sha256[:8]}", parent, 1_700_000_000.0 + number, sha256, 1, number)
@@ -72,7 +72,7 @@ async def learnt(service: Service, denoiser: Denoiser, user: UserKey, number: in
 async def weights(service: Service, denoiser: Denoiser, user: UserKey, revision: str, sha256: str) -> torch.Tensor:
     names = ("manifest.json", "adapter_model.safetensors")
     files = {name: await service.revisions.get(user, revision, name) for name in names}
-    return unpack_weights(files, denoiser.layout, denoiser.backbone, sha256)
+    return unpack_weights(files, denoiser.layout, denoiser.backbone_hash, sha256)
 
 
 # Ids that would be somewhere else, were they ever a part of a path or of a key.

@@ -27,13 +27,13 @@ from papa_serving.settings import Settings
 from papa_serving.store.memory import MemoryItemStore, MemoryRevisionStore, MemoryState, MemoryUserDirectory
 from torch import Tensor
 
-from papa.adapter import MANIFEST_FILE, Origin, digest, pack
+from papa.adapter import Adapter, new_adapter
 from papa.config import UpdateConfig
 from papa.denoiser import Conditions, Denoiser
 from papa.lora import LoraConfig
+from papa.revision_files import MANIFEST_FILE, Origin, digest, pack
 from papa.sampler import sample
 from papa.schedule import NoiseSchedule
-from papa.update import Adapter, new_adapter
 
 # Tensors of 64 numbers: a second thread costs more than it brings.
 torch.set_num_threads(1)
@@ -244,7 +244,7 @@ class World:
         denoiser whose layout and backbone it is made for."""
         maker = maker or self.denoiser
         weights = random_weights(maker, len(revision)) if weights is None else weights
-        origin = Origin(backbone=maker.backbone, parent=parent, created_at=time.time())
+        origin = Origin(backbone_hash=maker.backbone_hash, parent=parent, created_at=time.time())
         replay = new_adapter(maker).replay
         files = pack(Adapter(weights, replay), maker.layout, UpdateConfig(), origin)
         await self.revisions.put(user, revision, spoil(files))

@@ -12,9 +12,9 @@ from papa_serving.contracts.identity import UserKey
 from papa_serving.generator.job import AdapterKey
 from prometheus_client import REGISTRY
 
-from papa.adapter import MANIFEST_FILE, WEIGHTS_FILE
 from papa.denoiser import Denoiser
 from papa.lora import LoraConfig
+from papa.revision_files import MANIFEST_FILE, WEIGHTS_FILE
 from papa.sampler import sample
 from tests.generator.support import Files, World, not_finite, random_weights, tiny_denoiser, tiny_unet
 

@@ -37,11 +37,11 @@ from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
 from PIL import Image
 from ray import serve
 
-from papa.adapter import MANIFEST_FILE, Origin, digest, pack
+from papa.adapter import Adapter, new_adapter
 from papa.config import DEFAULT_LORA, DEFAULT_UPDATE
 from papa.denoiser import load_denoiser
+from papa.revision_files import MANIFEST_FILE, Origin, digest, pack
 from papa.sampler import sample
-from papa.update import Adapter, new_adapter
 from tests.generator.deployed import NAME, Deployed, deployed, key, until
 from tests.generator.support import random_weights
 
@@ -88,7 +88,7 @@ async def learn(settings: Settings, user: UserKey, item_id: str, adapter_seed: i
     events = tuple(event for event in await log.read(lease, "", 10) if event.user == user)
     state = await users.get(user)
     parent = state.current.revision if state.current else ""
-    origin = Origin(denoiser.backbone, parent, time.time())
+    origin = Origin(denoiser.backbone_hash, parent, time.time())
     adapter = Adapter(random_weights(denoiser, adapter_seed), new_adapter(denoiser).replay)
     files = pack(adapter, denoiser.layout, DEFAULT_UPDATE, origin)
     sha256 = digest(files[MANIFEST_FILE])
@@ -163,8 +163,8 @@ def test_adapters_from_elsewhere_are_checked_and_packed(
 ) -> None:
     denoiser = load_denoiser(service.settings.backbone, DEFAULT_LORA)
     adapter = Adapter(random_weights(denoiser, 3) / 10, new_adapter(denoiser).replay)
-    files = pack(adapter, denoiser.layout, DEFAULT_UPDATE, Origin(denoiser.backbone, "", 1.0))
-    asked = engine_pb2.PackAdapterRequest(backbone=denoiser.backbone, parent="000001-aa", files=files)
+    files = pack(adapter, denoiser.layout, DEFAULT_UPDATE, Origin(denoiser.backbone_hash, "", 1.0))
+    asked = engine_pb2.PackAdapterRequest(backbone=denoiser.backbone_hash, parent="000001-aa", files=files)
     packed = stub.PackAdapter(asked, metadata=ROUTE, timeout=60).packed
     assert digest(packed.files[MANIFEST_FILE]) == packed.sha256
     assert json.loads(packed.files[MANIFEST_FILE])["parent"] == "000001-aa"

@@ -16,12 +16,13 @@ from papa_serving.contracts.generation import GeneratedItem, GenerationDone, Gen
 from papa_serving.contracts.identity import UserKey
 from papa_serving.generator.adapters import Adapters, forget_deleted_users
 from papa_serving.generator.generation import explored
-from papa_serving.generator.items import png, to_pixels
+from papa_serving.generator.items import png
 from papa_serving.generator.wire import error_to_wire, event_to_wire, spec_from_wire
 from papa_serving.stubs.engine.v1 import engine_pb2
 from PIL import Image
 
 from papa.denoiser import Denoiser
+from papa.pixels import to_pixels
 from tests.generator.support import World
 
 
@@ -37,7 +38,7 @@ def test_exploring_items_are_as_many_as_asked_and_spread(count: int, share: floa
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
 def test_png_holds_the_very_pixels(channels: int, mode: str) -> None:
     samples = torch.linspace(-1.2, 1.2, channels * 20).view(1, channels, 4, 5)
-    pixels = to_pixels(samples)[0]
+    pixels = to_pixels(samples)[0].numpy()
     image = Image.open(io.BytesIO(png(pixels)))
     assert image.mode == mode
     assert np.array_equal(np.asarray(image).reshape(4, 5, channels), pixels.transpose(1, 2, 0))

@@ -22,7 +22,7 @@ from papa_serving.stubs.serving.v1 import (
 )
 
 from tests.loop.service_process import Running, papa_up
-from tests.papa.conftest import save_tiny_backbone
+from tests.papa.support import save_tiny_backbone
 from tests.tracing.collector import Collector
 
 # Quick updates that always pass the gate, so that the tests see the plumbing and not the taste of an untrained model.

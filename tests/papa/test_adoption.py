@@ -13,13 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from papa.adapter import AdapterDamagedError, Origin, pack
+from papa.adapter import Adapter, new_adapter
 from papa.adoption import Adoption
 from papa.config import UpdateConfig
 from papa.denoiser import Denoiser
 from papa.replay import Replay
-from papa.update import Adapter, Labels, new_adapter, update
-from tests.papa.conftest import random_adapters, tiny_denoiser, tiny_unet
+from papa.revision_files import AdapterDamagedError, Origin, pack
+from papa.updating import Labels, update
+from tests.papa.support import random_adapters, tiny_denoiser, tiny_unet
 
 CONFIG = UpdateConfig(replay_likes=4, replay_dislikes=4)
 Files = dict[str, bytes]
@@ -35,7 +36,7 @@ def adapter(denoiser: Denoiser) -> Adapter:
 @pytest.fixture
 def files(denoiser: Denoiser, adapter: Adapter) -> Files:
     """An export."""
-    return pack(adapter, denoiser.layout, CONFIG, Origin(denoiser.backbone, "", 1.0))
+    return pack(adapter, denoiser.layout, CONFIG, Origin(denoiser.backbone_hash, "", 1.0))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def adoption(denoiser: Denoiser) -> Adoption:
 
 
 def test_an_export_is_adopted_as_it_was(adoption: Adoption, adapter: Adapter, files: Files) -> None:
-    adopted = adoption.adopt(files, adoption.denoiser.backbone)
+    adopted = adoption.adopt(files, adoption.denoiser.backbone_hash)
     assert torch.equal(adopted.weights, adapter.weights)
     for name in ("samples", "grades", "features"):
         assert torch.equal(getattr(adopted.replay, name), getattr(adapter.replay, name))
@@ -69,7 +70,7 @@ def test_what_peft_itself_saves_is_adopted_and_does_the_same(frozen: bool, tmp_p
     denoiser = tiny_denoiser(frozen_a=frozen)
     x, t = torch.randn(2, 1, 8, 8), torch.tensor([500, 20])
     model, files = saved_by_peft(denoiser, tmp_path, frozen)
-    adopted = Adoption.of(denoiser, CONFIG, 10.0).adopt(files, denoiser.backbone)
+    adopted = Adoption.of(denoiser, CONFIG, 10.0).adopt(files, denoiser.backbone_hash)
     assert len(adopted.replay) == 0
     with torch.no_grad():
         expected, made = model(x, t).sample, denoiser.epsilon(x, t, adopted.weights.expand(2, -1))
@@ -81,28 +82,28 @@ def test_what_peft_itself_saves_is_adopted_and_does_the_same(frozen: bool, tmp_p
 def test_where_all_adapters_share_their_a_one_with_another_is_refused(adoption: Adoption, tmp_path: Path) -> None:
     _, files = saved_by_peft(adoption.denoiser, tmp_path)
     with pytest.raises(AdapterDamagedError, match="its A is not the one") as error:
-        adoption.adopt(files, adoption.denoiser.backbone)
+        adoption.adopt(files, adoption.denoiser.backbone_hash)
     assert error.value.reason == "frozen"
 
 
 def test_an_export_that_went_through_half_precision_is_adopted(adoption: Adoption, files: Files) -> None:
     halved = {name: tensor.bfloat16() for name, tensor in load(files["adapter_model.safetensors"]).items()}
     given = {"adapter_config.json": files["adapter_config.json"], "adapter_model.safetensors": save(halved)}
-    assert adoption.adopt(given, adoption.denoiser.backbone).weights.any()
+    assert adoption.adopt(given, adoption.denoiser.backbone_hash).weights.any()
 
 
 def test_a_lower_rank_is_padded_and_a_higher_one_refused(files: Files) -> None:
     wide, narrow = (Adoption.of(tiny_denoiser(rank=rank), CONFIG, 10.0) for rank in (3, 1))
-    assert wide.adopt(files, wide.denoiser.backbone).weights.shape == (wide.denoiser.layout.size,)
+    assert wide.adopt(files, wide.denoiser.backbone_hash).weights.shape == (wide.denoiser.layout.size,)
     with pytest.raises(AdapterDamagedError, match="rank 2") as error:
-        narrow.adopt(files, narrow.denoiser.backbone)
+        narrow.adopt(files, narrow.denoiser.backbone_hash)
     assert error.value.reason == "shape"
 
 
 def test_another_backbones_adapter_is_refused(adoption: Adoption, files: Files) -> None:
     manifest = json.loads(files["manifest.json"])
     foreign = {**files, "manifest.json": json.dumps({**manifest, "backbone": "f" * 64}).encode()}
-    for given, backbone in ((files, "f" * 64), (foreign, adoption.denoiser.backbone)):
+    for given, backbone in ((files, "f" * 64), (foreign, adoption.denoiser.backbone_hash)):
         with pytest.raises(AdapterDamagedError) as error:
             adoption.adopt(given, backbone)
         assert error.value.reason == "backbone"
@@ -193,11 +194,11 @@ def test_what_does_not_fit_is_refused_with_the_reason(adoption: Adoption, files:
     reason, damage = DAMAGES[kind]
     damage(files)
     with pytest.raises(AdapterDamagedError) as error:
-        adoption.adopt(files, adoption.denoiser.backbone)
+        adoption.adopt(files, adoption.denoiser.backbone_hash)
     assert error.value.reason == reason, error.value
 
 
 def test_an_empty_replay_is_one(adoption: Adoption, adapter: Adapter, denoiser: Denoiser) -> None:
     nothing = Replay(*(getattr(adapter.replay, name)[:0] for name in ("samples", "grades", "features")))
-    files = pack(replace(adapter, replay=nothing), denoiser.layout, CONFIG, Origin(denoiser.backbone, "", 1.0))
-    assert len(adoption.adopt(files, denoiser.backbone).replay) == 0
+    files = pack(replace(adapter, replay=nothing), denoiser.layout, CONFIG, Origin(denoiser.backbone_hash, "", 1.0))
+    assert len(adoption.adopt(files, denoiser.backbone_hash).replay) == 0

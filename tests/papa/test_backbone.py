@@ -17,7 +17,7 @@ from papa.backbone.train import TrainConfig, TrainProgress, train
 from papa.denoiser import SHIPPED, load_denoiser
 from papa.lora import LoraConfig
 from papa.oracle import Oracle, load_oracle
-from tests.papa.conftest import SHARED, save_tiny_backbone
+from tests.papa.support import SHARED, save_tiny_backbone
 
 CONFIG = TrainConfig(steps=6, batch_size=4, channels=(8, 16), warmup_steps=2)
 FASHION = SHARED / "data" / "fashion_mnist.npz"

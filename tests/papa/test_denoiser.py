@@ -9,7 +9,7 @@ import torch
 from papa.denoiser import Denoiser, load_denoiser, resolve_backbone
 from papa.lora import LoraConfig
 from papa.schedule import NoiseSchedule
-from tests.papa.conftest import tiny_denoiser, tiny_unet
+from tests.papa.support import tiny_denoiser, tiny_unet
 
 
 @pytest.mark.parametrize("prediction", ["v_prediction", "sample"])
@@ -27,7 +27,7 @@ def test_every_kind_of_prediction_becomes_epsilon(prediction: str) -> None:
 def test_loads_a_diffusers_folder(backbone_folder: Path) -> None:
     denoiser = load_denoiser(str(backbone_folder), LoraConfig(rank=2))
     assert denoiser.sample_shape == (1, 8, 8)
-    assert denoiser.backbone == load_denoiser(str(backbone_folder), LoraConfig(rank=4)).backbone
+    assert denoiser.backbone_hash == load_denoiser(str(backbone_folder), LoraConfig(rank=4)).backbone_hash
     x, t = torch.randn(1, 1, 8, 8), torch.tensor([3])
     with torch.no_grad():
         torch.testing.assert_close(denoiser.epsilon(x, t), tiny_denoiser().epsilon(x, t))
@@ -37,7 +37,7 @@ def test_the_hash_does_not_depend_on_the_precision_it_is_loaded_in(backbone_fold
     full = load_denoiser(str(backbone_folder), LoraConfig(rank=2))
     half = load_denoiser(str(backbone_folder), LoraConfig(rank=2), dtype=torch.bfloat16)
     assert half.dtype == torch.bfloat16
-    assert half.backbone == full.backbone
+    assert half.backbone_hash == full.backbone_hash
 
 
 def test_loads_a_hub_id_from_the_hub_cache(
@@ -55,7 +55,7 @@ def test_loads_a_hub_id_from_the_hub_cache(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert resolve_backbone("somebody/tiny-ddpm") == model / "snapshots" / commit
     same = load_denoiser(str(backbone_folder), LoraConfig(rank=2))
-    assert load_denoiser("somebody/tiny-ddpm", LoraConfig(rank=2)).backbone == same.backbone
+    assert load_denoiser("somebody/tiny-ddpm", LoraConfig(rank=2)).backbone_hash == same.backbone_hash
 
 
 @pytest.mark.parametrize("name", ["no_such_backbone", "/no/such/folder"])

@@ -11,15 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from papa.adapter import MANIFEST_FILE, AdapterDamagedError, Origin, digest, pack, unpack
+from papa.adapter import new_adapter
 from papa.adoption import Adoption
 from papa.config import ATTENTION_LORA, DEFAULT_UPDATE, UpdateConfig
 from papa.denoiser import Denoiser, PromptRefused, load_denoiser
 from papa.diffusers_lora import DIFFUSERS_FILE, diffusers_lora
+from papa.revision_files import MANIFEST_FILE, AdapterDamagedError, Origin, digest, pack, unpack
 from papa.sampler import sample
-from papa.update import Labels, UpdateJob, new_adapter, update, update_many
-from tests.papa.conftest import random_adapters
+from papa.updating import Labels, UpdateJob, update, update_many
 from tests.papa.pipelines import diffusion_transformer, saved, stable_diffusion, stable_diffusion_xl
+from tests.papa.support import random_adapters
 
 STEPS = 5
 SHAPE = (4, 8, 8)
@@ -120,7 +121,7 @@ def test_an_exported_adapter_gives_the_same_picture_in_the_pipeline(make: Any, t
     denoiser = load_denoiser(saved(pipe, tmp_path / "pipeline"))
     fresh = new_adapter(denoiser, seed=1)
     adapter, _ = update(denoiser, fresh, labels(denoiser, ("boot", "a red shirt", "boot", "")), UPDATE, seed=2)
-    files = pack(adapter, denoiser.layout, UPDATE, Origin(denoiser.backbone, "", 0.0))
+    files = pack(adapter, denoiser.layout, UPDATE, Origin(denoiser.backbone_hash, "", 0.0))
     (tmp_path / DIFFUSERS_FILE).write_bytes(diffusers_lora(files))
     pipe.load_lora_weights(tmp_path, weight_name=DIFFUSERS_FILE)
     ours = mixed(denoiser, adapter.weights.expand(len(PROMPTS), -1))
@@ -160,11 +161,11 @@ def test_latents_and_prompts_travel_with_the_revision(text_backbone: tuple[Any, 
     _, denoiser = text_backbone
     prompts = ("boot", "", "a red shirt", "boot")
     adapter, _ = update(denoiser, new_adapter(denoiser), labels(denoiser, prompts), UPDATE, seed=2)
-    files = pack(adapter, denoiser.layout, UPDATE, Origin(denoiser.backbone, "", 0.0))
-    again = unpack(files, denoiser.layout, denoiser.backbone, digest(files[MANIFEST_FILE])).replay
+    files = pack(adapter, denoiser.layout, UPDATE, Origin(denoiser.backbone_hash, "", 0.0))
+    again = unpack(files, denoiser.layout, denoiser.backbone_hash, digest(files[MANIFEST_FILE])).replay
     assert again.prompts == prompts
     assert again.samples.dtype == torch.float16
-    adopted = Adoption.of(denoiser, DEFAULT_UPDATE, 1e6).adopt(files, denoiser.backbone).replay
+    adopted = Adoption.of(denoiser, DEFAULT_UPDATE, 1e6).adopt(files, denoiser.backbone_hash).replay
     assert adopted.prompts == prompts
 
 

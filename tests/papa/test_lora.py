@@ -7,18 +7,18 @@ import torch
 from peft import PeftModel
 from torch import nn
 
-from papa.adapter import Origin, pack
+from papa.adapter import Adapter, new_adapter
 from papa.config import UpdateConfig
 from papa.denoiser import Denoiser
 from papa.lora import LayerSlice, LoraConfig, SlotLora
-from papa.update import Adapter, new_adapter
-from tests.papa.conftest import random_adapters, tiny_denoiser, tiny_unet
+from papa.revision_files import Origin, pack
+from tests.papa.support import random_adapters, tiny_denoiser, tiny_unet
 
 
 def test_one_adapter_equals_peft_which_loads_the_saved_files(denoiser: Denoiser, tmp_path: Path) -> None:
     weights = random_adapters(denoiser, 1)[0]
     adapter = Adapter(weights, new_adapter(denoiser).replay)
-    files = pack(adapter, denoiser.layout, UpdateConfig(), Origin(denoiser.backbone, "", 0.0))
+    files = pack(adapter, denoiser.layout, UpdateConfig(), Origin(denoiser.backbone_hash, "", 0.0))
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     plain_peft = PeftModel.from_pretrained(tiny_unet(), str(tmp_path)).eval()

@@ -16,8 +16,8 @@ from papa.objective import (
     stratified_timesteps,
 )
 from papa.reference import ReferenceRecipe, ReferenceTrainer
-from papa.update import Labels
-from tests.papa.conftest import random_adapters, tiny_denoiser
+from papa.updating import Labels
+from tests.papa.support import random_adapters, tiny_denoiser
 
 GRADES = [1.0, -1.0, 0.5, -0.25]
 

@@ -9,15 +9,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from papa.adapter import new_adapter
 from papa.backbone.draw_pool import draw_pool
 from papa.config import UpdateConfig
 from papa.denoiser import SHIPPED, Denoiser, load_denoiser
 from papa.lora import LoraConfig
 from papa.pool import POOL_FILE, read_pool, write_pool
 from papa.schedule import NoiseSchedule
-from papa.update import Labels, UpdateJob, new_adapter, update, update_many
-from tests.papa.conftest import drawn_by, tiny_denoiser, tiny_unet
+from papa.updating import Labels, UpdateJob, update, update_many
 from tests.papa.pipelines import saved, stable_diffusion
+from tests.papa.support import drawn_by, tiny_denoiser, tiny_unet
 
 SHAPE = (1, 8, 8)
 CONFIG = UpdateConfig(steps=2, like_rows=6, dislike_rows=4, pool_share=0.5)

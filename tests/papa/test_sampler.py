@@ -7,7 +7,7 @@ from torch import Tensor
 
 from papa.denoiser import Conditions, Denoiser
 from papa.sampler import Rows, sample, timesteps
-from tests.papa.conftest import random_adapters
+from tests.papa.support import random_adapters
 
 SCHEDULERS = {
     "ddim": lambda: DDIMScheduler(timestep_spacing="trailing", set_alpha_to_one=True, clip_sample=True),

@@ -10,7 +10,7 @@ from papa_serving.client import Client
 from playwright.sync_api import Browser, Page, expect
 
 from tests.loop.service_process import Running, papa_up
-from tests.papa.conftest import save_tiny_backbone
+from tests.papa.support import save_tiny_backbone
 from tests.playground.browser import chromium
 from tests.playground.sub_path import proxied
 

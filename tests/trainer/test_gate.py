@@ -11,9 +11,10 @@ from papa_serving.trainer import gate as gate_module
 from papa_serving.trainer.gate import Gate, Look
 from torch import Tensor
 
+from papa.adapter import Adapter, new_adapter
 from papa.config import DEFAULT_LORA, DEFAULT_UPDATE
 from papa.denoiser import Denoiser, load_denoiser
-from papa.update import Adapter, UpdateStats, new_adapter
+from papa.updating import UpdateStats
 from tests.trainer.tiny_backbone import SHAPE, write_tiny_backbone
 
 SOUND = UpdateStats(likes=1, dislikes=1, loss_first=0.2, loss_last=0.1, norm=1.0, change=0.1, differentiated=8, plain=8)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from benchmarks.alignment.runs import Cost, Sampling
 from papa.denoiser import Denoiser
+from papa.pixels import to_pixels
 from papa.sampler import sample
-from papa.update import Labels
+from papa.updating import Labels
 
 CHUNK = 50
 
@@ -59,7 +60,7 @@ class Base(System):
     _drawn: ClassVar[dict[tuple[str, Sampling, tuple[int, ...]], Tensor]] = {}
 
     def draw(self, seeds: list[int]) -> Tensor:
-        key = (self.denoiser.backbone, self.sampling, tuple(seeds))
+        key = (self.denoiser.backbone_hash, self.sampling, tuple(seeds))
         if key not in self._drawn:
             self._drawn[key] = self.sample(seeds, None)
         return self._drawn[key]
@@ -68,11 +69,6 @@ class Base(System):
         return None
 
 
-def pixels(shown: Tensor) -> Tensor:
-    """As the service stores them. Shape as given, uint8."""
-    return ((shown.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-
-
 def labels(shown: Tensor, grades: Tensor) -> Labels:
     """What the library's updates take."""
-    return Labels(pixels(shown), grades)
+    return Labels(to_pixels(shown), grades)

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.alignment.runs import Sampling
-from benchmarks.alignment.systems.base import CHUNK, System, pixels
+from benchmarks.alignment.systems.base import CHUNK, System
 from papa.denoiser import Denoiser
+from papa.pixels import to_pixels, to_x0
 from papa.sampler import Rows, timesteps
 
 
@@ -61,7 +62,7 @@ class ClassifierGuidance(System):
         self.samples, self.liked = torch.zeros(0, *denoiser.sample_shape), torch.zeros(0)
 
     def learn(self, shown: Tensor, grades: Tensor, step: int) -> None:
-        self.samples = torch.cat([self.samples, pixels(shown).float() / 127.5 - 1])
+        self.samples = torch.cat([self.samples, to_x0(to_pixels(shown))])
         self.liked = torch.cat([self.liked, (grades > 0).float()])
         schedule, share = self.denoiser.schedule, self.liked.mean()
         balance = 0.5 / torch.where(self.liked > 0, share, 1 - share).clamp(min=0.05)

@@ -6,9 +6,10 @@ from torch import Tensor
 
 from benchmarks.alignment.runs import Sampling
 from benchmarks.alignment.systems.base import System, labels
+from papa.adapter import Adapter, new_adapter
 from papa.config import UpdateConfig
 from papa.denoiser import Denoiser
-from papa.update import Adapter, Labels, UpdateStats, new_adapter, update
+from papa.updating import Labels, UpdateStats, update
 
 
 class Ours(System):

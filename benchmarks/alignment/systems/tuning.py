@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.alignment.runs import Sampling
-from benchmarks.alignment.systems.base import System, pixels
+from benchmarks.alignment.systems.base import System
 from papa.denoiser import Denoiser
 from papa.objective import squared_error
+from papa.pixels import to_pixels, to_x0
 
 
 class LoraSystem(System):
@@ -27,7 +28,7 @@ class LoraSystem(System):
 
     def remember(self, shown: Tensor, grades: Tensor) -> None:
         """All labels so far, as the service would store the images."""
-        self.samples = torch.cat([self.samples, pixels(shown).float() / 127.5 - 1])
+        self.samples = torch.cat([self.samples, to_x0(to_pixels(shown))])
         self.grades = torch.cat([self.grades, grades])
 
     def epsilon(self, x_t: Tensor, t: Tensor) -> Tensor:

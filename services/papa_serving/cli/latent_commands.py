@@ -64,8 +64,8 @@ def lora(
     json: AsJson = False,
 ) -> None:
     """Write an exported adapter as diffusers' pipelines load it: pipe.load_lora_weights(FOLDER)."""
-    from papa.adapter import CONFIG_FILE, WEIGHTS_FILE, AdapterDamagedError
     from papa.diffusers_lora import DIFFUSERS_FILE, diffusers_lora
+    from papa.revision_files import CONFIG_FILE, WEIGHTS_FILE, AdapterDamagedError
 
     files = {name: path.read_bytes() for name in (CONFIG_FILE, WEIGHTS_FILE) if (path := folder / name).is_file()}
     try:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from papa.adapter import MANIFEST_FILE, WEIGHTS_FILE, AdapterDamagedError, unpack_weights
 from papa.denoiser import Denoiser
+from papa.revision_files import MANIFEST_FILE, WEIGHTS_FILE, AdapterDamagedError, unpack_weights
 from papa_serving import metrics
 from papa_serving.contracts.errors import PapaError, RevisionDamaged, RevisionNotFound, UserDeleted
 from papa_serving.contracts.identity import UserKey
@@ -44,7 +44,7 @@ class Adapters:
     ) -> None:
         self._users = users
         self._revisions = revisions
-        self._layout, self._backbone, self._dtype = denoiser.layout, denoiser.backbone, denoiser.dtype
+        self._layout, self._backbone, self._dtype = denoiser.layout, denoiser.backbone_hash, denoiser.dtype
         self._pinned = denoiser.device.type == "cuda"
         self._slots = slots
         self._host = HostCache(host_cache)

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from papa.denoiser import Denoiser
+from papa.pixels import to_pixels
 from papa_serving import metrics, tracing
 from papa_serving.contracts.generation import GeneratedItem, GenerationSpec
 from papa_serving.contracts.items import ItemStore, StoredItem
@@ -59,15 +60,9 @@ class Items:
     @torch.inference_mode()
     def encoded(self, samples: Tensor) -> tuple[NDArray[np.generic], list[bytes]]:
         """The x0 to store (uint8 pixels, or float16 latents) and the PNG files. Shape: samples [n, *sample_shape]."""
-        pixels = to_pixels(self._denoiser.decode(samples).cpu())
+        pixels: NDArray[np.uint8] = to_pixels(self._denoiser.decode(samples)).numpy()
         kept = pixels if self._denoiser.sample_dtype == torch.uint8 else samples.half().numpy()
         return kept, [png(image) for image in pixels]
-
-
-def to_pixels(samples: Tensor) -> NDArray[np.uint8]:
-    """Maps [−1, 1] to 0…255, clamped. Shape: [n, C, H, W]."""
-    pixels: NDArray[np.uint8] = ((samples.clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
-    return pixels
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:

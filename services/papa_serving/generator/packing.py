@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from papa.adapter import MANIFEST_FILE, AdapterDamagedError, Origin, digest, pack
 from papa.adoption import Adoption
+from papa.revision_files import MANIFEST_FILE, AdapterDamagedError, Origin, digest, pack
 from papa_serving.contracts.errors import InvalidRequest, Violation
 from papa_serving.stubs.engine.v1 import engine_pb2
 
@@ -24,7 +24,7 @@ class Packer:
             adapter = self._adoption.adopt(files, request.backbone)
         except AdapterDamagedError as error:
             raise _refused(error) from error
-        origin = Origin(denoiser.backbone, request.parent, request.created_at)
+        origin = Origin(denoiser.backbone_hash, request.parent, request.created_at)
         packed = pack(adapter, denoiser.layout, self._adoption.config, origin)
         return engine_pb2.PackedAdapter(files=packed, sha256=digest(packed[MANIFEST_FILE]))
 

@@ -67,4 +67,4 @@ def defaults(settings: GeneratorSettings) -> Defaults:
 
 def backbone_info(name: str, denoiser: Denoiser) -> BackboneInfo:
     """The record about the backbone that the generator announces to the other services."""
-    return BackboneInfo(denoiser.backbone, name, denoiser.image_shape, denoiser.takes_prompt)
+    return BackboneInfo(denoiser.backbone_hash, name, denoiser.image_shape, denoiser.takes_prompt)

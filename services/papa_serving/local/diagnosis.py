@@ -116,7 +116,7 @@ def _device(device: str) -> str:
 
 def _hash(settings: Settings) -> str:
     """That of weights, schedule and prediction, against the one that the revisions of this folder were made for."""
-    program = "import sys; from papa.denoiser import load_denoiser; print(load_denoiser(sys.argv[1]).backbone)"
+    program = "import sys; from papa.denoiser import load_denoiser; print(load_denoiser(sys.argv[1]).backbone_hash)"
     try:
         found = _asked(program, settings.backbone).split()[-1]
     except _Unanswered as reason:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from papa.adapter import Adapter
 from papa.config import UpdateConfig
 from papa.denoiser import Denoiser
 from papa.sampler import sample
-from papa.update import Adapter, UpdateStats
+from papa.updating import UpdateStats
 from papa_serving.settings import GateSettings
 from papa_serving.trainer.updater import Refused
 

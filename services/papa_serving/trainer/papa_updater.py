@@ -9,7 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from papa.adapter import (
+from papa.adapter import Adapter, new_adapter
+from papa.config import UpdateConfig, update_config
+from papa.denoiser import Denoiser, fast_type, load_denoiser
+from papa.pixels import to_x0
+from papa.revision_files import (
     MANIFEST_FILE,
     STATE_FILE,
     WEIGHTS_FILE,
@@ -19,9 +23,7 @@ from papa.adapter import (
     pack,
     unpack,
 )
-from papa.config import UpdateConfig, update_config
-from papa.denoiser import Denoiser, fast_type, load_denoiser
-from papa.update import Adapter, Labels, UpdateJob, UpdateStats, new_adapter, update_many
+from papa.updating import Labels, UpdateJob, UpdateStats, update_many
 from papa_serving.contracts.errors import RevisionDamaged
 from papa_serving.contracts.feedback import LoggedEvent
 from papa_serving.contracts.samples import unpack_prompted
@@ -36,7 +38,7 @@ class PapaUpdater(Updater):
     files = (MANIFEST_FILE, WEIGHTS_FILE, STATE_FILE)
 
     def __init__(self, denoiser: Denoiser, config: UpdateConfig, gate: GateSettings) -> None:
-        self.backbone = denoiser.backbone
+        self.backbone = denoiser.backbone_hash
         self._denoiser = denoiser
         self._config = config
         self._gate = Gate(denoiser, gate, config)
@@ -86,7 +88,7 @@ class PapaUpdater(Updater):
     ) -> Trained:
         events = update.batch.events
         origin = Origin(
-            backbone=self.backbone,
+            backbone_hash=self.backbone,
             parent=update.parent,
             # Not the time of this attempt, which would give the same revision another name each time.
             created_at=events[-1].accepted_at,
@@ -121,4 +123,4 @@ def _x0(values: Tensor, denoiser: Denoiser) -> Tensor:
     """As the replay keeps it: a picture of a catalogue becomes latents where the backbone works on them."""
     if values.dtype == denoiser.sample_dtype:
         return values
-    return denoiser.encode((values.float() / 127.5 - 1)[None])[0].to("cpu", denoiser.sample_dtype)
+    return denoiser.encode(to_x0(values)[None])[0].to("cpu", denoiser.sample_dtype)

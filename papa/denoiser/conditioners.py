@@ -1,14 +1,34 @@
-"""CLIP text encoders of the Stable Diffusion classes, as diffusers' pipelines use them."""
+"""From prompts to a model's inputs: CLIP text encoders as diffusers' pipelines use them, and classes by name."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from papa.denoiser.conditions import Conditioner, Parts
+from papa.denoiser.conditions import Parts
+
+
+class PromptRefused(ValueError):
+    """The backbone cannot show what the prompt asks for; the message says what it can."""
+
+
+class Conditioner(ABC):
+    """From prompts to the model's inputs. `modules` are the networks that it runs, part of the backbone's hash."""
+
+    modules: tuple[nn.Module, ...] = ()
+
+    @abstractmethod
+    def parts(self, prompt: str) -> Parts:
+        """One prompt ("" is none), each part [1, ...]. Raises PromptRefused."""
+
+    def absent(self) -> Parts:
+        """∅, where no negative prompt is given."""
+        return self.parts("")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,3 +90,23 @@ class SdxlConditioner(Conditioner):
         if not self._zeros_for_empty:
             return empty
         return {name: part if name == "time_ids" else torch.zeros_like(part) for name, part in empty.items()}
+
+
+class ClassConditioner(Conditioner):
+    """A prompt is the name of a class or its number; no prompt is the null class."""
+
+    def __init__(self, names: Mapping[str, str], classes: int) -> None:
+        """`names` is the pipeline's id2label: number to names, separated by commas."""
+        self._classes = classes
+        self._ids = {name.strip().casefold(): int(number) for number, line in names.items() for name in line.split(",")}
+
+    def parts(self, prompt: str) -> Parts:
+        """Shape: class_labels [1] int64."""
+        wanted = prompt.strip().casefold()
+        if not wanted:
+            return {"class_labels": torch.tensor([self._classes])}
+        if wanted in self._ids:
+            return {"class_labels": torch.tensor([self._ids[wanted]])}
+        if wanted.isascii() and wanted.isdigit() and len(wanted) < 10 and int(wanted) < self._classes:
+            return {"class_labels": torch.tensor([int(wanted)])}
+        raise PromptRefused(f"must be the name of one of the backbone's {self._classes} classes, or its number")

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from papa.adapter import Adapter, new_adapter
 from papa.config import UpdateConfig
 from papa.denoiser import Conditions, Denoiser
 from papa.objective import squared_error
 from papa.replay import Replay
-from papa.update import Adapter, Labels, UpdateJob, new_adapter, update, update_many
-from tests.papa.conftest import drawn_by, tiny_denoiser
+from papa.updating import Labels, UpdateJob, update, update_many
+from tests.papa.support import drawn_by, tiny_denoiser
 
 SMALL = UpdateConfig(steps=3, like_rows=6, dislike_rows=4)
 

@@ -1,0 +1,68 @@
+"""A backbone small enough to differentiate in milliseconds, with every kind of adapted layer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+from papa.adapter import new_adapter
+from papa.config import UpdateConfig
+from papa.denoiser import Denoiser
+from papa.lora import LoraConfig
+from papa.schedule import NoiseSchedule
+from papa.updating import Labels, update
+
+# Tensors of 64 numbers: a second thread costs more than it brings.
+torch.set_num_threads(1)
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+
+
+def tiny_unet(seed: int = 0, sample_size: int = 8) -> UNet2DModel:
+    torch.manual_seed(seed)
+    return UNet2DModel(
+        sample_size=sample_size,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=8,
+        norm_num_groups=4,
+    )
+
+
+def tiny_denoiser(seed: int = 0, rank: int = 2, frozen_a: bool = True) -> Denoiser:
+    lora = LoraConfig(rank=rank, alpha=2 * rank, frozen_a=frozen_a)
+    return Denoiser(tiny_unet(seed), NoiseSchedule.linear(), (1, 8, 8), "epsilon", lora)
+
+
+def random_adapters(denoiser: Denoiser, count: int, seed: int = 1, scale: float = 0.1) -> torch.Tensor:
+    return torch.randn(count, denoiser.layout.size, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def drawn_by(
+    denoiser: Denoiser, given: Labels, config: UpdateConfig, monkeypatch: pytest.MonkeyPatch
+) -> list[torch.Tensor]:
+    """The probabilities by which a first update draws likes, then dislikes, from its replay and the pool."""
+    seen: list[torch.Tensor] = []
+    multinomial = torch.multinomial
+
+    def noting(probabilities: torch.Tensor, *arguments: object, **options: object) -> torch.Tensor:
+        seen.append(probabilities)
+        return multinomial(probabilities, *arguments, **options)  # type: ignore[call-overload, no-any-return]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "multinomial", noting)
+        update(denoiser, new_adapter(denoiser), given, replace(config, steps=1), 0)
+    return seen
+
+
+def save_tiny_backbone(folder: Path) -> Path:
+    DDPMPipeline(unet=tiny_unet(), scheduler=DDPMScheduler()).save_pretrained(folder)
+    return folder
