@@ -26,7 +26,7 @@ import papa_serving.store.redis_users  # noqa: E402, F401
 from papa_serving import logs  # noqa: E402 - the scripts load when these are imported
 from papa_serving.gateway.main import main as gateway_main  # noqa: E402
 from papa_serving.settings import Settings  # noqa: E402
-from papa_serving.trainer.thread import TrainerThread  # noqa: E402
+from papa_serving.trainer.process import TrainerThread  # noqa: E402
 from papa_serving.trainer.updater import Updater  # noqa: E402
 
 from tests.chaos.cable import enter  # noqa: E402

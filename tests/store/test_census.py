@@ -23,8 +23,7 @@ from papa_serving.store.census import Kind, census, refuse_ahead, refuse_emptied
 from redis.asyncio import Redis
 
 from tests.store.support import PARTITIONS, Backend, open_redis, redis_settings
-from tests.trainer.tally_updater import TallyUpdater
-from tests.trainer.world import World, until
+from tests.trainer.support import TallyUpdater, World, until
 
 ALICE, BOB = UserKey("shop", "alice"), UserKey("shop", "bob")
 BACKBONE = BackboneInfo("ab" * 32, "name", (1, 8, 8))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
+import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as service
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as service_grpc
+from papa_serving import tracing
+from papa_serving.settings.tracing import TracingSettings
 
 PATIENCE = 60.0
 
@@ -111,3 +114,17 @@ def _spanned(name: str, span: Any) -> Spanned:
 
 def _values(attributes: Any) -> dict[str, Any]:
     return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in attributes}
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with Collector() as collector:
+        yield collector
+
+
+@pytest.fixture
+def recording(collector: Collector) -> Iterator[Collector]:
+    """The collector of what this process does."""
+    tracing.begin(TracingSettings(enabled=True, endpoint=collector.endpoint), "papa-test")
+    yield collector
+    tracing.end()

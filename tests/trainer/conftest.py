@@ -1,20 +1,17 @@
 """The world, in memory and on a real redis-server with real files."""
 
-import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from papa_serving.contracts.identity import UserKey
-from papa_serving.feedback import open_log
 from papa_serving.feedback.memory import MemoryFeedbackLog
 from papa_serving.local.redis_process import RedisProcess
-from papa_serving.settings import FeedbackSettings, RedisSettings, Settings, TrainerSettings
-from papa_serving.store import open_revisions, open_users
+from papa_serving.settings import Settings
 from papa_serving.store.memory import MemoryRevisionStore, MemoryState, MemoryUserDirectory
 
-from tests.tracing.conftest import collector, recording  # noqa: F401 - fixtures
-from tests.trainer.world import PARTITIONS, World
+from tests.tracing.collector import collector, recording  # noqa: F401 - fixtures
+from tests.trainer.support import World, close_world, open_world, quick_settings
 
 
 @pytest.fixture(scope="session")
@@ -26,16 +23,6 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProc
 @pytest.fixture
 def settings(redis_server: RedisProcess, tmp_path: Path) -> Settings:
     return quick_settings(redis_server.url, tmp_path)
-
-
-def quick_settings(url: str, data_dir: Path) -> Settings:
-    """An empty Redis of its own (by prefix), updates after three labels or 0.2 s, leases of a second."""
-    return Settings(
-        data_dir=data_dir,
-        redis=RedisSettings(url=url, prefix=f"t{secrets.token_hex(6)}"),
-        feedback=FeedbackSettings(partitions=PARTITIONS),
-        trainer=TrainerSettings(min_labels=3, max_wait=0.2, lease=1.0, poll=0.02),
-    )
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -56,15 +43,6 @@ async def redis_world(settings: Settings) -> AsyncIterator[World]:
     world = open_world(settings)
     yield world
     await close_world(world)
-
-
-def open_world(settings: Settings) -> World:
-    return World(settings, open_log(settings), open_users(settings), open_revisions(settings))
-
-
-async def close_world(world: World) -> None:
-    await world.log.close()
-    await world.users.close()
 
 
 @pytest.fixture

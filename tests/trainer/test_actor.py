@@ -21,9 +21,8 @@ from papa_serving.trainer.actor import NAMESPACE
 from papa_serving.trainer.deployment import application
 from ray import serve
 
-from tests.trainer.conftest import close_world, open_world, quick_settings
+from tests.trainer.support import World, close_world, open_world, quick_settings, until
 from tests.trainer.tiny_backbone import SHAPE, write_tiny_backbone
-from tests.trainer.world import World, until
 
 APPLICATION = "trainer"
 

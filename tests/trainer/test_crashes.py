@@ -12,11 +12,18 @@ import pytest
 from papa_serving.contracts.identity import UserKey
 from papa_serving.local.redis_process import RedisProcess
 
-from tests.trainer.conftest import close_world, open_world, quick_settings
 from tests.trainer.processes import log_file, trainer_process, was_killed
-from tests.trainer.tally_updater import TallyUpdater
-from tests.trainer.test_interference import Pause
-from tests.trainer.world import PATIENCE, World, event_ids, until
+from tests.trainer.support import (
+    PATIENCE,
+    Pause,
+    TallyUpdater,
+    World,
+    close_world,
+    event_ids,
+    open_world,
+    quick_settings,
+    until,
+)
 
 
 async def _assert_each_event_once(world: World, users: list[UserKey], count: int) -> None:

@@ -10,8 +10,7 @@ from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import Revision
 from papa_serving.trainer.updater import UserUpdate
 
-from tests.trainer.tally_updater import TallyUpdater
-from tests.trainer.world import World, event_ids, until
+from tests.trainer.support import TallyUpdater, World, event_ids, until
 
 
 def contains(update: UserUpdate, event_id: str) -> bool:

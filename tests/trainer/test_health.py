@@ -6,10 +6,9 @@ import asyncio
 import threading
 
 from papa_serving.contracts.identity import UserKey
-from papa_serving.trainer.thread import TrainerThread
+from papa_serving.trainer.process import TrainerThread
 
-from tests.trainer.tally_updater import TallyUpdater
-from tests.trainer.world import World, until
+from tests.trainer.support import TallyUpdater, World, until
 
 
 async def test_not_serving_first_then_the_running_update_is_committed(redis_world: World, user: UserKey) -> None:

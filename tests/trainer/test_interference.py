@@ -1,31 +1,12 @@
 """What others do to a user while the user's update is under way, or has happened to the files before it."""
 
 import json
-import threading
-from collections.abc import Sequence
 
 import pytest
 from papa_serving.contracts.errors import UserDeleted
 from papa_serving.contracts.identity import UserKey
-from papa_serving.trainer.updater import UserUpdate
 
-from tests.trainer.tally_updater import MANIFEST, TallyUpdater
-from tests.trainer.world import PATIENCE, World, event_ids, until
-
-
-class Pause:
-    """Holds the first update in the worker thread until the test lets it go on."""
-
-    def __init__(self) -> None:
-        self.reached = threading.Event()
-        self.go_on = threading.Event()
-
-    def __call__(self, updates: Sequence[UserUpdate]) -> None:
-        self.reached.set()
-        assert self.go_on.wait(PATIENCE)
-
-    async def is_reached(self) -> bool:
-        return self.reached.is_set()
+from tests.trainer.support import MANIFEST, Pause, TallyUpdater, World, event_ids, until
 
 
 async def test_a_user_deleted_during_training_does_not_come_back(world: World, users: list[UserKey]) -> None:

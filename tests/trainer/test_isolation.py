@@ -9,9 +9,9 @@ from papa_serving.contracts.identity import UserKey
 from papa_serving.trainer.papa_updater import PapaUpdater
 from papa_serving.trainer.updater import Trained, UserUpdate, Weights
 
-from tests.trainer.test_papa_updater import denoiser, events_of, first_update, updater
+from tests.trainer.learning import denoiser, events_of, first_update, updater
 
-__all__ = ["denoiser", "updater"]
+__all__ = ["denoiser", "updater"]  # fixtures
 
 ANN, MALLORY = UserKey("tenant", "ann"), UserKey("tenant", "mallory")
 

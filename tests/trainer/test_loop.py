@@ -9,9 +9,7 @@ from papa_serving.trainer import loop
 from papa_serving.trainer.loop import TrainerLoop
 from prometheus_client import REGISTRY
 
-from tests.trainer.tally_updater import MANIFEST, TallyUpdater
-from tests.trainer.test_interference import Pause
-from tests.trainer.world import World, event_ids, until
+from tests.trainer.support import MANIFEST, Pause, TallyUpdater, World, event_ids, until
 
 
 async def test_enough_labels_start_an_update_at_once(world: World, user: UserKey) -> None:

@@ -12,11 +12,9 @@ from papa_serving.contracts.feedback import Lease
 from papa_serving.contracts.identity import UserKey
 from papa_serving.trainer import loop
 from papa_serving.trainer.loop import TrainerLoop
-from papa_serving.trainer.share import fair_share
+from papa_serving.trainer.ownership import fair_share
 
-from tests.trainer.tally_updater import TallyUpdater
-from tests.trainer.test_interference import Pause
-from tests.trainer.world import PATIENCE, World, event_ids, until
+from tests.trainer.support import PATIENCE, Pause, TallyUpdater, World, event_ids, until
 
 MEMBERS = st.sets(st.text(min_size=1, max_size=8), min_size=1, max_size=6)
 

@@ -10,8 +10,8 @@ from hypothesis import assume, given
 from hypothesis import settings as testing
 from hypothesis import strategies as st
 from papa_serving.settings import Settings
-from papa_serving.trainer.busy_time import BusyTime
 from papa_serving.trainer.deployment import reconfigured
+from papa_serving.trainer.loop import BusyTime
 from papa_serving.trainer.scaling import STEP, Limits, Load, Scaling, decide, limits
 
 LIMITS = Limits(least=1, most=12, target_age=15.0, upscale_delay=10.0, downscale_delay=60.0)

@@ -11,8 +11,7 @@ from papa_serving.store.redis_keys import Keys
 from papa_serving.trainer.updater import Refused
 
 from tests.tracing.collector import Collector, Spanned
-from tests.trainer.tally_updater import TallyUpdater
-from tests.trainer.world import PARTITIONS, World, until
+from tests.trainer.support import PARTITIONS, TallyUpdater, World, until
 
 
 class Refusing(TallyUpdater):

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from papa_serving import logs
 from papa_serving.settings import Settings
-from papa_serving.trainer.thread import TrainerThread
+from papa_serving.trainer.process import TrainerThread
 from papa_serving.trainer.updater import UserUpdate
 
-from tests.trainer.tally_updater import TallyUpdater
+from tests.trainer.support import TallyUpdater
 
 
 def during(updates: Sequence[UserUpdate]) -> None:

@@ -32,9 +32,8 @@ class TrainerActor:
         # Only here: torch and the metrics' folder belong to the actor's process, not to whoever deploys it.
         from papa_serving import logs, tracing
         from papa_serving.settings.workers import with_secrets
-        from papa_serving.trainer.assembly import check_backbone
         from papa_serving.trainer.papa_updater import load_updater
-        from papa_serving.trainer.thread import TrainerThread
+        from papa_serving.trainer.process import TrainerThread, check_backbone
 
         logs.configure(settings.log)
         self._configuration = configuration(settings)
@@ -45,9 +44,9 @@ class TrainerActor:
         self._trainer = TrainerThread(settings, name, updater)
 
     def health(self) -> dict[str, Any]:
-        """`configuration` that it runs with, `serving`, false from the beginning of a stop, and the fields of Backlog.
+        """Its `configuration`, `serving` (false from the beginning of a stop) and the fields of Backlog.
 
-        The process would be gone if the loop were.
+        An answer proves that the loop runs: the process ends with it.
         """
         state = {"configuration": self._configuration, "serving": self._trainer.serving}
         return {**state, **asdict(self._trainer.backlog)}

@@ -1,4 +1,4 @@
-"""The promotion gate: what an update must not have done to an adapter before anybody is served with it."""
+"""The promotion gate: refuses updates that have damaged an adapter, before a user is served with it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Gate:
     classes of Fashion-MNIST differ by 0.59 to 0.96 of what all of them do, deviate by 0.73 to 1.07 and shift by up to
     0.31; updates of the default size change an adapter by 0.8 to 1.2 of a fresh one's norm. The gate stops what no
     taste explains: numbers that are not finite, weights that jump, one grey, or one picture whatever the seed. It looks
-    at pictures, decoded where the backbone makes latents: those of almost black pictures deviate as all others do.
+    at pictures, decoded where the backbone makes latents: latents of almost black pictures deviate like any others.
     """
 
     def __init__(self, denoiser: Denoiser, settings: GateSettings, config: UpdateConfig) -> None:
@@ -56,14 +56,14 @@ class Gate:
         self._backbones: dict[str, Look] = {}
 
     def judge(self, trained: list[tuple[Adapter, UpdateStats]]) -> list[Refused | None]:
-        """One verdict an adapter; None lets it pass. The probes of all that are sound so far share one batch."""
+        """One verdict per adapter; None lets it pass. The probes of all that are sound so far share one batch."""
         verdicts = [self._sound(adapter, stats) for adapter, stats in trained]
-        passed = [place for place, verdict in enumerate(verdicts) if verdict is None]
+        passed = [index for index, verdict in enumerate(verdicts) if verdict is None]
         if passed and self._seeds:
-            prompts = [_prompt(trained[place][0]) for place in passed]
-            looks = self._probe(torch.stack([trained[place][0].weights for place in passed]), prompts)
-            for place, prompt, look in zip(passed, prompts, looks, strict=True):
-                verdicts[place] = self._sane(look, self._backbone(prompt))
+            prompts = [_prompt(trained[index][0]) for index in passed]
+            looks = self._probe(torch.stack([trained[index][0].weights for index in passed]), prompts)
+            for index, prompt, look in zip(passed, prompts, looks, strict=True):
+                verdicts[index] = self._sane(look, self._backbone(prompt))
         return verdicts
 
     def _sound(self, adapter: Adapter, stats: UpdateStats) -> Refused | None:

@@ -81,7 +81,7 @@ class Gathering:
         ]
 
     def done(self, batch: UserBatch) -> None:
-        """The batch was applied or buried: forgets it."""
+        """Forgets a batch that was applied or buried."""
         waiting = self._users.get(batch.user, Waiting())
         for event in batch.events:
             self.counted.discard(event.entry_id)
@@ -91,16 +91,16 @@ class Gathering:
             self._users.pop(batch.user, None)
 
     def failed(self, batch: UserBatch, reason: str, *, refused: bool = False) -> None:
-        """The attempt that was counted went wrong: from now on it counts against the events."""
+        """Counts a failed attempt against the events of the batch."""
         held = self._users.get(batch.user, Waiting()).held
-        for place in range(min(len(held), len(batch.events))):
-            event, refusals = held[place].event, held[place].refusals
+        for index in range(min(len(held), len(batch.events))):
+            event, refusals = held[index].event, held[index].refusals
             self.counted.discard(event.entry_id)
             failed = replace(event, attempts=event.attempts + 1)
-            held[place] = replace(held[place], event=failed, refusals=refusals + refused, reason=reason)
+            held[index] = replace(held[index], event=failed, refusals=refusals + refused, reason=reason)
 
     def postpone(self, user: UserKey, until: float) -> None:
-        """Leaves the user alone until then, nothing counted."""
+        """Tries nothing for the user until then; no attempt is counted."""
         if user in self._users:
             self._users[user].not_before = until
 
@@ -110,7 +110,7 @@ class Gathering:
             self.counted.discard(held.event.entry_id)
 
     def _next(self, user: UserKey, waiting: Waiting, settings: TrainerSettings) -> Ready:
-        """The leading events that have failed equally often: all together, then the user's alone, then one by one."""
+        """The leading events that have failed equally often; one event alone from ALONE_FROM failures on."""
         first = waiting.held[0]
         failures = first.event.attempts
         longest = settings.max_labels if failures < ALONE_FROM else 1

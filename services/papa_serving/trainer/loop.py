@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,6 @@ from papa_serving.contracts.feedback import FeedbackLog
 from papa_serving.contracts.revisions import RevisionStore, UserDirectory
 from papa_serving.settings import TrainerSettings
 from papa_serving.store.census import sweep
-from papa_serving.trainer.busy_time import BusyTime
 from papa_serving.trainer.intake import Intake
 from papa_serving.trainer.ownership import Ownership, pause
 from papa_serving.trainer.plan import plan
@@ -25,19 +25,54 @@ from papa_serving.trainer.updater import Updater
 _log = logging.getLogger(__name__)
 
 OBSERVATION_SECONDS = 2.0
+"""Between two measurements of the backlog: as often as the supervisor of the trainers looks at them."""
 SWEEP_SECONDS = 3600.0
+"""Between two sweeps of the revision store: far less than the life of a tombstone, which a sweep must not miss."""
 _STORAGE_PAUSE = 0.5
+"""Seconds before the log is read again after storage failed."""
 _LEAVE_SECONDS = 3.0
+"""How long the parts of the loop, and then the return of the leases, may take at the end."""
 
 
 @dataclass(frozen=True)
 class Backlog:
-    """What waits in the owned partitions, and the share of its time that the trainer trains: what scaling looks at."""
+    """What waits in the owned partitions, and the share of its time that the trainer trains. Scaling decides by it."""
 
     partitions: int = 0
     events: int = 0
     oldest_age: float = 0.0
     busy: float = 0.0
+
+
+class BusyTime:
+    """Measures the share of its time that the trainer works: a context manager around the work."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._asked = clock()
+        self._worked = 0.0
+        self._begun: float | None = None
+
+    def __enter__(self) -> None:
+        self._begun = self._clock()
+
+    def __exit__(self, *_: object) -> None:
+        self._settle(self._clock())
+        self._begun = None
+
+    def share(self) -> float:
+        """The share of the time since the last call, between 0 and 1; work in progress counts up to now."""
+        now = self._clock()
+        if self._begun is not None:
+            self._settle(now)
+        worked, elapsed = self._worked, now - self._asked
+        self._worked, self._asked = 0.0, now
+        return min(1.0, worked / elapsed) if elapsed > 0 else 0.0
+
+    def _settle(self, now: float) -> None:
+        assert self._begun is not None
+        self._worked += now - self._begun
+        self._begun = now
 
 
 class TrainerLoop:
@@ -67,7 +102,7 @@ class TrainerLoop:
         self._stop.set()
 
     async def run(self) -> None:
-        """Until `stop`: then the running update has `grace_seconds` to be committed, and the leases are given back.
+        """Runs until `stop`; the running update then has `grace_seconds` to be committed, and the leases go back.
 
         Raises what a part of it raised unexpectedly, after the leases have been given back as well. The events of an
         abandoned update stay in the log.
@@ -108,7 +143,7 @@ class TrainerLoop:
                     await pause(self._stop, self._settings.poll)
 
     async def _round(self) -> bool:
-        """Looks once and trains whoever is ready; whether there was anybody."""
+        """Reads once and trains the users who are ready; returns whether there were any."""
         await self._intake.look()
         work = plan(self._intake.gatherings.values(), self._settings, time.monotonic(), time.time())
         for pick in work.exhausted:
@@ -121,7 +156,7 @@ class TrainerLoop:
         return bool(work.groups)
 
     async def _sweep(self) -> None:
-        """Now and then removes files that no lineage names; far more often than a tombstone expires."""
+        """Removes files that no lineage names, every SWEEP_SECONDS."""
         while not self._end.is_set():
             await pause(self._end, SWEEP_SECONDS)
             try:

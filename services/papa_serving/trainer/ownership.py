@@ -1,23 +1,28 @@
-"""Leases: which partitions this trainer owns now, kept alive beside whatever else it does."""
+"""Which partitions this trainer owns: its fair share, held by leases that are renewed beside whatever else it does.
+
+All trainers compute the same shares from the list of live ones, so that they agree without talking to each other.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from time import monotonic
 
 from papa_serving import metrics
 from papa_serving.contracts.errors import Fenced, StorageUnavailable
 from papa_serving.contracts.feedback import FeedbackLog, Lease
-from papa_serving.trainer.share import fair_share
 
 _log = logging.getLogger(__name__)
 
 _TICKS_PER_LEASE = 10
+"""Rounds in the time of one lease: a newcomer gets its partitions within a tenth of a lease."""
 _RENEWALS_PER_LEASE = 3
+"""Renewals in the time of one lease: two of them may fail before the lease is lost."""
 
 
 class Ownership:
@@ -41,12 +46,12 @@ class Ownership:
         return self._leases
 
     def holds(self, lease: Lease) -> bool:
-        """Whether this lease, however often renewed since, is still held as far as this process knows."""
+        """Whether this lease is still held as far as this process knows, however often it was renewed since."""
         held = self._leases.get(lease.partition)
         return held is not None and held.epoch == lease.epoch
 
     def lost(self, lease: Lease) -> None:
-        """Somebody was told Fenced: forgets the lease."""
+        """Forgets a lease: an operation under it was refused as Fenced."""
         if self.holds(lease):
             del self._leases[lease.partition]
             _log.warning(
@@ -64,7 +69,7 @@ class Ownership:
             self._busy -= marked
 
     async def keep(self, end: asyncio.Event) -> None:
-        """Heartbeats, acquires, renews and gives back until `end`; what storage refuses is tried again."""
+        """Sends heartbeats, acquires, renews and gives back leases until `end`; tries again what storage refuses."""
         while not end.is_set():
             try:
                 await self.tick()
@@ -84,7 +89,7 @@ class Ownership:
         metrics.PARTITIONS_OWNED.set(len(self._leases))
 
     async def leave(self) -> None:
-        """Gives everything back and takes leave, so that others need not wait for the leases to expire."""
+        """Gives all leases back and ends the membership, so that others need not wait for the leases to expire."""
         await asyncio.gather(*(self._release(lease) for lease in tuple(self._leases.values())))
         await self._feedback.heartbeat(self._member, 0.0)
         metrics.PARTITIONS_OWNED.set(0)
@@ -116,3 +121,17 @@ async def pause(end: asyncio.Event, seconds: float) -> None:
     """Sleeps, but not beyond `end`."""
     with suppress(TimeoutError):
         await asyncio.wait_for(end.wait(), seconds)
+
+
+def fair_share(member: str, members: Collection[str], partitions: int) -> frozenset[int]:
+    """The partitions of `member`: those for which its score is the highest.
+
+    Rendezvous hashing (Thaler and Ravishankar, 1998). A member that comes or goes moves only the partitions that it
+    gains or leaves behind.
+    """
+    everybody = {member, *members}
+    return frozenset(p for p in range(partitions) if max(everybody, key=lambda m: (_score(m, p), m)) == member)
+
+
+def _score(member: str, partition: int) -> bytes:
+    return hashlib.blake2b(f"{partition}|{member}".encode(), digest_size=8).digest()

@@ -1,4 +1,4 @@
-"""Who is trained with whom: the untried together, whoever failed before alone."""
+"""Decides which users are trained together: those without a failed attempt together, each of the others alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from papa_serving.trainer.gathering import Gathering, Ready
 
 @dataclass(frozen=True)
 class Pick:
-    """A ready user and where the events lie."""
+    """A ready user, and the gathering that holds the events."""
 
     gathering: Gathering
     ready: Ready

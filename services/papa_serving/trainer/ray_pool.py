@@ -27,7 +27,7 @@ _TRIES = 3
 
 @dataclass(frozen=True)
 class Answer:
-    """What a trainer said last, and when (monotonic)."""
+    """A trainer's last health answer, and when it came (monotonic)."""
 
     health: Mapping[str, Any]
     at: float

@@ -1,4 +1,4 @@
-"""How many trainers there should be: a pure function of what they report."""
+"""Decides how many trainers there should be: a pure function of what they report."""
 
 from __future__ import annotations
 

@@ -16,10 +16,9 @@ from papa_serving.contracts.revisions import RevisionStore, UserDirectory
 from papa_serving.store.census import refuse_ahead
 from papa_serving.trainer.fault import reach
 from papa_serving.trainer.intake import Intake, bury
+from papa_serving.trainer.lineage import Job, Parents, Promotion, pointer
 from papa_serving.trainer.ownership import Ownership
-from papa_serving.trainer.parents import Parents
 from papa_serving.trainer.plan import Group, Pick
-from papa_serving.trainer.promotion import Job, Promotion, pointer
 from papa_serving.trainer.updater import Refused, Trained, Updater, UserUpdate
 from papa_serving.trainer.worker import Worker
 
@@ -57,7 +56,7 @@ class Training:
         self._promotion = Promotion(log, revisions, ownership)
 
     async def train(self, group: Group) -> None:
-        """All users of the group in one update, then each one's own commit."""
+        """Trains all users of the group in one update, then commits each user's revision by itself."""
         with self._ownership.busy(pick.gathering.lease.partition for pick in group.picks):
             began = time()
             prepared = await asyncio.gather(*(self._settled(p, self._prepare(p)) for p in group.picks))
@@ -69,7 +68,7 @@ class Training:
             await asyncio.gather(*(self._settled(pick, end) for (pick, _), end in zip(jobs, finished, strict=True)))
 
     async def bury(self, pick: Pick) -> None:
-        """Makes dead letters of events whose attempts are used up: the last ones were theirs alone."""
+        """Makes dead letters of events whose attempts are used up; the last attempts were made without other events."""
         reason = pick.ready.reason or "the trainer ended while training on it"
         kind = "refused" if pick.ready.refusals else "failed"
         events = list(pick.ready.batch.events)
@@ -97,7 +96,7 @@ class Training:
         return Job(gathering, state, UserUpdate(batch, pointer(state), weights))
 
     async def _compute(self, jobs: list[Job], step_scale: float) -> list[Trained | Refused | None]:
-        """None for each when the update raised; then nobody knows whose fault it was, and each is tried alone."""
+        """Runs the update; None for each user when it raised: the cause is unknown, and each is tried alone."""
         if not jobs:
             return []
         begun = monotonic()
@@ -114,8 +113,10 @@ class Training:
         return list(outcomes)
 
     async def _finish(self, job: Job, outcome: Trained | Refused | None, times: tuple[float, float, float]) -> None:
-        """A trace for each user, whoever shared the computation, with a link to each like's. `times`: when the update
-        began, when its computation did, when that ended."""
+        """Concludes one user's part in a trace of its own, linked to the trace of each event.
+
+        `times`: when the update began, when its computation began, when that ended.
+        """
         events = job.update.batch.events
         links = dict.fromkeys(event.traceparent for event in events)
         attributes: dict[str, tracing.Value] = {"papa.events": len(events), "papa.parent": job.update.parent}
@@ -157,7 +158,7 @@ class Training:
             self._intake.forget(job.gathering)
 
     async def _settled(self, pick: Pick, work: Awaitable[T]) -> T | None:
-        """The result of the work, or None after what an error means for this user's events has been done."""
+        """The result of the work; None after an error, once its consequences for this user's events are drawn."""
         gathering, user = pick.gathering, pick.ready.batch.user
         try:
             return await work

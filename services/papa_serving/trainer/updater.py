@@ -1,4 +1,4 @@
-"""What the loop asks of learning, in terms of files and events, so that the loop itself knows no tensors."""
+"""Learning as the trainer's loop sees it, in terms of files and events: the loop itself knows no tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from papa_serving.contracts.feedback import LoggedEvent, UserBatch
 
 @dataclass(frozen=True)
 class Weights:
-    """Where an update starts: the files of a revision and the sha256 of their manifest. No files: a fresh adapter."""
+    """The start of an update: a revision's files and the sha256 of their manifest. No files mean a fresh adapter."""
 
     files: Mapping[str, bytes] = field(default_factory=dict)
     sha256: str = ""

@@ -1,4 +1,4 @@
-"""The one thread in which tensors are computed, so that leases are renewed meanwhile."""
+"""The one thread in which tensors are computed, beside the loop that renews the leases."""
 
 from __future__ import annotations
 

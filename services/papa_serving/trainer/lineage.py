@@ -1,4 +1,4 @@
-"""From trained weights to the user's current revision: write the files, then commit."""
+"""Both ends of an update in a user's lineage: the weights that it starts from, and the revision that it becomes."""
 
 from __future__ import annotations
 
@@ -8,26 +8,68 @@ import time
 from dataclasses import dataclass
 
 from papa_serving import metrics, tracing
-from papa_serving.contracts.errors import Fenced, StorageUnavailable
+from papa_serving.contracts.errors import Fenced, RevisionDamaged, RevisionNotFound, StorageUnavailable
 from papa_serving.contracts.feedback import FeedbackLog
-from papa_serving.contracts.revisions import Revision, RevisionStore, UserState, revision_name
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.revisions import Revision, RevisionStore, UserDirectory, UserState, revision_name
 from papa_serving.trainer.fault import reach
 from papa_serving.trainer.gathering import Gathering
 from papa_serving.trainer.ownership import Ownership
-from papa_serving.trainer.updater import Trained, UserUpdate
+from papa_serving.trainer.updater import Trained, Updater, UserUpdate, Weights
+from papa_serving.trainer.worker import Worker
 
 _log = logging.getLogger(__name__)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+"""Seconds between two attempts to learn a commit's outcome, doubled each time and always shorter than a lease."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One user's update under way: `state` is the user's when it began."""
+    """One user's update in progress; `state` is the user's state when it began."""
 
     gathering: Gathering
     state: UserState
     update: UserUpdate
+
+
+class Parents:
+    """Fetches and verifies the weights that an update starts from.
+
+    When the files of the pointer's revision are damaged or gone, training starts from the newest good ancestor, and
+    from a fresh adapter when there is none. What the damaged revisions had learnt beyond it is lost with their bytes.
+    The lineage, however, keeps the pointer as the parent: it records in which order revisions replaced one another, the
+    commit compares the pointer with it, and naming the ancestor would make a fork out of a chain. The new revision is
+    whole, so that the user is served by it again.
+    """
+
+    def __init__(self, users: UserDirectory, revisions: RevisionStore, updater: Updater, worker: Worker) -> None:
+        self._users = users
+        self._revisions = revisions
+        self._updater = updater
+        self._worker = worker
+
+    async def weights(self, user: UserKey, current: Revision | None) -> Weights:
+        """The verified start of the user's next update. Raises StorageUnavailable."""
+        candidate = current
+        while candidate is not None:
+            try:
+                return await self._verified(user, candidate)
+            except (RevisionDamaged, RevisionNotFound) as error:
+                metrics.ADAPTER_REFUSED.labels(error.reason).inc()
+                _log.error(
+                    "a revision is damaged, trying its parent",
+                    extra={"revision": candidate.revision, "why": error.message},
+                )
+            candidate = await self._users.parent(user, candidate)
+        return Weights()
+
+    async def _verified(self, user: UserKey, revision: Revision) -> Weights:
+        names = self._updater.files
+        contents = await asyncio.gather(*(self._revisions.get(user, revision.revision, name) for name in names))
+        weights = Weights(dict(zip(names, contents, strict=True)), revision.sha256)
+        await self._worker.run(self._updater.verify, weights)
+        return weights
 
 
 class Promotion:
@@ -77,7 +119,7 @@ class Promotion:
 
 
 def pointer(state: UserState) -> str:
-    """The user's current revision, "" for the base: what a lineage calls parent."""
+    """The user's current revision, "" for the base. A lineage calls it the parent of the next one."""
     return state.current.revision if state.current is not None else ""
 
 
