@@ -13,7 +13,7 @@ from benchmarks.serving.service import service as started
 from benchmarks.serving.whole import against_bare
 from tests.demo.conftest import learner, service, unstarted
 from tests.demo.learner import Learner
-from tests.gateway.service import Service
+from tests.gateway.support.service import Service
 from tests.generator.support import tiny_denoiser
 
 __all__ = ["learner", "service", "unstarted"]

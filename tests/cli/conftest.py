@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from papa_serving.cli.app import run
 
-from tests.gateway.conftest import service, unstarted
-from tests.gateway.service import Service
+from tests.gateway.support.fixtures import service, unstarted
+from tests.gateway.support.service import Service
 
 __all__ = ["service", "unstarted"]
 

@@ -16,7 +16,7 @@ from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import Revision
 
 from tests.cli.conftest import Ended, Papa
-from tests.gateway.service import Service
+from tests.gateway.support.service import Service
 
 Call = Callable[..., Awaitable[Ended]]
 

@@ -8,8 +8,7 @@ import pytest
 from papa_serving.contracts.identity import UserKey
 
 from tests.cli.conftest import Ended
-from tests.gateway.service import Service
-from tests.gateway.test_dead_letters import bury
+from tests.gateway.support.service import Service, bury
 
 Call = Callable[..., Awaitable[Ended]]
 ALICE, BOB = UserKey("default", "alice"), UserKey("shop", "bob")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from papa_serving.client import AsyncClient, Client, Retry
 
-from tests.gateway.conftest import service, unstarted
-from tests.gateway.service import Service
+from tests.gateway.support.fixtures import service, unstarted
+from tests.gateway.support.service import Service
 
 __all__ = ["service", "unstarted"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from grpc_status import rpc_status
 from papa_serving.contracts.errors import PapaError
-from papa_serving.gateway.status import rich_status
+from papa_serving.gateway.rpc.status import rich_status
 from papa_serving.stubs.serving.v1 import (
     feedback_pb2,
     feedback_pb2_grpc,

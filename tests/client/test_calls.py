@@ -26,9 +26,9 @@ from papa_serving.client import (
 from papa_serving.contracts.identity import UserKey
 from PIL import Image
 
-from tests.gateway.doubles import revision
-from tests.gateway.fake_engine import done, error, fail, items, wait
-from tests.gateway.service import Service, eventually
+from tests.gateway.support.doubles import revision
+from tests.gateway.support.fake_engine import done, error, fail, items, wait
+from tests.gateway.support.service import Service, eventually
 
 ALICE = UserKey("default", "alice")
 

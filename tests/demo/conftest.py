@@ -10,8 +10,8 @@ import pytest
 
 from tests.cli.conftest import papa
 from tests.demo.learner import Learner
-from tests.gateway.conftest import service, unstarted
-from tests.gateway.service import Service
+from tests.gateway.support.fixtures import service, unstarted
+from tests.gateway.support.service import Service
 
 __all__ = ["papa", "service", "unstarted"]
 

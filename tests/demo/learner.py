@@ -13,8 +13,8 @@ from papa_serving.contracts.revisions import Revision
 from papa_serving.stubs.engine.v1 import engine_pb2
 from PIL import Image
 
-from tests.gateway.fake_engine import Step, done
-from tests.gateway.service import Service
+from tests.gateway.support.fake_engine import Step, done
+from tests.gateway.support.service import Service
 
 PARTITIONS = 4
 

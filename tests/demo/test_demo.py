@@ -19,7 +19,7 @@ from PIL import Image
 
 from tests.cli.conftest import Ended, Papa
 from tests.demo.learner import BrightnessOracle, Learner
-from tests.gateway.service import Service
+from tests.gateway.support.service import Service
 
 PLAN = DemoPlan(rounds=3, per_round=8, evaluation_items=60, glance_items=8, glance_every=2)
 

@@ -15,8 +15,8 @@ from tests.cli.conftest import Papa
 from tests.demo.conftest import learner, papa
 from tests.demo.learner import Learner
 from tests.docs.test_code_blocks import ROOT, RUN_AGAINST_A_SERVICE, blocks, command_lines
-from tests.gateway.conftest import service, unstarted
-from tests.gateway.service import Service
+from tests.gateway.support.fixtures import service, unstarted
+from tests.gateway.support.service import Service
 
 __all__ = ["learner", "papa", "service", "unstarted"]
 

@@ -16,8 +16,8 @@ from papa_serving.stubs.serving.v1 import dead_letter_pb2, feedback_pb2, generat
 from tests.demo.conftest import learner
 from tests.demo.learner import Learner
 from tests.docs.test_code_blocks import ROOT, blocks
-from tests.gateway.conftest import service, unstarted
-from tests.gateway.service import Service
+from tests.gateway.support.fixtures import service, unstarted
+from tests.gateway.support.service import Service
 
 __all__ = ["learner", "service", "unstarted"]
 

@@ -15,9 +15,9 @@ import uvicorn
 from papa_serving.contracts.errors import QueueFull
 from papa_serving.contracts.identity import UserKey
 
-from tests.gateway.conftest import service, unstarted
-from tests.gateway.doubles import revision
-from tests.gateway.service import Service, eventually
+from tests.gateway.support.doubles import revision
+from tests.gateway.support.fixtures import service, unstarted
+from tests.gateway.support.service import Service, eventually
 
 __all__ = ["service", "unstarted"]
 

@@ -1,5 +1,5 @@
 """A gateway with switches, for the test of the tests."""
 
-from tests.gateway.conftest import service, unstarted
+from tests.gateway.support.fixtures import service, unstarted
 
 __all__ = ["service", "unstarted"]

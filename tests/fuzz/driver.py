@@ -15,8 +15,8 @@ from grpc_status import rpc_status
 from papa_serving.stubs.serving.v1 import feedback_pb2
 
 from tests.fuzz import messages
-from tests.gateway.fake_engine import FakeEngine
-from tests.gateway.methods import METHODS, Method
+from tests.gateway.support.fake_engine import FakeEngine
+from tests.gateway.support.methods import METHODS, Method
 
 IN_FLIGHT = 24
 STREAMED = 400

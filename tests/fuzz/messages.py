@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from papa_serving.stubs.serving.v1 import types_pb2
 from PIL import Image
 
-from tests.gateway.methods import Method
+from tests.gateway.support.methods import Method
 
 TEXTS = [
     "", "a", "alice", "bob", "default", "base", "000001-aa", "1-1", "e", "i", "shop", " ", "\0", "\n", "a\0b",

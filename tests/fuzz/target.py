@@ -17,7 +17,7 @@ from papa_serving.local.redis_process import RedisProcess
 from papa_serving.settings import FeedbackSettings, RedisSettings, Settings
 from papa_serving.store import open_items
 
-from tests.gateway.doubles import GREY
+from tests.gateway.support.doubles import GREY
 
 ROOT = Path(__file__).parents[2]
 PARTITIONS = 4

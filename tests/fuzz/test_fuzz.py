@@ -9,8 +9,8 @@ import pytest
 from tests.fuzz import messages
 from tests.fuzz.driver import Driver
 from tests.fuzz.run import work
-from tests.gateway.methods import METHODS
-from tests.gateway.service import Service
+from tests.gateway.support.methods import METHODS
+from tests.gateway.support.service import Service
 
 
 @pytest.mark.timeout(600)

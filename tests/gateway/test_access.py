@@ -12,14 +12,13 @@ from pathlib import Path
 import grpc
 import jwt
 import pytest
-from papa_serving.gateway.access import SCOPES
+from papa_serving.gateway.rpc.admission import SCOPES
 from papa_serving.settings import AuthSettings
 from papa_serving.stubs.serving.v1 import feedback_pb2, types_pb2, user_pb2
 
-from tests.gateway.methods import GOOD, METHODS, Method, like
-from tests.gateway.service import Refusal, Service, refusal
-from tests.gateway.test_health import reflected
-from tests.gateway.tokens import ALL, AUDIENCE, ISSUER, Authority, bearer, jwks
+from tests.gateway.support.methods import GOOD, METHODS, Method, like
+from tests.gateway.support.service import Refusal, Service, refusal
+from tests.gateway.support.tokens import ALL, AUDIENCE, ISSUER, Authority, bearer, jwks
 
 ALICE, BOB = types_pb2.User(user="alice"), types_pb2.User(user="bob")
 RIVAL = types_pb2.User(tenant="rival", user="alice")
@@ -137,13 +136,13 @@ async def test_what_a_scope_is_for(guarded: Service, authority: Authority, metho
 async def test_health_is_open_and_reflection_is_not(guarded: Service) -> None:
     await guarded.until_serving("papa.serving.v1.FeedbackService")
     with pytest.raises(grpc.aio.AioRpcError) as failure:
-        await reflected(guarded)
+        await guarded.reflected()
     assert failure.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_reflection_can_be_asked_for(unstarted: Service, settings: AuthSettings) -> None:
     await unstarted.start(auth=settings, reflection=True)
-    assert "papa.serving.v1.UserService" in await reflected(unstarted)
+    assert "papa.serving.v1.UserService" in await unstarted.reflected()
 
 
 async def test_a_watch_ends_with_its_credential(unstarted: Service, settings: AuthSettings) -> None:
@@ -164,7 +163,7 @@ async def test_a_watch_ends_with_its_credential(unstarted: Service, settings: Au
 async def test_keys_rotate_without_a_restart(
     unstarted: Service, settings: AuthSettings, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("papa_serving.gateway.watched_file.EVERY", 0.0)
+    monkeypatch.setattr("papa_serving.gateway.auth.watched_file.EVERY", 0.0)
     await unstarted.start(auth=settings)
     second, get = Authority("second"), METHODS[[method.name for method in METHODS].index("GetUser")]
     assert await answer(unstarted, get, ALICE, authority.token()) == ""

@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import grpc
 import pytest
-from papa_serving.contracts.feedback import DeadLetter, FeedbackEvent
 from papa_serving.contracts.identity import UserKey
-from papa_serving.gateway import dead_letters
-from papa_serving.gateway.identity import Identity, Scope
+from papa_serving.gateway.api import dead_letters
+from papa_serving.gateway.auth.identity import Identity, Scope
 from papa_serving.stubs.serving.v1 import dead_letter_pb2 as pb2
 from papa_serving.stubs.serving.v1 import types_pb2
 
-from tests.gateway.service import Service, refusal
+from tests.gateway.support.service import Service, bury, refusal
 
 ALICE, BOB, FOREIGN = UserKey("shop", "alice"), UserKey("shop", "bob"), UserKey("other", "alice")
 
 
 def message(key: UserKey) -> types_pb2.User:
     return types_pb2.User(tenant=key.tenant, user=key.user)
-
-
-async def bury(service: Service, user: UserKey, *event_ids: str) -> list[DeadLetter]:
-    await service.log.append([FeedbackEvent(event_id, user, -0.5, item_id="i") for event_id in event_ids])
-    partition = user.partition(4)
-    lease = await service.log.acquire(partition, "trainer", 60)
-    assert lease is not None
-    events = [event for event in await service.log.read(lease, "", 100) if event.user == user]
-    await service.log.bury(lease, events, "poison")
-    return [letter for letter in await service.log.dead_letters(partition) if letter.event.user == user]
 
 
 async def listed(service: Service, **request: object) -> list[tuple[str, str, str]]:

@@ -10,14 +10,14 @@ import grpc
 import pytest
 from papa_serving.contracts.errors import StorageUnavailable, Unauthenticated
 from papa_serving.contracts.identity import UserKey
-from papa_serving.gateway.cohorts import COHORTS, cohort_of
-from papa_serving.gateway.identity import Identity
+from papa_serving.gateway.api.feedback import COHORTS, cohort_of
+from papa_serving.gateway.auth.identity import Identity
 from papa_serving.logs import request_id
 from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
 from prometheus_client import REGISTRY
 
-from tests.gateway.fake_engine import wait
-from tests.gateway.service import Service, eventually, refusal
+from tests.gateway.support.fake_engine import wait
+from tests.gateway.support.service import Service, eventually, refusal
 
 ALICE = types_pb2.User(user="alice")
 GET = user_pb2.GetUserRequest(user=ALICE)
@@ -55,10 +55,10 @@ async def test_log_lines_of_a_call_know_its_request_id(service: Service, caplog:
     seen = []
     handler = logging.Handler()
     handler.emit = lambda record: seen.append((record.getMessage(), request_id.get()))  # type: ignore[method-assign]
-    logging.getLogger("papa_serving.gateway.edge").addHandler(handler)
+    logging.getLogger("papa_serving.gateway.rpc.edge").addHandler(handler)
     service.users.failure = StorageUnavailable("redis is away")
     await refusal(service.user.GetUser(GET, metadata=(("x-request-id", "order-19"),)))
-    logging.getLogger("papa_serving.gateway.edge").removeHandler(handler)
+    logging.getLogger("papa_serving.gateway.rpc.edge").removeHandler(handler)
     assert seen == [("UserService/GetUser: redis is away", "order-19")], "the log says what the caller is not told"
 
 
@@ -178,21 +178,21 @@ async def test_metrics_of_feedback(service: Service) -> None:
     assert counted("papa_feedback_labels_total", label="like", cohort="1-10") == likes + 2
 
 
-async def test_opinions_count_in_the_cohort_of_their_number(service: Service) -> None:
-    def opinions() -> dict[tuple[str, str], float]:
+async def test_labels_count_in_the_cohort_of_their_number(service: Service) -> None:
+    def counts() -> dict[tuple[str, str], float]:
         return {
             (label, cohort): counted("papa_feedback_labels_total", label=label, cohort=cohort)
             for label in ("like", "dislike")
             for cohort in COHORTS
         }
 
-    user, before = types_pb2.User(user="prolific"), opinions()
+    user, before = types_pb2.User(user="prolific"), counts()
     events = [
         feedback_pb2.FeedbackEvent(event_id=f"o{n}", user=user, item_id="i", grade=1.0 if n <= 10 else -1.0)
         for n in range(1, 36)
     ]
     await service.feedback.SubmitFeedback(feedback_pb2.SubmitFeedbackRequest(events=events))
-    after = opinions()
+    after = counts()
     grown = {key: after[key] - before[key] for key in after if after[key] != before[key]}
     assert grown == {("like", "1-10"): 10, ("dislike", "11-30"): 20, ("dislike", "31-100"): 5}
     never = REGISTRY.get_sample_value("papa_feedback_labels_total", {"label": "like", "cohort": "31-100"})

@@ -21,11 +21,11 @@ from papa_serving.contracts.errors import (
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import BackboneInfo
 from papa_serving.contracts.samples import unpack_sample
-from papa_serving.gateway import inflow
+from papa_serving.gateway.api.feedback import MAX_BYTES, MAX_EVENTS
 from papa_serving.stubs.serving.v1 import feedback_pb2, types_pb2
 from PIL import Image
 
-from tests.gateway.service import Service, eventually, refusal
+from tests.gateway.support.service import Service, eventually, refusal
 
 ALICE = types_pb2.User(user="alice")
 Event, Submit, Stream = (
@@ -239,7 +239,7 @@ async def test_a_stream_answers_each_event_in_order(service: Service) -> None:
     assert [each.ack.sequence for each in outcomes] == list(range(1, 701))
     assert [event.event_id for event in service.log.accepted] == [f"e{i}" for i in range(700)]
     assert max(service.log.groups) > 1, "what arrives during an append makes up the next one"
-    assert max(service.log.groups) <= inflow.MAX_EVENTS
+    assert max(service.log.groups) <= MAX_EVENTS
 
 
 async def test_an_empty_stream_ends_well(service: Service) -> None:
@@ -304,7 +304,7 @@ async def test_large_events_are_taken_a_few_at_a_time(service: Service) -> None:
     await service.log.waiting.wait()
     service.log.gate.set()
     assert [outcome.ack.sequence for outcome in await call] == list(range(1, 13))
-    assert max(service.log.groups) * len(picture.data) <= inflow.MAX_BYTES
+    assert max(service.log.groups) * len(picture.data) <= MAX_BYTES
 
 
 async def test_a_caller_that_hangs_up_leaves_nothing_behind(service: Service) -> None:

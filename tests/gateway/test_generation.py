@@ -9,8 +9,8 @@ import pytest
 from papa_serving.contracts.items import BackboneInfo
 from papa_serving.stubs.serving.v1 import generation_pb2, types_pb2
 
-from tests.gateway.fake_engine import done, error, fail, free_port, items, wait
-from tests.gateway.service import Service, refusal
+from tests.gateway.support.fake_engine import done, error, fail, free_port, items, wait
+from tests.gateway.support.service import Service, refusal
 
 ALICE = types_pb2.User(user="alice")
 Request, StreamRequest = generation_pb2.GenerateRequest, generation_pb2.StreamGenerateRequest

@@ -7,12 +7,12 @@ import asyncio
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2_grpc
 from papa_serving.contracts.errors import StorageUnavailable
 from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
 
-from tests.gateway.fake_engine import done, free_port, items, wait
-from tests.gateway.service import Service, eventually, refusal
+from tests.gateway.support.fake_engine import done, free_port, items, wait
+from tests.gateway.support.service import Service, eventually, refusal
 
 GENERATION, FEEDBACK, USER = (f"papa.serving.v1.{name}Service" for name in ("Generation", "Feedback", "User"))
 ALICE = types_pb2.User(user="alice")
@@ -44,7 +44,7 @@ async def test_generation_follows_the_generator(unstarted: Service) -> None:
 
 
 async def test_feedback_and_users_follow_storage(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("papa_serving.gateway.health.POLL_SECONDS", 0.02)
+    monkeypatch.setattr("papa_serving.gateway.api.health.POLL_SECONDS", 0.02)
     await service.until_serving(FEEDBACK)
     service.items.failure = StorageUnavailable("down")
     for name in (FEEDBACK, USER):
@@ -56,16 +56,8 @@ async def test_feedback_and_users_follow_storage(service: Service, monkeypatch: 
         await service.until_serving(name)
 
 
-async def reflected(service: Service) -> set[str]:
-    stub = reflection_pb2_grpc.ServerReflectionStub(service.channel)
-    request = reflection_pb2.ServerReflectionRequest(list_services="")
-    async for response in stub.ServerReflectionInfo(iter([request])):
-        return {each.name for each in response.list_services_response.service}
-    return set()
-
-
 async def test_reflection_on(service: Service) -> None:
-    assert {GENERATION, FEEDBACK, USER, "grpc.health.v1.Health"} <= await reflected(service)
+    assert {GENERATION, FEEDBACK, USER, "grpc.health.v1.Health"} <= await service.reflected()
 
 
 async def test_reflection_off(unstarted: Service) -> None:

@@ -14,15 +14,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from papa_serving.contracts.errors import KeysUnavailable, Unauthenticated
-from papa_serving.gateway.bearer import open_authenticator
-from papa_serving.gateway.identity import Scope
-from papa_serving.gateway.key_ring import parse_keys
-from papa_serving.gateway.remote_keys import LONGEST, PAUSE, RemoteKeys
+from papa_serving.gateway.auth.bearer import open_authenticator
+from papa_serving.gateway.auth.identity import Scope
+from papa_serving.gateway.auth.keys import LONGEST, PAUSE, RemoteKeys, parse_keys
 from papa_serving.settings import AuthSettings
 from papa_serving.stubs.serving.v1 import types_pb2, user_pb2
 
-from tests.gateway.service import Service, refusal
-from tests.gateway.tokens import AUDIENCE, ISSUER, Authority, bearer, jwks
+from tests.gateway.support.service import Service, refusal
+from tests.gateway.support.tokens import AUDIENCE, ISSUER, Authority, bearer, jwks
 
 KEY = "a-key-for-development"
 FILE = f"""

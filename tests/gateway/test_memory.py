@@ -16,7 +16,7 @@ from papa_serving.stubs.serving.v1 import feedback_pb2, feedback_pb2_grpc, types
 from PIL import Image
 
 from tests.fuzz.target import PARTITIONS, announce
-from tests.gateway.process import Process
+from tests.gateway.support.process import Process
 
 STREAMS, EVENTS = 3, 400
 GROWTH = STREAMS * 32 * 2**20

@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 from papa_serving.contracts.samples import unpack_sample
-from papa_serving.gateway.pictures import BadPicture, decode
+from papa_serving.gateway.conversion.pictures import BadPicture, decode
 from PIL import Image
 
 GREY, COLOUR = (1, 28, 28), (3, 28, 28)

@@ -8,22 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import grpc
 import pytest
 from papa_serving.stubs.serving.v1 import generation_pb2, generation_pb2_grpc, types_pb2, user_pb2, user_pb2_grpc
 
-from tests.gateway.fake_engine import FakeEngine, done, items, wait
-from tests.gateway.process import ROOT, Process
+from tests.gateway.support.fake_engine import FakeEngine, done, items, wait
+from tests.gateway.support.process import ROOT, Process, scraped
 
 ALICE = types_pb2.User(user="alice")
-
-
-def scraped(address: str) -> str:
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
-        return str(answer.read(), "utf-8")
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -8,13 +8,12 @@ import grpc
 import pytest
 from papa_serving.contracts.errors import RateLimited
 from papa_serving.contracts.identity import UserKey
-from papa_serving.gateway import rates
-from papa_serving.gateway.rates import Buckets, Meter
+from papa_serving.gateway.rpc.admission import SMALLEST_SWEEP, Buckets, Meter
 from papa_serving.settings import RateSettings
 from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
 
-from tests.gateway.methods import METHODS, Method, like
-from tests.gateway.service import Refusal, Service, refusal
+from tests.gateway.support.methods import METHODS, Method, like
+from tests.gateway.support.service import Refusal, Service, refusal
 
 ALICE, BOB = types_pb2.User(user="alice"), types_pb2.User(user="bob")
 SLOW = {"user": 0.01, "user_burst": 3.0}
@@ -72,7 +71,7 @@ def test_users_who_went_away_take_no_memory() -> None:
     buckets = Buckets(1.0, 5.0)
     for number in range(100_000):
         buckets.take(number, 1.0, number / 100)
-    assert len(buckets) < 3 * rates._SMALLEST_SWEEP
+    assert len(buckets) < 3 * SMALLEST_SWEEP
 
 
 def test_without_a_rate_nothing_is_counted() -> None:

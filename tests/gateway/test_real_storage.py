@@ -23,9 +23,9 @@ from papa_serving.settings import FeedbackSettings, RedisSettings, Settings
 from papa_serving.stubs.serving.v1 import feedback_pb2, types_pb2, user_pb2
 from PIL import Image
 
-from tests.gateway.doubles import GREY
-from tests.gateway.fake_engine import free_port
-from tests.gateway.service import Service, refusal
+from tests.gateway.support.doubles import GREY
+from tests.gateway.support.fake_engine import free_port
+from tests.gateway.support.service import Service, refusal
 
 ALICE, KEY = types_pb2.User(user="alice"), UserKey("default", "alice")
 PARTITIONS = 4

@@ -11,9 +11,8 @@ import pytest
 from papa_serving.cli.app import run
 from papa_serving.stubs.serving.v1 import types_pb2, user_pb2, user_pb2_grpc
 
-from tests.gateway.process import Process
-from tests.gateway.test_process import scraped
-from tests.gateway.tokens import Authority, bearer, jwks
+from tests.gateway.support.process import Process, scraped
+from tests.gateway.support.tokens import Authority, bearer, jwks
 
 CANARY = "canary-7f3a91-secret"
 GET = user_pb2.GetUserRequest(user=types_pb2.User(user="alice"))

@@ -19,9 +19,9 @@ from papa_serving.stubs.serving.v1 import (
     types_pb2,
 )
 
-from tests.gateway.fake_engine import FakeEngine, Step, done, items, wait
-from tests.gateway.process import Process
-from tests.gateway.service import Refusal
+from tests.gateway.support.fake_engine import FakeEngine, Step, done, items, wait
+from tests.gateway.support.process import Process
+from tests.gateway.support.service import Refusal
 
 MIB = 2**20
 ALICE, BOB = types_pb2.User(user="alice"), types_pb2.User(user="bob")

@@ -10,11 +10,11 @@ from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from papa_serving import metrics
 from papa_serving.client import AsyncClient, CallFailed, Retry, Tls
-from papa_serving.gateway.transport import server_credentials
+from papa_serving.gateway.auth.tls import server_credentials
 from papa_serving.settings import AuthSettings, TlsSettings
 
-from tests.gateway.service import Service
-from tests.gateway.tokens import Authority, Certificates, bearer
+from tests.gateway.support.service import Service
+from tests.gateway.support.tokens import Authority, Certificates, bearer
 
 ONCE = Retry(attempts=1)
 
@@ -64,7 +64,7 @@ async def test_mutual_tls(unstarted: Service, certificates: Certificates, tmp_pa
 async def test_a_renewed_certificate_is_taken_up(
     unstarted: Service, certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("papa_serving.gateway.watched_file.EVERY", 0.0)
+    monkeypatch.setattr("papa_serving.gateway.auth.watched_file.EVERY", 0.0)
     used = tls(certificates)
     await unstarted.start(tls=used)
     assert await likes(unstarted, trusting(certificates)) == 0

@@ -15,7 +15,7 @@ from papa_serving.contracts.trace import ids
 from papa_serving.logs import JsonFormatter
 from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
 
-from tests.gateway.service import Service
+from tests.gateway.support.service import Service
 from tests.tracing.collector import Collector
 
 CALLER = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"

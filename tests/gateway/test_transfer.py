@@ -25,7 +25,7 @@ from papa.adoption import Adoption
 from papa.config import UpdateConfig
 from papa.denoiser import Denoiser
 from papa.revision_files import Origin, digest, pack, unpack_weights
-from tests.gateway.service import Service, refusal
+from tests.gateway.support.service import Service, refusal
 from tests.papa.support import random_adapters, tiny_denoiser
 
 CONFIG = UpdateConfig()
@@ -186,7 +186,7 @@ async def test_what_does_not_fit_is_refused_and_changes_nothing(stocked: Service
     ],
 )
 async def test_a_malformed_import_names_its_field(service: Service, change, field: str) -> None:  # type: ignore[no-untyped-def]
-    from tests.gateway.methods import GOOD
+    from tests.gateway.support.methods import GOOD
 
     request = GOOD["ImportAdapter"](types_pb2.User(user="alice"))
     change(request)

@@ -10,8 +10,8 @@ from papa_serving.contracts.identity import UserKey
 from papa_serving.stubs.serving.v1 import types_pb2, user_pb2
 from prometheus_client import REGISTRY
 
-from tests.gateway.doubles import revision
-from tests.gateway.service import Service, eventually, refusal
+from tests.gateway.support.doubles import revision
+from tests.gateway.support.service import Service, eventually, refusal
 
 ALICE, KEY = types_pb2.User(user="alice"), UserKey("default", "alice")
 

@@ -25,10 +25,10 @@ from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import Revision, revision_name
 from papa_serving.contracts.samples import unpack_sample
 from papa_serving.feedback import open_log
+from papa_serving.gateway.api.health import GENERATION, Readiness
 from papa_serving.gateway.backends import open_backends
-from papa_serving.gateway.drain import Drain
-from papa_serving.gateway.engine import Engine
-from papa_serving.gateway.health import GENERATION, Readiness
+from papa_serving.gateway.engine_client import EngineClient
+from papa_serving.gateway.rpc.drain import Drain
 from papa_serving.gateway.server import Gateway
 from papa_serving.generator.deployment import app, reconfigured
 from papa_serving.settings import GatewaySettings, GeneratorSettings, Settings
@@ -265,7 +265,7 @@ async def test_shutdown_says_so_first_and_lets_running_generations_finish(
     service: Deployed, stub: engine_pb2_grpc.EngineServiceStub
 ) -> None:
     """The health that a gateway gives tells that no others are taken, while what was accepted still runs."""
-    gateway, items = Engine(service.address), open_items(service.settings)
+    gateway, items = EngineClient(service.address), open_items(service.settings)
     readiness = Readiness(gateway, items, Drain())
     await readiness.start()
     await until_serving(readiness, True)

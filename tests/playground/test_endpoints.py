@@ -14,8 +14,8 @@ from papa_serving.playground.endpoints import Judge
 from papa_serving.playground.gallery import Gallery
 from papa_serving.playground.protection import HEADER, MAX_BODY
 
-from tests.gateway.conftest import service, unstarted
-from tests.gateway.service import Service
+from tests.gateway.support.fixtures import service, unstarted
+from tests.gateway.support.service import Service
 
 __all__ = ["service", "unstarted"]
 

@@ -18,7 +18,7 @@ from papa_serving.settings import Settings
 from papa_serving.settings.tracing import TracingSettings, headers_of
 from pydantic import ValidationError
 
-from tests.gateway.tokens import Certificates
+from tests.gateway.support.tokens import Certificates
 from tests.tracing.collector import Collector
 
 SAMPLED = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
@@ -29,7 +29,7 @@ import asyncio, sys
 from papa_serving import tracing
 from papa_serving.gateway.server import Gateway
 from papa_serving.settings import Settings
-from tests.gateway.service import Service
+from tests.gateway.support.service import Service
 
 async def call():
     service = Service()

@@ -1,7 +1,7 @@
-"""The public gRPC server: distrust, convert, append; generation is passed on to the engine. No torch."""
+"""The public gRPC server. It authenticates, validates and converts, appends feedback, and proxies generation."""
 
 import os
 
-# What gRPC's core has to say arrives as exceptions too, and its own lines on standard error are not JSON. It reads this
-# when it is first imported.
+# gRPC's core writes plain lines to standard error, where only JSON belongs; what they say arrives as exceptions too. It
+# reads this variable when it is first imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

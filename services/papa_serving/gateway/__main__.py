@@ -1,4 +1,4 @@
-"""`python -m papa_serving.gateway`: the gateway with the configuration of file and environment."""
+"""`python -m papa_serving.gateway` runs the gateway with the configuration of the file and the environment."""
 
 import sys
 

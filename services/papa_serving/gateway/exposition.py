@@ -1,4 +1,4 @@
-"""/metrics over HTTP: of all processes of the machine where they share a folder, else of this one."""
+"""/metrics over HTTP. It covers all processes that share PROMETHEUS_MULTIPROC_DIR, or this one alone without it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Exposition:
-    """The endpoint, on a thread of its own."""
+    """Serves the endpoint on a thread of its own."""
 
     def __init__(self, settings: MetricsSettings) -> None:
         """Raises CannotBind."""
@@ -30,7 +30,7 @@ class Exposition:
         self.address = f"{settings.host}:{self._server.server_port}"
 
     def close(self) -> None:
-        """Stops serving; what this process was doing is no longer counted."""
+        """Stops serving, and takes this process out of the gauges of living processes."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -39,14 +39,14 @@ class Exposition:
 
 
 class LivingProcesses(MultiProcessCollector):
-    """The sum over the processes; those that were killed no longer count where only the living do."""
+    """Sums metrics over processes. Killed processes leave the gauges that count only living ones."""
 
     def __init__(self, registry: CollectorRegistry, folder: Path) -> None:
         super().__init__(registry, str(folder))  # type: ignore[no-untyped-call]
         self._folder = folder
 
     def collect(self) -> Iterable[Metric]:
-        """Called by each scrape."""
+        """Forgets dead processes, then collects. Every scrape calls it."""
         for pid in {int(path.stem.rpartition("_")[2]) for path in self._folder.glob("gauge_live*.db")}:
             if not _alive(pid):
                 mark_process_dead(pid, str(self._folder))  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""The gateway's process: start, one ready line, serve, drain on a signal."""
+"""The gateway's process. It starts, prints one ready line, serves, and drains on a signal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gateway as a whole: wires the services, binds, drains."""
+"""The gateway as a whole: wires the services, binds, serves and drains."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from papa_serving.gateway.adoption import Adopter
-from papa_serving.gateway.backbone import KnownBackbone
-from papa_serving.gateway.backends import Backends
-from papa_serving.gateway.bearer import open_authenticator
+from papa_serving.gateway.api.dead_letters import DeadLetterService
+from papa_serving.gateway.api.feedback import FeedbackService
+from papa_serving.gateway.api.generation import GenerationService
+from papa_serving.gateway.api.health import DEAD_LETTERS, FEEDBACK, GENERATION, USER, Readiness
+from papa_serving.gateway.api.users import UserService
+from papa_serving.gateway.auth.bearer import open_authenticator
+from papa_serving.gateway.auth.identity import Authenticate
+from papa_serving.gateway.auth.tls import server_credentials
+from papa_serving.gateway.backends import Backends, KnownBackbone
 from papa_serving.gateway.binding import CannotBind
-from papa_serving.gateway.dead_letters import DeadLetterService
-from papa_serving.gateway.drain import Drain
-from papa_serving.gateway.edge import Edge
-from papa_serving.gateway.engine import Engine
-from papa_serving.gateway.events import EventReader
-from papa_serving.gateway.feedback import FeedbackService
-from papa_serving.gateway.generation import GenerationService
-from papa_serving.gateway.health import DEAD_LETTERS, FEEDBACK, GENERATION, USER, Readiness
-from papa_serving.gateway.identity import Authenticate
-from papa_serving.gateway.pictures import PictureReader
-from papa_serving.gateway.transport import server_credentials
-from papa_serving.gateway.users import UserService
+from papa_serving.gateway.conversion.events import EventReader
+from papa_serving.gateway.conversion.pictures import PictureReader
+from papa_serving.gateway.engine_client import EngineClient
+from papa_serving.gateway.rpc.drain import Drain
+from papa_serving.gateway.rpc.edge import Edge
+from papa_serving.gateway.transfer import Adopter
 from papa_serving.settings import GatewaySettings
 from papa_serving.stubs.serving.v1 import dead_letter_pb2_grpc, feedback_pb2_grpc, generation_pb2_grpc, user_pb2_grpc
 
@@ -41,13 +40,13 @@ class Gateway:
     """One gRPC server with everything in it."""
 
     def __init__(self, settings: GatewaySettings, backends: Backends, authenticate: Authenticate | None = None) -> None:
-        """Callers are told apart as the settings say, or by `authenticate`. Raises ValueError for keys or certificates
-        that cannot be used."""
+        """`authenticate` replaces the authenticator that the settings describe. Raises ValueError for keys or
+        certificates that cannot be used."""
         self._settings, self._backends = settings, backends
         self._credentials = server_credentials(settings.tls)
         authenticate = authenticate or open_authenticator(settings.auth)
         self._drain, self._pictures = Drain(), PictureReader(settings.max_image_pixels)
-        self._engine = Engine(settings.generator)
+        self._engine = EngineClient(settings.generator)
         self._readiness = Readiness(self._engine, backends.items, self._drain)
         self._server = grpc.aio.server(
             interceptors=[Edge(authenticate, settings.max_concurrent_rpcs, settings.rates)],
@@ -115,7 +114,7 @@ class Gateway:
 def _bind(
     server: grpc.aio.Server, purpose: str, host: str, port: int, credentials: grpc.ServerCredentials | None
 ) -> str:
-    """host:port that it took. Raises CannotBind."""
+    """Returns the bound host:port. Raises CannotBind."""
     try:
         if credentials is None:
             return f"{host}:{server.add_insecure_port(f'{host}:{port}')}"

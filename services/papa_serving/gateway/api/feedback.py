@@ -1,0 +1,198 @@
+"""FeedbackService. An event is acknowledged once the log has it, never before."""
+
+# ruff: noqa: N802 - the protos name the methods and say what they do
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+
+from papa_serving import tracing
+from papa_serving.contracts.errors import PapaError
+from papa_serving.contracts.feedback import AppendResult, FeedbackEvent, FeedbackLog
+from papa_serving.gateway.conversion import validation
+from papa_serving.gateway.conversion.events import Converted, EventReader, violations_of
+from papa_serving.gateway.rpc.drain import Drain
+from papa_serving.gateway.rpc.edge import Context
+from papa_serving.gateway.rpc.status import public_message, retry_after
+from papa_serving.metrics import FEEDBACK_EVENTS, FEEDBACK_LABELS
+from papa_serving.settings import GatewaySettings
+from papa_serving.stubs.serving.v1 import feedback_pb2, feedback_pb2_grpc
+
+MAX_EVENTS = 256
+MAX_BYTES = 4 * 2**20
+"""What one stream holds while its worker appends: beyond either, HTTP/2's flow control makes the caller wait."""
+
+COHORTS = ("1-10", "11-30", "31-100", "101-300", "301-1000", "1001+")
+"""Users by how many labels they have given: few, fixed groups, none of which tells who anybody is. Like cohorts by date
+of arrival, they show whether users like more the more they have taught the service."""
+_LAST = (10, 30, 100, 300, 1000)
+
+
+class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
+    """Converts events and appends them to the log."""
+
+    def __init__(self, limits: GatewaySettings, log: FeedbackLog, reader: EventReader, drain: Drain) -> None:
+        self._limits, self._log, self._reader, self._drain = limits, log, reader, drain
+
+    async def SubmitFeedback(
+        self, request: feedback_pb2.SubmitFeedbackRequest, context: Context
+    ) -> feedback_pb2.SubmitFeedbackResponse:
+        """All or nothing for malformed events; one outcome per event otherwise, unless none was accepted."""
+        validation.check_batch(request, self._limits)
+        with tracing.span("append feedback", "producer", attributes={"papa.events": len(request.events)}) as span:
+            converted = await self._reader.read(request.events, lambda index: f"events[{index}].")
+            if violations := violations_of(converted):
+                FEEDBACK_EVENTS.labels("INVALID_REQUEST").inc(len(converted))
+                validation.refuse(violations)
+            results = await self._append(converted, request.events)
+            span.note({"papa.accepted": _accepted(results)})
+        first = results[0].error
+        if first is not None and all(result.error for result in results):
+            raise first
+        return feedback_pb2.SubmitFeedbackResponse(outcomes=map(_outcome, results))
+
+    async def StreamFeedback(
+        self, request_iterator: AsyncIterator[feedback_pb2.StreamFeedbackRequest], context: Context
+    ) -> AsyncIterator[feedback_pb2.StreamFeedbackResponse]:
+        """Appends whatever has arrived as one group while the next group is being read."""
+        inflow = Inflow()
+        filling = asyncio.create_task(inflow.fill(request_iterator))
+        try:
+            while True:
+                async with self._drain.endless_wait():
+                    group = await inflow.take()
+                if not group:
+                    return
+                for result in await self._appended_group(group):
+                    yield feedback_pb2.StreamFeedbackResponse(outcome=_outcome(result))
+        finally:
+            filling.cancel()
+
+    async def _appended_group(self, group: Sequence[feedback_pb2.FeedbackEvent]) -> list[AppendResult]:
+        """Appends one group in a trace of its own: a stream may last for days, and its span appears when it ends."""
+        stream = tracing.current().traceparent
+        attributes = {"papa.events": len(group)}
+        with tracing.span("append feedback", "producer", parent="", attributes=attributes) as span:
+            span.link(stream)
+            converted = await self._reader.read(group, lambda _: "")
+            try:
+                results = await self._append(converted, group)
+            except PapaError as error:
+                span.settle(error.reason)
+                return [
+                    AppendResult(message.event_id, error=result if isinstance(result, PapaError) else error)
+                    for message, result in zip(group, converted, strict=True)
+                ]
+            span.note({"papa.accepted": _accepted(results)})
+            return results
+
+    async def _append(
+        self, converted: Sequence[Converted], messages: Sequence[feedback_pb2.FeedbackEvent]
+    ) -> list[AppendResult]:
+        """Appends the events among `converted`. Results have the order of `converted`, errors included."""
+        events = [each for each in converted if isinstance(each, FeedbackEvent)]
+        try:
+            appended = iter(await self._log.append(events) if events else ())
+        except PapaError as error:
+            FEEDBACK_EVENTS.labels(error.reason).inc(len(events))
+            raise
+        results = [
+            AppendResult(message.event_id, error=each) if isinstance(each, PapaError) else next(appended)
+            for message, each in zip(messages, converted, strict=True)
+        ]
+        _count(converted, results)
+        return results
+
+
+def cohort_of(sequence: int) -> str:
+    """The cohort in which an accepted event counts, by its number among its user's events."""
+    return COHORTS[bisect_left(_LAST, sequence)]
+
+
+def _count(converted: Sequence[Converted], results: Sequence[AppendResult]) -> None:
+    for outcome, number in Counter(map(_outcome_name, results)).items():
+        FEEDBACK_EVENTS.labels(outcome).inc(number)
+    labels = Counter(
+        (cohort_of(result.sequence), event.grade > 0)
+        for event, result in zip(converted, results, strict=True)
+        if isinstance(event, FeedbackEvent) and result.error is None and not result.duplicate
+    )
+    for cohort in {cohort for cohort, _ in labels}:
+        # Both labels, so that a cohort without likes shows a share of 0 instead of no share.
+        FEEDBACK_LABELS.labels("like", cohort).inc(labels[cohort, True])
+        FEEDBACK_LABELS.labels("dislike", cohort).inc(labels[cohort, False])
+
+
+def _accepted(results: Sequence[AppendResult]) -> int:
+    return sum(result.error is None for result in results)
+
+
+def _outcome_name(result: AppendResult) -> str:
+    if result.error is not None:
+        return result.error.reason
+    return "duplicate" if result.duplicate else "accepted"
+
+
+def _outcome(result: AppendResult) -> feedback_pb2.FeedbackOutcome:
+    if result.error is None:
+        ack = feedback_pb2.FeedbackAck(duplicate=result.duplicate, sequence=result.sequence)
+        return feedback_pb2.FeedbackOutcome(event_id=result.event_id, ack=ack)
+    error = feedback_pb2.FeedbackError(
+        code=int(result.error.status),
+        reason=result.error.reason,
+        message=public_message(result.error),
+        field=result.error.field,
+        retry_after_seconds=retry_after(result.error) or 0.0,
+    )
+    return feedback_pb2.FeedbackOutcome(event_id=result.event_id, error=error)
+
+
+class Inflow:
+    """The bounded buffer between a stream's reader and its worker.
+
+    While the worker appends one group the reader fills the next. It holds up to MAX_EVENTS events and MAX_BYTES bytes;
+    a single larger event is let in alone. A full buffer stops the reader.
+    """
+
+    def __init__(self) -> None:
+        self._events: deque[feedback_pb2.FeedbackEvent] = deque()
+        self._bytes = 0
+        self._changed = asyncio.Condition()
+        self._ended = False
+        self._failure: Exception | None = None
+
+    async def fill(self, requests: AsyncIterable[feedback_pb2.StreamFeedbackRequest]) -> None:
+        """Reads to the end of the stream. `take` raises its failure once it has returned what came before."""
+        try:
+            async for request in requests:
+                await self._put(request.event)
+        except Exception as error:
+            self._failure = error
+        async with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    async def _put(self, event: feedback_pb2.FeedbackEvent) -> None:
+        size = event.ByteSize()
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: not self._events or (len(self._events) < MAX_EVENTS and self._bytes + size <= MAX_BYTES)
+            )
+            self._events.append(event)
+            self._bytes += size
+            self._changed.notify_all()
+
+    async def take(self) -> list[feedback_pb2.FeedbackEvent]:
+        """Waits for events and returns all that have arrived; an empty list at the end of the stream."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._events or self._ended)
+            group = list(self._events)
+            self._events.clear()
+            self._bytes = 0
+            self._changed.notify_all()
+        if not group and self._failure is not None:
+            raise self._failure
+        return group

@@ -1,0 +1,135 @@
+"""GenerationService: validates a request, assigns id and seed, and proxies it to the engine."""
+
+# ruff: noqa: N802, D102 - the protos name the methods and say what they do
+
+from __future__ import annotations
+
+import secrets
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from papa_serving import tracing
+from papa_serving.contracts.errors import InvalidRequest, Violation
+from papa_serving.contracts.generation import GenerationSpec
+from papa_serving.gateway.backends import KnownBackbone
+from papa_serving.gateway.conversion import validation
+from papa_serving.gateway.engine_client import EngineClient
+from papa_serving.gateway.rpc.admission import caller
+from papa_serving.gateway.rpc.edge import Context
+from papa_serving.logs import request_id
+from papa_serving.settings import GatewaySettings
+from papa_serving.stubs.engine.v1 import engine_pb2
+from papa_serving.stubs.serving.v1 import generation_pb2, generation_pb2_grpc
+
+_SAMPLERS: dict[int, str] = {
+    generation_pb2.SAMPLER_UNSPECIFIED: "",
+    generation_pb2.SAMPLER_DDPM: "ddpm",
+    generation_pb2.SAMPLER_DDIM: "ddim",
+    generation_pb2.SAMPLER_DPMPP_2M: "dpmpp_2m",
+}
+
+
+class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
+    """Translates between the public contract and the engine's."""
+
+    def __init__(self, limits: GatewaySettings, engine: EngineClient, backbone: KnownBackbone) -> None:
+        self._limits, self._engine, self._backbone = limits, engine, backbone
+
+    async def Generate(
+        self, request: generation_pb2.GenerateRequest, context: Context
+    ) -> generation_pb2.GenerateResponse:
+        started = time.monotonic()
+        spec = await self._spec(request, context)
+        response = generation_pb2.GenerateResponse(generation_id=spec.generation_id)
+        items: list[generation_pb2.Item] = []
+        async with aclosing(self._engine.run(spec)) as events:
+            async for event in events:
+                if isinstance(event, engine_pb2.ItemsDone):
+                    items.extend(map(_item, event.items))
+                else:
+                    response.revision, response.served_by = event.revision, _served_by(bool(event.revision))
+                    response.timings.CopyFrom(_timings(event, started))
+        response.items.extend(sorted(items, key=lambda item: item.index))
+        self._refuse_oversize(response)
+        return response
+
+    async def StreamGenerate(
+        self, request: generation_pb2.StreamGenerateRequest, context: Context
+    ) -> AsyncIterator[generation_pb2.StreamGenerateResponse]:
+        started = time.monotonic()
+        spec = await self._spec(request, context)
+        async with aclosing(self._engine.run(spec)) as events:
+            async for event in events:
+                response = generation_pb2.StreamGenerateResponse(
+                    generation_id=spec.generation_id,
+                    revision=event.revision,
+                    served_by=_served_by(bool(event.revision)),
+                )
+                if isinstance(event, engine_pb2.RunDone):
+                    response.timings.CopyFrom(_timings(event, started))
+                    yield response
+                    return
+                for item in event.items:
+                    response.item.CopyFrom(_item(item))
+                    yield response
+
+    async def _spec(self, request: validation.GenerateRequest, context: Context) -> GenerationSpec:
+        violations: list[Violation] = []
+        validation.check_generation(request, self._limits, violations)
+        if request.prompt and not (await self._backbone.info()).takes_prompt:
+            violations.append(Violation("prompt", "the deployed backbone takes no prompt"))
+        validation.refuse(violations)
+        remaining = context.time_remaining()
+        return GenerationSpec(
+            request_id=request_id.get(),
+            generation_id=uuid.uuid4().hex,
+            user=caller.get().charge(request.user, request.count),
+            count=request.count,
+            seed=request.seed if request.HasField("seed") else _random_seed(request.count),
+            prompt=request.prompt,
+            sampler=_SAMPLERS[request.sampler],
+            steps=request.steps,
+            revision=request.revision,
+            exploration=request.exploration if request.HasField("exploration") else -1.0,
+            deadline=0.0 if remaining is None else time.monotonic() + remaining,
+            traceparent=tracing.current().traceparent,
+            guidance=request.guidance_scale if request.HasField("guidance_scale") else -1.0,
+            negative_prompt=request.negative_prompt,
+        )
+
+    def _refuse_oversize(self, response: generation_pb2.GenerateResponse) -> None:
+        size = response.ByteSize()
+        if size > self._limits.max_message_bytes:
+            advice = f"the items make an answer of {size} bytes; ask for fewer, or use StreamGenerate"
+            raise InvalidRequest([Violation("count", advice)])
+
+
+def _random_seed(count: int) -> int:
+    """A seed so small that the seed of the last item, `seed + count − 1`, is valid as well."""
+    return secrets.randbelow(validation.MAX_SEED - count)
+
+
+def _item(item: engine_pb2.EngineItem) -> generation_pb2.Item:
+    return generation_pb2.Item(
+        item_id=item.item_id,
+        image=item.image,
+        content_type=item.content_type,
+        seed=item.seed,
+        index=item.index,
+        served_by=_served_by(item.adapter),
+    )
+
+
+def _served_by(adapter: bool) -> generation_pb2.ServedBy.ValueType:
+    return generation_pb2.SERVED_BY_ADAPTER if adapter else generation_pb2.SERVED_BY_BASE
+
+
+def _timings(done: engine_pb2.RunDone, started: float) -> generation_pb2.Timings:
+    return generation_pb2.Timings(
+        queued_seconds=done.queued_seconds,
+        denoising_seconds=done.denoising_seconds,
+        adapter_load_seconds=done.adapter_load_seconds,
+        total_seconds=time.monotonic() - started,
+    )

@@ -1,0 +1,101 @@
+"""Health and readiness by grpc.health.v1: one status per service, and "" for the process itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2
+
+from papa_serving.contracts.errors import PapaError, ShuttingDown
+from papa_serving.contracts.items import ItemStore
+from papa_serving.gateway.engine_client import EngineClient
+from papa_serving.gateway.rpc.drain import Drain
+
+log = logging.getLogger(__name__)
+
+GENERATION = "papa.serving.v1.GenerationService"
+FEEDBACK = "papa.serving.v1.FeedbackService"
+USER = "papa.serving.v1.UserService"
+DEAD_LETTERS = "papa.serving.v1.DeadLetterService"
+POLL_SECONDS = 1.0
+# A watcher that does not read its stream must not delay a shutdown for longer.
+NOTICE_SECONDS = 2.0
+
+
+class HealthService(health.aio.HealthServicer):  # type: ignore[misc, name-defined]
+    """The standard service. Its watches end when the gateway drains."""
+
+    def __init__(self, drain: Drain) -> None:
+        super().__init__()
+        self._drain = drain
+
+    async def Watch(  # noqa: N802 - the protos name the methods
+        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> None:
+        """Sends the status now and after each change, until the drain."""
+        try:
+            async with self._drain.endless_wait():
+                await super().Watch(request, context)
+        except ShuttingDown as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, error.message)
+
+
+class Readiness:
+    """Keeps the statuses up to date. Generation follows the generator; all other services follow Redis."""
+
+    def __init__(self, generator: EngineClient, items: ItemStore, drain: Drain) -> None:
+        self.servicer = HealthService(drain)
+        self._generator, self._items = generator, items
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begins to follow. Every service is NOT_SERVING until it has been seen to work."""
+        for service in (GENERATION, FEEDBACK, USER, DEAD_LETTERS):
+            await self._set(False, service)
+        self._tasks = [asyncio.create_task(self._follow_generator()), asyncio.create_task(self._follow_storage())]
+
+    async def leave(self) -> None:
+        """Sets every service to NOT_SERVING for good."""
+        for task in self._tasks:
+            task.cancel()
+        try:
+            await asyncio.wait_for(self.servicer.enter_graceful_shutdown(), NOTICE_SECONDS)
+        except TimeoutError:
+            log.warning("a health watcher does not read; going on without it")
+
+    async def _follow_generator(self) -> None:
+        channel = self._generator.channel
+        while True:
+            state = channel.get_state(try_to_connect=True)
+            changed = asyncio.ensure_future(channel.wait_for_state_change(state))
+            try:
+                while not changed.done():
+                    ready = state is grpc.ChannelConnectivity.READY and await self._generator.deployed()
+                    await self._set(ready, GENERATION)
+                    await asyncio.wait([changed], timeout=POLL_SECONDS)
+            finally:
+                changed.cancel()
+
+    async def _follow_storage(self) -> None:
+        ready = False
+        while True:
+            before = ready
+            try:
+                await self._items.backbone()
+                ready = True
+            except PapaError as error:
+                ready = False
+                if before:
+                    log.warning("storage does not answer any more: %s", error.message)
+            if ready and not before:
+                log.info("storage answers")
+            await self._set(ready, FEEDBACK, USER, DEAD_LETTERS)
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _set(self, ready: bool, *services: str) -> None:
+        status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in services:
+            await self.servicer.set(service, status)

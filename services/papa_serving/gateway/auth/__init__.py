@@ -1,0 +1,1 @@
+"""Who calls: credentials, the keys that prove them, and the certificates of the connection."""

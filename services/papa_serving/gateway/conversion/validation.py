@@ -1,0 +1,147 @@
+"""Every constraint that the protos' comments declare. Each violation names the path of its field.
+
+The functions append to `violations` instead of raising, so that a caller learns of all mistakes at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from papa_serving.contracts.errors import InvalidRequest, Violation
+from papa_serving.settings import GatewaySettings
+from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
+
+MAX_ID = 128
+MAX_PROMPT = 1_000
+MAX_GUIDANCE = 30.0
+MAX_SEED = 2**63 - 1
+MAX_PAGE = 1_000
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "state.safetensors", "manifest.json")
+# google.protobuf.Timestamp: 0001-01-01 to 9999-12-31.
+FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799
+
+Violations = list[Violation]
+GenerateRequest = generation_pb2.GenerateRequest | generation_pb2.StreamGenerateRequest
+_SIGNALS = (feedback_pb2.SIGNAL_LIKE, feedback_pb2.SIGNAL_DISLIKE)
+
+
+def refuse(violations: Violations) -> None:
+    """Raises InvalidRequest when there are violations."""
+    if violations:
+        raise InvalidRequest(violations)
+
+
+def check_user(user: types_pb2.User, path: str, violations: Violations) -> None:
+    """A user id has 1 to MAX_ID printable characters, a tenant up to MAX_ID."""
+    if not 1 <= len(user.user) <= MAX_ID or not user.user.isprintable():
+        violations.append(Violation(f"{path}.user", f"must be 1 to {MAX_ID} printable characters"))
+    if len(user.tenant) > MAX_ID or not user.tenant.isprintable():
+        violations.append(Violation(f"{path}.tenant", f"must be at most {MAX_ID} printable characters"))
+
+
+def check_generation(request: GenerateRequest, limits: GatewaySettings, violations: Violations) -> None:
+    """Checks GenerateRequest and StreamGenerateRequest."""
+    check_user(request.user, "user", violations)
+    if not 1 <= request.count <= limits.max_count:
+        violations.append(Violation("count", f"must be 1 to {limits.max_count}"))
+    if len(request.prompt) > MAX_PROMPT:
+        violations.append(Violation("prompt", f"must be at most {MAX_PROMPT} characters"))
+    _check_guidance(request, violations)
+    if request.HasField("seed") and request.seed > MAX_SEED:
+        violations.append(Violation("seed", "must be below 2^63"))
+    if request.sampler not in generation_pb2.Sampler.values():
+        violations.append(Violation("sampler", "must be one of the samplers, or unspecified"))
+    if request.HasField("steps") and not 1 <= request.steps <= limits.max_steps:
+        violations.append(Violation("steps", f"must be 1 to {limits.max_steps}"))
+    if len(request.revision) > MAX_ID:
+        violations.append(Violation("revision", f"must be at most {MAX_ID} characters"))
+    if request.HasField("exploration") and not 0.0 <= request.exploration <= 1.0:
+        violations.append(Violation("exploration", "must be in [0, 1]"))
+
+
+def _check_guidance(request: GenerateRequest, violations: Violations) -> None:
+    # Written so that a NaN is refused as well.
+    if request.HasField("guidance_scale") and not 1.0 <= request.guidance_scale <= MAX_GUIDANCE:
+        violations.append(Violation("guidance_scale", f"must be in [1, {MAX_GUIDANCE:g}]"))
+    if len(request.negative_prompt) > MAX_PROMPT:
+        violations.append(Violation("negative_prompt", f"must be at most {MAX_PROMPT} characters"))
+    elif request.negative_prompt and not request.prompt:
+        violations.append(Violation("negative_prompt", "needs a prompt"))
+
+
+def check_batch(request: feedback_pb2.SubmitFeedbackRequest, limits: GatewaySettings) -> None:
+    """Checks the number of events. Raises at once: the events of an oversized batch are not read."""
+    if not 1 <= len(request.events) <= limits.max_events:
+        raise InvalidRequest([Violation("events", f"must be 1 to {limits.max_events} events")])
+
+
+def check_event(event: feedback_pb2.FeedbackEvent, path: str, limits: GatewaySettings, violations: Violations) -> None:
+    """Checks one feedback event; `path` is "" or ends with a dot. The decoder checks the bytes of an image."""
+    if not 1 <= len(event.event_id) <= MAX_ID:
+        violations.append(Violation(f"{path}event_id", f"must be 1 to {MAX_ID} characters"))
+    check_user(event.user, f"{path}user", violations)
+    _check_target(event, path, limits, violations)
+    _check_label(event, path, violations)
+    if event.HasField("occurred_at"):
+        at = event.occurred_at
+        if not FIRST_SECOND <= at.seconds <= LAST_SECOND or not 0 <= at.nanos < 1_000_000_000:
+            violations.append(Violation(f"{path}occurred_at", "is not a valid timestamp"))
+
+
+def _check_target(
+    event: feedback_pb2.FeedbackEvent, path: str, limits: GatewaySettings, violations: Violations
+) -> None:
+    match event.WhichOneof("target"):
+        case "item_id":
+            if not 1 <= len(event.item_id) <= MAX_ID:
+                violations.append(Violation(f"{path}item_id", f"must be 1 to {MAX_ID} characters"))
+        case "image":
+            if not 1 <= len(event.image.data) <= limits.max_image_bytes:
+                violations.append(Violation(f"{path}image.data", f"must be 1 to {limits.max_image_bytes} bytes"))
+            if len(event.image.prompt) > MAX_PROMPT:
+                violations.append(Violation(f"{path}image.prompt", f"must be at most {MAX_PROMPT} characters"))
+        case _:
+            violations.append(Violation(f"{path}target", "name an item_id or give an image"))
+
+
+def _check_label(event: feedback_pb2.FeedbackEvent, path: str, violations: Violations) -> None:
+    match event.WhichOneof("rating"):
+        case "signal":
+            if event.signal not in _SIGNALS:
+                violations.append(Violation(f"{path}signal", "must be SIGNAL_LIKE or SIGNAL_DISLIKE"))
+        case "grade":
+            # Written so that a NaN is refused as well.
+            if not (-1.0 <= event.grade <= 1.0 and event.grade != 0.0):
+                violations.append(Violation(f"{path}grade", "must be in [-1, 1] and not 0"))
+        case _:
+            violations.append(Violation(f"{path}rating", "give a signal or a grade"))
+
+
+def check_page(request: user_pb2.ListRevisionsRequest, violations: Violations) -> None:
+    """Checks ListRevisionsRequest without its user."""
+    if request.page_size > MAX_PAGE:
+        violations.append(Violation("page_size", f"must be at most {MAX_PAGE}"))
+    if len(request.page_token) > MAX_ID:
+        violations.append(Violation("page_token", "is not a token of this service"))
+
+
+def check_revision(revision: str, violations: Violations) -> None:
+    """Checks the name of a revision that must be given."""
+    if not 1 <= len(revision) <= MAX_ID:
+        violations.append(Violation("revision", f"must be 1 to {MAX_ID} characters"))
+
+
+def check_import(request: user_pb2.ImportAdapterRequest, violations: Violations) -> None:
+    """Checks ImportAdapterRequest without its user: the set of files, and the sha256 of each."""
+    if not 1 <= len(request.backbone) <= MAX_ID:
+        violations.append(Violation("backbone", f"must be 1 to {MAX_ID} characters"))
+    names = [file.name for file in request.files]
+    if not set(ADAPTER_FILES[:2]) <= set(names) or len(set(names)) < len(names):
+        violations.append(Violation("files", f"must hold {' and '.join(ADAPTER_FILES[:2])}, and each file once"))
+    for index, file in enumerate(request.files[: len(ADAPTER_FILES)]):
+        if file.name not in ADAPTER_FILES:
+            violations.append(Violation(f"files[{index}].name", f"must be one of {', '.join(ADAPTER_FILES)}"))
+        elif hashlib.sha256(file.data).hexdigest() != file.sha256:
+            violations.append(Violation(f"files[{index}].sha256", "is not that of the data"))
+    if len(names) > len(ADAPTER_FILES):
+        violations.append(Violation("files", f"must be at most {len(ADAPTER_FILES)}"))

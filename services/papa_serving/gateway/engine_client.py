@@ -1,0 +1,191 @@
+"""The gateway's client of EngineService."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+
+import grpc
+
+from papa_serving import tracing
+from papa_serving.contracts.errors import (
+    DeadlineExceeded,
+    GeneratorUnavailable,
+    InvalidRequest,
+    PapaError,
+    QueueFull,
+    Violation,
+    error_from_reason,
+)
+from papa_serving.contracts.generation import GenerationSpec
+from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
+
+log = logging.getLogger(__name__)
+
+# The name of the Serve application; its proxy routes by this metadata, another server ignores it.
+APPLICATION = "generator"
+# Serve's list of its applications, as bytes, so that no message class of Ray's is needed: field 1 holds a name each.
+LIST_APPLICATIONS = "/ray.serve.RayServeAPIService/ListApplications"
+LISTED = b"\n" + bytes([len(APPLICATION)]) + APPLICATION.encode()
+LIST_SECONDS = 2.0
+RETRY_AFTER = 1.0
+RETRY_PAUSE = 0.1
+PACK_SECONDS = 30.0
+SHORTEST = 1e-6
+# Several large items may lie in one message; inside the cluster, so wider than the public limit.
+MAX_MESSAGE_BYTES = 64 * 2**20
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # A restarted generator is found within a second or two; the library's own limit is two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # A window that does not grow with what the network could carry: what a caller does not read waits in the engine,
+    # whatever the machine.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 4 * 2**20),
+    ("grpc.enable_http_proxy", 0),
+)
+
+RUN = "papa.engine.v1.EngineService/Run"
+_RPC = {"rpc.system": "grpc", "rpc.service": "papa.engine.v1.EngineService", "rpc.method": "Run"}
+
+Event = engine_pb2.ItemsDone | engine_pb2.RunDone
+
+
+class EngineClient:
+    """Runs generations on whichever generator replica answers."""
+
+    def __init__(self, address: str) -> None:
+        self.channel = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
+        self._stub = engine_pb2_grpc.EngineServiceStub(self.channel)
+        self._list = self.channel.unary_unary(LIST_APPLICATIONS, None, None)
+
+    async def close(self) -> None:
+        """Ends running calls."""
+        await self.channel.close(None)
+
+    async def deployed(self) -> bool:
+        """Whether a generator behind the channel takes new generations.
+
+        Ray Serve removes an application from its list before the running calls finish. A server without such a list
+        is itself the generator.
+        """
+        try:
+            return LISTED in await self._list(b"", timeout=LIST_SECONDS)
+        except grpc.aio.AioRpcError as failure:
+            return failure.code() is not grpc.StatusCode.UNAVAILABLE
+
+    async def run(self, spec: GenerationSpec) -> AsyncGenerator[Event, None]:
+        """Yields ItemsDone as items finish, then one RunDone. Closing the iterator cancels the run.
+
+        A refused or lost connection is tried once more while nothing has arrived. Raises what the engine reports,
+        GeneratorUnavailable when no generator answers, DeadlineExceeded.
+        """
+        arrived = False
+        try:
+            async with aclosing(self._attempt(spec)) as events:
+                async for event in events:
+                    arrived = True
+                    yield event
+            return
+        except grpc.aio.AioRpcError as failure:
+            if arrived or failure.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise _translated(failure) from failure
+            log.info("trying the generator again: %s", failure.details())
+        await asyncio.sleep(RETRY_PAUSE)
+        try:
+            async with aclosing(self._attempt(spec)) as events:
+                async for event in events:
+                    yield event
+        except grpc.aio.AioRpcError as failure:
+            raise _translated(failure) from failure
+
+    async def pack_adapter(self, request: engine_pb2.PackAdapterRequest) -> engine_pb2.PackedAdapter:
+        """Makes a revision's files of an imported adapter. Raises InvalidRequest, GeneratorUnavailable."""
+        metadata = (("application", APPLICATION), ("request_id", request.request_id))
+        try:
+            response = await self._stub.PackAdapter(request, timeout=PACK_SECONDS, metadata=metadata)
+        except grpc.aio.AioRpcError as failure:
+            raise _translated(failure) from failure
+        if response.WhichOneof("result") != "packed":
+            raise _reported(response.error)
+        return response.packed
+
+    async def _attempt(self, spec: GenerationSpec) -> AsyncGenerator[Event, None]:
+        timeout = _seconds_left(spec)
+        with tracing.span(RUN, "client", attributes=_RPC) as span:
+            metadata = (("application", APPLICATION), ("request_id", spec.request_id), *_context(span))
+            request = _request(replace(spec, traceparent=span.traceparent))
+            call = self._stub.Run(request, timeout=timeout, metadata=metadata)
+            try:
+                async for response in call:
+                    match response.WhichOneof("event"):
+                        case "items":
+                            yield response.items
+                        case "done":
+                            yield response.done
+                            return
+                        case "error":
+                            raise _reported(response.error)
+            finally:
+                call.cancel()
+            raise GeneratorUnavailable("the generator ended before the generation was done", retry_after=RETRY_AFTER)
+
+
+def _context(span: tracing.Span) -> tuple[tuple[str, str], ...]:
+    """Trace context for a proxy between this process and the engine."""
+    return (("traceparent", span.traceparent),) if span.traceparent else ()
+
+
+def _seconds_left(spec: GenerationSpec) -> float | None:
+    """Seconds until the deadline, never 0, which would mean no deadline."""
+    return max(SHORTEST, spec.deadline - time.monotonic()) if spec.deadline else None
+
+
+def _request(spec: GenerationSpec) -> engine_pb2.RunRequest:
+    return engine_pb2.RunRequest(
+        request_id=spec.request_id,
+        generation_id=spec.generation_id,
+        tenant=spec.user.tenant,
+        user=spec.user.user,
+        count=spec.count,
+        prompt=spec.prompt,
+        seed=spec.seed,
+        sampler=spec.sampler,
+        steps=spec.steps,
+        revision=spec.revision,
+        exploration=spec.exploration,
+        seconds_left=_seconds_left(spec) or 0.0,
+        traceparent=spec.traceparent,
+        guidance=spec.guidance,
+        negative_prompt=spec.negative_prompt,
+    )
+
+
+def _reported(error: engine_pb2.RunError) -> PapaError:
+    """The exception that the engine raised on its side."""
+    if error.reason == InvalidRequest.reason:
+        return InvalidRequest([Violation(error.metadata.get("field", ""), error.message)])
+    return error_from_reason(error.reason, error.message, error.retry_after_seconds or None, error.metadata)
+
+
+def _translated(failure: grpc.aio.AioRpcError) -> PapaError:
+    """Translates a failure of the connection, of Serve's proxy or of a replica that died.
+
+    Serve answers NOT_FOUND or UNIMPLEMENTED for an application that is not up yet and INTERNAL for a lost replica.
+    """
+    match failure.code():
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeadlineExceeded("the deadline passed before all items were done")
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return QueueFull("the generator takes no more work at the moment", retry_after=RETRY_AFTER)
+        case code:
+            log.warning("the generator failed: %s: %s", code.name, failure.details())
+            return GeneratorUnavailable("no generator answers at the moment", retry_after=RETRY_AFTER)
