@@ -1,6 +1,6 @@
 """DeadLetterService: lists, retries and drops dead letters."""
 
-# ruff: noqa: N802 - the protos name the methods and say what they do
+# ruff: noqa: N802 - the protos name the methods
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """FeedbackService. An event is acknowledged once the log has it, never before."""
 
-# ruff: noqa: N802 - the protos name the methods and say what they do
+# ruff: noqa: N802 - the protos name the methods
 
 from __future__ import annotations
 
