@@ -59,8 +59,9 @@ async def test_the_page_and_its_files_are_served_and_may_load_nothing_else(page:
 async def test_about_says_how_to_set_the_page_up(page: httpx.AsyncClient, service: Service) -> None:
     await service.until_serving("papa.serving.v1.GenerationService")
     assert (await page.get("/api/about")).json() == {
-        "per_page": 6, "labels": ["even", "odd"], "prompts": False, "serving": True,
+        "labels": ["even", "odd"], "prompts": False, "serving": True,
     }  # fmt: skip
+    assert 'data-per-page="6"' in (await page.get("/")).text
 
 
 async def test_a_grid_is_rated_and_the_state_follows(page: httpx.AsyncClient) -> None:
@@ -164,7 +165,7 @@ ODD_BODIES = [
 
 
 @pytest.mark.parametrize("body", ODD_BODIES, ids=[body[:24] for body in ODD_BODIES])
-@pytest.mark.parametrize("path", ["generate", "feedback", "rollback", "reset", "judge"])
+@pytest.mark.parametrize("path", ["generate", "feedback", "rollback", "reset", "delete", "judge"])
 async def test_an_odd_body_is_refused_in_words(page: httpx.AsyncClient, path: str, body: str) -> None:
     answer = await page.post(f"/api/{path}", content=body.encode())
     assert answer.status_code < 500, answer.text

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+import psutil
 import pytest
-from papa_serving.client import Client
+from papa_serving.client import Client, UserDeleted
 from playwright.sync_api import Browser, Page, expect
 
 from tests.loop.service_process import Running, papa_up
@@ -81,8 +82,8 @@ def test_ratings_are_learnt_and_a_new_grid_comes(page: Page, service: Running) -
     expect(page.locator(".item .badge")).to_have_count(0)
     assert pictures(page) == after
 
-    page.get_by_role("button", name="Forget everything").click()
-    page.get_by_role("button", name="Forget", exact=True).click()
+    page.get_by_role("button", name="Go back to the backbone").click()
+    page.get_by_role("button", name="Go back", exact=True).last.click()
     expect(page.locator("#said")).to_contain_text("Made by the backbone", timeout=PATIENCE)
     page.get_by_role("button", name="Go back to revision 1").click()
     page.get_by_role("button", name="Go back", exact=True).last.click()
@@ -117,19 +118,117 @@ def test_everything_by_keyboard(page: Page, service: Running) -> None:
     expect(page.locator("#said")).to_contain_text("Made by your own adapter", timeout=PATIENCE)
 
 
-def test_letters_act_on_the_items_alone_and_the_place_is_kept(page: Page, service: Running) -> None:
+def test_letters_act_anywhere_but_where_text_is_typed_and_can_be_switched_off(page: Page, service: Running) -> None:
     first = opened(page, service, "letters")
-    page.keyboard.press("n")  # nothing has the focus
-    page.get_by_label("User").press_sequentially("nb")
-    page.get_by_role("button", name="New grid").focus()
-    page.keyboard.press("b")
+    page.get_by_label("User").press_sequentially("nbld")
     assert (pictures(page), page.locator(".badge").count()) == (first, 0)
-    page.locator(".item").nth(2).focus()
+    page.get_by_role("button", name="New grid").focus()
+    page.keyboard.press("l")  # nothing has the focus: the first that is not rated
+    expect(page.locator(".item").first).to_have_attribute("data-vote", "like")
+    page.locator(".item").nth(2).hover()
+    page.keyboard.press("d")
+    expect(page.locator(".item").nth(2)).to_have_attribute("data-vote", "dislike")
+    page.locator(".item").nth(1).focus()
     page.keyboard.press("b")
     expect(page.locator(".badge")).to_have_count(4)
+    expect(page.locator(".item").nth(1)).to_be_focused()
+    page.get_by_label("letter keys").uncheck()
+    page.keyboard.press("n")
+    expect(page.locator(".badge")).to_have_count(4)
+    page.get_by_label("letter keys").check()
+    page.locator(".item").nth(1).focus()
     page.keyboard.press("n")
     expect(page.locator(".item").first).to_be_focused()
     assert pictures(page) != first
+
+
+def test_a_rating_is_of_the_picture_that_is_seen(page: Page, service: Running) -> None:
+    opened(page, service, "beholder")
+    with Client(service.grpc) as client:
+        for place in range(4):
+            page.locator(".item").nth(place).locator(".yes").click()
+        expect(page.locator("#said")).to_contain_text("Made by your own adapter", timeout=PATIENCE)
+        after = pictures(page)
+        page.get_by_role("button", name="Before").click()
+        expect(page.locator(".item .badge")).to_have_count(4)
+        shown = pictures(page)
+        with page.expect_request("**/api/feedback") as sent:
+            page.locator(".item").first.locator(".no").click()
+        (rating,) = sent.value.post_data_json["ratings"]
+        expect(page.locator("#dislikes")).to_have_text("1")
+        page.get_by_role("button", name="Before").click()
+        expect(page.locator(".item .badge")).to_have_count(0)
+        assert page.locator(".item[data-vote=dislike]").count() == 0, "the adapter's item is not the one that was rated"
+        page.get_by_role("button", name="Before").click()
+        expect(page.locator(".item[data-vote=dislike]")).to_have_count(1)
+        assert (pictures(page), after != shown) == (shown, True)
+        assert client.get_user("beholder").dislikes == 1
+        assert rating["grade"] == -1
+
+
+def test_an_outage_is_said_in_words_and_bridged(page: Page, service: Running) -> None:
+    opened(page, service, "patient")
+    launcher = psutil.Process(service.process.pid)
+    gateway = next(each for each in launcher.children(recursive=True) if "papa_serving.gateway" in each.cmdline())
+    launcher.suspend()  # so that nobody starts the gateway again yet
+    try:
+        gateway.kill()
+        page.locator(".item").first.locator(".yes").click()
+        said = page.locator("#said")
+        expect(said).to_have_text(
+            "The service does not answer. It is tried again until it does. Your ratings are kept.", timeout=PATIENCE
+        )
+        page.get_by_role("button", name="New grid").click()
+        expect(page.get_by_role("button", name="Try again")).to_be_visible(timeout=PATIENCE)
+        assert page.locator(".item").count() == 0
+        assert "Made by" not in said.inner_text()
+    finally:
+        launcher.resume()
+    expect(page.locator(".item img")).to_have_count(4, timeout=PATIENCE)
+    expect(page.locator("#likes")).to_have_text("1", timeout=PATIENCE)
+
+
+def test_deleting_leaves_nothing_and_goes_on_as_a_guest(page: Page, service: Running) -> None:
+    opened(page, service, "leaver")
+    page.locator(".item").first.locator(".yes").click()
+    expect(page.locator("#likes")).to_have_text("1")
+    page.get_by_role("button", name="Delete everything").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(page.locator("#said")).to_contain_text("leaver is deleted", timeout=PATIENCE)
+    expect(page).to_have_title(re.compile("^guest-"))
+    expect(page.locator("#likes")).to_have_text("0")
+    with Client(service.grpc) as client, pytest.raises(UserDeleted):
+        client.get_user("leaver")
+
+
+def test_a_picture_can_be_enlarged_kept_and_shown_to_somebody(page: Page, service: Running) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    first = opened(page, service, "curator")
+    page.locator(".item").nth(1).hover()
+    page.get_by_role("button", name="Enlarge item 2").click()
+    assert page.locator("#large-image").get_attribute("src") == first[1]
+    assert page.locator("#download").get_attribute("download", timeout=PATIENCE)
+    page.get_by_role("button", name="Share").click()
+    expect(page.locator("#shared")).to_have_text("The link is copied.")
+    link = page.evaluate("navigator.clipboard.readText()")
+    page.goto(link)
+    expect(page.locator("#large")).to_be_visible(timeout=PATIENCE)
+    assert page.locator("#large-image").get_attribute("src") == first[1]
+
+
+def test_nothing_jumps_while_the_page_comes(page: Page, service: Running) -> None:
+    """Cumulative layout shift below 0.1, which web.dev calls good; the address follows the user."""
+    page.add_init_script(
+        "window.shifts = []; new PerformanceObserver((list) => window.shifts.push(...list.getEntries()"
+        ".filter((each) => !each.hadRecentInput).map((each) => each.value)))"
+        ".observe({type: 'layout-shift', buffered: true})"
+    )
+    opened(page, service, "steady")
+    expect(page.locator("#history .strip img")).to_have_count(6, timeout=PATIENCE)
+    assert sum(page.evaluate("window.shifts")) < 0.1
+    page.get_by_label("User").fill("other")
+    page.get_by_role("button", name="Switch").click()
+    expect(page).to_have_url(re.compile(r"\?user=other$"))
 
 
 def test_who_changes_their_mind_is_believed(page: Page, service: Running) -> None:

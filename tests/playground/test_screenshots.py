@@ -13,8 +13,8 @@ from tests.playground.browser import chromium
 
 FOLDER = os.environ.get("SCREENSHOTS", "")
 DESKTOP, PHONE = {"width": 1440, "height": 960}, {"width": 390, "height": 844}
-ON_A_FREE_PORT = {"PAPA_PLAYGROUND__ENABLED": "true", "PAPA_PLAYGROUND__PORT": "0", "PAPA_TRAINER__MIN_LABELS": "12"}
-ROUNDS, ITEMS = 5, 12
+ON_A_FREE_PORT = {"PAPA_PLAYGROUND__ENABLED": "true", "PAPA_PLAYGROUND__PORT": "0"}
+ROUNDS, ITEMS = 5, 10
 PATIENCE = 600_000
 
 

@@ -37,6 +37,7 @@ def playground(
 ) -> None:
     """Serve the web page on which you rate items and watch the service learn, for a gateway that runs already."""
     from papa_serving.playground.application import application
+    from papa_serving.playground.endpoints import MAX_PAGE
     from papa_serving.playground.serving import serve
 
     settings = load(file, overrides, {"playground.host": host, "playground.port": port})
@@ -46,7 +47,7 @@ def playground(
         lambda: open_aio_client(settings, address, tenant),
         _judge(settings.backbone),
         mine.hosts,
-        per_page=mine.per_page,
+        per_page=mine.per_page or min(settings.trainer.min_labels, MAX_PAGE),
         prompts=takes_prompt(settings.backbone),
     )
     url = f"http://{reachable(mine.host, free)}"

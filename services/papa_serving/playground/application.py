@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
@@ -27,7 +27,7 @@ def application(
     connect: Callable[[], AsyncClient],
     judge: Judge | None = None,
     hosts: Collection[str] = (),
-    per_page: int = 12,
+    per_page: int = 10,
     prompts: bool = False,
 ) -> Starlette:
     """The playground of one gateway, called through the client that `connect` opens on the server's event loop.
@@ -39,8 +39,13 @@ def application(
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with connect() as client:
-            opened.append(Endpoints(client, judge, per_page, prompts))
+            opened.append(Endpoints(client, judge, prompts))
             yield
+
+    async def page(_request: Request) -> Response:
+        """With as many places as a grid has, so that nothing moves when the pictures come."""
+        text = (STATIC / "index.html").read_text()
+        return HTMLResponse(text.replace('data-per-page="10"', f'data-per-page="{per_page}"'))
 
     def route(path: str, name: str, method: str) -> Route:
         async def endpoint(request: Request) -> Response:
@@ -49,20 +54,16 @@ def application(
 
         return Route(f"/api/{path}", endpoint, methods=[method], name=name)
 
-    posts = [route(name, name, "POST") for name in ("generate", "feedback", "rollback", "reset", "judge")]
+    posts = [route(name, name, "POST") for name in ("generate", "feedback", "rollback", "reset", "delete", "judge")]
     gets = [route(name, name, "GET") for name in ("about", "user", "watch", "revisions")]
     app = Starlette(
-        routes=[Route("/", _page), *gets, *posts],
+        routes=[Route("/", page), *gets, *posts],
         middleware=[Middleware(Protection, hosts=hosts)],
         exception_handlers={PapaError: _refused, HTTPException: _unknown, Exception: _failed},
         lifespan=lifespan,
     )
     app.mount("/static", StaticFiles(directory=STATIC))
     return app
-
-
-async def _page(_request: Request) -> Response:
-    return FileResponse(STATIC / "index.html")
 
 
 async def _refused(_request: Request, error: Exception) -> Response:

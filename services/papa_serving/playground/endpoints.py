@@ -44,15 +44,15 @@ class Judge:
 class Endpoints:
     """Handlers over one client. Every PapaError goes up to the application's one handler."""
 
-    def __init__(self, client: AsyncClient, judge: Judge | None, per_page: int, prompts: bool) -> None:
-        self._client, self._judge, self._per_page, self._prompts = client, judge, per_page, prompts
+    def __init__(self, client: AsyncClient, judge: Judge | None, prompts: bool) -> None:
+        self._client, self._judge, self._prompts = client, judge, prompts
         self._gallery = Gallery()
 
     async def about(self, request: Request) -> Response:
         """How the page is to be set up, and whether the service answers."""
         labels = list(self._judge.labels) if self._judge else []
         return JSONResponse({
-            "per_page": self._per_page, "labels": labels, "prompts": self._prompts,
+            "labels": labels, "prompts": self._prompts,
             "serving": await self._client.is_serving(),
         })  # fmt: skip
 
@@ -107,6 +107,11 @@ class Endpoints:
     async def reset(self, request: Request) -> Response:
         """Serves the backbone: {user}."""
         return JSONResponse(_state(await self._client.reset(_text(await _body(request), "user"))))
+
+    async def delete(self, request: Request) -> Response:
+        """Deletes the user for good and answers with the receipt: {user}."""
+        receipt = await self._client.delete_user(_text(await _body(request), "user"))
+        return JSONResponse({**asdict(receipt), "deleted_at": receipt.deleted_at.isoformat()})
 
     async def judge(self, request: Request) -> Response:
         """What a shopper with a taste thinks of items on the page: {item_ids, taste}."""

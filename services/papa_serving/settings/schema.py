@@ -235,7 +235,9 @@ class PlaygroundSettings(Section):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8484, ge=0, le=65535, description="0 takes a free one")
     hosts: tuple[str, ...] = Field((), description="names, besides loopback's, by which browsers may call it")
-    per_page: int = Field(12, ge=1, le=64, description="items of one grid")
+    per_page: int | None = Field(
+        None, ge=1, le=64, description="items of one grid; trainer.min_labels when absent, so that a grid is an update"
+    )
 
 
 class MetricsSettings(Section):

@@ -34,13 +34,13 @@ export class Rounds {
 export function draw(svg, rounds) {
   const shares = rounds.filter((round) => round.votes).map((round) => round.likes / round.votes);
   const step = (BOX.right - BOX.left) / Math.max(1, shares.length - 1);
-  const points = shares.map((share, place) => [BOX.left + place * step, BOX.bottom - share * (BOX.bottom - BOX.top)]);
+  const points = shares.map((share, index) => [BOX.left + index * step, BOX.bottom - share * (BOX.bottom - BOX.top)]);
   const lines = [0, 0.5, 1].map((share) => {
     const y = BOX.bottom - share * (BOX.bottom - BOX.top);
     return `<line class="axis" x1="${BOX.left}" x2="${BOX.right}" y1="${y}" y2="${y}"/>
       <text x="${BOX.left - 5}" y="${y + 4}" text-anchor="end">${share * 100}%</text>`;
   });
-  const path = points.map(([x, y], place) => `${place ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
+  const path = points.map(([x, y], index) => `${index ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
   const dots = points.map(([x, y]) => `<circle cx="${x.toFixed(1)}" cy="${y.toFixed(1)}" r="3.5"/>`).join("");
   svg.innerHTML = `${lines.join("")}<path d="${path}"/>${dots}`;
   const last = shares.at(-1);

@@ -47,7 +47,7 @@ export class History {
     if (revision === current) {
       row.className = "current";
       row.insertAdjacentHTML("beforeend", '<span class="now">serving</span>');
-    } else if (revision) {
+    } else {
       const button = document.createElement("button");
       button.textContent = "Go back";
       button.setAttribute("aria-label", `Go back to ${label.toLowerCase()}`);

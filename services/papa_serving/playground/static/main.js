@@ -4,17 +4,21 @@ import { eventId, get, post, Refused, watch } from "./api.js";
 import { draw, Rounds } from "./curve.js";
 import { Grid } from "./grid.js";
 import { History } from "./history.js";
+import { away, Outage } from "./outage.js";
 import { Shopper } from "./shopper.js";
+import { Viewer } from "./viewer.js";
 
 const $ = (id) => document.getElementById(id);
 const KNOWN = 12;
-const page = { user: "", perPage: 10, grid: null, generation: null, state: null, before: null, prompt: "", sending: 0, unwatch: () => {} };
+const page = { user: "", perPage: Number(document.body.dataset.perPage), generation: null, state: null, before: null, prompt: "", sending: 0, unwatch: () => {} };
 
-const grid = new Grid($("grid"), rate);
+const viewer = new Viewer();
+const grid = new Grid($("grid"), { rated: rate, enlarge: (item) => viewer.show(item, link(item)) });
 const shopper = new Shopper({ button: $("shop"), field: $("taste"), hint: $("shopper-hint"), grid, settled, next });
+const outage = new Outage({ changed: progress, back });
 let history = new History($("history"), goBack);
 let rounds = new Rounds("");
-let waiting = [];
+let waiting = []; // ratings that are to be sent: {user, item, rating}
 
 function say(phase, text) {
   $("status").dataset.phase = phase;
@@ -23,17 +27,27 @@ function say(phase, text) {
 
 function refuse(error) {
   if (!(error instanceof Refused)) throw error;
+  const text = away(error);
+  if (text) return outage.begin(text);
   const later = error.retryAfter ? ` Try again in ${Math.ceil(error.retryAfter)} s.` : "";
-  say("error", `That did not work: ${error.message}.${later}`);
+  return say("error", `That did not work: ${error.message}.${later}`);
+}
+
+// After an outage: what was rated meanwhile is sent, and an empty page is filled.
+function back() {
+  progress();
+  if (waiting.length) send();
+  if (!page.generation) next();
 }
 
 async function next() {
   const user = page.user;
+  const prompt = page.prompt;
   page.before = null;
+  page.generation = null;
   $("compare").setAttribute("aria-pressed", "false");
   grid.wait(page.perPage);
   say("loading", "Making a new grid…");
-  const prompt = page.prompt;
   try {
     const made = await post("generate", { user, count: page.perPage, prompt });
     if (user !== page.user || prompt !== page.prompt) return;
@@ -41,52 +55,72 @@ async function next() {
     grid.show(made.items);
     progress();
   } catch (error) {
+    if (user !== page.user) return;
     refuse(error);
+    grid.fail("No pictures came.", next);
   }
 }
 
+function votes(items) {
+  return items.filter((item) => item.vote).length;
+}
+
 function progress() {
-  const votes = grid.votes;
-  document.documentElement.style.setProperty("--done", `${(100 * votes) / Math.max(1, grid.items.length)}%`);
+  const items = page.generation?.items ?? [];
+  const rated = votes(items);
+  document.documentElement.style.setProperty("--done", `${(100 * rated) / Math.max(1, items.length)}%`);
   const pending = (page.state?.pending_events ?? 0) + page.sending;
   const current = page.state?.current_revision?.revision ?? "";
-  if (!page.generation) return;
-  if (pending) say("learning", `Learning from ${pending} rating${pending === 1 ? "" : "s"}…`);
+  if (outage.text) {
+    const kept = page.sending ? " Your ratings are kept." : "";
+    say("error", `${outage.text}. It is tried again until it does.${kept}`);
+  } else if (!page.generation) return;
+  else if (pending) say("learning", `Learning from ${pending} rating${pending === 1 ? "" : "s"}…`);
+  else if (comparing()) say("ready", "The same seeds, made by the backbone alone. A rating here is of what you see here.");
   else if (current !== page.generation.revision) say("ready", "It has learnt something new. Press New grid to see it.");
-  else if (votes) say("rating", `${votes} of ${grid.items.length} rated.`);
+  else if (rated) say("rating", `${rated} of ${items.length} rated.`);
   else say("rating", current ? "Made by your own adapter. Like or dislike what you see." : "Made by the backbone. Like or dislike what you see.");
 }
 
 function rate(item, grade) {
-  rounds.record(page.generation.generation, grid.likes, grid.votes);
-  draw($("curve"), rounds.rounds);
+  const { items, generation } = page.generation;
+  if (items.includes(item)) {
+    rounds.record(generation, items.filter((each) => each.vote > 0).length, votes(items));
+    draw($("curve"), rounds.rounds);
+  }
   page.sending += 1;
-  waiting.push({ event_id: eventId(), item_id: item.id, grade });
+  waiting.push({ user: page.user, item, rating: { event_id: eventId(), item_id: item.id, grade } });
   if (waiting.length === 1) setTimeout(send, 120);
   progress();
 }
 
+// Sends what waits, one user's ratings at a time. What an outage stops waits on: its event ids make a second sending harmless.
 async function send() {
-  const ratings = waiting;
-  const user = page.user;
-  waiting = [];
+  const user = waiting[0]?.user;
+  const sent = waiting.filter((each) => each.user === user);
+  waiting = waiting.filter((each) => each.user !== user);
+  if (!sent.length) return;
   try {
-    const { outcomes } = await post("feedback", { user, ratings });
+    const { outcomes } = await post("feedback", { user, ratings: sent.map((each) => each.rating) });
     const refused = outcomes.filter((outcome) => outcome.reason);
-    for (const outcome of refused) takeBack(ratings.find((each) => each.event_id === outcome.event_id));
-    if (user === page.user && page.state) page.state = await get("user", { user });
-    page.sending -= ratings.length;
+    for (const outcome of refused) takeBack(sent.find((each) => each.rating.event_id === outcome.event_id));
+    page.sending -= sent.length;
+    if (user === page.user && page.state) changed(await get("user", { user }));
     if (refused.length) refuse(new Refused(refused[0]));
-    else changed(page.state);
   } catch (error) {
-    page.sending -= ratings.length;
-    ratings.forEach(takeBack);
+    if (error instanceof Refused && away(error)) waiting = [...sent, ...waiting];
+    else {
+      page.sending -= sent.length;
+      sent.forEach(takeBack);
+    }
     refuse(error);
+    return;
   }
+  if (waiting.length) send();
 }
 
-function takeBack(rating) {
-  grid.unvote(rating.item_id, rating.grade);
+function takeBack({ item, rating }) {
+  grid.unvote(item, rating.grade);
 }
 
 function changed(state) {
@@ -98,8 +132,9 @@ function changed(state) {
   $("pending").textContent = state.pending_events;
   if (current !== before || !$("history").children.length) showHistory(current);
   progress();
-  const done = grid.items.length && grid.votes === grid.items.length;
-  if (done && settled() && current !== page.generation?.revision && !shopper.running) next();
+  const items = page.generation?.items ?? [];
+  const done = items.length && votes(items) === items.length;
+  if (done && settled() && !comparing() && current !== page.generation.revision && !shopper.running) next();
 }
 
 function showHistory(current) {
@@ -119,21 +154,28 @@ function settled() {
   return page.sending === 0 && (page.state?.pending_events ?? 0) === 0;
 }
 
+function comparing() {
+  return $("compare").getAttribute("aria-pressed") === "true";
+}
+
+// The same seeds without the adapter: items of their own, so that a rating is of the picture that is seen.
 async function compare() {
-  if (!page.generation || !grid.items.length) return;
-  const showing = $("compare").getAttribute("aria-pressed") === "true";
-  if (showing) {
-    grid.picture(null);
+  const after = page.generation?.items;
+  if (!after?.length) return;
+  if (comparing()) {
+    grid.show(after);
     $("compare").setAttribute("aria-pressed", "false");
-    return progress();
+    progress();
+    return;
   }
   try {
     page.before ??= (await post("generate", {
-      user: page.user, count: grid.items.length, seed: grid.items[0].seed, revision: "base", prompt: page.prompt,
-    })).items.map((item) => item.image);
-    grid.picture(page.before, "before");
+      user: page.user, count: after.length, seed: after[0].seed, revision: "base", prompt: page.prompt,
+    })).items;
+    if (page.generation?.items !== after) return;
+    grid.show(page.before, "before");
     $("compare").setAttribute("aria-pressed", "true");
-    say("ready", "The same seeds, made by the backbone alone.");
+    progress();
   } catch (error) {
     refuse(error);
   }
@@ -148,23 +190,49 @@ async function sure(title, text, yes) {
   return new Promise((answer) => $("sure").addEventListener("close", () => answer($("sure").returnValue === "yes"), { once: true }));
 }
 
+// `revision` "" is the backbone.
 async function goBack(revision, label) {
-  if (!(await sure(`Go back to ${label.toLowerCase()}?`, "It serves from now on, and the next update builds on it. Later revisions are kept.", "Go back"))) return;
+  const text = revision
+    ? "It serves from now on, and the next update builds on it. Later revisions are kept."
+    : "It serves from now on, and the next update starts from it. All revisions are kept.";
+  if (!(await sure(`Go back to ${label.toLowerCase()}?`, text, "Go back"))) return;
   try {
-    changed(await post("rollback", { user: page.user, revision }));
+    changed(await post(revision ? "rollback" : "reset", { user: page.user, revision }));
     await next();
   } catch (error) {
     refuse(error);
   }
 }
 
-async function forget() {
-  if (!(await sure("Forget everything?", "The backbone serves this user again. The revisions are kept, so you can go back.", "Forget"))) return;
+async function remove() {
+  const user = page.user;
+  const text = "Your ratings, your items and every revision are deleted for good, and the name cannot be used again for a while. You go on as a new guest.";
+  if (!(await sure(`Delete everything about ${user}?`, text, "Delete"))) return;
   try {
-    changed(await post("reset", { user: page.user }));
+    const receipt = await post("delete", { user });
     rounds.clear();
-    draw($("curve"), rounds.rounds);
-    await next();
+    localStorage.setItem("papa-users", JSON.stringify(known().filter((each) => each !== user)));
+    await become(guest());
+    say("ready", `${user} is deleted: ${receipt.revisions} revisions, ${receipt.items} items, ${receipt.events} waiting ratings. Receipt ${receipt.receipt_id}.`);
+  } catch (error) {
+    refuse(error);
+  }
+}
+
+// The address of this page that draws one item again.
+function link(item) {
+  const url = new URL(location.href);
+  const revision = item.served_by === "base" ? "base" : page.generation?.revision || "base";
+  url.search = new URLSearchParams({ user: page.user, seed: item.seed, revision, prompt: page.prompt });
+  return url.href;
+}
+
+async function showLinked(asked) {
+  try {
+    const { items } = await post("generate", {
+      user: page.user, count: 1, seed: asked.get("seed"), revision: asked.get("revision") || "base", prompt: asked.get("prompt") ?? "",
+    });
+    viewer.show(items[0], location.href);
   } catch (error) {
     refuse(error);
   }
@@ -183,6 +251,10 @@ function known() {
   return JSON.parse(localStorage.getItem("papa-users") ?? "[]");
 }
 
+function guest() {
+  return `guest-${eventId().slice(-6)}`;
+}
+
 async function become(user) {
   page.unwatch();
   shopper.stop();
@@ -199,29 +271,35 @@ async function become(user) {
 $("who").addEventListener("submit", (event) => {
   event.preventDefault();
   const user = $("user").value.trim();
-  if (user && user !== page.user) become(user);
+  if (!user || user === page.user) return;
+  window.history.replaceState(null, "", `?${new URLSearchParams({ user })}`);
+  become(user);
 });
 $("next").addEventListener("click", next);
 $("compare").addEventListener("click", compare);
-$("reset").addEventListener("click", forget);
+$("remove").addEventListener("click", remove);
 $("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   ask($("prompt").value.trim());
 });
-// Single letters act on the items alone (WCAG 2.1.4): elsewhere they may be part of a word.
-$("grid").addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key.toLowerCase() === "n") next();
-  if (event.key.toLowerCase() === "b") compare();
+// Letters act anywhere but where text is typed; who dictates or uses a switch can turn them off (WCAG 2.1.4).
+$("letters").checked = localStorage.getItem("papa-letters") !== "off";
+$("letters").addEventListener("change", () => localStorage.setItem("papa-letters", $("letters").checked ? "on" : "off"));
+document.addEventListener("keydown", (event) => {
+  if (!$("letters").checked || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest("input:not([type=checkbox]), textarea, select, dialog")) return;
+  const act = { l: () => grid.letter(1), d: () => grid.letter(-1), n: next, b: compare }[event.key.toLowerCase()];
+  act?.();
 });
 
+grid.wait(page.perPage);
 try {
   const about = await get("about");
-  page.perPage = about.per_page;
   $("ask").hidden = !about.prompts;
   shopper.offer(about.labels);
 } catch (error) {
   refuse(error);
 }
-const asked = new URLSearchParams(location.search).get("user");
-await become(asked || known()[0] || `guest-${eventId().slice(-6)}`);
+const asked = new URLSearchParams(location.search);
+await become(asked.get("user") || known()[0] || guest());
+if (asked.has("seed")) await showLinked(asked);

@@ -20,12 +20,12 @@ export class Shopper {
       this.hint.textContent = "Not available: it needs torch beside the page, and a backbone that an oracle is shipped for.";
       return;
     }
-    this.field.append(...labels.map((label, place) => {
+    this.field.append(...labels.map((label, index) => {
       const chip = document.createElement("label");
       chip.className = "chip";
-      chip.innerHTML = `<input type="checkbox" value="${place}"><span></span>`;
+      chip.innerHTML = `<input type="checkbox" value="${index}"><span></span>`;
       chip.querySelector("span").textContent = label;
-      chip.querySelector("input").checked = DEFAULT.includes(place);
+      chip.querySelector("input").checked = DEFAULT.includes(index);
       return chip;
     }));
   }
@@ -50,7 +50,7 @@ export class Shopper {
         while (this.running && !this.settled()) await pause(100);
         if (this.running) await this.next();
       }
-      this.hint.textContent = "The shopper has finished.";
+      this.hint.textContent = this.running ? "The shopper has finished." : "The shopper was stopped.";
     } catch (error) {
       this.hint.textContent = `The shopper has stopped: ${error.message}.`;
     }
@@ -60,8 +60,8 @@ export class Shopper {
   async #rate(taste) {
     while (this.running && !this.grid.items.length) await pause(100);
     const { likes } = await post("judge", { item_ids: this.grid.items.map((item) => item.id), taste });
-    for (let place = 0; this.running && place < likes.length; place += 1) {
-      this.grid.vote(place, likes[place] ? 1 : -1);
+    for (let index = 0; this.running && index < likes.length; index += 1) {
+      this.grid.vote(index, likes[index] ? 1 : -1);
       await pause(LOOK);
     }
     await pause(300);
