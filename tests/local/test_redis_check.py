@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -9,12 +10,15 @@ from pathlib import Path
 
 import pytest
 import redis
+from papa_serving.cli.configuration import as_json, as_toml
 from papa_serving.local import redis_check
 from papa_serving.local.failure import Failure
 from papa_serving.local.ports import claim_port
 from papa_serving.local.redis_binary import find_redis_server
-from papa_serving.local.redis_check import check_redis, without_password
-from papa_serving.settings import RedisSettings
+from papa_serving.local.redis_check import COMMANDS, RIGHTS, check_redis
+from papa_serving.local.redis_process import RedisProcess
+from papa_serving.settings import RedisSettings, Settings
+from papa_serving.settings.secret_urls import shown
 from pydantic import SecretStr
 
 Start = Callable[..., str]
@@ -94,7 +98,91 @@ def test_a_password_is_used_and_never_shown(start: Start) -> None:
     with pytest.raises(Failure) as refused:
         check_redis(RedisSettings(url=url.replace("//", "//:wrong-secret@")))
     assert "wrong-secret" not in refused.value.message
-    assert without_password("rediss://user:p%40ss@host:1/2") == "rediss://host:1/2"
+
+
+@pytest.fixture(scope="module")
+def admin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
+    """A client that may do everything, on a server whose users the tests make."""
+    with RedisProcess(tmp_path_factory.mktemp("acl")) as server, redis.Redis.from_url(server.url) as client:
+        client.set("url", server.url)
+        yield client
+
+
+def as_user(admin: redis.Redis, *rules: str) -> RedisSettings:
+    """The settings of a user with these rights alone."""
+    admin.execute_command("ACL", "SETUSER", "papa", "reset", "on", ">secret", *rules)
+    url = admin.get("url")
+    assert isinstance(url, bytes)
+    return RedisSettings(url=url.decode().replace("unix://", "unix://papa:secret@"))
+
+
+def test_a_user_with_the_documented_rights_is_enough(admin: redis.Redis) -> None:
+    rights = RIGHTS.format(prefix="papa")
+    assert check_redis(as_user(admin, *rights.split())).append_only
+    assert not admin.keys("papa:*")
+    assert f"ACL SETUSER papa on >PASSWORD {rights}" in Path("docs/security.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("rules", "missing"),
+    [
+        (("~papa:*", "+@all"), "PUBLISH"),
+        (("~papa:*", "&papa:*", "+@all", "-publish"), "PUBLISH"),
+        (("~papa:*", "&papa:*", "+@all", "-subscribe"), "SUBSCRIBE"),
+        (("~papa:*", "&papa:*", "+@all", "-@scripting"), "EVAL"),
+        (("~papa:*", "&papa:*", "+@all", "-evalsha"), "EVALSHA"),
+        (("~papa:{p*", "&papa:*", "+@all"), "EXISTS"),
+        (("~other:*", "&papa:*", "+@all"), "SET"),
+        (("~papa:*", "&papa:*", "+@all", "-@stream"), "XGROUP"),
+        (("~papa:*", "&papa:*", "+@all", "-xclaim"), "XCLAIM"),
+        (("~papa:*", "&papa:*", "+@all", "-info"), "info"),
+    ],
+)
+def test_a_missing_right_is_named_with_the_line_that_grants_it(
+    admin: redis.Redis, rules: tuple[str, ...], missing: str
+) -> None:
+    with pytest.raises(Failure, match=missing) as refused:
+        check_redis(as_user(admin, *rules))
+    assert f"ACL SETUSER papa {RIGHTS.format(prefix='papa')}" in refused.value.hint
+    assert "secret" not in refused.value.message
+    assert not admin.keys("papa:*")
+
+
+def test_every_command_of_the_scripts_is_tried() -> None:
+    scripts = Path("services/papa_serving").glob("*/lua/*.lua")
+    called = {name for script in scripts for name in re.findall(r"redis\.p?call\('([A-Z]+)'", script.read_text())}
+    assert called
+    assert called <= {command[0] for command in COMMANDS}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:abc@HUNTER2@127.0.0.1:1/0",
+        "redis://papa:abc%40HUNTER2@127.0.0.1:1/0",
+        "redis://127.0.0.1:1/0?password=HUNTER2",
+        "redis://127.0.0.1:1/0?db=1&ssl_password=HUNTER2",
+        "redis://:a/HUNTER2@127.0.0.1:1/0",
+        "redis://:a?HUNTER2@127.0.0.1:1/0",
+        "redis://:a#HUNTER2@127.0.0.1:1/0",
+        "redis://user:1#HUNTER2@127.0.0.1:1/0",
+        "redis://HUNTER2@127.0.0.1:1/0",
+        "redis+cluster://:abc@HUNTER2@127.0.0.1:1,127.0.0.1:2",
+        "redis+sentinel://:HUNTER2@127.0.0.1:1/likes",
+        "unix://papa:HUNTER2@/nowhere/redis.sock?db=0",
+        "http://:HUNTER2@127.0.0.1:1/0",
+        ":HUNTER2@127.0.0.1:1",
+        "redis://[:HUNTER2@127.0.0.1",
+        "redis://:pass:HUNTER2",
+    ],
+)
+def test_no_error_shows_a_secret_of_the_url(url: str) -> None:
+    with pytest.raises(Failure) as refused:
+        check_redis(RedisSettings(url=url))
+    assert "HUNTER2" not in f"{refused.value.message} {refused.value.hint}"
+    assert "HUNTER2" not in shown(url)
+    settings = Settings(redis=RedisSettings(url=url))
+    assert "HUNTER2" not in as_toml(settings) + as_json(settings)
 
 
 def test_nobody_there_is_one_line() -> None:

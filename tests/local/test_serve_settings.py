@@ -28,6 +28,8 @@ def settings(folder: Path, **redis: object) -> Settings:
         ({"url": f"redis://:{CANARY}@{PLACE}"}, f"redis://{PLACE}"),
         ({"url": f"rediss://papa:{CANARY}@{PLACE}?ssl_ca_certs=/ca"}, f"rediss://papa@{PLACE}?ssl_ca_certs=/ca"),
         ({"url": f"redis://papa@{PLACE}", "password": CANARY}, f"redis://papa@{PLACE}"),
+        ({"url": f"redis://:a@{CANARY}@{PLACE}"}, f"redis://{PLACE}"),
+        ({"url": f"redis://{PLACE}?db=1&password={CANARY}"}, f"redis://{PLACE}?db=1"),
     ],
 )
 def test_no_secret_is_in_the_arguments_of_an_application(
@@ -46,6 +48,23 @@ def test_no_secret_is_in_the_arguments_of_an_application(
             found = with_secrets(bare)
         assert found.redis.password == SecretStr(CANARY)
         assert found.redis.url == url
+
+
+def test_secret_options_of_the_url_come_from_the_workers_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"rediss://:{CANARY}@{PLACE}?ssl_password={CANARY}"
+    bare = without_secrets(settings(tmp_path, url=url))
+    assert CANARY not in bare.redis.url
+    monkeypatch.setenv("PAPA_REDIS__URL", url)
+    found = with_secrets(bare).redis
+    assert (found.url, found.password) == (f"rediss://{PLACE}?ssl_password={CANARY}", SecretStr(CANARY))
+
+
+def test_a_url_whose_secret_is_in_doubt_does_not_travel(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"redis\.url: not understood") as refused:
+        without_secrets(settings(tmp_path, url=f"redis://:a/{CANARY}@{PLACE}"))
+    assert CANARY not in str(refused.value)
 
 
 def test_the_headers_for_a_collector_are_a_secret_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic_settings import SettingsConfigDict
 
 from papa_serving.local.failure import Failure
 from papa_serving.settings import Settings
+from papa_serving.settings.secret_urls import shown
 
 ConfigFile = Annotated[
     Path | None,
@@ -116,7 +116,7 @@ def fields(settings: BaseModel, path: str = "") -> Iterator[tuple[str, FieldInfo
 
 def as_json(settings: Settings) -> str:
     """One JSON object, secrets masked."""
-    return json.dumps(_nested({name: _shown(value) for name, _, value in fields(settings)}), indent=2)
+    return json.dumps(_nested({name: _shown(name, value) for name, _, value in fields(settings)}), indent=2)
 
 
 def as_toml(settings: Settings) -> str:
@@ -128,15 +128,19 @@ def as_toml(settings: Settings) -> str:
         if path != section:
             section = path
             lines += ["", f"[{section}]"]
-        absent = value is None or isinstance(value, SecretStr) or (isinstance(value, str) and _shown(value) != value)
-        assignment = ("# " if absent else "") + f"{field} = " + ("" if value is None else json.dumps(_shown(value)))
+        absent = (
+            value is None or isinstance(value, SecretStr) or (isinstance(value, str) and _shown(name, value) != value)
+        )
+        assignment = (
+            ("# " if absent else "") + f"{field} = " + ("" if value is None else json.dumps(_shown(name, value)))
+        )
         lines.append(assignment + (f"  # {info.description}" if info.description else ""))
     return "\n".join(lines)
 
 
-def _shown(value: object) -> object:
+def _shown(name: str, value: object) -> object:
     if isinstance(value, SecretStr):
         return str(value)
-    if isinstance(value, str):
-        return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:**********@", value)
+    if isinstance(value, str) and ("://" in value or name.endswith("url")):
+        return shown(value)
     return str(value) if isinstance(value, Path) else value

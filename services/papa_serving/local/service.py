@@ -25,7 +25,7 @@ from papa_serving.local.placement import (
 from papa_serving.local.ports import check_generator, reachable
 from papa_serving.local.ray_cluster import existing_ray, local_ray
 from papa_serving.local.redis_binary import RedisProcessError
-from papa_serving.local.redis_check import check_redis, without_password
+from papa_serving.local.redis_check import check_redis
 from papa_serving.local.redis_process import RedisProcess
 from papa_serving.local.serve_applications import (
     APPLICATIONS,
@@ -38,6 +38,7 @@ from papa_serving.local.startup_steps import StartupSteps
 from papa_serving.local.stop_signals import StopSignals
 from papa_serving.local.supervised_process import SupervisedProcess
 from papa_serving.settings import Settings
+from papa_serving.settings.secret_urls import shown
 
 _GATEWAY_SECONDS = 60.0
 _PLAYGROUND_SECONDS = 30.0
@@ -92,7 +93,7 @@ def _start(
     with steps.step("redis") as step:
         settings, redis = _redis(stack, settings)
         facts = check_redis(settings.redis)
-        step.result = f"{facts.version}, {'embedded' if redis else without_password(settings.redis.url)}"
+        step.result = f"{facts.version}, {'embedded' if redis else shown(settings.redis.url)}"
     metrics = fresh_metrics_folder(settings)
     # The applications read their settings from here; the metrics folder is not set, Ray's own processes would use it.
     stack.enter_context(in_environment(settings_environment(settings)))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
 from papa_serving.settings import Settings
+from papa_serving.settings.secret_urls import take_apart, with_options
 
 _METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _ELSEWHERE = "in the environment of the worker"
@@ -35,13 +35,18 @@ def absolute(settings: Settings) -> Settings:
 
 
 def without_secrets(settings: Settings) -> Settings:
-    """The same settings as they may travel in the arguments of an actor: Ray keeps those readable in its own store."""
-    parts = urlsplit(settings.redis.url)
-    secret = settings.redis.password is not None or parts.password is not None
-    bare = parts.netloc.rpartition("@")[2]
-    place = f"{parts.username}@{bare}" if parts.username else bare
-    url = parts._replace(netloc=place).geturl() if parts.password is not None else settings.redis.url
-    redis = settings.redis.model_copy(update={"url": url, "password": SecretStr(_ELSEWHERE) if secret else None})
+    """The same settings as they may travel in the arguments of an actor: Ray keeps those readable in its own store.
+
+    Raises ValueError for a redis.url of which it is not plain what is secret.
+    """
+    redis = settings.redis
+    if redis.url:
+        try:
+            url = take_apart(redis.url)
+        except ValueError as error:
+            raise ValueError(f"redis.url: {error}") from None
+        secret = redis.password is not None or url.has_secret
+        redis = redis.model_copy(update={"url": url.bare, "password": SecretStr(_ELSEWHERE) if secret else None})
     client = settings.client.model_copy(update={"token": None})
     tracing = settings.tracing
     if tracing.headers is not None:
@@ -57,14 +62,17 @@ def with_secrets(settings: Settings) -> Settings:
 def _with_redis_password(settings: Settings) -> Settings:
     if not _is_elsewhere(settings.redis.password):
         return settings
-    password = os.environ.get("PAPA_REDIS__PASSWORD") or _of_url(os.environ.get("PAPA_REDIS__URL", ""))
+    given = os.environ.get("PAPA_REDIS__URL", "")
+    url = take_apart(given) if given else None
+    password = os.environ.get("PAPA_REDIS__PASSWORD") or (url.password if url else "")
     if not password and settings.redis.password_file is not None:
         password = settings.redis.password_file.read_text().strip()
     if not password:
         raise ValueError(
             "this node does not know the password of Redis: set PAPA_REDIS__PASSWORD or redis.password_file there"
         )
-    redis = settings.redis.model_copy(update={"password": SecretStr(password)})
+    mine = with_options(settings.redis.url, url.options if url else ())
+    redis = settings.redis.model_copy(update={"url": mine, "password": SecretStr(password)})
     return settings.model_copy(update={"redis": redis})
 
 
@@ -83,10 +91,6 @@ def _with_tracing_headers(settings: Settings) -> Settings:
 
 def _is_elsewhere(secret: SecretStr | None) -> bool:
     return secret is not None and secret.get_secret_value() == _ELSEWHERE
-
-
-def _of_url(url: str) -> str:
-    return unquote(urlsplit(url).password or "")
 
 
 def metrics_environment(settings: Settings) -> dict[str, str]:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from redis.asyncio.connection import SSLConnection, parse_url
 
 from papa_serving.settings import RedisSettings
+from papa_serving.settings.secret_urls import take_apart
 
 _PORTS = {"cluster": 6379, "sentinel": 26379}
 
@@ -47,6 +48,10 @@ def address_of(settings: RedisSettings) -> RedisAddress:
     url = settings.url
     if not url:
         raise ValueError("redis.url is empty: set PAPA_REDIS__URL, or let `papa up` start an embedded server")
+    try:
+        take_apart(url)
+    except ValueError as error:
+        raise ValueError(f"redis.url: {error}") from None
     password = {} if settings.password is None else {"password": settings.password.get_secret_value()}
     scheme, _, topology = urlsplit(url).scheme.partition("+")
     if scheme == "unix" and not topology:

@@ -39,7 +39,10 @@ RETRY_AFTER = 1.0
 _AWAY = re.compile(r"cannot be connected|not covered|not fully covered")
 """What the client of a Cluster says when nodes are away, in an error that it also uses for mistakes of ours."""
 
-_REFUSALS = re.compile(r"\b(OOM|MISCONF|READONLY|LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS)\b")
+_REFUSALS = re.compile(
+    r"\b(OOM|MISCONF|READONLY|LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|NOPERM|ACL failure)\b"
+    "|user executing the script can't"
+)
 
 
 def connect(settings: RedisSettings) -> Client:
@@ -206,12 +209,17 @@ def cancellation_kept() -> Iterator[None]:
 
 
 def unavailable(error: exceptions.RedisError) -> StorageUnavailable:
-    """For lost connections, time-outs, and refusals that end (out of memory, disk full, loading, failing over).
+    """For lost connections, time-outs, and refusals that end (out of memory, disk full, loading, failing over, a right
+    that was taken away).
 
     What Redis never accepts (and a script that it does not know) is raised as it is. A refusal in a script has its code
     in the text.
     """
-    lasting = isinstance(error, exceptions.ResponseError) and not _REFUSALS.search(f"{error.status_code or ''} {error}")
+    lasting = (
+        isinstance(error, exceptions.ResponseError)
+        and not isinstance(error, exceptions.NoPermissionError)
+        and not _REFUSALS.search(f"{error.status_code or ''} {error}")
+    )
     if lasting:
         raise error
     return StorageUnavailable(f"Redis: {error}", retry_after=RETRY_AFTER)

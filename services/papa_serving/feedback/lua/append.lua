@@ -114,7 +114,7 @@ local function append_user()
     if not since then
       redis.call('PEXPIRE', ids_key, 2 * ttl)
     end
-    redis.call('PUBLISH', state, version)
+    redis.pcall('PUBLISH', state, version)
   end
 end
 

@@ -26,7 +26,7 @@ for i = 5, #ARGV do
     redis.call('ZADD', letters, sequence, redis.call('XADD', dead, '*', unpack(fields)))
     redis.call('HINCRBY', state, 'pending', -1)
     redis.call('HINCRBY', state, 'dead', 1)
-    redis.call('PUBLISH', state, redis.call('HINCRBY', state, 'version', 1))
+    redis.pcall('PUBLISH', state, redis.call('HINCRBY', state, 'version', 1))
     moved = moved + 1
   end
 end

@@ -43,5 +43,5 @@ redis.call('HSET', records, revision, ARGV[6])
 redis.call('ZADD', lineage, number, revision)
 redis.call('HSET', state, 'current', revision, 'record', ARGV[6], 'revisions', number, 'version', version,
   'pending', (tonumber(known[5]) or 0) - count)
-redis.call('PUBLISH', state, version)
+redis.pcall('PUBLISH', state, version)
 return 'done'

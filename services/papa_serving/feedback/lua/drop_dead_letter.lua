@@ -13,5 +13,5 @@ end
 redis.call('ZREM', letters, ARGV[1])
 redis.call('HINCRBY', state, 'dead', -1)
 redis.call('SET', call, 1, 'PX', ARGV[2])
-redis.call('PUBLISH', state, redis.call('HINCRBY', state, 'version', 1))
+redis.pcall('PUBLISH', state, redis.call('HINCRBY', state, 'version', 1))
 return 1

@@ -48,5 +48,5 @@ receipt = cjson.encode({
 })
 redis.call('HSET', state, 'deleted', receipt)
 redis.call('PEXPIRE', state, ARGV[2])
-redis.call('PUBLISH', state, 'deleted')
+redis.pcall('PUBLISH', state, 'deleted')
 return receipt

@@ -15,7 +15,7 @@ if redis.call('HEXISTS', state, 'deleted') == 0 then
   if (redis.call('HGET', state, 'current') or '') ~= revision then
     redis.call('HDEL', state, 'record') -- out of memory, Redis lets only those add who have removed
     redis.call('HSET', state, 'current', revision, 'record', record)
-    redis.call('PUBLISH', state, redis.call('HINCRBY', state, 'version', 1))
+    redis.pcall('PUBLISH', state, redis.call('HINCRBY', state, 'version', 1))
   end
 end
 return redis.call('HMGET', state, unpack(ARGV, 2))

@@ -36,5 +36,5 @@ for _, entry in ipairs(redis.call('ZRANGEBYSCORE', pending, '-inf', last)) do
 end
 redis.call('HSET', state, 'current', name, 'record', record, 'revisions', revisions,
   'sequence', math.max(sequence, last), 'pending', waiting)
-redis.call('PUBLISH', state, redis.call('HINCRBY', state, 'version', 1))
+redis.pcall('PUBLISH', state, redis.call('HINCRBY', state, 'version', 1))
 return 1

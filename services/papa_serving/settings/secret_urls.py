@@ -1,0 +1,131 @@
+"""Where a URL keeps its secret: the password before the host, and options such as ?password=.
+
+Everything that shows a URL, writes it down or sends it to another process asks here. A URL that cannot be read without
+doubt (a password with a bare `/`, `?` or `#` in it) is hidden as a whole, since any part of it may be the secret.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
+
+MASK = "*" * 10
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.IGNORECASE)
+_PLACE = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:@/?#\[\],]+)(:\d{1,5})?")
+_HARMLESS = frozenset(
+    (
+        "username",
+        "db",
+        "client_name",
+        "protocol",
+        "timeout",
+        "max_connections",
+        "health_check_interval",
+        "retry_on_timeout",
+        "socket_timeout",
+        "socket_connect_timeout",
+        "socket_keepalive",
+        "ssl_ca_certs",
+        "ssl_ca_path",
+        "ssl_certfile",
+        "ssl_keyfile",
+        "ssl_cert_reqs",
+        "ssl_check_hostname",
+        "ssl_ciphers",
+        "ssl_min_version",
+    )
+)
+"""Options that say nothing secret; any other may, for instance `password` and `ssl_password`."""
+
+
+@dataclass(frozen=True)
+class SecretUrl:
+    """A URL taken apart. `bare` is the URL without its secrets; a user name stays in it. `options` are the secret ones
+    of the query."""
+
+    bare: str
+    password: str
+    options: tuple[tuple[str, str], ...]
+
+    @property
+    def has_secret(self) -> bool:
+        """Whether `bare` lacks anything that the URL had."""
+        return bool(self.password or self.options)
+
+
+def take_apart(url: str) -> SecretUrl:
+    """The URL and its secrets, apart. Raises ValueError, which repeats nothing of the URL, where that is in doubt."""
+    parts = _split(url)
+    if parts is None:
+        raise ValueError("not understood: write @ : / ? # and % in a password as %40 %3A %2F %3F %23 and %25")
+    harmless, secret = _options(parts)
+    user, colon, password = parts.netloc.rpartition("@")[0].partition(":")
+    place = parts.netloc.rpartition("@")[2]
+    bare = parts._replace(netloc=f"{user}@{place}" if user else place, query=urlencode(harmless, safe="/:,"))
+    of_query = [value for name, value in secret if name == "password"]
+    others = tuple((name, value) for name, value in secret if name != "password")
+    return SecretUrl(bare.geturl() if colon or secret else url, unquote(password) or next(iter(of_query), ""), others)
+
+
+def with_options(url: str, options: tuple[tuple[str, str], ...]) -> str:
+    """The URL with these options added to its query."""
+    parts = urlsplit(url)
+    return parts._replace(query="&".join(filter(None, (parts.query, urlencode(options))))).geturl() if options else url
+
+
+def shown(url: str) -> str:
+    """The URL as it may be shown to anybody: secrets are masked; "" stays."""
+    parts = _split(url)
+    if parts is None:
+        scheme, mark, _ = url.partition("://")
+        return f"{scheme}://{MASK}" if mark and _SCHEME.fullmatch(scheme) else MASK if url else ""
+    harmless, secret = _options(parts)
+    user, colon, _ = parts.netloc.rpartition("@")[0].partition(":")
+    place = parts.netloc.rpartition("@")[2]
+    if colon:
+        place = f"{user}:{MASK}@{place}"
+    elif user:
+        place = f"{MASK}@{place}"  # a password whose colon was forgotten looks like a user name
+    query = "&".join([urlencode(harmless, safe="/:,"), *(f"{name}={MASK}" for name, _ in secret)]).strip("&")
+    masked = parts._replace(netloc=place, query=query).geturl()
+    return masked if colon or user or secret else url
+
+
+def without_secret(text: str, url: str) -> str:
+    """A message about `url`, an error of a library for instance, with all that is secret in the URL masked."""
+    parts = _split(url)
+    if parts is None:
+        return text.replace(url, shown(url)) if url else text
+    password = parts.netloc.rpartition("@")[0].partition(":")[2]
+    secrets = {password, unquote(password), *(value for _, value in _options(parts)[1])}
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, MASK)
+    return text
+
+
+def _split(url: str) -> SplitResult | None:
+    """The URL's parts; None where it is in doubt which part is which."""
+    scheme, mark, _ = url.partition("://")
+    if not mark or not _SCHEME.fullmatch(scheme):
+        return None
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    place = parts.netloc.rpartition("@")[2]
+    in_doubt = (
+        parts.fragment
+        or "@" in parts.path
+        or not all(_PLACE.fullmatch(each) for each in place.split(",") if place)
+        or not all("=" in option for option in parts.query.split("&") if option)
+        or any("@" in value for name, value in parse_qsl(parts.query) if name not in (*_HARMLESS, "password"))
+    )
+    return None if in_doubt else parts
+
+
+def _options(parts: SplitResult) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """The harmless and the secret options of the query."""
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    return [each for each in options if each[0] in _HARMLESS], [each for each in options if each[0] not in _HARMLESS]
