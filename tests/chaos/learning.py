@@ -69,14 +69,14 @@ async def _generate(settings: Settings) -> None:
 
 
 class _Proxy(engine_pb2_grpc.EngineServiceServicer):
-    """What Serve's proxy does: the replica's methods take no context."""
+    """What Serve's proxy does, with the server's own context."""
 
     def __init__(self, replica: GeneratorReplica) -> None:
         self._replica = replica
 
-    async def Run(self, request: engine_pb2.RunRequest, _: Any) -> AsyncIterator[engine_pb2.RunResponse]:
-        async for response in self._replica.Run(request):
+    async def Run(self, request: engine_pb2.RunRequest, context: Any) -> AsyncIterator[engine_pb2.RunResponse]:
+        async for response in self._replica.Run(request, context):
             yield response
 
-    async def PackAdapter(self, request: engine_pb2.PackAdapterRequest, _: Any) -> engine_pb2.PackAdapterResponse:
-        return await self._replica.PackAdapter(request)
+    async def PackAdapter(self, request: engine_pb2.PackAdapterRequest, context: Any) -> engine_pb2.PackAdapterResponse:
+        return await self._replica.PackAdapter(request, context)

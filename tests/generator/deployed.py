@@ -14,15 +14,18 @@ import ray
 from diffusers import DDPMPipeline, DDPMScheduler
 from papa_serving.contracts.identity import UserKey
 from papa_serving.generator.deployment import SERVICER, application
+from papa_serving.local.environment import in_environment
 from papa_serving.local.redis_process import RedisProcess
 from papa_serving.settings import FeedbackSettings, GeneratorSettings, RedisSettings, Settings
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from pydantic import SecretStr
 from ray import serve
 
 from tests.generator.support import tiny_unet
 
 NAME = "generator"
+TOKEN = "the-engine-token-of-this-test"
 
 
 class Deployed:
@@ -61,17 +64,24 @@ def deployed(folder: Path, ray_folder: Path) -> Iterator[Deployed]:
             redis=RedisSettings(url=redis.url, prefix=f"t{secrets.token_hex(4)}"),
             feedback=FeedbackSettings(partitions=2),
             generator=GeneratorSettings(
-                threads=1, sampler="ddim", steps=4, max_rows=8, max_queued_rows=16, drain_seconds=20
+                token=SecretStr(TOKEN),
+                threads=1,
+                sampler="ddim",
+                steps=4,
+                max_rows=8,
+                max_queued_rows=16,
+                drain_seconds=20,
             ),
         )
-        ray.init(
-            address="local",
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            object_store_memory=100 * 2**20,
-            _temp_dir=str(ray_folder),
-        )
+        with in_environment({"PAPA_GENERATOR__TOKEN": TOKEN}):
+            ray.init(
+                address="local",
+                num_cpus=2,
+                include_dashboard=False,
+                log_to_driver=False,
+                object_store_memory=100 * 2**20,
+                _temp_dir=str(ray_folder),
+            )
         try:
             port = _serve(settings)
             yield Deployed(settings, port, ray_folder / "session_latest" / "logs")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import math
 import shutil
 import signal
 import tempfile
@@ -42,10 +43,10 @@ from papa.config import DEFAULT_LORA, DEFAULT_UPDATE
 from papa.denoiser import load_denoiser
 from papa.revision_files import MANIFEST_FILE, Origin, digest, pack
 from papa.sampler import sample
-from tests.generator.deployed import NAME, Deployed, deployed, key, until
+from tests.generator.deployed import NAME, TOKEN, Deployed, deployed, key, until
 from tests.generator.support import random_weights
 
-ROUTE = (("application", NAME),)
+ROUTE = (("application", NAME), ("authorization", f"Bearer {TOKEN}"))
 RUNNING, QUEUED = "papa_engine_running_rows", "papa_engine_queued_rows"
 
 
@@ -158,6 +159,47 @@ def test_errors_travel_in_the_stream(service: Deployed, stub: engine_pb2_grpc.En
     assert [line["reason"] for line in lines] == ["REVISION_NOT_FOUND"]
 
 
+@pytest.mark.parametrize(
+    "shown", [(), (("authorization", "Bearer guessed"),), (("authorization-bin", TOKEN.encode()),)]
+)
+def test_who_does_not_know_the_secret_learns_nothing(
+    service: Deployed, stub: engine_pb2_grpc.EngineServiceStub, shown: tuple[tuple[str, str | bytes], ...]
+) -> None:
+    """On loopback as everywhere: neither another tenant's pictures nor the packing of an adapter."""
+    metadata = (("application", NAME), *shown)
+    for call in (
+        lambda: list(stub.Run(request("ann"), metadata=metadata, timeout=60)),
+        lambda: stub.PackAdapter(engine_pb2.PackAdapterRequest(backbone="b"), metadata=metadata, timeout=60),
+    ):
+        with pytest.raises(grpc.RpcError) as refusal:
+            call()
+        assert refusal.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert items_of(run(stub, request("ann", generation_id="again"))), "the gateway's own call is served"
+
+
+async def test_a_gateway_with_another_secret_says_that_no_generator_answers(service: Deployed) -> None:
+    """Its callers have shown their own credentials: UNAUTHENTICATED would blame them."""
+    settings = GatewaySettings(port=0, generator=service.address, notice_seconds=0.0)
+    gateway = Gateway(settings, open_backends(service.settings), engine_token="another")
+    await gateway.start()
+    async with AsyncClient(gateway.address, retry=Retry(attempts=1)) as client:
+        with pytest.raises(PapaError) as refusal:
+            await client.generate("ann", 1)
+    await gateway.close()
+    assert refusal.value.reason == "GENERATOR_UNAVAILABLE"
+
+
+def test_the_engine_bounds_what_it_is_asked_for(service: Deployed, stub: engine_pb2_grpc.EngineServiceStub) -> None:
+    """A count that would fill the memory is refused before a row exists, also while the queue is empty."""
+    (replica,) = service.replicas()
+    before = replica.memory_info().rss
+    for fields in ({"count": 2**31 - 1}, {"steps": 2**31}, {"prompt": "a" * 2_000_000}, {"seconds_left": math.nan}):
+        (response,) = run(stub, request("mallory", **fields))
+        assert (response.error.reason, response.error.metadata["field"]) == ("INVALID_REQUEST", next(iter(fields)))
+    assert replica.memory_info().rss - before < 200 * 2**20
+    assert service.metric(QUEUED) == 0
+
+
 def test_adapters_from_elsewhere_are_checked_and_packed(
     service: Deployed, stub: engine_pb2_grpc.EngineServiceStub
 ) -> None:
@@ -213,7 +255,7 @@ async def test_a_killed_replica_under_load_costs_only_errors_that_say_try_again(
     """SIGKILL while callers generate through a gateway: typed errors with a delay meanwhile, then items again."""
     (replica,) = service.replicas()
     address = GatewaySettings(port=0, generator=service.address, notice_seconds=0.0)
-    gateway = Gateway(address, open_backends(service.settings))
+    gateway = Gateway(address, open_backends(service.settings), engine_token=TOKEN)
     await gateway.start()
     refused, served_after, killed = list[PapaError](), Counter[int](), asyncio.Event()
 
@@ -265,7 +307,7 @@ async def test_shutdown_says_so_first_and_lets_running_generations_finish(
     service: Deployed, stub: engine_pb2_grpc.EngineServiceStub
 ) -> None:
     """The health that a gateway gives tells that no others are taken, while what was accepted still runs."""
-    gateway, items = EngineClient(service.address), open_items(service.settings)
+    gateway, items = EngineClient(service.address, TOKEN), open_items(service.settings)
     readiness = Readiness(gateway, items, Drain())
     await readiness.start()
     await until_serving(readiness, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 import time
 
 import numpy as np
@@ -11,13 +12,23 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from papa_serving.contracts.errors import QueueFull, StorageUnavailable, UserDeleted, error_from_reason
+from papa_serving.contracts import limits
+from papa_serving.contracts.errors import (
+    InvalidRequest,
+    QueueFull,
+    StorageUnavailable,
+    Unauthenticated,
+    UserDeleted,
+    error_from_reason,
+)
 from papa_serving.contracts.generation import GeneratedItem, GenerationDone, GenerationTimings
 from papa_serving.contracts.identity import UserKey
+from papa_serving.generator.access import EngineAccess
 from papa_serving.generator.adapters import Adapters, forget_deleted_users
 from papa_serving.generator.generation import explored
 from papa_serving.generator.items import png
-from papa_serving.generator.wire import error_to_wire, event_to_wire, spec_from_wire
+from papa_serving.generator.wire import check_pack_request, error_to_wire, event_to_wire, spec_from_wire
+from papa_serving.settings import GatewaySettings
 from papa_serving.stubs.engine.v1 import engine_pb2
 from PIL import Image
 
@@ -85,7 +96,8 @@ def test_wire() -> None:
         assert getattr(spec, name) == getattr(request, name)
     assert (spec.prompt, spec.traceparent) == ("p", "tp")
     assert 0 < spec.deadline - time.monotonic() <= 12.5
-    assert spec_from_wire(engine_pb2.RunRequest()).deadline == 0.0
+    request.seconds_left = 0.0
+    assert spec_from_wire(request).deadline == 0.0
 
     items = event_to_wire(
         tuple(GeneratedItem(f"i{i}", b"png", "image/png", 7 + i, i, "r1" * i) for i in range(2))
@@ -102,6 +114,66 @@ def test_wire() -> None:
         2.0,
         0.25,
     )
+
+
+GOOD = {"generation_id": "g", "user": "u", "count": 1}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tenant", "t" * 129), ("user", ""), ("user", "u" * 129), ("generation_id", ""), ("generation_id", "g" * 129),
+        ("request_id", "q" * 129), ("count", 0), ("count", limits.MAX_COUNT + 1), ("count", 2**32 - 1),
+        ("prompt", "p" * 1_001), ("negative_prompt", "p" * 1_001), ("seed", 2**63), ("sampler", "s" * 129),
+        ("steps", limits.MAX_STEPS + 1), ("revision", "r" * 129), ("exploration", 1.1), ("exploration", math.nan),
+        ("guidance", 31.0), ("guidance", math.inf), ("guidance", math.nan), ("seconds_left", -1.0),
+        ("seconds_left", math.inf), ("seconds_left", math.nan), ("traceparent", "0" * 129),
+    ],
+)  # fmt: skip
+def test_the_engine_refuses_what_the_gateway_would(field: str, value: object) -> None:
+    spec_from_wire(engine_pb2.RunRequest(**GOOD))
+    with pytest.raises(InvalidRequest) as refusal:
+        spec_from_wire(engine_pb2.RunRequest(**(GOOD | {field: value})))  # type: ignore[arg-type]
+    assert [violation.field for violation in refusal.value.violations] == [field]
+
+
+def test_the_settings_of_a_gateway_cannot_exceed_what_the_engine_takes() -> None:
+    for field, most in (("max_count", limits.MAX_COUNT), ("max_steps", limits.MAX_STEPS)):
+        assert GatewaySettings(**{field: most})
+        with pytest.raises(ValueError, match=field):
+            GatewaySettings(**{field: most + 1})
+
+
+@pytest.mark.parametrize(
+    ("files", "field"),
+    [
+        ({"/etc/passwd": b""}, "files"),
+        ({"adapter_model.safetensors": bytes(limits.MAX_ENGINE_MESSAGE_BYTES + 1)}, "files"),
+        ({}, "created_at"),
+    ],
+)
+def test_the_engine_bounds_an_import(files: dict[str, bytes], field: str) -> None:
+    asked = engine_pb2.PackAdapterRequest(files=files, created_at=math.inf if field == "created_at" else 1.0)
+    with pytest.raises(InvalidRequest) as refusal:
+        check_pack_request(asked)
+    assert [violation.field for violation in refusal.value.violations] == [field]
+
+
+def test_each_of_several_tokens_is_accepted() -> None:
+    access = EngineAccess("new old\n")
+    for token in ("new", "old"):
+        access.check([("x", "y"), ("authorization", f"Bearer {token}")])
+    for metadata in (
+        None,
+        [],
+        [("authorization", "new")],
+        [("authorization", "Bearer new old")],
+        [("a", "Bearer new")],
+    ):
+        with pytest.raises(Unauthenticated):
+            access.check(metadata)
+    assert not access.open
+    assert EngineAccess(" ").open
 
 
 def test_errors_keep_their_type_on_the_wire() -> None:

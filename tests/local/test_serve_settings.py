@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from papa_serving.generator import deployment as generator
-from papa_serving.settings import ClientSettings, RedisSettings, Settings
+from papa_serving.settings import ClientSettings, GeneratorSettings, RedisSettings, Settings
 from papa_serving.settings.tracing import TracingSettings
-from papa_serving.settings.workers import with_secrets, without_secrets
+from papa_serving.settings.workers import with_engine_token, with_secrets, without_secrets
 from papa_serving.trainer import deployment as trainer
 from pydantic import SecretStr
 from ray import cloudpickle
@@ -80,6 +80,23 @@ def test_the_headers_for_a_collector_are_a_secret_too(tmp_path: Path, monkeypatc
     assert with_secrets(bare.model_copy(update={"tracing": filed})).tracing.headers == tracing.headers
     monkeypatch.setenv("PAPA_TRACING__HEADERS", f"authorization={CANARY}")
     assert with_secrets(bare).tracing == tracing
+
+
+def test_the_engine_token_is_a_secret_that_trainers_need_not_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = settings(tmp_path, url=f"redis://{PLACE}")
+    mine = mine.model_copy(update={"generator": GeneratorSettings(token=SecretStr(CANARY))})
+    for room in (generator, trainer):
+        assert CANARY.encode() not in cloudpickle.dumps(room.application(mine))
+    bare = with_secrets(without_secrets(mine))
+    with pytest.raises(ValueError, match="PAPA_GENERATOR__TOKEN"):
+        with_engine_token(bare)
+    (tmp_path / "token").write_text(f"{CANARY}\n")
+    filed = bare.generator.model_copy(update={"token_file": tmp_path / "token"})
+    assert with_engine_token(bare.model_copy(update={"generator": filed})).generator.token == SecretStr(CANARY)
+    monkeypatch.setenv("PAPA_GENERATOR__TOKEN", CANARY)
+    assert with_engine_token(bare).generator.token == SecretStr(CANARY)
 
 
 def test_a_file_with_the_password(tmp_path: Path) -> None:

@@ -18,10 +18,12 @@ from papa_serving.contracts.errors import (
     InvalidRequest,
     PapaError,
     QueueFull,
+    Unauthenticated,
     Violation,
     error_from_reason,
 )
 from papa_serving.contracts.generation import GenerationSpec
+from papa_serving.contracts.limits import MAX_ENGINE_MESSAGE_BYTES
 from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -36,12 +38,10 @@ RETRY_AFTER = 1.0
 RETRY_PAUSE = 0.1
 PACK_SECONDS = 30.0
 SHORTEST = 1e-6
-# Several large items may lie in one message; inside the cluster, so wider than the public limit.
-MAX_MESSAGE_BYTES = 64 * 2**20
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_ENGINE_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_ENGINE_MESSAGE_BYTES),
     # A restarted generator is found within a second or two; the library's own limit is two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 500),
@@ -62,7 +62,9 @@ Event = engine_pb2.ItemsDone | engine_pb2.RunDone
 class EngineClient:
     """Runs generations on whichever generator replica answers."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, token: str = "") -> None:
+        """`token` is what the engine's port asks for; "" for one that asks for none."""
+        self._credentials = (("authorization", f"Bearer {token}"),) if token else ()
         self.channel = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
         self._stub = engine_pb2_grpc.EngineServiceStub(self.channel)
         self._list = self.channel.unary_unary(LIST_APPLICATIONS, None, None)
@@ -109,7 +111,7 @@ class EngineClient:
 
     async def pack_adapter(self, request: engine_pb2.PackAdapterRequest) -> engine_pb2.PackedAdapter:
         """Makes a revision's files of an imported adapter. Raises InvalidRequest, GeneratorUnavailable."""
-        metadata = (("application", APPLICATION), ("request_id", request.request_id))
+        metadata = (("application", APPLICATION), ("request_id", request.request_id), *self._credentials)
         try:
             response = await self._stub.PackAdapter(request, timeout=PACK_SECONDS, metadata=metadata)
         except grpc.aio.AioRpcError as failure:
@@ -121,7 +123,8 @@ class EngineClient:
     async def _attempt(self, spec: GenerationSpec) -> AsyncGenerator[Event, None]:
         timeout = _seconds_left(spec)
         with tracing.span(RUN, "client", attributes=_RPC) as span:
-            metadata = (("application", APPLICATION), ("request_id", spec.request_id), *_context(span))
+            route = (("application", APPLICATION), ("request_id", spec.request_id))
+            metadata = (*route, *self._credentials, *_context(span))
             request = _request(replace(spec, traceparent=span.traceparent))
             call = self._stub.Run(request, timeout=timeout, metadata=metadata)
             try:
@@ -171,6 +174,10 @@ def _request(spec: GenerationSpec) -> engine_pb2.RunRequest:
 
 def _reported(error: engine_pb2.RunError) -> PapaError:
     """The exception that the engine raised on its side."""
+    if error.reason == Unauthenticated.reason:
+        # Not the caller's fault, whose own credential was checked before.
+        log.error("the engine refuses this gateway: generator.token here is not what it asks for")
+        return GeneratorUnavailable("no generator answers at the moment", retry_after=RETRY_AFTER)
     if error.reason == InvalidRequest.reason:
         return InvalidRequest([Violation(error.metadata.get("field", ""), error.message)])
     return error_from_reason(error.reason, error.message, error.retry_after_seconds or None, error.metadata)

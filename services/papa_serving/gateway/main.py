@@ -38,7 +38,7 @@ async def _serve(settings: Settings) -> int:
     try:
         tracing.begin(settings.tracing, "papa-gateway")
         backends = open_backends(settings)
-        gateway = Gateway(settings.gateway, backends)
+        gateway = Gateway(settings.gateway, backends, engine_token=_engine_token(settings))
     except ValueError as error:
         log.error("%s", error)
         return FAILED
@@ -61,6 +61,12 @@ async def _serve(settings: Settings) -> int:
     await asyncio.to_thread(tracing.end, settings.tracing.timeout)
     log.info("stopped")
     return STOPPED
+
+
+def _engine_token(settings: Settings) -> str:
+    """The first of the tokens that the engine accepts; "" when it asks for none."""
+    token = settings.generator.token
+    return next(iter(token.get_secret_value().split()), "") if token is not None else ""
 
 
 def _stop_signals() -> asyncio.Event:

@@ -39,14 +39,22 @@ MAX_PENDING = 4096
 class Gateway:
     """One gRPC server with everything in it."""
 
-    def __init__(self, settings: GatewaySettings, backends: Backends, authenticate: Authenticate | None = None) -> None:
-        """`authenticate` replaces the authenticator that the settings describe. Raises ValueError for keys or
-        certificates that cannot be used."""
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        backends: Backends,
+        authenticate: Authenticate | None = None,
+        engine_token: str = "",
+    ) -> None:
+        """`authenticate` replaces the authenticator that the settings describe; `engine_token` is shown to the engine.
+
+        Raises ValueError for keys or certificates that cannot be used.
+        """
         self._settings, self._backends = settings, backends
         self._credentials = server_credentials(settings.tls)
         authenticate = authenticate or open_authenticator(settings.auth)
         self._drain, self._pictures = Drain(), PictureReader(settings.max_image_pixels)
-        self._engine = EngineClient(settings.generator)
+        self._engine = EngineClient(settings.generator, engine_token)
         self._readiness = Readiness(self._engine, backends.items, self._drain)
         self._server = grpc.aio.server(
             interceptors=[Edge(authenticate, settings.max_concurrent_rpcs, settings.rates)],

@@ -11,11 +11,14 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
+import grpc
 from ray import serve
+from ray.serve.grpc_util import RayServegRPCContext
 
 from papa_serving import logs, tracing
-from papa_serving.contracts.errors import PapaError
+from papa_serving.contracts.errors import PapaError, Unauthenticated
 from papa_serving.generator import wire
+from papa_serving.generator.access import EngineAccess
 from papa_serving.generator.adapters import forget_deleted_users
 from papa_serving.generator.wiring import Stores, assemble, defaults
 from papa_serving.settings import GeneratorSettings, Settings
@@ -23,6 +26,7 @@ from papa_serving.settings.workers import (
     absolute,
     metrics_environment,
     settings_of_environment,
+    with_engine_token,
     with_secrets,
     without_secrets,
 )
@@ -51,7 +55,8 @@ class GeneratorReplica:
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Serve awaits it
         logs.configure(settings.log)
-        settings = with_secrets(settings)
+        settings = with_engine_token(with_secrets(settings))
+        self._access = EngineAccess(_token(settings.generator))
         tracing.begin(settings.tracing, "papa-generator")
         stores = Stores(open_users(settings), open_revisions(settings), open_items(settings))
         room = assemble(settings, stores)
@@ -61,15 +66,22 @@ class GeneratorReplica:
         self._engine, self._generator, self._packer = room.engine, room.generator, room.packer
         self._forgetting = asyncio.create_task(forget_deleted_users(stores.users, room.adapters, FORGET_SECONDS))
         self._engine.start()
+        if self._access.open:
+            _log.warning("the engine's port asks nobody who calls: set generator.token or generator.token_file")
         _log.info(
             "the generator is ready", extra={"backbone": room.backbone.backbone, "device": settings.generator.device}
         )
 
-    async def Run(self, request: engine_pb2.RunRequest) -> AsyncIterator[engine_pb2.RunResponse]:  # noqa: N802 - the RPC's name
+    # Serve passes its context to methods that name it so.
+    async def Run(  # noqa: N802 - the RPC's name
+        self, request: engine_pb2.RunRequest, grpc_context: RayServegRPCContext
+    ) -> AsyncIterator[engine_pb2.RunResponse]:
         """EngineService.Run; errors travel in the stream, because Serve has no way to give a rich status."""
-        logs.request_id.set(request.request_id)
         try:
-            async with aclosing(self._generator.run(wire.spec_from_wire(request))) as events:
+            self._admit(grpc_context)
+            spec = wire.spec_from_wire(request)
+            logs.request_id.set(spec.request_id)
+            async with aclosing(self._generator.run(spec)) as events:
                 async for event in events:
                     yield wire.event_to_wire(event)
         except PapaError as error:
@@ -79,10 +91,14 @@ class GeneratorReplica:
             _log.exception("a generation failed")
             yield wire.error_to_wire(PapaError("the generator failed; its log has the request id"))
 
-    async def PackAdapter(self, request: engine_pb2.PackAdapterRequest) -> engine_pb2.PackAdapterResponse:  # noqa: N802
+    async def PackAdapter(  # noqa: N802
+        self, request: engine_pb2.PackAdapterRequest, grpc_context: RayServegRPCContext
+    ) -> engine_pb2.PackAdapterResponse:
         """EngineService.PackAdapter."""
-        logs.request_id.set(request.request_id)
         try:
+            self._admit(grpc_context)
+            wire.check_pack_request(request)
+            logs.request_id.set(request.request_id)
             return engine_pb2.PackAdapterResponse(packed=await asyncio.to_thread(self._packer.pack, request))
         except PapaError as error:
             _log.info("an adapter was refused", extra={"reason": error.reason, "detail": error.message})
@@ -90,6 +106,15 @@ class GeneratorReplica:
         except Exception:
             _log.exception("an adapter could not be packed")
             return engine_pb2.PackAdapterResponse(error=wire.run_error(PapaError("the generator failed")))
+
+    def _admit(self, context: RayServegRPCContext) -> None:
+        """Raises Unauthenticated, which is the call's status as well, for a caller without the token."""
+        try:
+            self._access.check(context.invocation_metadata())
+        except Unauthenticated as error:
+            context.set_code(grpc.StatusCode.UNAUTHENTICATED)
+            context.set_details(error.message)
+            raise
 
     def reconfigure(self, changes: dict[str, object]) -> None:
         """Serve calls it with the user_config, when the replica starts and whenever that is changed.
@@ -113,6 +138,10 @@ class GeneratorReplica:
             self._forgetting.cancel()
             engine.stop()
             tracing.end()
+
+
+def _token(settings: GeneratorSettings) -> str:
+    return settings.token.get_secret_value() if settings.token is not None else ""
 
 
 def reconfigured(settings: GeneratorSettings, changes: dict[str, object]) -> GeneratorSettings:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 
-from papa_serving.contracts.errors import InvalidRequest, PapaError
+from papa_serving.contracts import limits
+from papa_serving.contracts.errors import InvalidRequest, PapaError, Violation
 from papa_serving.contracts.generation import GeneratedItem, GenerationDone, GenerationSpec
 from papa_serving.contracts.identity import UserKey
 from papa_serving.generator.generation import Event
@@ -12,7 +14,12 @@ from papa_serving.stubs.engine.v1 import engine_pb2
 
 
 def spec_from_wire(request: engine_pb2.RunRequest) -> GenerationSpec:
-    """The request as the generator knows it."""
+    """The request as the generator knows it. Raises InvalidRequest for one that exceeds papa_serving.contracts.limits.
+
+    The gateway has checked all this for its callers. The engine checks it again: memory and time of one generation must
+    be bounded whoever reaches this port.
+    """
+    check_run_request(request)
     return GenerationSpec(
         request_id=request.request_id,
         generation_id=request.generation_id,
@@ -29,6 +36,47 @@ def spec_from_wire(request: engine_pb2.RunRequest) -> GenerationSpec:
         guidance=request.guidance,
         negative_prompt=request.negative_prompt,
     )
+
+
+def check_run_request(request: engine_pb2.RunRequest) -> None:
+    """Raises InvalidRequest; written so that a NaN is refused as well."""
+    findings = {
+        "tenant": len(request.tenant) <= limits.MAX_ID,
+        "user": 1 <= len(request.user) <= limits.MAX_ID,
+        "generation_id": 1 <= len(request.generation_id) <= limits.MAX_ID,
+        "request_id": len(request.request_id) <= limits.MAX_ID,
+        "count": 1 <= request.count <= limits.MAX_COUNT,
+        "prompt": len(request.prompt) <= limits.MAX_PROMPT,
+        "negative_prompt": len(request.negative_prompt) <= limits.MAX_PROMPT,
+        "seed": request.seed <= limits.MAX_SEED,
+        "sampler": len(request.sampler) <= limits.MAX_ID,
+        "steps": request.steps <= limits.MAX_STEPS,
+        "revision": len(request.revision) <= limits.MAX_ID,
+        "exploration": request.exploration <= 1.0,
+        "guidance": request.guidance <= limits.MAX_GUIDANCE,
+        "seconds_left": 0.0 <= request.seconds_left < math.inf,
+        "traceparent": len(request.traceparent) <= limits.MAX_ID,
+    }
+    _refuse(findings)
+
+
+def check_pack_request(request: engine_pb2.PackAdapterRequest) -> None:
+    """Raises InvalidRequest."""
+    findings = {
+        "request_id": len(request.request_id) <= limits.MAX_ID,
+        "backbone": len(request.backbone) <= limits.MAX_ID,
+        "parent": len(request.parent) <= limits.MAX_ID,
+        "created_at": math.isfinite(request.created_at),
+        "files": set(request.files) <= set(limits.ADAPTER_FILES)
+        and sum(map(len, request.files.values())) <= limits.MAX_ENGINE_MESSAGE_BYTES,
+    }
+    _refuse(findings)
+
+
+def _refuse(findings: dict[str, bool]) -> None:
+    bad = [Violation(field, "exceeds what the engine takes") for field, good in findings.items() if not good]
+    if bad:
+        raise InvalidRequest(bad)
 
 
 def event_to_wire(event: Event) -> engine_pb2.RunResponse:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+
+from pydantic import SecretStr
 
 from papa_serving.local.backbone_check import find_backbone
 from papa_serving.local.failure import Failure
@@ -23,7 +26,8 @@ def with_places(settings: Settings) -> Settings:
 
 
 def with_ports(settings: Settings) -> Settings:
-    """Every port checked, and chosen where it is 0; the gateway knows the local generator's. Raises Failure."""
+    """Every port checked, and chosen where it is 0; the gateway knows the local generator's, and the token that it asks
+    for. Raises Failure."""
     gateway: dict[str, object] = {"port": claim_port(settings.gateway.host, settings.gateway.port, "gateway.port")}
     if settings.gateway.tls.certificate is not None:
         # The launcher itself looks at the gateway's health, and need not be trusted by what it starts.
@@ -34,6 +38,9 @@ def with_ports(settings: Settings) -> Settings:
         settings = updated(settings, playground={"port": claim_port(page.host, page.port, "playground.port")})
     if settings.ray.address:
         return updated(settings, gateway=gateway, metrics=metrics)
+    if settings.generator.token is None:
+        # In the environment of what is started here, which no other user of the machine can read.
+        settings = updated(settings, generator={"token": SecretStr(secrets.token_hex(32))})
     port = claim_port("127.0.0.1", settings.ray.serve_grpc_port, "ray.serve_grpc_port")
     gateway["generator"] = f"127.0.0.1:{port}"
     return updated(settings, gateway=gateway, metrics=metrics, ray={"serve_grpc_port": port})

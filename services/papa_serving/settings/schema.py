@@ -17,6 +17,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from papa_serving.contracts.limits import MAX_COUNT, MAX_STEPS
 from papa_serving.settings.section import Section, with_secret_of_file
 from papa_serving.settings.tracing import TracingSettings
 
@@ -128,6 +129,12 @@ class GeneratorSettings(Section):
     channels_last: bool = Field(False, description="lay convolutions out by pixel; see docs/results/engine.md")
     slots: int = Field(64, ge=1, description="adapters resident on the device")
     host_cache: int = Field(2_000, ge=1, description="adapters in host memory")
+    token: SecretStr | None = Field(
+        None, description="what the engine's port asks of the gateway; papa up makes one at each start"
+    )
+    token_file: Path | None = Field(
+        None, description="file with that token; of several lines all are accepted and the first one is shown"
+    )
     max_rows: int = Field(64, ge=1, description="rows of one denoising step")
     max_queued_rows: int = Field(1024, ge=1, description="rows waiting before QUEUE_FULL; half of them of one user")
     sampler: Literal["ddpm", "ddim", "dpmpp_2m"] = "dpmpp_2m"
@@ -135,6 +142,11 @@ class GeneratorSettings(Section):
     exploration: float = Field(0.0, ge=0, le=1, description="share of items drawn from the base")
     guidance: float = Field(5.0, ge=1, le=30, description="guidance scale of prompts, for backbones that take them")
     drain_seconds: float = Field(60.0, gt=0, description="time to finish running generations on shutdown")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_token(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return with_secret_of_file(given, "token")
 
 
 class TlsSettings(Section):
@@ -207,8 +219,8 @@ class GatewaySettings(Section):
     auth: AuthSettings = AuthSettings()
     rates: RateSettings = RateSettings()
     max_message_bytes: int = Field(8 * 2**20, ge=1024)
-    max_count: int = Field(64, ge=1, description="items of one Generate")
-    max_steps: int = Field(1000, ge=1)
+    max_count: int = Field(64, ge=1, le=MAX_COUNT, description="items of one Generate")
+    max_steps: int = Field(1000, ge=1, le=MAX_STEPS)
     max_events: int = Field(1000, ge=1, description="events of one SubmitFeedback")
     max_image_bytes: int = Field(2**20, ge=64)
     max_image_pixels: int = Field(2**22, ge=64)

@@ -48,15 +48,36 @@ def without_secrets(settings: Settings) -> Settings:
         secret = redis.password is not None or url.has_secret
         redis = redis.model_copy(update={"url": url.bare, "password": SecretStr(_ELSEWHERE) if secret else None})
     client = settings.client.model_copy(update={"token": None})
+    generator = settings.generator
+    if generator.token is not None:
+        generator = generator.model_copy(update={"token": SecretStr(_ELSEWHERE)})
     tracing = settings.tracing
     if tracing.headers is not None:
         tracing = tracing.model_copy(update={"headers": SecretStr(_ELSEWHERE)})
-    return settings.model_copy(update={"redis": redis, "client": client, "tracing": tracing})
+    return settings.model_copy(update={"redis": redis, "client": client, "generator": generator, "tracing": tracing})
 
 
 def with_secrets(settings: Settings) -> Settings:
-    """What `without_secrets` left out, from this process's own environment or files. Raises ValueError."""
+    """What `without_secrets` left out, from this process's own environment or files. Raises ValueError.
+
+    The engine's token is not among it: see `with_engine_token`.
+    """
     return _with_tracing_headers(_with_redis_password(settings))
+
+
+def with_engine_token(settings: Settings) -> Settings:
+    """The token of the engine's port as well, which trainers do not need. Raises ValueError."""
+    if not _is_elsewhere(settings.generator.token):
+        return settings
+    token = os.environ.get("PAPA_GENERATOR__TOKEN")
+    if not token and settings.generator.token_file is not None:
+        token = settings.generator.token_file.read_text().strip()
+    if not token:
+        raise ValueError(
+            "this node does not know generator.token: set PAPA_GENERATOR__TOKEN or generator.token_file there"
+        )
+    generator = settings.generator.model_copy(update={"token": SecretStr(token)})
+    return settings.model_copy(update={"generator": generator})
 
 
 def _with_redis_password(settings: Settings) -> Settings:

@@ -13,6 +13,7 @@ from contextlib import aclosing
 from papa_serving import tracing
 from papa_serving.contracts.errors import InvalidRequest, Violation
 from papa_serving.contracts.generation import GenerationSpec
+from papa_serving.contracts.limits import MAX_SEED
 from papa_serving.gateway.backends import KnownBackbone
 from papa_serving.gateway.conversion import validation
 from papa_serving.gateway.engine_client import EngineClient
@@ -108,7 +109,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
 
 def _random_seed(count: int) -> int:
     """A seed so small that the seed of the last item, `seed + count − 1`, is valid as well."""
-    return secrets.randbelow(validation.MAX_SEED - count)
+    return secrets.randbelow(MAX_SEED - count)
 
 
 def _item(item: engine_pb2.EngineItem) -> generation_pb2.Item:

@@ -8,15 +8,11 @@ from __future__ import annotations
 import hashlib
 
 from papa_serving.contracts.errors import InvalidRequest, Violation
+from papa_serving.contracts.limits import ADAPTER_FILES, MAX_GUIDANCE, MAX_ID, MAX_PROMPT, MAX_SEED
 from papa_serving.settings import GatewaySettings
 from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
 
-MAX_ID = 128
-MAX_PROMPT = 1_000
-MAX_GUIDANCE = 30.0
-MAX_SEED = 2**63 - 1
 MAX_PAGE = 1_000
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "state.safetensors", "manifest.json")
 # google.protobuf.Timestamp: 0001-01-01 to 9999-12-31.
 FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799
 

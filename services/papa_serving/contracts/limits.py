@@ -1,0 +1,22 @@
+"""The bounds of a generation request. The gateway refuses what exceeds them, and so does the engine at its own port.
+
+A deployment's settings may narrow `MAX_COUNT` and `MAX_STEPS`, never widen them.
+"""
+
+from __future__ import annotations
+
+MAX_ID = 128
+"""Characters of an identifier: tenant, user, event, item, generation, request or revision."""
+MAX_PROMPT = 1_000
+"""Characters of a prompt; the text encoders read 77 tokens of it."""
+MAX_GUIDANCE = 30.0
+"""Guidance scale; pictures are saturated far below it."""
+MAX_SEED = 2**63 - 1
+MAX_COUNT = 1_024
+"""Items of one generation: as many rows as the engine's queue holds by default."""
+MAX_STEPS = 4_000
+"""Denoising steps of one item: the longest schedule of published backbones. The engine takes at most T of its own."""
+MAX_ENGINE_MESSAGE_BYTES = 64 * 2**20
+"""Of a message between gateway and engine: several large items, or an adapter."""
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "state.safetensors", "manifest.json")
+"""The files of an imported adapter; the first two are required."""
