@@ -37,7 +37,7 @@ export async function get(path, query = {}) {
 
 export async function post(path, body) {
   const headers = { "content-type": "application/json", "x-papa-playground": "1" };
-  return answer(await reach(endpoint(path, {}), { method: "POST", headers, body: JSON.stringify(body) }));
+  return answer(await reach(endpoint(path, {}), { method: "POST", headers, body: JSON.stringify(body), keepalive: true }));
 }
 
 // Calls back with the user's state now and after each change; returns a function that ends it.

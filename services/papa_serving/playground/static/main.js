@@ -10,6 +10,7 @@ import { Viewer } from "./viewer.js";
 
 const $ = (id) => document.getElementById(id);
 const KNOWN = 12;
+const IDLE = 6000; // milliseconds after which ratings are sent though the grid is not finished
 const page = { user: "", perPage: Number(document.body.dataset.perPage), generation: null, state: null, before: null, prompt: "", sending: 0, unwatch: () => {} };
 
 const viewer = new Viewer();
@@ -19,6 +20,7 @@ const outage = new Outage({ changed: progress, back });
 let history = new History($("history"), goBack);
 let rounds = new Rounds("");
 let waiting = []; // ratings that are to be sent: {user, item, rating}
+let idle = 0;
 
 function say(phase, text) {
   $("status").dataset.phase = phase;
@@ -41,6 +43,7 @@ function back() {
 }
 
 async function next() {
+  send();
   const user = page.user;
   const prompt = page.prompt;
   page.before = null;
@@ -72,7 +75,7 @@ function progress() {
   const pending = (page.state?.pending_events ?? 0) + page.sending;
   const current = page.state?.current_revision?.revision ?? "";
   if (outage.text) {
-    const kept = page.sending ? " Your ratings are kept." : "";
+    const kept = waiting.length ? " Your ratings are kept." : "";
     say("error", `${outage.text}. It is tried again until it does.${kept}`);
   } else if (!page.generation) return;
   else if (pending) say("learning", `Learning from ${pending} rating${pending === 1 ? "" : "s"}…`);
@@ -88,9 +91,11 @@ function rate(item, grade) {
     rounds.record(generation, items.filter((each) => each.vote > 0).length, votes(items));
     draw($("curve"), rounds.rounds);
   }
-  page.sending += 1;
+  // A changed mind replaces what was not sent yet. A whole grid goes at once, so that it becomes one update.
+  waiting = waiting.filter((each) => each.item !== item);
   waiting.push({ user: page.user, item, rating: { event_id: eventId(), item_id: item.id, grade } });
-  if (waiting.length === 1) setTimeout(send, 120);
+  clearTimeout(idle);
+  idle = setTimeout(send, votes(grid.items) === grid.items.length ? 0 : IDLE);
   progress();
 }
 
@@ -99,20 +104,21 @@ async function send() {
   const user = waiting[0]?.user;
   const sent = waiting.filter((each) => each.user === user);
   waiting = waiting.filter((each) => each.user !== user);
+  clearTimeout(idle);
   if (!sent.length) return;
+  page.sending += sent.length;
   try {
     const { outcomes } = await post("feedback", { user, ratings: sent.map((each) => each.rating) });
     const refused = outcomes.filter((outcome) => outcome.reason);
     for (const outcome of refused) takeBack(sent.find((each) => each.rating.event_id === outcome.event_id));
+    const state = user === page.user && page.state ? await get("user", { user }) : null;
     page.sending -= sent.length;
-    if (user === page.user && page.state) changed(await get("user", { user }));
+    if (state && user === page.user) changed(state);
     if (refused.length) refuse(new Refused(refused[0]));
   } catch (error) {
+    page.sending -= sent.length;
     if (error instanceof Refused && away(error)) waiting = [...sent, ...waiting];
-    else {
-      page.sending -= sent.length;
-      sent.forEach(takeBack);
-    }
+    else sent.forEach(takeBack);
     refuse(error);
     return;
   }
@@ -151,7 +157,7 @@ async function ask(prompt) {
 
 // Whether everything that was rated is learnt.
 function settled() {
-  return page.sending === 0 && (page.state?.pending_events ?? 0) === 0;
+  return !waiting.length && page.sending === 0 && (page.state?.pending_events ?? 0) === 0;
 }
 
 function comparing() {
@@ -256,6 +262,7 @@ function guest() {
 }
 
 async function become(user) {
+  send();
   page.unwatch();
   shopper.stop();
   Object.assign(page, { user, generation: null, state: null, before: null });
@@ -275,6 +282,7 @@ $("who").addEventListener("submit", (event) => {
   window.history.replaceState(null, "", `?${new URLSearchParams({ user })}`);
   become(user);
 });
+addEventListener("pagehide", send);
 $("next").addEventListener("click", next);
 $("compare").addEventListener("click", compare);
 $("remove").addEventListener("click", remove);
