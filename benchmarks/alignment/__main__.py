@@ -9,11 +9,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from benchmarks.alignment.archive import ARCHIVE, RAW, RESULTS, pack, unpack
 from benchmarks.alignment.grid import EXPERIMENTS, SHIPPED, ordered
 from benchmarks.alignment.runner import pending, run_all
-
-ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "docs" / "results" / "alignment"
+from benchmarks.alignment.world import DATA
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,6 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
     every = ordered(options.experiments or SHIPPED)
     if options.dataset:
         every = [run for run in every if run.dataset == options.dataset]
+    if options.raw == RAW:
+        unpack(ARCHIVE, RAW)
     runs = pending(every, options.raw)
     console.print(f"{len(every)} runs, {len(runs)} to do; raw results: {options.raw}", soft_wrap=True)
     failed = 0
@@ -35,6 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
                 said = repr(outcome) if isinstance(outcome, BaseException) else f"{outcome:.0f} s"
                 progress.console.print(f"{run.name}: {said}", soft_wrap=True)
                 progress.advance(task)
+        if options.raw == RAW:
+            pack(RAW, ARCHIVE)
+            console.print(f"written {ARCHIVE}", soft_wrap=True)
     if not options.no_report:
         from benchmarks.alignment.report import write_report
 
@@ -47,8 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="papa bench alignment", description=__doc__)
     parser.add_argument("experiments", nargs="*", type=_experiment, metavar="EXPERIMENT",
                         help=f"any of {', '.join(EXPERIMENTS)}; all but the last two without one")  # fmt: skip
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the .npz files")
-    parser.add_argument("--raw", type=Path, default=RESULTS / "raw", help="folder of the runs' records")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the .npz files")
+    parser.add_argument("--raw", type=Path, default=RAW, help="folder of the runs' records")
     parser.add_argument("--workers", type=int, default=1, help="processes, each of one thread")
     parser.add_argument("--dataset", help="only runs on this data set")
     parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=True, help="precision of products")

@@ -11,7 +11,7 @@ from benchmarks.alignment.aggregate import Loaded, Reached, distinct, grouped, r
 from benchmarks.alignment.figures import ablations, epapa, jpeg, k_sweep, latent, questions, settings, success
 from benchmarks.alignment.figures.drawing import Figure, everything, variant
 from benchmarks.alignment.figures.sheets import sheets
-from benchmarks.alignment.findings import CHOICES, FINDINGS, OPEN
+from benchmarks.alignment.findings import CHOICES, OPEN, findings
 from benchmarks.alignment.grid import EXPERIMENTS, LEARNING_RATES, TUNED
 from benchmarks.alignment.runner import raw_file
 from benchmarks.alignment.runs import Run
@@ -56,11 +56,12 @@ def _page(loaded: dict[str, Loaded], raw: Path, drawn: list[Figure], pictures: l
     heads = [json.loads(raw_file(raw, run).read_text().splitlines()[0]) for run in every]
     machines = sorted({f"{head['machine']}, {head['precision']} products" for head in heads})
     dates = sorted({head["date"] for head in heads})
+    said = findings()
     seconds = sum(records[-1]["seconds"] for records in every.values())
     parts = [
         "# Alignment, measured\n",
         "Written by `papa bench alignment --report-only`; do not edit. `papa bench alignment` makes the\n"
-        "runs, whose raw records lie in [alignment/raw](alignment/raw);\n"
+        "runs, whose records lie in [alignment/raw.tar.xz](alignment/raw.tar.xz);\n"
         "[the method](../researcher-guide.md#the-benchmark) says what each measure means.\n\n"
         f"Runs: {len(heads)}, on {', '.join(dates) or 'no date yet'}; {seconds / 3600:.1f} hours of showing and\n"
         "learning, evaluation not counted. The machines did other work as well, so that seconds are indicative; the\n"
@@ -76,12 +77,12 @@ def _page(loaded: dict[str, Loaded], raw: Path, drawn: list[Figure], pictures: l
     for figure in drawn:
         name, title = figure.name, figure.title
         parts.append(f"## {title}\n\n![{title}](alignment/{name}.png) [numbers](alignment/{name}.csv)\n")
-        if name in FINDINGS:
-            parts.append(FINDINGS[name] + "\n")
+        if name in said:
+            parts.append(said[name] + "\n")
         if name in VARIANT_TABLES:
             parts += _variant_table(loaded, name)
-    parts.append("## How the defaults were chosen\n\n" + CHOICES + "\n")
-    parts += _missing(loaded)
+    parts.append("## How the defaults were chosen\n\n" + said[CHOICES] + "\n")
+    parts += _missing(loaded, said[OPEN])
     return "\n".join(parts)
 
 
@@ -135,14 +136,14 @@ def _variant_table(loaded: dict[str, Loaded], name: str) -> Iterator[str]:
     yield ""
 
 
-def _missing(loaded: dict[str, Loaded]) -> Iterator[str]:
+def _missing(loaded: dict[str, Loaded], why: str) -> Iterator[str]:
     rows = []
     for name, make in EXPERIMENTS.items():
         wanted = list(dict.fromkeys(make()))
         if len(loaded[name]) < len(wanted):
             rows.append(f"- {name}: {len(loaded[name])} of {len(wanted)} runs")
     if rows:
-        yield "## Not run yet\n\n" + OPEN + "\n\n" + "\n".join(rows) + "\n"
+        yield "## Not run yet\n\n" + why + "\n\n" + "\n".join(rows) + "\n"
 
 
 def _table_csv(path: Path, systems: dict[tuple[str, str], Reached]) -> Path:

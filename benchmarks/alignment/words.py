@@ -79,7 +79,7 @@ def _features(oracle: Oracle, x: Tensor) -> Tensor:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="fashion_mnist_text")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the .npz files")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the .npz files")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "latent")
     parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--samples", type=int, default=32, help="of each word")

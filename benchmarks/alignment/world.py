@@ -21,6 +21,9 @@ from papa.lora import LoraConfig
 from papa.oracle import Oracle, load_oracle
 from papa.pixels import to_pixels
 
+DATA = Path(__file__).parents[2] / "data"
+"""Where the data sets are looked for; docs/researcher-guide.md says where each comes from."""
+
 FILES = {
     "fashion_mnist": "fashion_mnist.npz",
     "fashion_mnist_text": "fashion_mnist.npz",
@@ -30,6 +33,8 @@ FILES = {
 }
 """Each data set's test images. A data set without a shipped backbone has its own in a folder of its name beside the
 file: `unet` and `scheduler` as `papa backbone train` writes them, `oracle.safetensors` of `papa backbone oracle`."""
+
+ORIGINS = "docs/researcher-guide.md, 'The data sets', says where it comes from and how it is laid out"
 
 PROMPTS = {"fashion_mnist_text": GENERIC}
 """Of data sets whose backbone works on latents and is asked in words: what the user always asks for. Their oracle is
@@ -56,7 +61,10 @@ class World:
 @cache
 def world(dataset: str, data: Path, bfloat16: bool) -> World:
     """Raises FileNotFoundError without the data set's file in the folder `data`."""
-    test = load_npz(data / FILES[dataset], "test")
+    path = data / FILES[dataset]
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: put it there or name its folder with --data; {ORIGINS}")
+    test = load_npz(path, "test")
     backbone, oracle = dataset, dataset.removesuffix("_text")
     if dataset not in shipped_names():
         backbone, oracle = str(data / dataset), str(data / dataset / "oracle.safetensors")

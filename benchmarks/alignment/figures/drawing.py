@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.alignment.aggregate import Curve, Loaded, Records, curve
+from benchmarks.alignment.archive import ARCHIVE, RAW, RESULTS, unpack
 from benchmarks.alignment.grid import EXPERIMENTS
 from benchmarks.alignment.plots import draw_curves
 from benchmarks.alignment.runner import load
 from benchmarks.alignment.runs import Run
-
-RESULTS = Path(__file__).parents[3] / "docs" / "results" / "alignment"
 
 
 @dataclass(frozen=True)
@@ -70,9 +69,11 @@ def rate(run: Run) -> str:
 def command(figures: Figures) -> None:
     """The main of a script."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--raw", type=Path, default=RESULTS / "raw", help="folder of the runs' records")
+    parser.add_argument("--raw", type=Path, default=RAW, help="folder of the runs' records")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of pictures and tables")
     options = parser.parse_args()
+    if options.raw == RAW:
+        unpack(ARCHIVE, RAW)
     for figure in figures(everything(options.raw)):
         if figure.worth_drawing:
             print(*figure.draw(options.out), sep="\n")
