@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up test screenshots dashboards examples chaos cluster fuzz lint stubs docs generated lock system-packages clean
+.PHONY: help demo up check test format screenshots dashboards examples chaos cluster fuzz lint stubs docs generated lock system-packages clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -44,6 +44,12 @@ cluster: $(DEV) ## replicas replaced under load on several Ray nodes, with two a
 
 fuzz: $(DEV) ## a million random and mutated messages to every RPC of running gateways (about 20 minutes on two cores)
 	@PYTHONPATH=. $(BIN)/python -m tests.fuzz $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+check: $(DEV) ## the inner loop: static checks and the units that start no server and no browser (under three minutes)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not (redis or ray or browser or prometheus or slow)" $(ARGS)
+
+format: $(DEV) ## ruff's formatting and its safe fixes, in place
+	@$(BIN)/ruff check --fix --quiet . && $(BIN)/ruff format --quiet .
 
 lint: $(DEV) ## only the static checks: ruff, mypy, import rules, buf, stubs
 	@$(BIN)/python -m pytest -q tests/architecture

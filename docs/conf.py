@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT))
 project = "PAPA"
 author = "The PAPA authors"
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["results/*/raw", "results/**/raw", "examples"]
+exclude_patterns = ["examples"]
 root_doc = "index"
 language = "en"
 

@@ -17,6 +17,7 @@ PROJECT = Path(__file__).parent.parent
 LOCKS = {"server.txt": ("server", "plots"), "gateway.txt": ("gateway",), "dev.txt": ("server", "plots", "dev")}
 OPTIONS = ("--strip-extras", "--allow-unsafe", "--no-emit-index-url", "--no-emit-find-links", "--no-emit-trusted-host")
 LOCAL_LABEL = re.compile(r"^([\w.-]+==[^\s+]+)\+\S+", re.MULTILINE)
+ITSELF = re.compile(r"^papa-serving @ .*\n(?:    #.*\n)*", re.MULTILINE)
 CUDA_PACKAGE = re.compile(r"^(?:nvidia-|cuda-|triton==).*\n(?:    #.*\n)*", re.MULTILINE)
 
 
@@ -33,8 +34,9 @@ def compile_lock(name: str, extras: tuple[str, ...], arguments: list[str]) -> No
 
 
 def portable(lock: str) -> str:
-    """The lock without what belongs to the machine that made it."""
-    return CUDA_PACKAGE.sub("", LOCAL_LABEL.sub(r"\1", lock))
+    """The lock without what belongs to the machine that made it, and without this project, whose extras build on each
+    other."""
+    return CUDA_PACKAGE.sub("", ITSELF.sub("", LOCAL_LABEL.sub(r"\1", lock)))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.alignment.runner import machine
-from benchmarks.alignment.world import FILES
+from benchmarks.alignment.world import DATA, FILES
 from papa.alignment import frechet_distance
 from papa.backbone.datasets import LabelledImages, load_npz
 from papa.backbone.sheet import picture

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import filecmp
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -47,3 +50,32 @@ def test_the_stubs_are_those_of_the_protos(tmp_path: Path) -> None:
     assert [path for path in kept if path != Path("__init__.py")] == fresh
     differing = [path for path in fresh if not filecmp.cmp(tmp_path / path, committed / path, shallow=False)]
     assert not differing, "run `make stubs`"
+
+
+def test_the_workflows_are_what_github_understands() -> None:
+    run(str(BIN / "actionlint"), *map(str, sorted((ROOT / ".github" / "workflows").glob("*.yml"))))
+
+
+def test_the_hooks_before_a_commit_run_the_tools_of_the_checks() -> None:
+    """From the same environment, so that the versions are those of the lock."""
+    hooks = [
+        hook
+        for repo in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+        for hook in repo["hooks"]
+    ]
+    entries = {hook["entry"].split()[0] for hook in hooks}
+    here = Path(__file__).read_text()
+    checked = set(re.findall(r'BIN / "([a-z-]+)"', here)) - {"actionlint"}
+    assert entries == {f".venv/bin/{tool}" for tool in checked}
+    assert all(hook["language"] == "system" for hook in hooks)
+
+
+def test_ci_covers_the_pythons_that_are_promised() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    job = workflow["jobs"]["test"]
+    promised = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
+    pythons = [
+        each.rpartition(" :: ")[2] for each in promised if each.startswith("Programming Language :: Python :: 3.")
+    ]
+    assert job["strategy"]["matrix"]["python"] == pythons
+    assert any(".ci/run" in step.get("run", "") for step in job["steps"])

@@ -47,11 +47,6 @@ def test_a_file_name_says_what_is_inside() -> None:
     assert not vague
 
 
-def test_no_file_grows_beyond_one_idea() -> None:
-    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in sources()}
-    assert not {name: lines for name, lines in lengths.items() if lines > 300}
-
-
 def test_pickle_is_nowhere() -> None:
     assert not [str(path) for path in sources() if imported(path) & {"pickle", "cloudpickle", "dill", "joblib"}]
 

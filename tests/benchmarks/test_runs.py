@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.alignment.aggregate import curve, reached
 from benchmarks.alignment import archive
+from benchmarks.alignment.aggregate import curve, reached
 from benchmarks.alignment.findings import OPEN, findings
 from benchmarks.alignment.grid import EXPERIMENTS, ordered
 from benchmarks.alignment.runner import pending, raw_file

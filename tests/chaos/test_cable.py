@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.absent import reason
 from tests.chaos.cable import Cable, unavailable
 from tests.chaos.nursery import ROOT
 
@@ -29,7 +30,7 @@ def heard(peer: socket.socket, seconds: float) -> bytes:
         return b""
 
 
-@pytest.mark.skipif(bool(unavailable()), reason=unavailable() or "there are network namespaces")
+@pytest.mark.skipif(bool(unavailable()), reason=reason(unavailable(), "sudo make test, with iproute2"))
 def test_a_pulled_cable_parts_and_loses_nothing() -> None:
     with Cable() as cable, socket.create_server((cable.address, 0)) as server:
         port = str(server.getsockname()[1])

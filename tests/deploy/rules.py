@@ -7,11 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from papa_serving import metrics
 from prometheus_client import Histogram
 from prometheus_client.metrics import MetricWrapperBase
+
+from tests import absent
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "helm" / "papa" / "files" / "rules" / "papa.yaml"
@@ -24,7 +25,7 @@ def program(name: str) -> str:
     """The path of a program of Debian's prometheus package."""
     path = shutil.which(name)
     if path is None:
-        pytest.skip(f"{name} is not installed: make system-packages")
+        absent.skip(f"{name} is not installed", absent.SYSTEM_PACKAGES)
     return path
 
 

@@ -17,6 +17,7 @@ from papa_serving.contracts.errors import PapaError
 from papa_serving.demo.shopper import Shopper
 
 from papa.oracle import load_oracle
+from tests.absent import reason
 from tests.deploy.live_service import live_service
 from tests.deploy.rules import ROOT
 
@@ -35,7 +36,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.skipif(not FOLDER, reason="takes pictures, for six minutes: make dashboards asks for it")
+@pytest.mark.skipif(not FOLDER, reason=reason("takes pictures of the dashboards, for six minutes", "make dashboards"))
 def test_take_pictures(tmp_path: Path) -> None:
     with live_service(tmp_path, "fashion_mnist", **SETTINGS) as live:
         closed = threading.Event()

@@ -13,6 +13,8 @@ import pytest
 from google.protobuf.descriptor import Descriptor, FileDescriptor
 from papa_serving.stubs.serving.v1 import dead_letter_pb2, feedback_pb2, generation_pb2, types_pb2, user_pb2
 
+from tests import absent
+from tests.absent import reason
 from tests.demo.conftest import learner
 from tests.demo.learner import Learner
 from tests.docs.test_code_blocks import ROOT, blocks
@@ -26,7 +28,9 @@ TYPESCRIPT = (ROOT / "docs/examples/typescript/round.mts").read_text()
 FILES: tuple[FileDescriptor, ...] = tuple(
     module.DESCRIPTOR for module in (dead_letter_pb2, feedback_pb2, generation_pb2, types_pb2, user_pb2)
 )
-asked_for = pytest.mark.skipif(not os.environ.get("EXAMPLES"), reason="builds foreign code: make examples asks for it")
+GO = "apt-get install golang-go golang-google-grpc-dev protoc-gen-go protoc-gen-go-grpc"
+ASKED_FOR = reason("builds the examples in Go and TypeScript", "make examples")
+asked_for = pytest.mark.skipif(not os.environ.get("EXAMPLES"), reason=ASKED_FOR)
 
 
 def messages() -> Iterator[Descriptor]:
@@ -114,7 +118,9 @@ OLDER = {
 @asked_for
 async def test_go_is_generated_and_compiled(tmp_path: Path) -> None:
     if shutil.which("go") is None or not (DEBIAN / "src/google.golang.org/grpc").is_dir():
-        pytest.skip("no Go: apt-get install golang-go golang-google-grpc-dev protoc-gen-go protoc-gen-go-grpc")
+        absent.skip(
+            "Go is not installed", "apt-get install golang-go golang-google-grpc-dev protoc-gen-go protoc-gen-go-grpc"
+        )
     shop = tmp_path / "go" / "src" / "example.com" / "shop"
     (shop / "gen").mkdir(parents=True)
     shutil.copytree(ROOT / "protos", shop / "protos")
@@ -133,7 +139,7 @@ async def test_go_is_generated_and_compiled(tmp_path: Path) -> None:
 @asked_for
 async def test_typescript_is_run(service: Service, learner: Learner, tmp_path: Path) -> None:
     if shutil.which("npm") is None:
-        pytest.skip("no npm: apt-get install nodejs npm")
+        absent.skip("npm is not installed", "apt-get install nodejs npm")
     (tmp_path / "round.mts").write_text(TYPESCRIPT)
     await run("npm install --silent --no-fund @grpc/grpc-js @grpc/proto-loader tsx typescript @types/node", tmp_path)
     checked = "npx tsc --noEmit --strict --target es2022 --module nodenext --skipLibCheck round.mts"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,16 @@ def locked(name: str) -> dict[str, str]:
     return {canonicalize_name(package): version for package, version in pins}
 
 
+def of_extra(extra: str) -> Iterator[str]:
+    """What an extra asks for, and what the extras that it builds on do."""
+    for each in PROJECT["optional-dependencies"][extra]:
+        requirement = Requirement(each)
+        if canonicalize_name(requirement.name) == PROJECT["name"]:
+            yield from (below for base in requirement.extras for below in of_extra(base))
+        else:
+            yield each
+
+
 @pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_belongs_to_no_machine(name: str) -> None:
     text = (ROOT / "requirements" / name).read_text()
@@ -41,8 +52,7 @@ def test_torch_is_pinned_where_it_is_needed_and_only_there() -> None:
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_satisfies_what_the_project_asks_for(name: str) -> None:
-    extras = PROJECT["optional-dependencies"]
-    asked = [*PROJECT["dependencies"], *(each for extra in locking.LOCKS[name] for each in extras[extra])]
+    asked = [*PROJECT["dependencies"], *(each for extra in locking.LOCKS[name] for each in of_extra(extra))]
     pins = locked(name)
     for requirement in map(Requirement, asked):
         assert Version(pins[canonicalize_name(requirement.name)]) in requirement.specifier, str(requirement)
@@ -57,7 +67,10 @@ def test_every_direct_dependency_has_a_row_in_the_readme_that_says_why() -> None
     section = (ROOT / "README.md").read_text().partition("## What it stands on")[2]
     cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| ")]
     named = {canonicalize_name(name) for cell in cells for name in re.findall(r"[a-zA-Z0-9-]+", cell)}
-    asked = [*PROJECT["dependencies"], *(each for extra in PROJECT["optional-dependencies"].values() for each in extra)]
+    asked = [
+        *PROJECT["dependencies"],
+        *(each for extra in PROJECT["optional-dependencies"] for each in of_extra(extra)),
+    ]
     assert {canonicalize_name(Requirement(each).name) for each in asked} - named == set()
 
 
@@ -66,6 +79,7 @@ def test_what_one_machine_adds_is_taken_out() -> None:
         "torch==2.13.0+cpu\n    # via diffusers\n"
         "nvidia-cublas==13.4\n    # via\n    #   torch\n"
         "triton==3.5\n    # via torch\n"
+        "papa-serving @ file:///somewhere\n    # via papa-serving (pyproject.toml)\n"
         "numpy==2.4.6\n    # via torch\n"
     )
     assert locking.portable(resolved) == "torch==2.13.0\n    # via diffusers\nnumpy==2.4.6\n    # via torch\n"

@@ -19,8 +19,6 @@ from papa.updating import Labels, update
 # Tensors of 64 numbers: a second thread costs more than it brings.
 torch.set_num_threads(1)
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-
 
 def tiny_unet(seed: int = 0, sample_size: int = 8) -> UNet2DModel:
     torch.manual_seed(seed)

@@ -17,7 +17,8 @@ from papa.backbone.train import TrainConfig, TrainProgress, train
 from papa.denoiser import SHIPPED, load_denoiser
 from papa.lora import LoraConfig
 from papa.oracle import Oracle, load_oracle
-from tests.papa.support import SHARED, save_tiny_backbone
+from tests.absent import SHARED, needs_shared
+from tests.papa.support import save_tiny_backbone
 
 CONFIG = TrainConfig(steps=6, batch_size=4, channels=(8, 16), warmup_steps=2)
 FASHION = SHARED / "data" / "fashion_mnist.npz"
@@ -105,7 +106,7 @@ def test_what_is_shipped_is_small() -> None:
     assert sizes["diffusion_pytorch_model.safetensors"] < 8_000_000
 
 
-@pytest.mark.skipif(not FASHION.is_file(), reason="needs ../shared/data/fashion_mnist.npz")
+@needs_shared("data/fashion_mnist.npz", "the Fashion-MNIST data set")
 def test_the_shipped_oracle_classifies_the_test_set() -> None:
     test = load_npz(FASHION, "test")
     accuracy = (load_oracle().classify(test.x) == test.y).double().mean()

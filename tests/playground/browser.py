@@ -6,8 +6,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
 from playwright.sync_api import Browser, sync_playwright
+
+from tests import absent
 
 QUIET = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -20,7 +21,7 @@ def chromium() -> Iterator[Browser]:
     """Skips the test where no Chromium is installed."""
     binary = shutil.which("chromium") or shutil.which("google-chrome")
     if binary is None:
-        pytest.skip("no Chromium: make system-packages installs it")
+        absent.skip("Chromium is not installed", absent.SYSTEM_PACKAGES)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=binary, args=list(QUIET))
         yield browser

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.absent import reason
 from tests.loop.service_process import papa_up
 from tests.playground.browser import chromium
 
@@ -16,9 +17,12 @@ DESKTOP, PHONE = {"width": 1440, "height": 960}, {"width": 390, "height": 844}
 ON_A_FREE_PORT = {"PAPA_PLAYGROUND__ENABLED": "true", "PAPA_PLAYGROUND__PORT": "0"}
 ROUNDS, ITEMS = 5, 10
 PATIENCE = 600_000
+asked_for = pytest.mark.skipif(
+    not FOLDER, reason=reason("takes pictures of the playground, for a minute or two", "make screenshots")
+)
 
 
-@pytest.mark.skipif(not FOLDER, reason="takes pictures, for a minute or two: make screenshots asks for it")
+@asked_for
 def test_take_pictures(tmp_path: Path) -> None:
     with chromium() as browser, papa_up(tmp_path, Path("fashion_mnist"), ON_A_FREE_PORT) as service:
         context = browser.new_context(viewport=DESKTOP, color_scheme="light")  # type: ignore[arg-type]
@@ -49,7 +53,7 @@ def test_take_pictures(tmp_path: Path) -> None:
         phone.close()
 
 
-@pytest.mark.skipif(not FOLDER, reason="takes pictures, for a minute or two: make screenshots asks for it")
+@asked_for
 def test_take_a_picture_of_what_was_asked_for(tmp_path: Path) -> None:
     """Of the shipped text backbone."""
     with chromium() as browser, papa_up(tmp_path, Path("fashion_mnist_text"), ON_A_FREE_PORT) as service:
