@@ -12,6 +12,8 @@ from pathlib import Path
 import grpc
 import jwt
 import pytest
+from papa_serving.contracts.identity import UserKey
+from papa_serving.gateway.conversion.picture_reader import PictureReader
 from papa_serving.gateway.rpc.admission import SCOPES
 from papa_serving.settings import AuthSettings
 from papa_serving.stubs.serving.v1 import feedback_pb2, types_pb2, user_pb2
@@ -116,6 +118,28 @@ async def test_whom_a_credential_reaches(guarded: Service, authority: Authority,
         passed = await answer(guarded, method, user, token)
         reason = passed.reason if isinstance(passed, Refusal) else passed
         assert reason in ("", "REVISION_NOT_FOUND"), "it has reached the servicer"
+
+
+async def test_no_picture_is_decoded_for_who_may_not_send_it(
+    guarded: Service, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoding costs seconds where somebody means it to; being refused must cost nothing."""
+    asked: list[UserKey] = []
+
+    async def read(_: PictureReader, user: UserKey, *_arguments: object) -> bytes:
+        asked.append(user)
+        return b"decoded"
+
+    monkeypatch.setattr(PictureReader, "read", read)
+    image = feedback_pb2.CatalogueImage(data=b"\x89PNG\r\n\x1a\n")
+    events = [
+        feedback_pb2.FeedbackEvent(event_id=user.user, user=user, image=image, signal=feedback_pb2.SIGNAL_LIKE)
+        for user in (RIVAL, BOB, ALICE)
+    ]
+    request = feedback_pb2.SubmitFeedbackRequest(events=events)
+    response = await guarded.feedback.SubmitFeedback(request, metadata=bearer(authority.token(user="alice")))
+    assert [outcome.error.reason for outcome in response.outcomes] == ["FORBIDDEN", "FORBIDDEN", ""]
+    assert [user.user for user in asked] == ["alice"]
 
 
 @every_method

@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 from papa_serving.contracts.samples import unpack_sample
-from papa_serving.gateway.conversion.pictures import BadPicture, decode
+from papa_serving.gateway.conversion.pictures import MAX_SCANS, BadPicture, decode
 from PIL import Image
 
 GREY, COLOUR = (1, 28, 28), (3, 28, 28)
@@ -61,6 +61,143 @@ def test_sixteen_bits_are_scaled_not_cut() -> None:
     assert set(pixels(encoded(image, "PNG"), GREY).ravel().tolist()) == {0x80}
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(depth: int, colour: int, rows: list[bytes], transparent: bytes, width: int = 2) -> bytes:
+    """A PNG file of the given bytes per row; colour 0 is grey, 2 is RGB."""
+    header = struct.pack(">IIBBBBB", width, len(rows), depth, colour, 0, 0, 0)
+    body = zlib.compress(b"".join(b"\0" + row for row in rows))
+    parts = ((b"IHDR", header), (b"tRNS", transparent), (b"IDAT", body), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour", "row", "transparent", "seen"),
+    [
+        (16, 0, struct.pack(">HH", 0x1234, 0x1235), struct.pack(">H", 0x1234), [255, 0x12]),
+        (8, 0, bytes([7, 8]), struct.pack(">H", 7), [255, 8]),
+        (4, 0, bytes([0x23]), struct.pack(">H", 2), [255, 3 * 17]),
+        (2, 0, bytes([0b01_10_0000]), struct.pack(">H", 1), [255, 2 * 85]),
+        (1, 0, bytes([0b01_000000]), struct.pack(">H", 0), [255, 255]),
+        (16, 2, struct.pack(">6H", *[0x1234] * 3, *[0x2234] * 3), struct.pack(">3H", *[0x1234] * 3), [255, 0x22]),
+        (8, 2, bytes([9] * 3 + [8] * 3), struct.pack(">3H", 9, 9, 9), [255, 8]),
+    ],
+)
+def test_one_transparent_colour_in_every_depth(
+    depth: int, colour: int, row: bytes, transparent: bytes, seen: list[int]
+) -> None:
+    found = pixels(png(depth, colour, [row, row], transparent), (1, 2, 2))
+    assert found[0].tolist() == [seen, seen]
+
+
+BROKEN_EXIF = (
+    b"Exif\0\0II*\0\xff\xff\xff\xff",
+    b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\x01\x12" * 40,
+    b"\1\2\3",
+    *(b"Exif\0\0II*\0\x08\0\0\0" + np.random.default_rng(seed).bytes(80) for seed in range(20)),
+)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("exif", BROKEN_EXIF)
+def test_a_broken_exif_does_not_cost_a_whole_picture(kind: str, exif: bytes) -> None:
+    picture = Image.new("RGB", (28, 28), (200, 200, 200))
+    found = pixels(encoded(picture, kind, exif=exif), COLOUR)
+    assert np.abs(found.astype(int) - 200).max() <= 3
+
+
+def s15(value: float) -> bytes:
+    return struct.pack(">i", round(value * 65536))
+
+
+def icc(space: bytes, columns: dict[bytes, tuple[float, float, float]], gamma: float) -> bytes:
+    """A minimal ICC profile, version 2.4: `columns` are the primaries' D50 XYZ; without any it is one of grey."""
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
+    description = b"desc\0\0\0\0" + struct.pack(">I", 2) + b"x\0" + b"\0" * 78
+    tags = [(b"desc", description + b"\0" * (-len(description) % 4)), (b"cprt", b"text\0\0\0\0none\0\0\0\0")]
+    tags += [(b"wtpt", b"XYZ \0\0\0\0" + s15(0.9642) + s15(1) + s15(0.8249))]
+    tags += [(name + b"XYZ", b"XYZ \0\0\0\0" + b"".join(map(s15, column))) for name, column in columns.items()]
+    tags += [(name + b"TRC", curve) for name in columns or (b"k",)]
+    at, table, body = 128 + 4 + 12 * len(tags), struct.pack(">I", len(tags)), b""
+    for name, data in tags:
+        table, body, at = table + name + struct.pack(">II", at, len(data)), body + data, at + len(data)
+    header = (
+        struct.pack(">I", at) + b"\0\0\0\0\x02\x40\0\0mntr" + space + b"XYZ " + struct.pack(">6H", 2020, 1, 1, 0, 0, 0)
+    )
+    header += b"acsp" + b"\0" * 28 + s15(0.9642) + s15(1) + s15(0.8249)
+    return header.ljust(128, b"\0") + table + body
+
+
+WIDE = {b"r": (0.60974, 0.31111, 0.01947), b"g": (0.20528, 0.62567, 0.06087), b"b": (0.14919, 0.06322, 0.74457)}
+WIDEST = {b"r": (0.79767, 0.28807, 0.0), b"g": (0.13519, 0.71187, 0.0), b"b": (0.03135, 0.00009, 0.82491)}
+GREY_LINEAR = icc(b"GRAY", {}, 1.0)
+
+
+def shown(colour: tuple[int, ...], columns: dict[bytes, tuple[float, float, float]], gamma: float) -> np.ndarray:
+    """The naive way: decode the gamma, go by XYZ to linear sRGB (Bradford-adapted to D50), clip, encode."""
+    to_srgb = np.linalg.inv([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])
+    linear = to_srgb @ np.array(list(columns.values())).T @ (np.array(colour) / 255) ** gamma
+    linear = np.clip(linear, 0, 1)
+    return 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+@pytest.mark.parametrize(("columns", "gamma"), [(WIDE, 2.2), (WIDEST, 1.8)])
+@pytest.mark.parametrize("colour", [(60, 180, 75), (200, 60, 50), (255, 255, 255), (90, 90, 90)])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_colours_are_those_that_a_viewer_shows(
+    columns: dict[bytes, tuple[float, float, float]], gamma: float, colour: tuple[int, int, int], kind: str
+) -> None:
+    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}, "PNG": {}}[kind]
+    data = encoded(Image.new("RGB", (32, 32), colour), kind, icc_profile=icc(b"RGB ", columns, gamma), **options)
+    assert np.abs(pixels(data, COLOUR)[:, 14, 14] - shown(colour, columns, gamma)).max() < 4
+    grey = pixels(data, GREY)[0, 14, 14]
+    assert abs(grey - shown(colour, columns, gamma) @ [0.299, 0.587, 0.114]) < 4
+
+
+@pytest.mark.parametrize("shape", [GREY, COLOUR])
+def test_a_profile_of_grey_is_one_too(shape: tuple[int, int, int]) -> None:
+    data = encoded(Image.new("L", (28, 28), 55), "PNG", icc_profile=GREY_LINEAR)
+    assert np.abs(pixels(data, shape).astype(int) - 128).max() < 3, "linear 0.216 is sRGB 0.502"
+    clear = Image.new("LA", (28, 28), (55, 0))
+    assert pixels(encoded(clear, "PNG", icc_profile=GREY_LINEAR), shape).min() == 255
+
+
+@pytest.mark.parametrize("profile", [b"no profile", icc(b"RGB ", WIDE, 2.2)[:200], GREY_LINEAR, bytes(200)])
+def test_a_profile_that_does_not_fit_costs_no_picture(profile: bytes) -> None:
+    data = encoded(Image.new("RGB", (28, 28), (200, 60, 50)), "PNG", icc_profile=profile)
+    assert pixels(data, COLOUR)[:, 14, 14].tolist() == [200, 60, 50]
+
+
+def test_ink_is_light() -> None:
+    data = encoded(Image.new("CMYK", (28, 28), (0, 255, 255, 0)), "JPEG", quality=100)
+    red, green, blue = pixels(data, COLOUR)[:, 14, 14].tolist()
+    assert red > 220
+    assert max(green, blue) < 60
+
+
+def refined(scans: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    whole = encoded(Image.fromarray(noise), "JPEG", progressive=True)
+    start, end = whole.rindex(b"\xff\xda"), len(whole) - 2
+    return whole[:start] + whole[start:end] * scans + whole[end:]
+
+
+def test_scans_are_counted_before_a_pixel_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    decode(refined(20), GREY, LIMIT)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("decoded"))
+    for scans in (MAX_SCANS + 1, 5_000):
+        with pytest.raises(BadPicture, match="at most 64 scans"):
+            decode(refined(scans), GREY, LIMIT)
+
+
+def test_scans_of_a_thumbnail_are_not_those_of_the_picture() -> None:
+    data = encoded(Image.new("L", (28, 28), 90), "JPEG", exif=b"Exif\0\0" + b"\xff\xda\xff\xda" * 200)
+    assert np.abs(pixels(data, GREY).astype(int) - 90).max() <= 2
+
+
 def test_the_camera_may_lie_on_its_side() -> None:
     picture = np.zeros((28, 28), dtype=np.uint8)
     picture[:7] = 255
@@ -72,9 +209,6 @@ def test_the_camera_may_lie_on_its_side() -> None:
 
 
 def png_header(width: int, height: int, body: bytes = b"") -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(body)) + chunk(b"IEND", b"")
 

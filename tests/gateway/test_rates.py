@@ -8,6 +8,7 @@ import grpc
 import pytest
 from papa_serving.contracts.errors import RateLimited
 from papa_serving.contracts.identity import UserKey
+from papa_serving.gateway.conversion.picture_reader import PictureReader
 from papa_serving.gateway.rpc.admission import SMALLEST_SWEEP, Buckets, Meter
 from papa_serving.settings import RateSettings
 from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
@@ -134,3 +135,18 @@ async def test_in_a_stream_the_refused_get_their_outcome(slow: Service) -> None:
         await call.write(feedback_pb2.StreamFeedbackRequest(event=event))
         outcomes.append((await call.read()).outcome)
     assert [outcome.error.reason for outcome in outcomes] == ["", "", "", "RATE_LIMITED", "RATE_LIMITED"]
+
+
+async def test_pictures_are_charged_before_they_are_decoded(
+    unstarted: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def read(*_: object) -> bytes:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(PictureReader, "read", read)
+    await unstarted.start(rates={"user": 0.01, "user_burst": 1.0})
+    await unstarted.feedback.SubmitFeedback(feedback_pb2.SubmitFeedbackRequest(events=[like(ALICE)]))
+    image = feedback_pb2.CatalogueImage(data=b"\x89PNG\r\n\x1a\n")
+    event = feedback_pb2.FeedbackEvent(event_id="p", user=ALICE, image=image, signal=feedback_pb2.SIGNAL_LIKE)
+    refused = await refusal(unstarted.feedback.SubmitFeedback(feedback_pb2.SubmitFeedbackRequest(events=[event])))
+    assert refused.reason == "RATE_LIMITED"

@@ -21,7 +21,7 @@ from papa_serving.gateway.auth.tls import server_credentials
 from papa_serving.gateway.backends import Backends, KnownBackbone
 from papa_serving.gateway.binding import CannotBind
 from papa_serving.gateway.conversion.events import EventReader
-from papa_serving.gateway.conversion.pictures import PictureReader
+from papa_serving.gateway.conversion.picture_reader import PictureReader
 from papa_serving.gateway.engine_client import EngineClient
 from papa_serving.gateway.rpc.drain import Drain
 from papa_serving.gateway.rpc.edge import Edge
@@ -92,7 +92,7 @@ class Gateway:
         await self._server.stop(None)
         if self._probes is not None:
             await self._probes.stop(None)
-        self._pictures.close()
+        await self._pictures.close()
         await self._engine.close()
         await self._backends.close()
 

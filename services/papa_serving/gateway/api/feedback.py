@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
@@ -43,7 +44,7 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
         """All or nothing for malformed events; one outcome per event otherwise, unless none was accepted."""
         validation.check_batch(request, self._limits)
         with tracing.span("append feedback", "producer", attributes={"papa.events": len(request.events)}) as span:
-            converted = await self._reader.read(request.events, lambda index: f"events[{index}].")
+            converted = await self._reader.read(request.events, lambda index: f"events[{index}].", _deadline(context))
             if violations := violations_of(converted):
                 FEEDBACK_EVENTS.labels("INVALID_REQUEST").inc(len(converted))
                 validation.refuse(violations)
@@ -66,18 +67,20 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
                     group = await inflow.take()
                 if not group:
                     return
-                for result in await self._appended_group(group):
+                for result in await self._appended_group(group, _deadline(context)):
                     yield feedback_pb2.StreamFeedbackResponse(outcome=_outcome(result))
         finally:
             filling.cancel()
 
-    async def _appended_group(self, group: Sequence[feedback_pb2.FeedbackEvent]) -> list[AppendResult]:
+    async def _appended_group(
+        self, group: Sequence[feedback_pb2.FeedbackEvent], deadline: float | None
+    ) -> list[AppendResult]:
         """Appends one group in a trace of its own: a stream may last for days, and its span appears when it ends."""
         stream = tracing.current().traceparent
         attributes = {"papa.events": len(group)}
         with tracing.span("append feedback", "producer", parent="", attributes=attributes) as span:
             span.link(stream)
-            converted = await self._reader.read(group, lambda _: "")
+            converted = await self._reader.read(group, lambda _: "", deadline)
             try:
                 results = await self._append(converted, group)
             except PapaError as error:
@@ -124,6 +127,12 @@ def _count(converted: Sequence[Converted], results: Sequence[AppendResult]) -> N
         # Both labels, so that a cohort without likes shows a share of 0 instead of no share.
         FEEDBACK_LABELS.labels("like", cohort).inc(labels[cohort, True])
         FEEDBACK_LABELS.labels("dislike", cohort).inc(labels[cohort, False])
+
+
+def _deadline(context: Context) -> float | None:
+    """Of the monotonic clock; None for a caller who waits for ever."""
+    remaining = context.time_remaining()
+    return None if remaining is None else time.monotonic() + remaining
 
 
 def _accepted(results: Sequence[AppendResult]) -> int:

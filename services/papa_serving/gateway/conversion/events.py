@@ -13,7 +13,8 @@ from papa_serving.contracts.feedback import FeedbackEvent
 from papa_serving.contracts.identity import UserKey
 from papa_serving.gateway.backends import KnownBackbone
 from papa_serving.gateway.conversion import validation
-from papa_serving.gateway.conversion.pictures import BadPicture, PictureReader
+from papa_serving.gateway.conversion.picture_reader import PictureReader
+from papa_serving.gateway.conversion.pictures import INCOMPLETE, BadPicture, begins_as_picture
 from papa_serving.gateway.rpc.admission import caller
 from papa_serving.settings import GatewaySettings
 from papa_serving.stubs.serving.v1 import feedback_pb2, types_pb2
@@ -31,38 +32,59 @@ class EventReader:
     def __init__(self, limits: GatewaySettings, backbone: KnownBackbone, pictures: PictureReader) -> None:
         self._limits, self._backbone, self._pictures = limits, backbone, pictures
 
-    async def read(self, messages: Sequence[Message], path: Callable[[int], str]) -> list[Converted]:
-        """Returns one result per message, in order. `path(i)` is the prefix of message i's fields in violations."""
-        findings = [self._findings(message, path(index)) for index, message in enumerate(messages)]
-        pictures = [index for index, message in enumerate(messages) if message.WhichOneof("target") == "image"]
-        images = await asyncio.gather(
-            *(self._image(messages[index].image, path(index), findings[index]) for index in pictures)
-        )
-        decoded = dict(zip(pictures, images, strict=True))
+    async def read(
+        self, messages: Sequence[Message], path: Callable[[int], str], deadline: float | None = None
+    ) -> list[Converted]:
+        """Returns one result per message, in order. `path(i)` is the prefix of message i's fields in violations;
+        `deadline` is of the monotonic clock.
+
+        Messages are validated first, then their users are identified and charged, and only then pictures are decoded:
+        no work is done for a caller before the right to it is known.
+        """
         arrived = time.time()
+        findings = [self._findings(message, path(index)) for index, message in enumerate(messages)]
         whose = _charged(message for index, message in enumerate(messages) if not findings[index])
+        images = await asyncio.gather(
+            *(
+                self._image(message, path(index), findings[index], whose, deadline)
+                for index, message in enumerate(messages)
+            )
+        )
         return [
-            _converted(message, findings[index], decoded.get(index, b""), whose, arrived)
+            _converted(message, findings[index], images[index], whose, arrived)
             for index, message in enumerate(messages)
         ]
 
     def _findings(self, message: Message, path: str) -> list[Violation]:
         violations: list[Violation] = []
         validation.check_event(message, path, self._limits, violations)
+        data = f"{path}image.data"
+        sized = all(violation.field != data for violation in violations)
+        if message.WhichOneof("target") == "image" and sized and not begins_as_picture(message.image.data):
+            violations.append(Violation(data, INCOMPLETE))
         return violations
 
     async def _image(
-        self, image: feedback_pb2.CatalogueImage, path: str, violations: list[Violation]
+        self,
+        message: Message,
+        path: str,
+        violations: list[Violation],
+        whose: Mapping[Named, UserKey | PapaError],
+        deadline: float | None,
     ) -> bytes | PapaError:
-        """Returns a packed sample. Malformed images are added to `violations`; other errors are returned."""
-        if any(violation.field.startswith(f"{path}image.") for violation in violations):
+        """Returns a packed sample, b"" where there is nothing to decode. Malformed images are added to `violations`;
+        other errors are returned."""
+        if message.WhichOneof("target") != "image" or violations:
             return b""
+        user, image = whose[message.user.tenant, message.user.user], message.image
+        if isinstance(user, PapaError):
+            return user
         try:
             backbone = await self._backbone.info()
             if image.prompt and not backbone.takes_prompt:
                 violations.append(Violation(f"{path}image.prompt", "the deployed backbone takes no prompt"))
                 return b""
-            return await self._pictures.read(image.data, backbone.image_shape, image.prompt)
+            return await self._pictures.read(user, image.data, backbone.image_shape, image.prompt, deadline)
         except BadPicture as error:
             violations.append(Violation(f"{path}image.data", str(error)))
             return b""
