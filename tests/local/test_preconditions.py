@@ -17,7 +17,8 @@ from papa_serving.local.failure import Failure
 from papa_serving.local.instance_lock import InstanceLock
 from papa_serving.local.placement import check_combination, with_places, with_ports
 from papa_serving.local.ports import check_generator, claim_port, reachable
-from papa_serving.settings import GatewaySettings, RaySettings, RedisSettings, Settings
+from papa_serving.settings import GatewaySettings, GeneratorSettings, RaySettings, RedisSettings, Settings
+from pydantic import SecretStr
 
 from papa.denoiser.loading import _LOADERS
 
@@ -51,6 +52,15 @@ def test_every_port_of_the_service_is_checked(taken_port: int) -> None:
         changed = getattr(free, section).model_copy(update={field: taken_port})
         with pytest.raises(Failure, match=str(taken_port)):
             with_ports(free.model_copy(update={section: changed}))
+
+
+def test_each_start_has_an_engine_token_of_its_own() -> None:
+    free = Settings(gateway={"port": 0}, metrics={"port": 0}, playground={"port": 0}, ray={"serve_grpc_port": 0})
+    tokens = {str(with_ports(free).generator.token.get_secret_value()) for _ in range(3)}
+    assert len(tokens) == 3
+    assert min(map(len, tokens)) >= 32
+    given = free.model_copy(update={"generator": GeneratorSettings(token=SecretStr("given"))})
+    assert with_ports(given).generator.token == SecretStr("given")
 
 
 def test_a_second_service_on_one_folder_is_refused_with_the_first_ones_process(tmp_path: Path) -> None:

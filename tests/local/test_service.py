@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,7 @@ from papa_serving.local.ports import claim_port
 from papa_serving.local.redis_process import RedisProcess
 from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
 from PIL import Image
+from ray.serve.generated import serve_pb2
 
 from tests.local.test_processes import eventually, running
 
@@ -117,6 +120,33 @@ def serve_port(pids: list[int]) -> int:
     raise AssertionError("no proxy is running")
 
 
+class Harm:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self._path,)
+
+
+def assert_replicas_unpickle_nothing(pids: list[int], folder: Path) -> None:
+    """Ray Serve gives each replica a port on all interfaces, where requests come pickled: Ray's token must guard it."""
+    harm = serve_pb2.ASGIRequest(pickled_request_metadata=pickle.dumps(Harm(folder / "harm")))
+    replicas = [pid for pid in pids if psutil.Process(pid).cmdline()[:1][0].startswith("ray::ServeReplica")]
+    refusals = Counter[grpc.StatusCode]()
+    for port in {each.laddr.port for pid in replicas for each in psutil.Process(pid).net_connections()}:
+        for method in serve_pb2.DESCRIPTOR.services_by_name["ASGIService"].methods:
+            for metadata in ((), (("authorization", f"Bearer {'0' * 64}"),)):
+                with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                    call = channel.unary_stream(f"/ray.serve.ASGIService/{method.name}", bytes, bytes)
+                    with pytest.raises(grpc.RpcError) as refused:
+                        list(call(harm.SerializeToString(), metadata=metadata, timeout=30))
+                    refusals[refused.value.code()] += 1
+    assert refusals[grpc.StatusCode.UNAUTHENTICATED] >= 4 * len(replicas) > 0, refusals
+    assert not (folder / "harm").exists()
+
+
 def own_address() -> str:
     """An address of this machine that is not loopback; loopback where it has none."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -141,6 +171,8 @@ def test_it_serves_heals_and_ends_without_a_trace(folder: Path) -> None:
             if own_address() != "127.0.0.1":
                 with pytest.raises(grpc.RpcError, match="serves its own machine only"):
                     engine_answers(f"{own_address()}:{port}")
+
+            assert_replicas_unpickle_nothing(launcher.below(), folder)
 
             gateway = next(pid for pid in launcher.below() if "papa_serving.gateway" in psutil.Process(pid).cmdline())
             os.kill(gateway, signal.SIGKILL)
