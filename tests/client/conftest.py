@@ -74,6 +74,6 @@ async def connect(request: pytest.FixtureRequest) -> AsyncIterator[Connect]:
 
 
 @pytest.fixture
-def client(connect: Connect, service: Service) -> Any:
+async def client(connect: Connect, service: Service) -> Any:
     """Connected to the running service."""
     return connect(service.gateway.address)

@@ -37,7 +37,7 @@ async def gateway() -> AsyncIterator[FlakyGateway]:
 
 
 @pytest.fixture
-def client(connect: Any, gateway: FlakyGateway) -> Any:
+async def client(connect: Any, gateway: FlakyGateway) -> Any:
     return connect(gateway.address)
 
 

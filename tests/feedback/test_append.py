@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from itertools import count
+from collections.abc import Iterator
+from itertools import count, islice
 
-from papa_serving.contracts.errors import BacklogFull, EventIdReused, ItemNotFound, UserDeleted
+from papa_serving.contracts.errors import BacklogFull, EventIdReused, ItemNotFound, UserBacklogFull, UserDeleted
 from papa_serving.contracts.feedback import FeedbackEvent
 from papa_serving.contracts.identity import UserKey
 from papa_serving.settings import FeedbackSettings, StoreSettings
@@ -132,15 +133,39 @@ async def test_nothing_is_known_of_a_user_whose_events_were_all_refused(backend:
 
 async def test_a_full_partition_refuses_new_events_and_knows_old_ones(open_backend: OpenBackend, user: UserKey) -> None:
     backend = open_backend(feedback=FeedbackSettings(partitions=PARTITIONS, backlog_limit=3))
-    results = await backend.log.append([image_event(user, str(n)) for n in range(5)])
-    assert [result.sequence for result in results] == [1, 2, 3, 0, 0]
-    for result in results[3:]:
-        assert isinstance(result.error, BacklogFull)
-        assert result.error.retry_after
-    (again,) = await backend.log.append([image_event(user, "2")])
+    neighbours = [user, *islice((each for each in others() if in_one_partition(each, user)), 2)]
+    results = await backend.log.append([image_event(each, "1") for each in neighbours])
+    assert [result.sequence for result in results] == [1, 1, 1]
+    for each in neighbours:
+        (refused,) = await backend.log.append([image_event(each, "2")])
+        assert isinstance(refused.error, BacklogFull)
+        assert refused.error.retry_after
+    (again,) = await backend.log.append([image_event(user, "1")])
     assert again.duplicate
     await backend.commit(user, 1)
     await backend.append(user, "3")
+
+
+async def test_one_user_has_no_more_of_a_backlog_than_is_free(open_backend: OpenBackend, user: UserKey) -> None:
+    backend = open_backend(feedback=FeedbackSettings(partitions=PARTITIONS, backlog_limit=10))
+    other = next(each for each in others() if in_one_partition(each, user))
+    results = await backend.log.append([image_event(user, str(n)) for n in range(8)])
+    assert [result.sequence for result in results] == [1, 2, 3, 4, 5, 0, 0, 0]
+    for result in results[5:]:
+        assert isinstance(result.error, UserBacklogFull)
+        assert "this user" in result.error.message
+        assert result.error.retry_after
+    await backend.append(other, "a", "b", "c")
+    await backend.commit(user, 1)
+    await backend.append(user, "late")
+
+
+def others() -> Iterator[UserKey]:
+    return (UserKey("shop", str(n)) for n in count())
+
+
+def in_one_partition(one: UserKey, other: UserKey) -> bool:
+    return one.partition(PARTITIONS) == other.partition(PARTITIONS)
 
 
 async def test_a_full_partition_does_not_stop_another(open_backend: OpenBackend, user: UserKey) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import grpc
 import pytest
 from papa_serving.contracts.items import BackboneInfo
-from papa_serving.stubs.serving.v1 import generation_pb2, types_pb2
+from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2
 
 from tests.gateway.support.fake_engine import done, error, fail, free_port, items, wait
 from tests.gateway.support.service import Service, refusal
@@ -263,7 +263,52 @@ async def test_bad_requests_name_every_field_and_reach_nobody(
     assert service.engine.requests == []
 
 
+NAMES = (
+    "می\u200cخواهم",  # Persian: ZWNJ
+    "क\u094d\u200dष",  # Devanagari: ZWJ
+    "👨\u200d👩\u200d👧",  # a family: ZWJ
+    "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",  # England: tags
+    "Jean\u00a0Luc",  # NBSP
+    "山田\u3000太郎",  # ideographic space
+    "Marie\u202fClaire",  # narrow NBSP
+    "❤\ufe0f",  # variation selector
+    "\U0001fae9",  # an emoji of Unicode 16, unknown to older Pythons
+)
+DECEPTIVE = (
+    "a\u202eb",  # right-to-left override
+    "a\u2066b\u2069",  # isolates
+    "a\u200fb",  # right-to-left mark
+    "a\u061cb",  # Arabic letter mark
+    "a\x1b[31m",  # C0
+    "a\x7f",
+    "a\x9b31m",  # C1
+    "a\nb",
+    "a\u2028b",  # line separator
+    "a\ufeffb",
+    "a\ufdd0",  # a noncharacter
+    "a\ue000",  # private use
+)
+
+
 async def test_any_printable_user_is_somebody(service: Service) -> None:
     for user in ("x" * 128, "../../etc/passwd", "Ünïcødé 名前", "a b"):
         await service.generation.Generate(Request(user=types_pb2.User(user=user), count=1))
     assert service.engine.requests[1].user == "../../etc/passwd"
+
+
+@pytest.mark.parametrize("user", NAMES)
+async def test_people_write_their_names_as_they_do(service: Service, user: str) -> None:
+    await service.generation.Generate(Request(user=types_pb2.User(user=user, tenant=user), count=1))
+    assert service.engine.requests[0].user == user
+
+
+@pytest.mark.parametrize("user", DECEPTIVE)
+async def test_no_id_deceives_a_reader(service: Service, user: str) -> None:
+    for named in (types_pb2.User(user=user), types_pb2.User(user="alice", tenant=user)):
+        refused = await refusal(service.generation.Generate(Request(user=named, count=1)))
+        assert refused.reason == "INVALID_REQUEST"
+    event = feedback_pb2.FeedbackEvent(
+        event_id=user, user=types_pb2.User(user="alice"), item_id=user, signal=feedback_pb2.SIGNAL_LIKE
+    )
+    refused = await refusal(service.feedback.SubmitFeedback(feedback_pb2.SubmitFeedbackRequest(events=[event])))
+    assert {"events[0].event_id", "events[0].item_id"} <= set(refused.violations)

@@ -10,7 +10,7 @@ import importlib.metadata
 
 from papa_serving.client.aio import AsyncClient
 from papa_serving.client.connection import Tls
-from papa_serving.client.errors import CallFailed
+from papa_serving.client.errors import CallFailed, WrongEventLoop
 from papa_serving.client.records import (
     DeadLetter,
     DeletionReceipt,
@@ -46,6 +46,7 @@ from papa_serving.contracts.errors import (
     ShuttingDown,
     StorageUnavailable,
     Unauthenticated,
+    UserBacklogFull,
     UserDeleted,
     Violation,
 )
@@ -85,10 +86,12 @@ __all__ = [
     "Tls",
     "Unauthenticated",
     "User",
+    "UserBacklogFull",
     "UserDeleted",
     "UserExport",
     "UserState",
     "Violation",
+    "WrongEventLoop",
     "__version__",
 ]
 

@@ -17,7 +17,7 @@ from papa_serving.client import wire
 from papa_serving.client.aio_streams import AsyncFeedbackStream, AsyncItemStream
 from papa_serving.client.calls import Calls, RevisionAwaited, Stubs, UnaryCall
 from papa_serving.client.connection import Connection, Tls
-from papa_serving.client.errors import ended_early, error_of_call
+from papa_serving.client.errors import WrongEventLoop, ended_early, error_of_call
 from papa_serving.client.records import (
     DeadLetter,
     DeletionReceipt,
@@ -39,7 +39,9 @@ Answer = TypeVar("Answer")
 class AsyncClient:
     """Everything that the service offers, on the event loop in which it is created.
 
-    Arguments, errors, retries and time-outs are those of Client; so is what the methods do.
+    Create it inside a coroutine (a start-up hook, not a module): outside of a running loop, and when it is used on
+    another loop, it raises WrongEventLoop. Arguments, errors, retries and time-outs are those of Client; so is what the
+    methods do.
     """
 
     def __init__(
@@ -52,10 +54,11 @@ class AsyncClient:
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
         retry: Retry = Retry(),  # noqa: B008 - frozen
     ) -> None:
+        self._loop = _running_loop()
         self._calls, self._timeouts, self._retry = Calls(tenant, timeouts), timeouts, retry
         self._connection = Connection(address, tls, token)
         self._channel = self._connection.aio_channel()
-        self._stubs = Stubs(self._channel)
+        self._services = Stubs(self._channel)
 
     async def __aenter__(self) -> Self:
         return self
@@ -223,6 +226,13 @@ class AsyncClient:
             return False
         return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
+    @property
+    def _stubs(self) -> Stubs:
+        """Raises WrongEventLoop."""
+        if _running_loop() is not self._loop:
+            raise WrongEventLoop("this AsyncClient belongs to another event loop: create one for each loop")
+        return self._services
+
     async def _run(self, call: UnaryCall[Answer], timeout: float | None = None) -> Answer:
         attempts, method = Attempts(self._retry, timeout or call.timeout), call.method(self._stubs)
         while True:
@@ -234,3 +244,10 @@ class AsyncClient:
                 await asyncio.sleep(attempts.pause_after(error_of_call(failure)))
             else:
                 return call.read(response)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise WrongEventLoop("create AsyncClient inside a coroutine: it belongs to the event loop that runs") from None

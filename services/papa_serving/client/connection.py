@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import grpc
 
+from papa_serving.contracts.channels import channel_options, target_of
+
 MAX_MESSAGE_BYTES = 64 * 2**20
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
@@ -38,23 +40,35 @@ class Tls:
 
 @dataclass(frozen=True)
 class Connection:
-    """`token` is sent as a bearer token with each call; a function is asked anew each time, so that it may rotate."""
+    """`address` is host:port, or the same behind http:// or https://.
+
+    `token` is sent as a bearer token with each call; a function is asked anew each time, so that it may rotate.
+    """
 
     address: str
     tls: Tls | None = None
     token: str | Callable[[], str] | None = field(default=None, repr=False)
 
     def channel(self) -> grpc.Channel:
-        """A channel for blocking calls."""
-        if self.tls is None:
-            return grpc.insecure_channel(self.address, CHANNEL_OPTIONS)
-        return grpc.secure_channel(self.address, self.tls.credentials(), CHANNEL_OPTIONS)
+        """A channel for blocking calls. Raises InvalidRequest for an address that is none."""
+        target, tls = self._target()
+        options = channel_options(target, CHANNEL_OPTIONS)
+        if tls is None:
+            return grpc.insecure_channel(target, options)
+        return grpc.secure_channel(target, tls.credentials(), options)
 
     def aio_channel(self) -> grpc.aio.Channel:
-        """A channel of the running event loop."""
-        if self.tls is None:
-            return grpc.aio.insecure_channel(self.address, CHANNEL_OPTIONS)
-        return grpc.aio.secure_channel(self.address, self.tls.credentials(), CHANNEL_OPTIONS)
+        """A channel of the running event loop. Raises InvalidRequest for an address that is none."""
+        target, tls = self._target()
+        options = channel_options(target, CHANNEL_OPTIONS)
+        if tls is None:
+            return grpc.aio.insecure_channel(target, options)
+        return grpc.aio.secure_channel(target, tls.credentials(), options)
+
+    def _target(self) -> tuple[str, Tls | None]:
+        """An https:// address speaks TLS with the system's root certificates where no others are given."""
+        target, asks_for_tls = target_of(self.address)
+        return target, self.tls or (Tls() if asks_for_tls else None)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """The metadata of one call: who calls, and for which trace."""

@@ -39,6 +39,12 @@ class CallFailed(PapaError):
         self.status = _STATUSES.get(code.name, Status.INTERNAL)
 
 
+class WrongEventLoop(PapaError, RuntimeError):
+    """An AsyncClient was created outside of a running event loop, or used on another loop than its own."""
+
+    status, reason = Status.FAILED_PRECONDITION, "WRONG_EVENT_LOOP"
+
+
 def ended_early() -> CallFailed:
     """A stream that ended well before it was finished, which no gateway does: something in between has gone away."""
     return CallFailed(grpc.StatusCode.UNAVAILABLE, "the stream ended before its time")

@@ -102,6 +102,12 @@ class BacklogFull(PapaError):
     status, reason = Status.RESOURCE_EXHAUSTED, "BACKLOG_FULL"
 
 
+class UserBacklogFull(PapaError):
+    """The user has as many unapplied events as are left for all the other users of the partition."""
+
+    status, reason = Status.RESOURCE_EXHAUSTED, "USER_BACKLOG_FULL"
+
+
 class QueueFull(PapaError):
     """The engine's queue is full."""
 

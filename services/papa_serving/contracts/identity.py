@@ -3,9 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from dataclasses import dataclass
 
 DEFAULT_TENANT = "default"
+
+ID_RULE = "no control characters, line separators or marks that turn the direction of text"
+"""What `is_id_text` asks for, in words."""
+
+_JOINERS = frozenset("\u200c\u200d")
+_EMOJI_TAGS = range(0xE0020, 0xE0080)
+
+
+def is_id_text(text: str) -> bool:
+    """Whether an id may be made of this text: everything that people write, nothing that deceives a reader.
+
+    Every printable character, every kind of space, the joiners of Persian, Indic scripts and emoji (ZWNJ, ZWJ), the
+    tags of flags, and characters that this Python's Unicode does not know yet. Not: C0 and C1 controls, line and
+    paragraph separators, bidirectional controls, other invisible formatting, surrogates, private use.
+    """
+    return all(character.isprintable() or _is_invisible_but_fine(character) for character in text)
+
+
+def _is_invisible_but_fine(character: str) -> bool:
+    code, category = ord(character), unicodedata.category(character)
+    if category == "Cn":
+        return not (0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE or 0xE0000 <= code <= 0xE0FFF)
+    return category == "Zs" or character in _JOINERS or code in _EMOJI_TAGS
 
 
 @dataclass(frozen=True, order=True)

@@ -18,7 +18,7 @@ import re
 import struct
 from collections.abc import Iterable, Mapping
 
-from papa_serving.contracts.errors import BacklogFull, EventIdReused, ItemNotFound, PapaError
+from papa_serving.contracts.errors import BacklogFull, EventIdReused, ItemNotFound, PapaError, UserBacklogFull
 from papa_serving.contracts.feedback import DeadLetter, FeedbackEvent, LoggedEvent
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.trace import checked
@@ -27,7 +27,7 @@ from papa_serving.store.records import user_deleted
 _HEAD = struct.Struct(">III8sd")
 _ENTRY_ID = re.compile(r"\d{1,19}-\d{1,19}", re.ASCII)
 
-ACCEPTED, DUPLICATE, NO_ITEM, DELETED, FULL, REUSED = range(6)
+ACCEPTED, DUPLICATE, NO_ITEM, DELETED, FULL, REUSED, USER_FULL = range(7)
 """What may become of one appended event, as append.lua numbers it."""
 
 BACKLOG_RETRY_AFTER = 2.0
@@ -59,6 +59,11 @@ def refusal(code: int) -> PapaError:
     if code == FULL:
         return BacklogFull(
             "too much feedback of this user's partition waits to be applied", retry_after=BACKLOG_RETRY_AFTER
+        )
+    if code == USER_FULL:
+        return UserBacklogFull(
+            "as much feedback of this user waits to be applied as there is room left for all others",
+            retry_after=BACKLOG_RETRY_AFTER,
         )
     return EventIdReused("this event_id was accepted before with another target or rating", field="event_id")
 

@@ -18,7 +18,7 @@ from papa_serving.contracts.feedback import (
 )
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import Revision
-from papa_serving.feedback.entries import DELETED, FULL, NO_ITEM, REUSED, milliseconds, order, refusal, said
+from papa_serving.feedback.entries import DELETED, FULL, NO_ITEM, REUSED, USER_FULL, milliseconds, order, refusal, said
 from papa_serving.store.memory import MemoryPartition, MemoryState
 
 __all__ = ["MemoryFeedbackLog"]
@@ -182,8 +182,8 @@ class MemoryFeedbackLog(FeedbackLog):
             if what != said(event):
                 return AppendResult(event.event_id, error=refusal(REUSED))
             return AppendResult(event.event_id, sequence, duplicate=True)
-        if len(self._state.partition_of(event.user).events) >= self._state.settings.feedback.backlog_limit:
-            return AppendResult(event.event_id, error=refusal(FULL))
+        if full := self._full(event.user):
+            return AppendResult(event.event_id, error=refusal(full))
         item = self._state.item(event.user, event.item_id) if event.item_id else None
         if event.item_id and item is None:
             return AppendResult(event.event_id, error=refusal(NO_ITEM))
@@ -195,6 +195,15 @@ class MemoryFeedbackLog(FeedbackLog):
         )
         user.ids[event.event_id] = (now, said(event), sequence)
         return AppendResult(event.event_id, sequence)
+
+    def _full(self, user: UserKey) -> int:
+        """Why the user may have no further event, as append.lua numbers it; 0 when there is room."""
+        waiting = self._state.partition_of(user).events.values()
+        room = self._state.settings.feedback.backlog_limit - len(waiting)
+        if room <= 0:
+            return FULL
+        full = len(waiting) >= room and sum(each.user == user for each in waiting) >= room
+        return USER_FULL if full else 0
 
     def _accept(self, event: LoggedEvent) -> int:
         """Puts the event behind all others and returns its sequence."""

@@ -57,7 +57,11 @@ class FeedbackSettings(Section):
     """The streams."""
 
     partitions: int = Field(64, ge=1, le=4096, description="fixed for the life of a deployment")
-    backlog_limit: int = Field(100_000, ge=1, description="unapplied events per partition before BACKLOG_FULL")
+    backlog_limit: int = Field(
+        100_000,
+        ge=1,
+        description="unapplied events per partition before BACKLOG_FULL; of one user no more than are free",
+    )
 
 
 class GateSettings(Section):

@@ -5,7 +5,7 @@
 -- ARGV  1 backlog limit, 2 time to live of event ids in ms; then for each user: tenant, user, number of events,
 --         and one string of all the events as papa_serving.feedback.entries makes it
 -- Reply "code sequence" for each event, all joined by spaces; the sequence is 0 for what was refused
-local ACCEPTED, DUPLICATE, NO_ITEM, DELETED, FULL, REUSED = 0, 1, 2, 3, 4, 5
+local ACCEPTED, DUPLICATE, NO_ITEM, DELETED, FULL, REUSED, USER_FULL = 0, 1, 2, 3, 4, 5, 6
 local HEAD = '>I4I4I4c8d'
 local stream = KEYS[1]
 local time = redis.call('TIME')
@@ -58,6 +58,7 @@ local function append_user()
   local fields = redis.call('HMGET', state, 'deleted', 'sequence', 'likes', 'dislikes', 'pending', 'version', 'ids_since')
   local deleted, sequence = fields[1], tonumber(fields[2]) or 0
   local likes, dislikes = tonumber(fields[3]) or 0, tonumber(fields[4]) or 0
+  local waiting = tonumber(fields[5]) or 0
   local known, since = recall(tonumber(fields[7]), ids_key, older_key, ids)
   local said_here, new_ids, new_pending = {}, {}, {}
 
@@ -75,6 +76,9 @@ local function append_user()
     if room <= 0 then
       return FULL, 0
     end
+    if waiting > 0 and waiting >= room then -- no more than is free for everybody else
+      return USER_FULL, 0
+    end
     local sample, revision = event.sample, ''
     if item then
       local found = redis.call('HMGET', item, 'sample', 'revision')
@@ -83,7 +87,7 @@ local function append_user()
         return NO_ITEM, 0
       end
     end
-    sequence, room = sequence + 1, room - 1
+    sequence, room, waiting = sequence + 1, room - 1, waiting + 1
     local entry = redis.call('XADD', stream, '*', 't', tenant, 'u', user, 'e', event.id, 'g', event.grade,
       'n', sequence, 's', sample, 'r', revision, 'c', event.trace)
     said = event.digest .. sequence
@@ -110,7 +114,7 @@ local function append_user()
     redis.call('HSET', ids_key, unpack(new_ids))
     redis.call('ZADD', pending, unpack(new_pending))
     redis.call('HSET', state, 'sequence', sequence, 'likes', likes, 'dislikes', dislikes,
-      'pending', (tonumber(fields[5]) or 0) + #new_ids / 2, 'version', version, 'ids_since', since or now)
+      'pending', waiting, 'version', version, 'ids_since', since or now)
     if not since then
       redis.call('PEXPIRE', ids_key, 2 * ttl)
     end

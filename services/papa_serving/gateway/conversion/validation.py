@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 
 from papa_serving.contracts.errors import InvalidRequest, Violation
+from papa_serving.contracts.identity import ID_RULE, is_id_text
 from papa_serving.contracts.limits import ADAPTER_FILES, MAX_GUIDANCE, MAX_ID, MAX_PROMPT, MAX_SEED
 from papa_serving.settings import GatewaySettings
 from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
@@ -28,11 +29,16 @@ def refuse(violations: Violations) -> None:
 
 
 def check_user(user: types_pb2.User, path: str, violations: Violations) -> None:
-    """A user id has 1 to MAX_ID printable characters, a tenant up to MAX_ID."""
-    if not 1 <= len(user.user) <= MAX_ID or not user.user.isprintable():
-        violations.append(Violation(f"{path}.user", f"must be 1 to {MAX_ID} printable characters"))
-    if len(user.tenant) > MAX_ID or not user.tenant.isprintable():
-        violations.append(Violation(f"{path}.tenant", f"must be at most {MAX_ID} printable characters"))
+    """Both are ids; a tenant may be empty."""
+    check_id(user.user, f"{path}.user", violations)
+    if user.tenant:
+        check_id(user.tenant, f"{path}.tenant", violations)
+
+
+def check_id(text: str, path: str, violations: Violations) -> None:
+    """The one rule for ids: 1 to MAX_ID characters, of those that papa_serving.contracts.identity allows."""
+    if not 1 <= len(text) <= MAX_ID or not is_id_text(text):
+        violations.append(Violation(path, f"must be 1 to {MAX_ID} characters: {ID_RULE}"))
 
 
 def check_generation(request: GenerateRequest, limits: GatewaySettings, violations: Violations) -> None:
@@ -49,8 +55,8 @@ def check_generation(request: GenerateRequest, limits: GatewaySettings, violatio
         violations.append(Violation("sampler", "must be one of the samplers, or unspecified"))
     if request.HasField("steps") and not 1 <= request.steps <= limits.max_steps:
         violations.append(Violation("steps", f"must be 1 to {limits.max_steps}"))
-    if len(request.revision) > MAX_ID:
-        violations.append(Violation("revision", f"must be at most {MAX_ID} characters"))
+    if request.revision:
+        check_id(request.revision, "revision", violations)
     if request.HasField("exploration") and not 0.0 <= request.exploration <= 1.0:
         violations.append(Violation("exploration", "must be in [0, 1]"))
 
@@ -73,8 +79,7 @@ def check_batch(request: feedback_pb2.SubmitFeedbackRequest, limits: GatewaySett
 
 def check_event(event: feedback_pb2.FeedbackEvent, path: str, limits: GatewaySettings, violations: Violations) -> None:
     """Checks one feedback event; `path` is "" or ends with a dot. The decoder checks the bytes of an image."""
-    if not 1 <= len(event.event_id) <= MAX_ID:
-        violations.append(Violation(f"{path}event_id", f"must be 1 to {MAX_ID} characters"))
+    check_id(event.event_id, f"{path}event_id", violations)
     check_user(event.user, f"{path}user", violations)
     _check_target(event, path, limits, violations)
     _check_label(event, path, violations)
@@ -89,8 +94,7 @@ def _check_target(
 ) -> None:
     match event.WhichOneof("target"):
         case "item_id":
-            if not 1 <= len(event.item_id) <= MAX_ID:
-                violations.append(Violation(f"{path}item_id", f"must be 1 to {MAX_ID} characters"))
+            check_id(event.item_id, f"{path}item_id", violations)
         case "image":
             if not 1 <= len(event.image.data) <= limits.max_image_bytes:
                 violations.append(Violation(f"{path}image.data", f"must be 1 to {limits.max_image_bytes} bytes"))
@@ -123,8 +127,7 @@ def check_page(request: user_pb2.ListRevisionsRequest, violations: Violations) -
 
 def check_revision(revision: str, violations: Violations) -> None:
     """Checks the name of a revision that must be given."""
-    if not 1 <= len(revision) <= MAX_ID:
-        violations.append(Violation("revision", f"must be 1 to {MAX_ID} characters"))
+    check_id(revision, "revision", violations)
 
 
 def check_import(request: user_pb2.ImportAdapterRequest, violations: Violations) -> None:

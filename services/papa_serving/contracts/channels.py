@@ -1,0 +1,66 @@
+"""How a gRPC channel is addressed: an address that people write becomes a target that gRPC takes, with its options."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+from papa_serving.contracts.errors import InvalidRequest, Violation
+
+Options = tuple[tuple[str, int], ...]
+
+_RESOLVERS = re.compile(r"(?:dns|ipv4|ipv6|unix|unix-abstract|vsock|xds|google-c2p):", re.IGNORECASE)
+
+
+def target_of(address: str) -> tuple[str, bool]:
+    """The gRPC target of an address, and whether the address asks for TLS ("https://").
+
+    Takes host:port, http://host:port, https://host:port, an IPv6 address in brackets, and gRPC's own schemes
+    ("dns:///…", "unix:…"). Raises InvalidRequest that says how to write it instead.
+    """
+    scheme, mark, _ = address.partition("://")
+    if mark and scheme.lower() in ("http", "https"):
+        parts = urlsplit(address)
+        if parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc or not parts.netloc:
+            raise _bad(f"{scheme}://HOST:PORT and nothing behind it")
+        return _with_port(parts.netloc), scheme.lower() == "https"
+    if mark and not _RESOLVERS.match(address):
+        raise _bad("HOST:PORT; only http:// and https:// may stand before it")
+    return (address if _RESOLVERS.match(address) else _with_port(address)), False
+
+
+def channel_options(target: str, options: Options = ()) -> Options:
+    """The options of a channel to `target`. A target on this machine is never reached through a proxy."""
+    return (*options, ("grpc.enable_http_proxy", 0)) if is_loopback(target) else options
+
+
+def is_loopback(target: str) -> bool:
+    """Whether a target, or the host of a URL, is on this machine: 127.0.0.0/8, ::1, localhost, or a unix socket."""
+    if target.lower().startswith(("unix:", "unix-abstract:")):
+        return True
+    place = re.sub(r"^(?:dns|ipv4|ipv6):(?://[^/]*/)?", "", target, flags=re.IGNORECASE)
+    host = place[1:].partition("]")[0] if place.startswith("[") else place
+    if host.count(":") == 1:
+        host = host.partition(":")[0]
+    if host.lower().rstrip(".") == "localhost" or host.lower().endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def _with_port(place: str) -> str:
+    """Raises InvalidRequest unless it is host:port; an IPv6 address stands in brackets."""
+    host, colon, port = place.rpartition(":")
+    bare = host.startswith("[") and host.endswith("]")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise _bad("HOST:PORT, for instance 127.0.0.1:50051 or [::1]:50051")
+    if (":" in host and not bare) or re.search(r"[\s/\\@]", host):
+        raise _bad("HOST:PORT; an IPv6 address stands in brackets, for instance [::1]:50051")
+    return place
+
+
+def _bad(form: str) -> InvalidRequest:
+    return InvalidRequest([Violation("address", f"must read {form}")])
