@@ -7,10 +7,14 @@ import logging
 import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from typing import Any
+
+from typing_extensions import override
 
 from papa_serving import tracing
 from papa_serving.contracts.trace import ids
 from papa_serving.settings import LogSettings
+from papa_serving.terminal_text import harmless
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """Set at the edge of each request; every line logged below carries it."""
@@ -40,9 +44,23 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields, default=str)
 
 
+class TextFormatter(logging.Formatter):
+    """For people: a line for each message, whatever a stranger has put into it, and the traceback below."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+
+    @override
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return harmless(super().formatMessage(record))
+
+    @override
+    def formatException(self, ei: Any) -> str:
+        return harmless(super().formatException(ei), lines=True)
+
+
 def configure(settings: LogSettings) -> None:
     """Points the root logger at standard error in the configured format; replaces what was there."""
     handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    handler.setFormatter(JsonFormatter() if settings.format == "json" else text)
+    handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)

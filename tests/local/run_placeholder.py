@@ -24,7 +24,7 @@ def main(application: str) -> None:
     applications = dict.fromkeys(("generator", "trainer"), application)
     with contextlib.suppress(Stopped), foreground_service(Settings(), steps, applications) as service:
         print(json.dumps({"address": service.address, "metrics": service.metrics}), flush=True)
-        service.wait()
+        service.wait(lambda said: print(said, file=sys.stderr, flush=True))
     print("stopped", file=sys.stderr)
 
 

@@ -61,6 +61,8 @@ class Launched:
             "PAPA_METRICS__PORT": "0",
             "PAPA_PLAYGROUND__PORT": "0",
             "PAPA_RAY__SERVE_GRPC_PORT": "0",
+            # Ray's workers import the placeholder, and nothing from the folder that the launcher was started in.
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
             **variables,
         }
         command = [sys.executable, "-m", "tests.local.run_placeholder", *arguments]
@@ -195,10 +197,40 @@ def test_it_serves_heals_and_ends_without_a_trace(folder: Path) -> None:
     assert (data / "logs" / "ray" / "serve").is_dir()
 
 
+def test_a_redis_that_was_killed_comes_back_and_a_hang_up_is_an_orderly_end(folder: Path) -> None:
+    with launched(folder) as launcher:
+        data = folder / "data"
+        with Client(launcher.addresses()["address"]) as client:
+            server = next(pid for pid in launcher.below() if "redis-server" in " ".join(psutil.Process(pid).cmdline()))
+            os.kill(server, signal.SIGKILL)
+            assert launcher.process.stderr is not None
+            while "started again on the same data" not in (said := launcher.process.stderr.readline()):
+                assert said, "the launcher has ended"
+            eventually(lambda: client.is_serving(timeout=1.0))
+            (outcome,) = client.submit_feedback([FeedbackEvent("alice", 1.0, event_id="after", image=png())])
+            assert outcome.accepted
+            assert client.get_user("alice").likes == 2
+
+        private = (data / "logs" / "ray").readlink().parents[2]
+        open_to_others = [
+            str(path)
+            for path in (private, data, *data.rglob("*"))
+            if not path.is_symlink() and path.stat().st_mode & 0o077
+        ]
+        assert not open_to_others
+
+        below = launcher.below()
+        launcher.process.send_signal(signal.SIGHUP)
+        code, errors = launcher.end()
+    assert (code, "stopped" in errors) == (0, True)
+    eventually(lambda: not any(running(pid) for pid in below))
+    assert not private.exists()
+
+
 def test_it_finds_everything_again_and_leaves_nothing_when_killed(folder: Path) -> None:
     with launched(folder) as launcher:
         with Client(launcher.addresses()["address"]) as client:
-            assert client.get_user("alice").likes == 1
+            assert client.get_user("alice").likes == 2
         below = launcher.below()
         launcher.process.kill()
         launcher.end()

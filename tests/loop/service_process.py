@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +32,22 @@ class Running:
         return self.process.wait(timeout=120)
 
 
+PAPA = (sys.executable, "-m", "papa_serving.cli.main")
+
+
 @contextmanager
-def papa_up(data_dir: Path, backbone: Path, environment: Mapping[str, str]) -> Iterator[Running]:
-    """Runs it until the block ends; raises AssertionError with its output when it does not come up."""
-    command = [sys.executable, "-m", "papa_serving.cli.main", "up", "--data-dir", str(data_dir), "--port", "0"]
+def papa_up(
+    data_dir: Path,
+    backbone: Path,
+    environment: Mapping[str, str],
+    papa: Sequence[str] = PAPA,
+    folder: Path | None = None,
+) -> Iterator[Running]:
+    """Runs the command `papa` in `folder` until the block ends.
+
+    Raises AssertionError with its output when it does not come up.
+    """
+    command = [*papa, "up", "--data-dir", str(data_dir), "--port", "0"]
     command += ["--metrics-port", "0", "--backbone", str(backbone)]
     environment = {
         **os.environ,
@@ -45,7 +57,13 @@ def papa_up(data_dir: Path, backbone: Path, environment: Mapping[str, str]) -> I
         **environment,
     }
     process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
     giving_up = threading.Timer(300, process.kill)
     giving_up.start()

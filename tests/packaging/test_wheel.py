@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from tests.loop.service_process import papa_up
+from tests.papa.support import save_tiny_backbone
+
 ROOT = Path(__file__).parents[2]
+IN_A_BUILD = ("papa/", "services/", "pyproject.toml", "README.md", "LICENSE")
 SERVER_ONLY = ("torch", "ray", "diffusers", "redis", "numpy", "PIL", "pydantic", "rich", "typer", "safetensors", "papa")
 
 
@@ -19,7 +25,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
     for name in filter(None, tracked.decode().split("\0")):
-        if name.startswith(("papa/", "services/", "pyproject.toml", "README.md")) and (ROOT / name).is_file():
+        if (
+            name.startswith(("papa/", "services/", "pyproject.toml", "README.md", "LICENSE"))
+            and (ROOT / name).is_file()
+        ):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(out)]
@@ -78,3 +87,52 @@ def test_the_command_line_says_what_it_misses_on_a_base_install(wheel: Path, tmp
     assert done.returncode == 1
     assert "pip install 'papa-serving[server]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+TRAPS = ("services/__init__.py", "papa.py", "utils.py", "redis.py", "tests/__init__.py", "papa_serving.py", "ray.py")
+SHOP = """
+import sys
+import services  # the shop's own
+from papa_serving.client import Client, FeedbackEvent
+with Client(sys.argv[1]) as papa:
+    shown = papa.generate("alice", 2)
+    papa.submit_feedback([FeedbackEvent("alice", 1.0, item_id=each.item_id) for each in shown.items])
+    print(papa.wait_for_revision("alice", after=shown.revision, timeout=120).likes)
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin folder of an environment that holds the wheel itself, and what it needs from this one."""
+    folder = tmp_path_factory.mktemp("installed") / "venv"
+    venv.create(folder, with_pip=False)
+    (site,) = folder.glob("lib/python*/site-packages")
+    borrowed = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "borrowed.pth").write_text("\n".join(borrowed) + "\n")
+    python = folder / "bin" / "python"
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*command, str(wheel)], check=True)
+    return folder / "bin"
+
+
+def test_it_runs_in_a_folder_whose_files_have_the_names_of_its_modules(installed: Path, tmp_path: Path) -> None:
+    """As in most backends, which have a package `services`; nothing of the folder is ever imported."""
+    folder = tmp_path / "shop"
+    for trap in TRAPS:
+        (folder / trap).parent.mkdir(parents=True, exist_ok=True)
+        (folder / trap).write_text("raise RuntimeError('this is the file of the working folder')\n")
+    (folder / "services" / "__init__.py").write_text("")
+    (tmp_path / "program").mkdir()
+    (tmp_path / "program" / "shop.py").write_text(SHOP)
+    environment = {"PAPA_TRAINER__MIN_LABELS": "2", "PAPA_GENERATOR__STEPS": "4", "PAPA_PLAYGROUND__ENABLED": "false"}
+    backbone = save_tiny_backbone(tmp_path / "backbone")
+    with papa_up(tmp_path / "data", backbone, environment, [str(installed / "papa")], folder) as running:
+        called = [installed / "papa", "generate", "bob", "--count", "1", "--address", running.grpc]
+        subprocess.run(called, cwd=folder, check=True, capture_output=True)
+        # The program's own folder comes first on its path, as Python has it; its working folder may be any.
+        shop = [installed / "python", tmp_path / "program" / "shop.py", running.grpc]
+        path = {**os.environ, "PYTHONPATH": str(tmp_path / "package")}
+        (tmp_path / "package").mkdir()
+        (folder / "services").rename(tmp_path / "package" / "services")
+        done = subprocess.run(shop, cwd=folder, env=path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr

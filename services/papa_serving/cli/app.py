@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
@@ -23,6 +22,7 @@ from papa_serving.cli.health_command import health, smoke
 from papa_serving.cli.hints import hint as hint_for
 from papa_serving.cli.latent_commands import lora, train_latent
 from papa_serving.cli.metrics_command import metrics
+from papa_serving.cli.output import complain, print_text
 from papa_serving.cli.playground_command import playground
 from papa_serving.cli.store_commands import store
 from papa_serving.cli.transfer_commands import export_user, import_adapter
@@ -92,7 +92,7 @@ def _report(error: Exception) -> int:
         case typer.Abort():
             line, hint, code = "given up", "", 1
         case typer.TyperException() if type(error).__name__ == "NoArgsIsHelpError":
-            print(error.format_message())
+            print_text(error.format_message())
             return 0
         case typer.TyperException():
             context = getattr(error, "ctx", None)
@@ -106,5 +106,5 @@ def _report(error: Exception) -> int:
             line, hint, code = error.message, hint_for(error), 1
         case _:
             line, hint, code = f"{type(error).__name__}: {error}", "run it again with --debug for the traceback", 1
-    print(f"papa: {line}" + (f" ({hint})" if hint else ""), file=sys.stderr)
+    complain(line + (f" ({hint})" if hint else ""))
     return code

@@ -77,7 +77,7 @@ def train(
     if json:
         print_json({"backbone": pipeline, "steps": steps, "loss": losses[0] if losses else None})
         return
-    console.print(f"the backbone lies in {pipeline}; serve it with: papa up --backbone {pipeline}", soft_wrap=True)
+    console.print(f"the backbone lies in {pipeline}; serve it with: papa up --backbone {pipeline}")
 
 
 def _widths(channels: str, size: int) -> tuple[int, ...]:
@@ -107,7 +107,7 @@ def pool(
     if json:
         print_json({"pool": path, "samples": count})
         return
-    console.print(f"the pool lies in {path}; trainers use it from their next start on", soft_wrap=True)
+    console.print(f"the pool lies in {path}; trainers use it from their next start on")
 
 
 def _write_pool(folder: Path, count: int, json: bool) -> Path:
@@ -152,7 +152,7 @@ def oracle(
     if json:
         print_json({"oracle": out, "accuracy": accuracy})
         return
-    console.print(f"test accuracy {accuracy:.4f}; the oracle lies in {out}", soft_wrap=True)
+    console.print(f"test accuracy {accuracy:.4f}; the oracle lies in {out}")
 
 
 @backbone.command()
@@ -194,8 +194,8 @@ def report(
         print_json({**figures, "folder": out})
         return
     for name, value in figures.items():
-        console.print(f"{name}: {value}", soft_wrap=True)
-    console.print(f"written to {out}", soft_wrap=True)
+        console.print(f"{name}: {value}")
+    console.print(f"written to {out}")
 
 
 def read_images(data: Path, split: str) -> LabelledImages:
@@ -210,4 +210,4 @@ def read_images(data: Path, split: str) -> LabelledImages:
 
 def columns() -> tuple[ProgressColumn, ...]:
     """Of every progress bar here."""
-    return (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

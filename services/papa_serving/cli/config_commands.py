@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from papa_serving.cli.configuration import ConfigFile, Overrides, as_json, as_toml, load
-from papa_serving.cli.output import AsJson, print_json
+from papa_serving.cli.output import AsJson, print_json, print_text
 
 config = typer.Typer(
     name="config", no_args_is_help=True, help="Show and check settings: papa.toml, then PAPA_* variables, then flags."
@@ -16,7 +16,7 @@ config = typer.Typer(
 def show(file: ConfigFile = None, overrides: Overrides = [], json: AsJson = False) -> None:  # noqa: B006 - typer copies it
     """Print the settings in effect as a papa.toml (or JSON), secrets masked."""
     settings = load(file, overrides)
-    print(as_json(settings) if json else as_toml(settings))
+    print_text(as_json(settings) if json else as_toml(settings))
 
 
 @config.command()
@@ -26,4 +26,4 @@ def validate(file: ConfigFile = None, overrides: Overrides = [], json: AsJson = 
     if json:
         print_json({"valid": True})
     else:
-        print("the settings are valid")
+        print_text("the settings are valid")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import tomllib
@@ -15,9 +14,11 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsConfigDict
 
+from papa_serving.cli.output import complain
 from papa_serving.local.failure import Failure
 from papa_serving.settings import Settings
 from papa_serving.settings.secret_urls import shown
+from papa_serving.settings.variables import unknown_variables
 
 ConfigFile = Annotated[
     Path | None,
@@ -36,15 +37,15 @@ SECRETS = ("redis.password", "client.token", "tracing.headers")
 def load(file: Path | None, overrides: Sequence[str] = (), flags: Mapping[str, object] | None = None) -> Settings:
     """File < PAPA_* environment < `overrides` ("trainer.min_labels=5") < `flags` by dotted name, None meaning absent.
 
-    Raises Failure for an unreadable file or an unknown variable, ValidationError for values.
+    A variable that names no setting is told on standard error. Raises Failure for an unreadable file, ValidationError
+    for values.
     """
     if file is not None and not file.is_file():
         raise Failure(f"the settings file {file} does not exist")
     chosen: dict[str, object] = dict(_assignment(each) for each in overrides)
     chosen |= {name: value for name, value in (flags or {}).items() if value is not None}
-    unknown = next(unknown_variables(os.environ), None)
-    if unknown:
-        raise Failure(unknown)
+    for unknown in unknown_variables(Settings, os.environ):
+        complain(f"warning: {unknown}")
     try:
         return _settings_class(file)(**_nested(chosen))
     except tomllib.TOMLDecodeError as error:
@@ -82,23 +83,6 @@ def _nested(flat: Mapping[str, object]) -> dict[str, Any]:
 def describe(error: ValidationError) -> str:
     """Every wrong field with what is wrong with it, in one line; never the value itself, which may be a secret."""
     return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_input=False))
-
-
-def unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
-    """A line for each PAPA_ variable that names no setting."""
-    known = set(_variables(Settings, "PAPA_"))
-    for variable in sorted(environment):
-        if variable.upper().startswith("PAPA_") and variable.upper() not in known:
-            near = difflib.get_close_matches(variable.upper(), known, n=1)
-            yield f"the variable {variable} names no setting" + (f"; did you mean {near[0]}?" if near else "")
-
-
-def _variables(model: type[BaseModel], prefix: str) -> Iterator[str]:
-    """Those that name a setting, or a whole section (as JSON)."""
-    for name, info in model.model_fields.items():
-        yield (variable := f"{prefix}{name.upper()}")
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from _variables(info.annotation, f"{variable}__")
 
 
 def fields(settings: BaseModel, path: str = "") -> Iterator[tuple[str, FieldInfo, object]]:

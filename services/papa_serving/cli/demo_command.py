@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from papa_serving.cli.configuration import load
 from papa_serving.cli.connection import connect
-from papa_serving.cli.output import AsJson, voice
+from papa_serving.cli.output import AsJson, print_text, styled, voice
 from papa_serving.client import Client
 from papa_serving.demo.evaluation import Evaluation, goal
 from papa_serving.demo.loop import DemoPlan, DemoResult, Round, run_demo
@@ -74,18 +74,16 @@ def demo(
         raise typer.Exit(130) from stopped
     files = save(result, shopper, plan, time.monotonic() - started, out)
     if json:
-        print((out / "figures.json").read_text(), end="")
+        print_text((out / "figures.json").read_text().rstrip("\n"))
     voice(json).print()
     voice(json).print(table(result, shopper))
-    voice(json).print(f"{', '.join(map(str, files))}\n", soft_wrap=True)
+    voice(json).print(f"{', '.join(map(str, files))}\n")
     needed = goal(result.before.success)
     if not adapted(result):
         message = f"the loop has not adapted: success {result.after.success:.2f} on fresh samples, {needed:.2f} wanted"
         raise Failure(message, "a rare taste needs more --rounds")
-    voice(json).print(
-        f"[green]the loop has adapted[/green]: success {result.before.success:.2f} → {result.after.success:.2f} "
-        f"(goal {needed:.2f}) in {time.monotonic() - started:.0f} s"
-    )
+    figures = f": success {result.before.success:.2f} to {result.after.success:.2f} (goal {needed:.2f})"
+    voice(json).print(styled(("the loop has adapted", "green"), f"{figures} in {time.monotonic() - started:.0f} s"))
 
 
 def _classes(taste: str) -> frozenset[int]:
@@ -130,7 +128,7 @@ def _service(address: str, backbone: str, per_round: int, console: Console) -> I
         shutil.rmtree(folder, ignore_errors=True)
         raise
     except BaseException:
-        console.print(f"[dim]data and logs of this run: {folder}[/dim]", soft_wrap=True)
+        console.print(styled((f"data and logs of this run: {folder}", "dim")))
         raise
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -139,7 +137,7 @@ def _show(client: Client, shopper: Shopper, plan: DemoPlan, console: Console) ->
     """Runs the plan under a progress bar; where there is no terminal, one line a round."""
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

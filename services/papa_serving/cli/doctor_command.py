@@ -5,9 +5,8 @@ from __future__ import annotations
 import typer
 
 from papa_serving.cli.configuration import ConfigFile, Overrides, load
-from papa_serving.cli.output import AsJson, console, print_json, voice
-
-_MARKS = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "error": "[red]✗[/red]"}
+from papa_serving.cli.output import AsJson, console, print_json, styled, voice
+from papa_serving.local.startup_steps import mark
 
 
 def doctor(file: ConfigFile = None, overrides: Overrides = [], json: AsJson = False) -> None:  # noqa: B006
@@ -19,9 +18,10 @@ def doctor(file: ConfigFile = None, overrides: Overrides = [], json: AsJson = Fa
         for finding in diagnose(load(file, overrides)):
             findings.append(finding)
             if not json:
-                console.print(f"{_MARKS[finding.verdict.value]} {finding.check:<15} {finding.found}", soft_wrap=True)
+                sign, colour = mark(finding.verdict.value, console)
+                console.print(styled((sign, colour), f" {finding.check:<15} {finding.found}"))
                 if finding.hint:
-                    console.print(f"  [bold]{finding.hint}[/bold]", soft_wrap=True)
+                    console.print(styled((f"  {finding.hint}", "bold")))
     if json:
         print_json(findings)
     if any(finding.verdict is Verdict.BAD for finding in findings):

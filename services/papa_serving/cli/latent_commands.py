@@ -55,7 +55,7 @@ def train_latent(
     if json:
         print_json({"backbone": pipeline, "vae_steps": vae_steps, "steps": steps})
         return
-    console.print(f"the backbone lies in {pipeline}; serve it with: papa up --backbone {pipeline}", soft_wrap=True)
+    console.print(f"the backbone lies in {pipeline}; serve it with: papa up --backbone {pipeline}")
 
 
 def lora(
@@ -78,4 +78,4 @@ def lora(
     if json:
         print_json({"file": file, "bytes": len(weights)})
     else:
-        console.print(f"written to {file}", soft_wrap=True)
+        console.print(f"written to {file}")

@@ -6,7 +6,7 @@ import os
 import signal
 
 from papa_serving.cli.configuration import ConfigFile, Overrides, load
-from papa_serving.cli.output import AsJson, print_json_line
+from papa_serving.cli.output import AsJson, print_json_line, print_text
 from papa_serving.local.failure import Failure
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -34,6 +34,6 @@ def metrics(file: ConfigFile = None, overrides: Overrides = [], json: AsJson = F
     if json:
         print_json_line({"metrics": url, "folder": folder})
     else:
-        print(f"metrics of {folder} at {url}", flush=True)
+        print_text(f"metrics of {folder} at {url}")
     signal.sigwait(_SIGNALS)
     exposition.close()

@@ -3,27 +3,68 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
+from typing_extensions import override
+
+from papa_serving.terminal_text import harmless
+
+_ANY_WIDTH = 10_000
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 
-console = Console(highlight=False)
-if not console.is_terminal:
-    # A file or a pipe has no width of its own, and a table cut to 80 columns has lost its ids.
-    console = Console(highlight=False, width=200)
 
-messages = Console(stderr=True, highlight=False)
+class PlainConsole(Console):
+    """Prints text as it is: data are never markup, control characters are made visible, and nothing is cut.
+
+    A style is given by a `rich.text.Text` (`styled`), never inside of a text.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, soft_wrap=True, **options)
+        if not self.is_terminal and "width" not in options:
+            self.width = _ANY_WIDTH  # a file or a pipe has no width of its own
+
+    @override
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(harmless(each, lines=True) if isinstance(each, str) else each for each in objects), **options)
+
+
+console = PlainConsole()
+
+messages = PlainConsole(stderr=True)
 """For what a person may like to see while a program reads standard output."""
+
+
+def styled(*parts: str | tuple[str, str]) -> Text:
+    """One line of several parts, each a text or a text with its style."""
+    plain = ((part, "") if isinstance(part, str) else part for part in parts)
+    return Text.assemble(*((harmless(text, lines=True), style) for text, style in plain))
+
+
+def claim_document() -> None:
+    """From now on standard output holds JSON alone; all else, of this process and its children, goes to stderr."""
+    global _document  # noqa: PLW0603 - there is one standard output
+    if _document is None:
+        sys.stdout.flush()
+        _document = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        os.dup2(2, 1)
+
+
+_document: TextIO | None = None
 
 
 def voice(json: bool) -> Console:
@@ -33,27 +74,44 @@ def voice(json: bool) -> Console:
 
 def print_json(document: object) -> None:
     """Dataclasses become objects, times RFC 3339; bytes are left out (images go to files)."""
-    print(json.dumps(_plain(document), indent=2, ensure_ascii=False))
+    print_text(json.dumps(_plain(document), indent=2, ensure_ascii=True))
 
 
 def print_json_line(document: object) -> None:
     """The same on one line, at once, for commands that go on."""
-    print(json.dumps(_plain(document), ensure_ascii=False), flush=True)
+    print_text(json.dumps(_plain(document), ensure_ascii=True))
+
+
+def complain(text: str) -> None:
+    """One line on standard error, whatever stands in it."""
+    print(f"papa: {harmless(text)}", file=sys.stderr)
+
+
+def print_text(text: str) -> None:
+    """A document as it is, on standard output, at once."""
+    print(text, file=_document or sys.stdout, flush=True)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A plain table; its title may be empty."""
+    """A plain table; its title may be empty. Where it is wider than the terminal, one line a cell: ids stay whole."""
+    cells = [[Text(harmless(str(cell))) for cell in row] for row in rows]
     table = Table(*columns, title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    console.print(table)
+    for row in cells:
+        table.add_row(*row)
+    wide = Measurement.get(console, console.options.update(width=_ANY_WIDTH), table).maximum
+    if wide <= console.width:
+        console.print(table, soft_wrap=False)
+        return
+    for row in cells:
+        print_fields({column: cell.plain for column, cell in zip(columns, row, strict=True)})
+        console.print()
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
     """One aligned line a field."""
     width = max(map(len, fields))
     for name, value in fields.items():
-        console.print(f"[bold]{name:<{width}}[/bold]  {value}", soft_wrap=True)
+        console.print(styled((f"{name:<{width}}", "bold"), f"  {harmless(str(value))}"))
 
 
 def _plain(value: object) -> object:

@@ -46,7 +46,7 @@ def export_user(
         print_json({"state": export.state, "revisions": export.revisions, "folder": out, "files": files})
         return
     for name, size in files.items():
-        console.print(f"{size:>10} {out / name}", soft_wrap=True)
+        console.print(f"{size:>10} {out / name}")
     console.print(f"{len(export.revisions)} revisions, {len(files)} files")
 
 

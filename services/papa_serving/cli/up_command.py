@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from papa_serving.cli.configuration import ConfigFile, Overrides, load
-from papa_serving.cli.output import AsJson, console, print_fields, print_json_line, voice
+from papa_serving.cli.output import (
+    AsJson,
+    claim_document,
+    console,
+    messages,
+    print_fields,
+    print_json_line,
+    styled,
+    voice,
+)
 
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder for everything that is kept.", show_default=False)
@@ -61,6 +70,8 @@ def up(
     }  # fmt: skip
 
     settings = load(file, overrides, flags)
+    if json:
+        claim_document()  # Ray says on standard output that a worker died
     with contextlib.suppress(Stopped), foreground_service(settings, StartupSteps(voice(json))) as service:
         places: dict[str, object] = {
             "gRPC": service.address, **({"playground": service.playground} if service.playground else {}),
@@ -72,8 +83,8 @@ def up(
             console.print()
             print_fields(places)
             call = f"papa generate alice --address {service.address}"
-            console.print(f"\nTry [bold]{call}[/bold]. Ctrl-C stops everything.")
-        service.wait()
+            console.print(styled("\nTry ", (call, "bold"), ". Ctrl-C stops everything."))
+        service.wait(lambda said: messages.print(f"papa: {said}"))
 
 
 def gateway(file: ConfigFile = None, overrides: Overrides = []) -> None:  # noqa: B006

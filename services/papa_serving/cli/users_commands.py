@@ -9,6 +9,7 @@ import typer
 from papa_serving.cli.connection import Address, Tenant, UserId, connect
 from papa_serving.cli.output import AsJson, console, print_fields, print_json, print_json_line, print_table
 from papa_serving.client import UserState
+from papa_serving.terminal_text import harmless
 
 users = typer.Typer(name="users", no_args_is_help=True, help="A user's state, revisions, rollback, reset and deletion.")
 
@@ -79,7 +80,7 @@ def reset(user: UserId, address: Address = "", tenant: Tenant = "", json: AsJson
 def delete(user: UserId, yes: Yes = False, address: Address = "", tenant: Tenant = "", json: AsJson = False) -> None:
     """Remove everything about the user. Cannot be undone."""
     if not yes:
-        typer.confirm(f"Remove every event, item and revision of {user!r}?", abort=True, err=True)
+        typer.confirm(harmless(f"Remove every event, item and revision of {user!r}?"), abort=True, err=True)
     with connect(address, tenant) as client:
         receipt = client.delete_user(user)
     if json:

@@ -21,10 +21,11 @@ from papa_serving.store import observe_storage
 log = logging.getLogger("papa_serving.gateway")
 
 STOPPED, FAILED = 0, 1
+_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def main(settings: Settings) -> int:
-    """Runs the gateway until SIGTERM or SIGINT and returns the exit code.
+    """Runs the gateway until SIGTERM, SIGINT or SIGHUP and returns the exit code.
 
     Standard output gets one line, as soon as calls are taken: a JSON object with `message` "ready" and the addresses
     `grpc` and `metrics`. Everything else is a log on standard error.
@@ -70,16 +71,18 @@ def _engine_token(settings: Settings) -> str:
 
 
 def _stop_signals() -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT; a second one ends the process as it would any other."""
+    """Set by the first SIGTERM, SIGINT or SIGHUP; a second one ends the process as it would any other."""
     stopping, loop = asyncio.Event(), asyncio.get_running_loop()
+    # nohup has SIGHUP ignored, and so asks to live on.
+    numbers = [each for each in _STOPPING if signal.getsignal(each) is not signal.SIG_IGN]
 
     def stop() -> None:
         stopping.set()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in numbers:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in numbers:
         loop.add_signal_handler(number, stop)
     return stopping
 

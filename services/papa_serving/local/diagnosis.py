@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import Path
 
 from papa_serving.local.backbone_check import find_backbone, taught_backbone
+from papa_serving.local.child_python import python_program
 from papa_serving.local.failure import Failure
 from papa_serving.local.ports import claim_port
 from papa_serving.local.redis_binary import RedisProcessError, find_redis_server, server_version
@@ -135,7 +136,7 @@ class _Unanswered(Exception):
 
 def _asked(program: str, argument: str) -> str:
     """What a Python program prints, run beside this one."""
-    done = subprocess.run([sys.executable, "-c", program, argument], capture_output=True, text=True, check=False)
+    done = subprocess.run(python_program(program, argument), capture_output=True, text=True, check=False)
     if done.returncode:
         raise _Unanswered((done.stderr.strip().splitlines() or ["no reason given"])[-1])
     return done.stdout

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pydantic import BaseModel, SecretStr
 
 from papa_serving.settings import Settings
+from papa_serving.settings.variables import FILE_VARIABLE
 
 
 def settings_environment(settings: Settings) -> dict[str, str]:
@@ -17,7 +18,7 @@ def settings_environment(settings: Settings) -> dict[str, str]:
 
     Values that are absent stay unset.
     """
-    return dict(_variables("PAPA", settings))
+    return {FILE_VARIABLE: "", **dict(_variables("PAPA", settings))}
 
 
 @contextmanager

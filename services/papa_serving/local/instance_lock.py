@@ -22,6 +22,8 @@ class InstanceLock:
         """Raises Failure when another service runs on this folder, or the folder cannot be written."""
         try:
             self._data_dir.mkdir(parents=True, exist_ok=True)
+            # Liked pictures, logs and the socket of Redis lie below it.
+            self._data_dir.chmod(0o700)
             self._file = os.open(self._data_dir / "papa.lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise Failure(

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
 import shutil
 import socket
+import stat
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from papa_serving.local.child_python import python_module, python_program
 from papa_serving.local.environment import in_environment
 from papa_serving.local.failure import Failure
 from papa_serving.settings import Settings
 
 _FOLDER_PREFIX = "papa-ray-"
+_RAY_FOLDER = "r"
+_LONGEST_TEMPORARY_PATH = 23
+"""107 bytes less "/papa-ray-XXXXXXXX/r/session_YYYY-MM-DD_hh-mm-ss_uuuuuu_PPPPPPP/sockets/plasma_store"."""
+
 _STOP_SECONDS = 20.0
 _CONNECT_SECONDS = 5.0
 _METRICS = "RAY_enable_metrics_collection"
@@ -46,15 +52,16 @@ def local_ray(settings: Settings) -> Iterator[None]:
     # Ray's own metrics cost a process and some CPU; whoever wants them here says so.
     measured = {_METRICS: os.environ.get(_METRICS, "0")}
     environment = _ENVIRONMENT | measured | {"RAY_AUTH_TOKEN_PATH": str(_new_token(settings.data_dir))}
-    # Unix sockets lie below this folder and their paths may have 107 bytes at most: data_dir may be too deep.
-    folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
+    private = _private_folder()
+    # Ray opens its folder to everybody; nobody else can reach it below one that is ours alone.
+    folder = private / _RAY_FOLDER
     _link_logs(logs, folder / "session_latest" / "logs")
     try:
-        with in_environment(environment), _host(folder, settings) as address, _joined(address):
+        with in_environment(environment), _host(folder, settings) as address, _joined(address, settings.data_dir):
             yield
     finally:
         _keep_logs(logs)
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(private, ignore_errors=True)
 
 
 @contextmanager
@@ -63,7 +70,7 @@ def existing_ray(settings: Settings) -> Iterator[None]:
     _check_listening(settings.ray.address)
     with in_environment(_token_mode()):
         _check_token(settings.ray.address)
-        with _joined(settings.ray.address):
+        with _joined(settings.ray.address, settings.data_dir):
             yield
 
 
@@ -90,7 +97,7 @@ def _check_token(address: str) -> None:
     """Asks in a process of its own: Ray would try a wrong token for twenty seconds, and say so in as many lines."""
     if "://" in address or not address.rpartition(":")[2].isdigit():
         return
-    command = [sys.executable, "-c", _ASK, address]
+    command = python_program(_ASK, address)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as asking:
         assert asking.stderr is not None
         refused = any(_REFUSED in line for line in asking.stderr)
@@ -101,12 +108,16 @@ def _check_token(address: str) -> None:
 
 
 @contextmanager
-def _joined(address: str) -> Iterator[None]:
+def _joined(address: str, data_dir: Path) -> Iterator[None]:
+    """Ray adds the working folder of who joins to the path of every worker: it is an empty one while we do."""
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)
+    empty = data_dir / "empty"
+    empty.mkdir(exist_ok=True)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        with contextlib.chdir(empty):
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise Failure(f"the Ray cluster at {address} does not answer: {error}", "check --ray-address") from error
     try:
@@ -133,7 +144,7 @@ def _logical_cpus(settings: Settings) -> int:
 @contextmanager
 def _host(folder: Path, settings: Settings) -> Iterator[str]:
     """The process that holds Ray, and the address that it says once Ray is up."""
-    command = [sys.executable, "-m", "papa_serving.local.ray_host", str(folder), str(_logical_cpus(settings))]
+    command = python_module("papa_serving.local.ray_host", str(folder), str(_logical_cpus(settings)))
     errors = settings.data_dir / "logs" / "ray_host.log"
     pipe = subprocess.PIPE
     with errors.open("w") as log:
@@ -171,18 +182,44 @@ def _link_logs(logs: Path, session_logs: Path) -> None:
 
 
 def _keep_logs(logs: Path) -> None:
-    """Replaces the link by the files, so that they outlive Ray's own folder."""
+    """Replaces the link by the files, so that they outlive Ray's own folder; links in them stay links.
+
+    Nothing is copied that lies outside the folder which was made for this Ray, or in one that others could write to.
+    """
     if logs.is_symlink():
-        source = logs.resolve()
+        private, source = _private_folder_of(logs), logs.resolve()
         logs.unlink()
-        if source.is_dir():
-            shutil.copytree(source, logs, symlinks=True, ignore_dangling_symlinks=True)
+        if private is not None and source.is_relative_to(private.resolve()) and source.is_dir():
+            shutil.copytree(source, logs, symlinks=True)
 
 
 def _clear_up_after_a_kill(logs: Path) -> None:
     """A launcher that was killed left its link, and with it the way to Ray's own folder."""
     if logs.is_symlink():
-        folder = logs.readlink().parent.parent
+        private = _private_folder_of(logs)
         _keep_logs(logs)
-        if folder.name.startswith(_FOLDER_PREFIX):
-            shutil.rmtree(folder, ignore_errors=True)
+        if private is not None:
+            shutil.rmtree(private, ignore_errors=True)
+
+
+def _private_folder_of(logs: Path) -> Path | None:
+    """The folder that `local_ray` made for the Ray whose logs are linked; None where it is not ours alone any more."""
+    private = logs.readlink().parents[2]  # PRIVATE/RAY/session_latest/logs
+    try:
+        found = private.lstat()
+    except OSError:
+        return None
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    return private if ours and private.name.startswith(_FOLDER_PREFIX) else None
+
+
+def _private_folder() -> Path:
+    """A new temporary folder for this user alone. Raises Failure where every path below it would be too long for Ray.
+
+    Unix sockets lie below it and their paths may have 107 bytes at most: data_dir may be too deep, and TMPDIR as well.
+    """
+    for parent in (tempfile.gettempdir(), "/tmp", "/var/tmp"):  # noqa: S108 - mkdtemp makes a private one there
+        if len(os.fsencode(parent)) <= _LONGEST_TEMPORARY_PATH and os.access(parent, os.W_OK | os.X_OK):
+            return Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=parent))
+    hint = f"set TMPDIR to a folder that you can write to, of {_LONGEST_TEMPORARY_PATH} characters at most"
+    raise Failure(f"{tempfile.gettempdir()} is too long a path for Ray's sockets", hint)

@@ -37,6 +37,7 @@ class RedisProcess:
         self.url = ""
         self._appendfsync = appendfsync
         self._asked_port = port
+        self._port = 0
         self._password = secrets.token_urlsafe(24)
         self._socket_dir: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -85,6 +86,17 @@ class RedisProcess:
             shutil.rmtree(self._socket_dir, ignore_errors=True)
             self._socket_dir = None
 
+    def revive(self, timeout: float = 60.0) -> None:
+        """Starts a server that has died again, on the same data and at the same `url`. Raises RedisProcessError."""
+        assert self._lock is not None
+        self._process = self._launch(find_redis_server(), self._lock)
+        _wait_until_ready(self._process, self.url, self.data_dir / "redis.log", timeout)
+
+    @property
+    def exit_code(self) -> int | None:
+        """Of a server that has ended; the negative signal where one ended it."""
+        return self._process.poll() if self._process is not None else None
+
     def kill(self) -> None:
         """SIGKILL, as a crash would; start() brings back what the server had written."""
         if self._process is not None:
@@ -110,13 +122,13 @@ class RedisProcess:
 
     def _listen(self) -> dict[str, str]:
         if self._asked_port is None:
-            self._socket_dir = socket_folder(self.data_dir)
+            self._socket_dir = self._socket_dir or socket_folder(self.data_dir)
             path = str(self._socket_dir / "redis.sock")
             self.url = f"unix://{quote(path)}"
             return {"port": "0", "unixsocket": path, "unixsocketperm": "700"}
-        port = str(self._asked_port or _free_port())
-        self.url = f"redis://:{self._password}@127.0.0.1:{port}"
-        return {"port": port, "bind": "127.0.0.1", "requirepass": self._password}
+        self._port = self._port or self._asked_port or _free_port()
+        self.url = f"redis://:{self._password}@127.0.0.1:{self._port}"
+        return {"port": str(self._port), "bind": "127.0.0.1", "requirepass": self._password}
 
     def _durability(self) -> dict[str, str]:
         return {

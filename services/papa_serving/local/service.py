@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from papa_serving.client import Client
+from papa_serving.local.child_python import python_module
 from papa_serving.local.environment import in_environment, settings_environment
 from papa_serving.local.failure import Failure
 from papa_serving.local.instance_lock import InstanceLock
@@ -42,6 +43,12 @@ from papa_serving.settings.secret_urls import shown
 
 _GATEWAY_SECONDS = 60.0
 _PLAYGROUND_SECONDS = 30.0
+_LOOK_SECONDS = 0.2
+_REDIS_DEATHS, _REDIS_DEATHS_WITHIN = 5, 300.0
+"""A Redis that dies more often within so many seconds is not started again: something else is wrong."""
+
+_NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""What runs on this machine is asked directly, whatever http_proxy says."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +65,31 @@ class RunningService:
     logs: Path
     redis: RedisProcess | None
 
-    def wait(self) -> None:
-        """For ever; raises Failure when something has ended that is not started again."""
-        while self.redis is None or self.redis.running:
-            time.sleep(0.5)
-        raise Failure("the embedded Redis has ended", f"see {self.data_dir}/redis/redis.log, then start again")
+    def wait(self, say: Callable[[str], None]) -> None:
+        """For ever: starts a Redis that has died again on the same data, and tells `say` of it.
+
+        Raises Failure where it dies too often, or cannot start.
+        """
+        deaths: deque[float] = deque(maxlen=_REDIS_DEATHS)
+        while True:
+            time.sleep(_LOOK_SECONDS)
+            if self.redis is not None and not self.redis.running:
+                self._revive(self.redis, deaths, say)
+
+    def _revive(self, redis: RedisProcess, deaths: deque[float], say: Callable[[str], None]) -> None:
+        hint = f"see {self.data_dir}/redis/redis.log, then start again"
+        if len(deaths) == _REDIS_DEATHS and time.monotonic() - deaths[0] < _REDIS_DEATHS_WITHIN:
+            why = f"the embedded Redis has died {_REDIS_DEATHS + 1} times within {_REDIS_DEATHS_WITHIN:.0f} seconds"
+            raise Failure(why, hint)
+        deaths.append(time.monotonic())
+        code = redis.exit_code
+        try:
+            redis.revive()
+        except RedisProcessError as error:
+            raise Failure(
+                f"the embedded Redis has died (exit code {code}) and does not start: {error}", hint
+            ) from error
+        say(f"the embedded Redis has died (exit code {code}) and was started again on the same data")
 
 
 @contextmanager
@@ -71,9 +98,10 @@ def foreground_service(
 ) -> Iterator[RunningService]:
     """Runs what `settings` do not name as existing; afterwards nothing that was started here is left.
 
-    Ctrl-C or SIGTERM raise Stopped inside; a second one ends everything at once. Raises Failure, in one line, where
-    something cannot start.
+    Ctrl-C, SIGTERM or a hang-up raise Stopped inside; a second one ends everything at once. What is written, here and
+    by all that is started here, is for this user alone. Raises Failure, in one line, where something cannot start.
     """
+    os.umask(0o077)
     settings = with_places(settings)
     check_combination(settings)
     with StopSignals() as signals, InstanceLock(settings.data_dir):
@@ -135,8 +163,7 @@ def _redis(stack: ExitStack, settings: Settings) -> tuple[Settings, RedisProcess
 
 def _gateway(stack: ExitStack, environment: Mapping[str, str], address: str, log: Path) -> None:
     """Starts the gateway and waits until it says that it serves."""
-    command = [sys.executable, "-m", "papa_serving.gateway"]
-    gateway = stack.enter_context(SupervisedProcess(command, environment, log))
+    gateway = stack.enter_context(SupervisedProcess(python_module("papa_serving.gateway"), environment, log))
     deadline = time.monotonic() + _GATEWAY_SECONDS
     with Client(address) as client:
         while not client.is_serving(timeout=1.0):
@@ -147,9 +174,8 @@ def _gateway(stack: ExitStack, environment: Mapping[str, str], address: str, log
 
 def _playground(stack: ExitStack, address: str, log: Path) -> None:
     """Starts the web page and waits until it answers."""
-    page = stack.enter_context(
-        SupervisedProcess([sys.executable, "-m", "papa_serving.cli.main", "playground"], os.environ, log)
-    )
+    command = python_module("papa_serving.cli.main", "playground")
+    page = stack.enter_context(SupervisedProcess(command, os.environ, log))
     deadline = time.monotonic() + _PLAYGROUND_SECONDS
     while not _answers(address):
         if page.restarts or time.monotonic() > deadline:
@@ -159,8 +185,7 @@ def _playground(stack: ExitStack, address: str, log: Path) -> None:
 
 def _answers(address: str) -> bool:
     try:
-        # An http address of our own, on this machine: never through a proxy.
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address, timeout=1.0):
+        with _NO_PROXY.open(address, timeout=1.0):
             return True
     except OSError:
         return False

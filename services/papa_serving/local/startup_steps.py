@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.text import Text
+
+from papa_serving.terminal_text import harmless
+
+_MARKS = {"ok": ("✓", "ok", "green"), "warning": ("!", "!", "yellow"), "error": ("✗", "x", "red")}
 
 
 class Step:
@@ -33,8 +38,15 @@ class StartupSteps:
             else:
                 yield step
         except BaseException:
-            self.console.print(f"[red]✗[/red] {name:<10} {time.monotonic() - started:6.1f} s")
+            self._say("error", f" {name:<10} {time.monotonic() - started:6.1f} s")
             raise
-        self.console.print(
-            f"[green]✓[/green] {name:<10} {time.monotonic() - started:6.1f} s  {step.result}", soft_wrap=True
-        )
+        self._say("ok", f" {name:<10} {time.monotonic() - started:6.1f} s  {harmless(step.result)}")
+
+    def _say(self, outcome: str, line: str) -> None:
+        self.console.print(Text.assemble(mark(outcome, self.console), line), soft_wrap=True)
+
+
+def mark(outcome: str, console: Console) -> tuple[str, str]:
+    """The sign of "ok", "warning" or "error" and its colour; a terminal that has no such sign gets letters."""
+    sign, letters, colour = _MARKS[outcome]
+    return (sign if console.encoding.startswith("utf") else letters), colour

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks for an orderly end, the second for an immediate one."""
+"""Ctrl-C, SIGTERM and a terminal that hangs up: the first asks for an orderly end, the second for an immediate one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Self
 
 from papa_serving.local.descendants import kill_descendants
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(BaseException):
@@ -41,7 +41,8 @@ class StopSignals:
         """Takes the signals; once more where a library may have taken them for itself, as Ray does when it starts."""
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
-                signal.signal(number, self._handle)
+                if self._previous[number] is not signal.SIG_IGN:  # nohup asks to live on
+                    signal.signal(number, self._handle)
 
     def begin_end(self) -> None:
         """From now on a signal no longer asks for an orderly end, which has begun: it forces one."""

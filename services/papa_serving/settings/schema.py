@@ -6,12 +6,15 @@ is in papa.config; here is what a deployment decides.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -20,6 +23,9 @@ from pydantic_settings import (
 from papa_serving.contracts.limits import MAX_COUNT, MAX_STEPS
 from papa_serving.settings.section import Section, with_secret_of_file
 from papa_serving.settings.tracing import TracingSettings
+from papa_serving.settings.variables import FILE_VARIABLE, PREFIX, known_variables
+
+DEFAULT_FILE = "papa.toml"
 
 
 class RedisSettings(Section):
@@ -281,7 +287,7 @@ class Settings(BaseSettings):
     """Everything, one section a concern."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PAPA_", env_nested_delimiter="__", frozen=True, extra="forbid", toml_file="papa.toml"
+        env_prefix="PAPA_", env_nested_delimiter="__", frozen=True, extra="forbid", toml_file=DEFAULT_FILE
     )
 
     data_dir: Path = Field(Path("papa-data"), description="embedded Redis, revisions, logs")
@@ -309,4 +315,20 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags (init) over environment over file."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        file = settings_cls.model_config.get("toml_file")
+        if file == DEFAULT_FILE:
+            file = os.environ.get(FILE_VARIABLE, DEFAULT_FILE)
+        named = TomlConfigSettingsSource(settings_cls, file or os.devnull)
+        return init_settings, KnownVariables(settings_cls), named
+
+
+class KnownVariables(EnvSettingsSource):
+    """The environment without PAPA_* variables that name no setting, such as those of a newer release."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        known = known_variables(self.settings_cls)
+        return {
+            name: value
+            for name, value in super()._load_env_vars().items()
+            if not name.upper().startswith(PREFIX) or name.upper() in known
+        }

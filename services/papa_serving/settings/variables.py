@@ -1,0 +1,52 @@
+"""PAPA_* variables: which name a setting, and which are somebody else's.
+
+A variable that names no setting is no error: a deployment sets some for its own use, Kubernetes sets some beside a
+Service whose name begins with papa, and a ConfigMap may be of a newer release than the process that reads it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+
+from pydantic import BaseModel
+
+PREFIX = "PAPA_"
+FILE_VARIABLE = "PAPA_CONFIG"
+"""Names the settings file; "" reads none."""
+
+_OF_KUBERNETES = re.compile(
+    r"PAPA(_\w+?)??_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+
+
+def known_variables(settings: type[BaseModel]) -> set[str]:
+    """Those that name a setting, or a whole section (as JSON)."""
+    return {FILE_VARIABLE, *_variables(settings, PREFIX)}
+
+
+def unknown_variables(settings: type[BaseModel], environment: Mapping[str, str]) -> Iterator[str]:
+    """A line for each variable that names no setting, with the setting that it nearly names.
+
+    Those that Kubernetes sets for a Service ("service links") are passed over.
+    """
+    known = known_variables(settings)
+    for variable in sorted(environment):
+        name = variable.upper()
+        if not name.startswith(PREFIX) or name in known or _is_service_link(name, environment):
+            continue
+        near = difflib.get_close_matches(name, known, n=1)
+        yield f"the variable {variable} names no setting" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _is_service_link(name: str, environment: Mapping[str, str]) -> bool:
+    found = _OF_KUBERNETES.fullmatch(name)
+    return found is not None and f"PAPA{found[1] or ''}_SERVICE_HOST" in environment
+
+
+def _variables(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, info in model.model_fields.items():
+        yield (variable := f"{prefix}{name.upper()}")
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from _variables(info.annotation, f"{variable}__")
