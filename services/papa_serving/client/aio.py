@@ -15,23 +15,27 @@ from grpc_health.v1 import health_pb2
 
 from papa_serving.client import wire
 from papa_serving.client.aio_streams import AsyncFeedbackStream, AsyncItemStream
+from papa_serving.client.batches import is_small, split, without_excess
 from papa_serving.client.calls import Calls, RevisionAwaited, Stubs, UnaryCall
 from papa_serving.client.connection import Connection, Tls
-from papa_serving.client.errors import WrongEventLoop, ended_early, error_of_call
+from papa_serving.client.errors import CallFailed, WrongEventLoop, ended_early, error_of_call
 from papa_serving.client.records import (
     DeadLetter,
     DeletionReceipt,
     FeedbackEvent,
     GenerateOptions,
     Generation,
+    Limits,
     Outcome,
     Revision,
+    ServerInfo,
     User,
     UserExport,
     UserState,
 )
 from papa_serving.client.retry import Attempts, Retry, Timeouts
 from papa_serving.client.transfer import Assembly
+from papa_serving.stubs.serving.v1 import feedback_pb2
 
 Answer = TypeVar("Answer")
 
@@ -56,6 +60,7 @@ class AsyncClient:
     ) -> None:
         self._loop = _running_loop()
         self._calls, self._timeouts, self._retry = Calls(tenant, timeouts), timeouts, retry
+        self._limits: Limits | None = None
         self._connection = Connection(address, tls, token)
         self._channel = self._connection.aio_channel()
         self._services = Stubs(self._channel)
@@ -93,7 +98,13 @@ class AsyncClient:
 
     async def submit_feedback(self, events: Sequence[FeedbackEvent], *, timeout: float | None = None) -> list[Outcome]:
         """One outcome per event, in order; a returned acknowledgement is durable."""
-        return await self._run(self._calls.submit_feedback(events), timeout)
+        messages = self._calls.events(events)
+        limits = Limits() if is_small(messages) else await self._known_limits()
+        outcomes: list[Outcome] = []
+        for part in split(messages, limits):
+            answered: list[Outcome] = await self._run(self._calls.submit_feedback(part), timeout)
+            outcomes += answered
+        return outcomes
 
     async def like(self, user: str | User, item_id: str) -> Outcome:
         """One like of one item, acknowledged. Raises ItemNotFound."""
@@ -110,10 +121,16 @@ class AsyncClient:
         return AsyncFeedbackStream(
             lambda requests: self._stubs.feedback.StreamFeedback(requests, metadata=self._connection.metadata()),
             events,
-            self._calls.event,
+            self._stream_event,
             window,
             Attempts(self._retry, None),
         )
+
+    async def server_info(self) -> ServerInfo:
+        """The version, limits and backbone of the deployment."""
+        info = await self._run(self._calls.server_info())
+        self._limits = info.limits
+        return info
 
     async def get_user(self, user: str | User, *, timeout: float | None = None) -> UserState:
         """The state now; all zero for a user who has given no feedback yet."""
@@ -232,6 +249,18 @@ class AsyncClient:
         if _running_loop() is not self._loop:
             raise WrongEventLoop("this AsyncClient belongs to another event loop: create one for each loop")
         return self._services
+
+    def _stream_event(self, event: FeedbackEvent) -> feedback_pb2.FeedbackEvent:
+        return without_excess(self._calls.event(event), self._limits or Limits())
+
+    async def _known_limits(self) -> Limits:
+        """The deployment's, asked for once; the usual ones of a gateway that cannot be asked."""
+        if self._limits is None:
+            try:
+                return (await self.server_info()).limits
+            except CallFailed:
+                return Limits()
+        return self._limits
 
     async def _run(self, call: UnaryCall[Answer], timeout: float | None = None) -> Answer:
         attempts, method = Attempts(self._retry, timeout or call.timeout), call.method(self._stubs)

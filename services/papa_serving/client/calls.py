@@ -17,6 +17,7 @@ from papa_serving.client.records import (
     Generation,
     Outcome,
     Revision,
+    ServerInfo,
     User,
     UserState,
 )
@@ -29,6 +30,8 @@ from papa_serving.stubs.serving.v1 import (
     feedback_pb2_grpc,
     generation_pb2,
     generation_pb2_grpc,
+    info_pb2,
+    info_pb2_grpc,
     types_pb2,
     user_pb2,
     user_pb2_grpc,
@@ -45,6 +48,7 @@ class Stubs:
         self.feedback: Any = feedback_pb2_grpc.FeedbackServiceStub(channel)
         self.users: Any = user_pb2_grpc.UserServiceStub(channel)
         self.dead_letters: Any = dead_letter_pb2_grpc.DeadLetterServiceStub(channel)
+        self.info: Any = info_pb2_grpc.InfoServiceStub(channel)
         self.health: Any = health_pb2_grpc.HealthStub(channel)
 
 
@@ -83,15 +87,24 @@ class Calls:
         """The request of GenerationService.StreamGenerate."""
         return wire.generate_request(generation_pb2.StreamGenerateRequest, self.user(user), count, options)
 
-    def submit_feedback(self, events: Sequence[FeedbackEvent]) -> UnaryCall[list[Outcome]]:
+    def events(self, events: Sequence[FeedbackEvent]) -> list[feedback_pb2.FeedbackEvent]:
+        """As `event`, for all of them."""
+        return [self.event(event) for event in events]
+
+    def submit_feedback(self, events: Sequence[feedback_pb2.FeedbackEvent]) -> UnaryCall[list[Outcome]]:
         """FeedbackService.SubmitFeedback."""
-        request = feedback_pb2.SubmitFeedbackRequest(events=[self.event(event) for event in events])
+        request = feedback_pb2.SubmitFeedbackRequest(events=events)
         return UnaryCall(
             lambda stubs: stubs.feedback.SubmitFeedback,
             request,
             lambda response: [wire.outcome(each) for each in response.outcomes],
             self._timeouts.feedback,
         )
+
+    def server_info(self) -> UnaryCall[ServerInfo]:
+        """InfoService.GetServerInfo."""
+        request = info_pb2.GetServerInfoRequest()
+        return UnaryCall(lambda stubs: stubs.info.GetServerInfo, request, wire.server_info, self._timeouts.user)
 
     def get_user(self, user: str | User) -> UnaryCall[UserState]:
         """UserService.GetUser."""

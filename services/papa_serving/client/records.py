@@ -176,6 +176,33 @@ class UserExport:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What one call to a deployment may carry; see info.proto. The defaults are those of a gateway's settings."""
+
+    max_message_bytes: int = 8 * 2**20
+    max_events: int = 1_000
+    max_image_bytes: int = 2**20
+    max_image_pixels: int = 2**22
+    max_count: int = 64
+    max_steps: int = 1_000
+    max_prompt_characters: int = 1_000
+    max_id_characters: int = 128
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """A deployment: its version, its limits, and its backbone. `image_shape` is (channels, height, width) in pixels;
+    before a generator has started there is no backbone, and name, hash and shape are "", "" and (0, 0, 0)."""
+
+    version: str
+    limits: Limits
+    backbone_name: str
+    backbone_hash: str
+    image_shape: tuple[int, int, int]
+    takes_prompt: bool
+
+
+@dataclass(frozen=True)
 class DeadLetter:
     """An accepted event that no revision applied. `letter_id` names it among its user's; `reason` says why it died."""
 

@@ -12,17 +12,20 @@ import grpc
 from grpc_health.v1 import health_pb2
 
 from papa_serving.client import wire
+from papa_serving.client.batches import is_small, split, without_excess
 from papa_serving.client.calls import Calls, RevisionAwaited, Stubs, UnaryCall
 from papa_serving.client.connection import Connection, Tls
-from papa_serving.client.errors import ended_early, error_of_call
+from papa_serving.client.errors import CallFailed, ended_early, error_of_call
 from papa_serving.client.records import (
     DeadLetter,
     DeletionReceipt,
     FeedbackEvent,
     GenerateOptions,
     Generation,
+    Limits,
     Outcome,
     Revision,
+    ServerInfo,
     User,
     UserExport,
     UserState,
@@ -30,6 +33,7 @@ from papa_serving.client.records import (
 from papa_serving.client.retry import Attempts, Retry, Timeouts
 from papa_serving.client.sync_streams import FeedbackStream, ItemStream
 from papa_serving.client.transfer import Assembly
+from papa_serving.stubs.serving.v1 import feedback_pb2
 
 Answer = TypeVar("Answer")
 
@@ -53,6 +57,7 @@ class Client:
         retry: Retry = Retry(),  # noqa: B008 - frozen
     ) -> None:
         self._calls, self._timeouts, self._retry = Calls(tenant, timeouts), timeouts, retry
+        self._limits: Limits | None = None
         self._connection = Connection(address, tls, token)
         self._channel = self._connection.channel()
         self._stubs = Stubs(self._channel)
@@ -91,10 +96,17 @@ class Client:
     def submit_feedback(self, events: Sequence[FeedbackEvent], *, timeout: float | None = None) -> list[Outcome]:
         """One outcome per event, in order; a returned acknowledgement is durable.
 
-        Raises InvalidRequest when an event is malformed (then none was accepted), or the first event's error when not
-        one was accepted.
+        A batch that is too large for one call goes out as several, in order. Raises InvalidRequest when an event is
+        malformed or too large (then nothing of its call was accepted), or the first event's error when not one was
+        accepted. What an earlier call got accepted stays so; sending all of it again is harmless.
         """
-        return self._run(self._calls.submit_feedback(events), timeout)
+        messages = self._calls.events(events)
+        limits = Limits() if is_small(messages) else self._known_limits()
+        outcomes: list[Outcome] = []
+        for part in split(messages, limits):
+            answered: list[Outcome] = self._run(self._calls.submit_feedback(part), timeout)
+            outcomes += answered
+        return outcomes
 
     def like(self, user: str | User, item_id: str) -> Outcome:
         """One like of one item, acknowledged. Raises ItemNotFound."""
@@ -112,10 +124,16 @@ class Client:
         """
         return FeedbackStream(
             lambda requests: self._stubs.feedback.StreamFeedback(requests, metadata=self._connection.metadata()),
-            map(self._calls.event, events),
+            map(self._stream_event, events),
             window,
             Attempts(self._retry, None),
         )
+
+    def server_info(self) -> ServerInfo:
+        """The version, limits and backbone of the deployment."""
+        info = self._run(self._calls.server_info())
+        self._limits = info.limits
+        return info
 
     def get_user(self, user: str | User, *, timeout: float | None = None) -> UserState:
         """The state now; all zero for a user who has given no feedback yet."""
@@ -230,6 +248,18 @@ class Client:
         except grpc.RpcError:
             return False
         return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
+
+    def _stream_event(self, event: FeedbackEvent) -> feedback_pb2.FeedbackEvent:
+        return without_excess(self._calls.event(event), self._limits or Limits())
+
+    def _known_limits(self) -> Limits:
+        """The deployment's, asked for once; the usual ones of a gateway that cannot be asked."""
+        if self._limits is None:
+            try:
+                return (self.server_info()).limits
+            except CallFailed:
+                return Limits()
+        return self._limits
 
     def _run(self, call: UnaryCall[Answer], timeout: float | None = None) -> Answer:
         attempts, method = Attempts(self._retry, timeout or call.timeout), call.method(self._stubs)

@@ -15,15 +15,17 @@ from papa_serving.client.records import (
     GenerateOptions,
     Generation,
     Item,
+    Limits,
     Outcome,
     Revision,
     Sampler,
     ServedBy,
+    ServerInfo,
     Timings,
     User,
     UserState,
 )
-from papa_serving.stubs.serving.v1 import dead_letter_pb2, feedback_pb2, generation_pb2, types_pb2, user_pb2
+from papa_serving.stubs.serving.v1 import dead_letter_pb2, feedback_pb2, generation_pb2, info_pb2, types_pb2, user_pb2
 
 GenerateRequest = TypeVar("GenerateRequest", generation_pb2.GenerateRequest, generation_pb2.StreamGenerateRequest)
 
@@ -111,6 +113,19 @@ def generation(message: generation_pb2.GenerateResponse) -> Generation:
         revision=message.revision,
         served_by=served_by(message.served_by),
         timings=timings(message.timings),
+    )
+
+
+def server_info(message: info_pb2.GetServerInfoResponse) -> ServerInfo:
+    """A deployment."""
+    backbone = message.backbone
+    return ServerInfo(
+        version=message.version,
+        limits=Limits(**{name: getattr(message.limits, name) for name in Limits.__dataclass_fields__}),
+        backbone_name=backbone.name,
+        backbone_hash=backbone.backbone_hash,
+        image_shape=(backbone.channels, backbone.height, backbone.width),
+        takes_prompt=backbone.takes_prompt,
     )
 
 

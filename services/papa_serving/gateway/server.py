@@ -13,7 +13,8 @@ from grpc_reflection.v1alpha import reflection
 from papa_serving.gateway.api.dead_letters import DeadLetterService
 from papa_serving.gateway.api.feedback import FeedbackService
 from papa_serving.gateway.api.generation import GenerationService
-from papa_serving.gateway.api.health import DEAD_LETTERS, FEEDBACK, GENERATION, USER, Readiness
+from papa_serving.gateway.api.health import DEAD_LETTERS, FEEDBACK, GENERATION, INFO, USER, Readiness
+from papa_serving.gateway.api.info import InfoService
 from papa_serving.gateway.api.users import UserService
 from papa_serving.gateway.auth.bearer import open_authenticator
 from papa_serving.gateway.auth.identity import Authenticate
@@ -27,7 +28,13 @@ from papa_serving.gateway.rpc.drain import Drain
 from papa_serving.gateway.rpc.edge import Edge
 from papa_serving.gateway.transfer import Adopter
 from papa_serving.settings import GatewaySettings
-from papa_serving.stubs.serving.v1 import dead_letter_pb2_grpc, feedback_pb2_grpc, generation_pb2_grpc, user_pb2_grpc
+from papa_serving.stubs.serving.v1 import (
+    dead_letter_pb2_grpc,
+    feedback_pb2_grpc,
+    generation_pb2_grpc,
+    info_pb2_grpc,
+    user_pb2_grpc,
+)
 
 log = logging.getLogger(__name__)
 
@@ -110,12 +117,13 @@ class Gateway:
         user_pb2_grpc.add_UserServiceServicer_to_server(
             UserService(backends.users, backends.revisions, self._drain, adopter), self._server
         )
+        info_pb2_grpc.add_InfoServiceServicer_to_server(InfoService(limits, backends.items), self._server)
         dead_letter_pb2_grpc.add_DeadLetterServiceServicer_to_server(DeadLetterService(backends.log), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, self._server)
         if self._probes is not None:
             health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, self._probes)
         if limits.auth.mode == "none" if limits.reflection is None else limits.reflection:
-            names = (GENERATION, FEEDBACK, USER, DEAD_LETTERS, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+            names = (GENERATION, FEEDBACK, USER, DEAD_LETTERS, INFO, "grpc.health.v1.Health", reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
 
 

@@ -16,6 +16,9 @@ from papa_serving.stubs.serving.v1 import dead_letter_pb2, feedback_pb2, generat
 MODULES = (generation_pb2, feedback_pb2, user_pb2, dead_letter_pb2)
 User = types_pb2.User
 
+WITHOUT_USER = {"InfoService/GetServerInfo"}
+"""Methods that name nobody: neither a user's rate nor another tenant is a matter of theirs."""
+
 
 def like(user: User) -> feedback_pb2.FeedbackEvent:
     return feedback_pb2.FeedbackEvent(event_id="e", user=user, item_id="i", grade=1.0)

@@ -20,6 +20,7 @@ GENERATION = "papa.serving.v1.GenerationService"
 FEEDBACK = "papa.serving.v1.FeedbackService"
 USER = "papa.serving.v1.UserService"
 DEAD_LETTERS = "papa.serving.v1.DeadLetterService"
+INFO = "papa.serving.v1.InfoService"
 POLL_SECONDS = 1.0
 # A watcher that does not read its stream must not delay a shutdown for longer.
 NOTICE_SECONDS = 2.0

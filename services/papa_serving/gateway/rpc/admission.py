@@ -38,6 +38,7 @@ SCOPES: Mapping[str, frozenset[Scope]] = {
     "UserService/DeleteUser": _ADMIN,
     "UserService/ExportUser": _ADMIN,
     "UserService/ImportAdapter": _ADMIN,
+    "InfoService/GetServerInfo": _ANY,
     "DeadLetterService/ListDeadLetters": _ADMIN,
     "DeadLetterService/RetryDeadLetter": _ADMIN,
     "DeadLetterService/DropDeadLetter": _ADMIN,

@@ -46,7 +46,9 @@ class SubmitFeedbackRequest(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___FeedbackEvent]:
-        """1 to 1,000 events (the upper limit is configurable), in the order in which they are to be applied."""
+        """1 to 1,000 events, in the order in which they are to be applied; the whole message at most 8 MiB. Both limits are
+        configurable; InfoService.GetServerInfo tells them. Send larger batches as several calls.
+        """
 
     def __init__(
         self,
@@ -188,7 +190,7 @@ class CatalogueImage(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
-    """PNG, JPEG or WebP; at most 1 MiB and 4,194,304 pixels (both configurable)."""
+    """PNG, JPEG or WebP; at most 1 MiB and 4,194,304 pixels (both configurable; InfoService.GetServerInfo tells them)."""
     prompt: _builtins.str
     """What it shows, for a backbone that takes a prompt; the update is then conditioned on it. At most 1,000 characters."""
     def __init__(

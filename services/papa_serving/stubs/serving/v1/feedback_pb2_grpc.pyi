@@ -41,7 +41,9 @@ class FeedbackServiceStub:
     event's error.
     """
     StreamFeedback: _grpc.StreamStreamMultiCallable[_feedback_pb2.StreamFeedbackRequest, _feedback_pb2.StreamFeedbackResponse]
-    """One outcome per event, in order. A bad event gets its error and does not end the stream."""
+    """One outcome per event, in order. A bad event gets its error and does not end the stream. (A message of more than
+    Limits.max_message_bytes, 8 MiB by default, never reaches the service: the transport ends the stream.)
+    """
 
 @_typing.type_check_only
 class FeedbackServiceAsyncStub(FeedbackServiceStub):
@@ -56,7 +58,9 @@ class FeedbackServiceAsyncStub(FeedbackServiceStub):
     event's error.
     """
     StreamFeedback: _aio.StreamStreamMultiCallable[_feedback_pb2.StreamFeedbackRequest, _feedback_pb2.StreamFeedbackResponse]  # type: ignore[assignment]
-    """One outcome per event, in order. A bad event gets its error and does not end the stream."""
+    """One outcome per event, in order. A bad event gets its error and does not end the stream. (A message of more than
+    Limits.max_message_bytes, 8 MiB by default, never reaches the service: the transport ends the stream.)
+    """
 
 class FeedbackServiceServicer(metaclass=_abc_1.ABCMeta):
     """Takes likes and dislikes. An acknowledged event is durable and is applied to exactly one revision, or kept as a dead
@@ -80,6 +84,8 @@ class FeedbackServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_feedback_pb2.StreamFeedbackRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_feedback_pb2.StreamFeedbackResponse], _abc.AsyncIterator[_feedback_pb2.StreamFeedbackResponse]]:
-        """One outcome per event, in order. A bad event gets its error and does not end the stream."""
+        """One outcome per event, in order. A bad event gets its error and does not end the stream. (A message of more than
+        Limits.max_message_bytes, 8 MiB by default, never reaches the service: the transport ends the stream.)
+        """
 
 def add_FeedbackServiceServicer_to_server(servicer: FeedbackServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

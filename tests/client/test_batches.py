@@ -1,0 +1,78 @@
+"""Batches beyond one call's limits, events beyond any, and where a caller reads the limits."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from papa_serving.client import FeedbackEvent, InvalidRequest, Limits
+from papa_serving.client.batches import split
+from papa_serving.stubs.serving.v1 import feedback_pb2
+from PIL import Image
+
+from tests.gateway.support.service import Service
+
+
+def picture(size: int) -> bytes:
+    """A PNG of about `size` bytes, which no compression makes smaller."""
+    side = int(size**0.5)
+    data = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (side, side), np.uint8)
+    Image.fromarray(noise).save(data, "PNG", compress_level=0)
+    return data.getvalue()
+
+
+async def test_a_batch_beyond_the_message_limit_goes_out_in_order_as_several_calls(client: Any) -> None:
+    image = picture(800_000)
+    outcomes = await client.submit_feedback([FeedbackEvent("alice", 1.0, image=image) for _ in range(12)])
+    assert [(outcome.sequence, outcome.error) for outcome in outcomes] == [(n + 1, None) for n in range(12)]
+
+
+async def test_a_batch_beyond_the_number_of_events_too(client: Any) -> None:
+    limits = (await client.server_info()).limits
+    events = [FeedbackEvent("alice", 1.0, item_id="none") for _ in range(limits.max_events)]
+    image = picture(10_000)
+    outcomes = await client.submit_feedback([FeedbackEvent("alice", 1.0, image=image), *events[1:]])
+    assert len(outcomes) == limits.max_events
+    with_last = [FeedbackEvent("alice", 1.0, image=image) if n % 500 == 0 else event for n, event in enumerate(events)]
+    outcomes = await client.submit_feedback([*with_last, FeedbackEvent("alice", 1.0, image=image)])
+    assert len(outcomes) == limits.max_events + 1
+    assert outcomes[0].accepted
+
+
+async def test_one_oversize_event_is_refused_before_anything_is_sent(client: Any) -> None:
+    good, huge = FeedbackEvent("alice", 1.0, image=picture(900)), FeedbackEvent("alice", 1.0, image=bytes(9 * 2**20))
+    with pytest.raises(InvalidRequest) as refused:
+        await client.submit_feedback([good, huge])
+    assert [violation.field for violation in refused.value.violations] == ["events[1].image.data"]
+    assert (await client.get_user("alice")).likes == 0
+
+
+async def test_an_oversize_event_does_not_end_a_stream(client: Any) -> None:
+    sizes = (900, 9 * 2**20, 900)
+    events = [FeedbackEvent("alice", 1.0, event_id=str(n), image=picture(size)) for n, size in enumerate(sizes)]
+    outcomes = [outcome async for outcome in client.stream_feedback(events)]
+    assert [(outcome.event_id, outcome.accepted) for outcome in outcomes] == [("0", True), ("1", False), ("2", True)]
+    assert isinstance(outcomes[1].error, InvalidRequest)
+    assert outcomes[1].error.field == "image.data"
+
+
+async def test_the_limits_can_be_read(service: Service, client: Any) -> None:
+    info = await client.server_info()
+    assert info.limits == Limits()
+    assert info.version
+    known = await service.items.backbone()
+    assert known is not None
+    assert (info.backbone_name, info.backbone_hash) == (known.name, known.backbone)
+    assert info.image_shape == known.image_shape
+
+
+def test_parts_are_as_long_as_the_limits_allow() -> None:
+    events = [feedback_pb2.FeedbackEvent(event_id="e" * size) for size in (50, 50, 50, 90, 10)]
+    parts = [[len(event.event_id) for event in part] for part in split(events, Limits(max_message_bytes=140))]
+    assert parts == [[50, 50], [50], [90, 10]]
+    by_number = [len(part) for part in split(events, Limits(max_events=2))]
+    assert by_number == [2, 2, 1]
+    assert [list(part) for part in split([], Limits())] == [[]]
