@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from papa_serving.contracts.errors import StorageUnavailable
-from papa_serving.contracts.feedback import Lease
+from papa_serving.contracts.feedback import Lease, LoggedEvent
 from papa_serving.contracts.identity import UserKey
 from papa_serving.trainer import loop
 from papa_serving.trainer.loop import TrainerLoop
@@ -74,6 +74,27 @@ async def test_leases_are_renewed_while_an_update_runs(world: World, user: UserK
             assert await world.log.acquire(partition, "a stranger", 1.5) is None
             await asyncio.sleep(0.1)
         pause.go_on.set()
+        await until(lambda: world.has_revisions(user, 1))
+
+
+async def test_leases_are_renewed_while_samples_are_checked(world: World, user: UserKey) -> None:
+    """To check a sample may mean to encode its prompt, and hundreds of them may be read at once."""
+    reached, go_on = threading.Event(), threading.Event()
+
+    class Thorough(TallyUpdater):
+        def flaw(self, event: LoggedEvent) -> str:
+            reached.set()
+            assert go_on.wait(PATIENCE)
+            return super().flaw(event)
+
+    partition = user.partition(world.log.partitions)
+    await world.say(user, *event_ids(3))
+    async with world.trainer(Thorough(), lease=1.5):
+        await until(lambda: asyncio.sleep(0, reached.is_set()))
+        for _ in range(22):
+            assert await world.log.acquire(partition, "a stranger", 1.5) is None
+            await asyncio.sleep(0.1)
+        go_on.set()
         await until(lambda: world.has_revisions(user, 1))
 
 

@@ -14,6 +14,7 @@ from papa_serving.trainer.fault import reach
 from papa_serving.trainer.gathering import Gathering
 from papa_serving.trainer.ownership import Ownership
 from papa_serving.trainer.updater import Updater
+from papa_serving.trainer.worker import Worker
 
 _log = logging.getLogger(__name__)
 
@@ -26,10 +27,11 @@ EVENTS_PER_PARTITION = 4_000
 class Intake:
     """One gathering for each lease, filled from the log. Events that can never be trained on are buried on the way."""
 
-    def __init__(self, log: FeedbackLog, ownership: Ownership, updater: Updater) -> None:
+    def __init__(self, log: FeedbackLog, ownership: Ownership, updater: Updater, worker: Worker) -> None:
         self._feedback = log
         self._ownership = ownership
         self._updater = updater
+        self._worker = worker
         self._gatherings: dict[int, Gathering] = {}
 
     @property
@@ -66,7 +68,7 @@ class Intake:
             if not events:
                 return
             reach("after_read")
-            flaws = {event.entry_id: self._updater.flaw(event) for event in events}
+            flaws = await self._worker.run(self._flaws, events)
             await self._bury_flawed(gathering, events, flaws)
         except Fenced:
             self._ownership.lost(gathering.lease)
@@ -74,6 +76,10 @@ class Intake:
             return
         gathering.add((event for event in events if not flaws[event.entry_id]), monotonic())
         gathering.cursor = events[-1].entry_id
+
+    def _flaws(self, events: list[LoggedEvent]) -> dict[str, str]:
+        """By entry. In the worker's thread: hundreds of prompts to encode would keep leases from being renewed."""
+        return {event.entry_id: self._updater.flaw(event) for event in events}
 
     async def _bury_flawed(self, gathering: Gathering, events: list[LoggedEvent], flaws: Mapping[str, str]) -> None:
         """Buries them at once, since no further attempt could change such a sample."""

@@ -21,6 +21,7 @@ from papa_serving.trainer.ownership import Ownership, pause
 from papa_serving.trainer.plan import plan
 from papa_serving.trainer.training import Training
 from papa_serving.trainer.updater import Updater
+from papa_serving.trainer.worker import Worker
 
 _log = logging.getLogger(__name__)
 
@@ -92,8 +93,9 @@ class TrainerLoop:
         self._users, self._revisions = users, revisions
         self._settings = settings
         self._ownership = Ownership(log, member, settings.lease)
-        self._intake = Intake(log, self._ownership, updater)
-        self._training = Training(log, users, revisions, updater, self._ownership, self._intake)
+        worker = Worker()
+        self._intake = Intake(log, self._ownership, updater, worker)
+        self._training = Training(log, users, revisions, updater, self._ownership, self._intake, worker)
         self._busy = BusyTime()
         self._stop, self._end = asyncio.Event(), asyncio.Event()
 

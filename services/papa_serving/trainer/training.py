@@ -44,6 +44,7 @@ class Training:
         updater: Updater,
         ownership: Ownership,
         intake: Intake,
+        worker: Worker,
     ) -> None:
         self._feedback = log
         self._users = users
@@ -51,7 +52,7 @@ class Training:
         self._updater = updater
         self._ownership = ownership
         self._intake = intake
-        self._worker = Worker()
+        self._worker = worker
         self._parents = Parents(users, revisions, updater, self._worker)
         self._promotion = Promotion(log, revisions, ownership)
 

@@ -48,7 +48,7 @@ class Refused:
 
 
 class Updater(ABC):
-    """Learning as the loop sees it. Methods block and are called from one worker thread, except `flaw`.
+    """Learning as the loop sees it. Methods block and are called from one worker thread.
 
     `backbone` is the hash of the deployed backbone, `files` names the files of a revision that `update` starts from.
     """
