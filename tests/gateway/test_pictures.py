@@ -170,6 +170,61 @@ def test_a_profile_that_does_not_fit_costs_no_picture(profile: bytes) -> None:
     assert pixels(data, COLOUR)[:, 14, 14].tolist() == [200, 60, 50]
 
 
+def described(colour: tuple[int, int, int], *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG file with further chunks before its pixels."""
+    data = encoded(Image.new("RGB", (28, 28), colour), "PNG")
+    return data[:33] + b"".join(chunk(*each) for each in chunks) + data[33:]
+
+
+def gama(gamma: float) -> tuple[bytes, bytes]:
+    return b"gAMA", struct.pack(">I", round(gamma * 100_000))
+
+
+def chrm(*values: float) -> tuple[bytes, bytes]:
+    return b"cHRM", struct.pack(">8I", *(round(value * 100_000) for value in values))
+
+
+SRGB_PRIMARIES = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
+ADOBE_PRIMARIES = (0.3127, 0.329, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
+
+
+@pytest.mark.parametrize("colour", [(60, 180, 75), (200, 60, 50), (255, 255, 255), (90, 90, 90)])
+def test_the_gamma_and_the_primaries_of_a_png(colour: tuple[int, int, int]) -> None:
+    def seen(*chunks: tuple[bytes, bytes]) -> np.ndarray:
+        return pixels(described(colour, *chunks), COLOUR)[:, 14, 14].astype(float)
+
+    plain = np.array(colour)
+    assert np.abs(seen(gama(1 / 2.2), chrm(*ADOBE_PRIMARIES)) - shown(colour, WIDE, 2.2)).max() < 6
+    linear = np.where(plain / 255 <= 0.0031308, 12.92 * plain / 255, 1.055 * (plain / 255) ** (1 / 2.4) - 0.055)
+    assert np.abs(seen(gama(1.0)) - 255 * linear).max() < 1
+    srgb = chrm(*SRGB_PRIMARIES)
+    for same in ((gama(0.45455), srgb), (gama(1.0), (b"sRGB", b"\0")), (gama(0.45455),), (srgb,)):
+        assert seen(*same).tolist() == plain.tolist()
+    for nonsense in ((gama(0.0),), (chrm(*[0.0] * 8),), (chrm(*[0.3] * 8),), (gama(900.0),), ((b"cHRM", b"short"),)):
+        assert seen(*nonsense).tolist() == plain.tolist()
+
+
+@pytest.mark.parametrize("name", [b"cHRM", b"gAMA", b"pHYs", b"sRGB", b"iTXt", b"zTXt", b"iCCP", b"eXIf", b"acTL"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xff", b"x\0" * 40, b"x\0\0broken"])
+def test_a_broken_chunk_beside_the_pixels_does_not_cost_them(name: bytes, content: bytes) -> None:
+    whole = described((200, 60, 50), (name, content))
+    at = whole.index(name) + len(name) + len(content)
+    damaged = whole[:at] + b"\0\1\2\3" + whole[at + 4 :]  # its checksum
+    for data in (whole, damaged):
+        assert pixels(data, COLOUR)[:, 14, 14].tolist() == [200, 60, 50]
+
+
+SEGMENTS = (b"", b"\xff" * 9, b"Adobe", b"ICC_PROFILE\0\2\1", b"MPF\0II*\0", b"Photoshop 3.0\x008BIM")
+
+
+@pytest.mark.parametrize("kind", [*range(0xE1, 0xF0), 0xFE])
+@pytest.mark.parametrize("content", SEGMENTS)
+def test_a_broken_segment_beside_the_pixels_does_not_cost_them(kind: int, content: bytes) -> None:
+    plain = encoded(Image.new("L", (28, 28), 90), "JPEG")
+    segment = b"\xff" + bytes([kind]) + struct.pack(">H", 2 + len(content)) + content
+    assert np.abs(pixels(plain[:2] + segment + plain[2:], GREY).astype(int) - 90).max() <= 2
+
+
 def test_ink_is_light() -> None:
     data = encoded(Image.new("CMYK", (28, 28), (0, 255, 255, 0)), "JPEG", quality=100)
     red, green, blue = pixels(data, COLOUR)[:, 14, 14].tolist()

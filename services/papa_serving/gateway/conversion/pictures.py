@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image
 
 from papa_serving.contracts.samples import pack_sample
+from papa_serving.gateway.conversion.colour import Colours
+from papa_serving.gateway.conversion.metadata import without_metadata
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 """All that is decoded; of an animation the first frame."""
@@ -35,10 +36,6 @@ _START_OF_SCAN, _WITHOUT_LENGTH = 0xDA, (0x01, 0xD8)
 # In the data of a scan 0xFF is followed by 0 (a stuffed byte), by a restart marker (D0 to D7), by another 0xFF that
 # fills, or by the marker of the next segment.
 _NEXT_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
-_PROFILED = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-"""The mode that a profile of each colour space is for."""
-
-
 INCOMPLETE = "is not a complete PNG, JPEG or WebP image"
 
 
@@ -55,17 +52,17 @@ def decode(data: bytes, shape: tuple[int, int, int], max_pixels: int, prompt: st
     """Packs a uint8 sample of `shape` = [channels, height, width], channels 1 (grey) or 3 (sRGB), with its prompt.
 
     Size and scans are read from the headers and refused before any pixel is decoded. The first frame counts; the
-    orientation of the camera is applied; transparency shows BACKGROUND; colours are converted from the embedded profile
-    to sRGB, or taken for sRGB where there is none or a broken one. Raises BadPicture.
+    orientation of the camera is applied; transparency shows BACKGROUND; colours are converted to sRGB as the file
+    describes them, see papa_serving.gateway.conversion.colour. Raises BadPicture.
     """
     channels, height, width = shape
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata, which no operator can mend
-            picture, profile = _loaded(data, max_pixels)
+            picture, colours = _whole(data, max_pixels)
         resized = picture.resize((width, height), Image.Resampling.BICUBIC)
         # After the resizing: of a few pixels the conversion costs nothing, whatever profile a stranger sends.
-        pixels = np.asarray(_in_srgb(resized, profile).convert(_MODES[channels]), dtype=np.uint8)
+        pixels = np.asarray(colours.in_srgb(resized).convert(_MODES[channels]), dtype=np.uint8)
     except BadPicture:
         raise
     except Exception as error:  # whatever a decoder raises over a stranger's bytes, the bytes are at fault
@@ -73,8 +70,18 @@ def decode(data: bytes, shape: tuple[int, int, int], max_pixels: int, prompt: st
     return pack_sample(pixels.reshape(height, width, channels).transpose(2, 0, 1), prompt)
 
 
-def _loaded(data: bytes, max_pixels: int) -> tuple[Image.Image, bytes]:
-    """The upright picture without transparency, of mode L, RGB or CMYK, and its embedded profile."""
+def _whole(data: bytes, max_pixels: int) -> tuple[Image.Image, Colours]:
+    """As `_loaded`; where that fails, without metadata, which may be all that is broken."""
+    try:
+        return _loaded(data, max_pixels)
+    except BadPicture:
+        raise
+    except Exception:
+        return _loaded(without_metadata(data), max_pixels)
+
+
+def _loaded(data: bytes, max_pixels: int) -> tuple[Image.Image, Colours]:
+    """The upright picture without transparency, of mode L, RGB or CMYK, and what its colours mean."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as header:
         if header.width * header.height > max_pixels:
             raise BadPicture(f"must have at most {max_pixels} pixels")
@@ -82,8 +89,7 @@ def _loaded(data: bytes, max_pixels: int) -> tuple[Image.Image, bytes]:
             _check_scans(data)
         layout = _layout(header)
         header.load()
-        profile = header.info.get("icc_profile") or b""
-        return _upright(_flattened(header, layout), header), profile
+        return _upright(_flattened(header, layout), header), Colours.of(header)
 
 
 def _check_scans(jpeg: bytes) -> None:
@@ -141,24 +147,3 @@ def _upright(picture: Image.Image, header: Image.Image) -> Image.Image:
         return picture
     turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
     return picture if turn is None else picture.transpose(turn)
-
-
-def _in_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
-    transform = _to_srgb(profile, picture.mode) if profile else None
-    if transform is None:
-        return picture
-    converted = ImageCms.applyTransform(picture, transform)
-    assert converted is not None  # it is None only in place
-    return converted
-
-
-@lru_cache(maxsize=16)
-def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """None for a profile that is broken, or for other colours than the picture's."""
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if _PROFILED.get(source.profile.xcolor_space) != mode:
-            return None
-        return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
-    except (ImageCms.PyCMSError, OSError):
-        return None
