@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up check test format screenshots dashboards examples chaos cluster fuzz lint stubs docs generated lock system-packages clean
+.PHONY: help demo up check test format screenshots dashboards examples chaos cluster fuzz attack lint stubs docs generated lock system-packages clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -44,6 +44,9 @@ cluster: $(DEV) ## replicas replaced under load on several Ray nodes, with two a
 
 fuzz: $(DEV) ## a million random and mutated messages to every RPC of running gateways (about 20 minutes on two cores)
 	@PYTHONPATH=. $(BIN)/python -m tests.fuzz $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+attack: $(DEV) ## the attacks of docs/security.md on real processes of this machine, and a table (a few minutes)
+	@PYTHONPATH=. $(BIN)/python -m tests.attack $(ARGS)
 
 check: $(DEV) ## the inner loop: static checks and the units that start no server and no browser (under three minutes)
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not (redis or ray or browser or prometheus or slow)" $(ARGS)

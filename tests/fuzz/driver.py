@@ -22,6 +22,8 @@ IN_FLIGHT = 24
 STREAMED = 400
 """Messages of one stream at most."""
 PATIENCE = 60.0
+SILENT = 0.01
+"""Share of calls that send headers and nothing else, and are given up."""
 
 Code = grpc.StatusCode
 ALLOWED = {
@@ -74,6 +76,9 @@ class Driver:
     async def call(self, channel: grpc.aio.Channel, number: int) -> None:
         chance = Random(f"{self._seed}:{number}")
         method = METHODS[number % len(METHODS)]
+        if chance.random() < SILENT:
+            self.tally.answers[await _silence(channel, method)] += 1
+            return
         sent = self._messages(method, chance)
         self.tally.sent += len(sent)
         self.tally.methods[method.name] += len(sent)
@@ -96,6 +101,13 @@ class Driver:
         readable = [messages.readable(method, data) for data in made]
         good = [data for data, fine in zip(made, readable, strict=True) if fine]
         return good + [data for data, fine in zip(made, readable, strict=True) if not fine][:1]
+
+
+async def _silence(channel: grpc.aio.Channel, method: Method) -> str:
+    call = channel.stream_stream(method.path)()
+    await asyncio.sleep(0.01)
+    call.cancel()
+    return "given up without a message"
 
 
 async def _answered(

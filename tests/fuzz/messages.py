@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from papa_serving.stubs.serving.v1 import types_pb2
 from PIL import Image
 
+from tests.attack.pictures import many_scans
 from tests.gateway.support.methods import Method
 
 TEXTS = [
@@ -22,9 +23,14 @@ TEXTS = [
     "../../etc/passwd", "/etc/passwd", "..", ".", "a/b", "C:\\x", "%2e%2e%2f", "{p00}:user:x", "*", "~", "'; DROP",
     "{{7*7}}", "${jndi:ldap://x}", "\u202ealice", "é☃𝄞", "\ufeff", "\ud7ff", "\U0010ffff", "x" * 128, "x" * 129,
     "é" * 128, "x" * 1_000, "x" * 1_001, "adapter_config.json", "adapter_model.safetensors", "manifest.json", "NaN",
+    "\u200d", "a\u200db", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\u2066a\u2069", "\x1b[31ma",
+    "\x1b]8;;x\x1b\\a\x1b]8;;\x1b\\", "\x9b31m", "[/red]", "[bold]", "a\u0301", "\U000e0041", "\u2028",
 ]  # fmt: skip
 NUMBERS = [0, 1, 2, 3, 63, 64, 65, 100, 1_000, 1_001, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1]
-REALS = [0.0, -0.0, 1.0, -1.0, 0.5, 1.0000001, 5e-324, 1e308, math.nan, math.inf, -math.inf]
+REALS = [
+    0.0, -0.0, 1.0, -1.0, 0.5, 1.0000001, 5e-324, 1e-300, -1e-46, 1e-40, 0.00099, 0.001, 1e308,
+    math.nan, math.inf, -math.inf,
+]  # fmt: skip
 LARGEST = 64 * 2**10
 
 TAME: dict[int, tuple[Any, ...]] = {
@@ -41,7 +47,7 @@ _Fill = Callable[[Random, FieldDescriptor], Any]
 
 @cache
 def pictures() -> tuple[bytes, ...]:
-    """Small ones in every format, a bomb by its header alone, and no picture."""
+    """Small ones in every format, a bomb by its header alone, a JPEG of many scans, and no picture."""
     found = []
     for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP"):
         buffer = io.BytesIO()
@@ -49,7 +55,7 @@ def pictures() -> tuple[bytes, ...]:
         found.append(buffer.getvalue())
     bomb = bytearray(found[0])
     bomb[16:24] = (60_000).to_bytes(4, "big") * 2
-    return (*found, bytes(bomb), b"", b"GIF89a", b"\x89PNG\r\n\x1a\n")
+    return (*found, bytes(bomb), many_scans(64, 4_000), b"", b"GIF89a", b"\x89PNG\r\n\x1a\n")
 
 
 def _bytes(chance: Random, field: FieldDescriptor) -> bytes:
