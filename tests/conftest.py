@@ -23,7 +23,7 @@ FIXTURES = {
 MODULES = {
     "redis": (
         "chaos/test_chaos.py", "cli/test_up.py", "cluster", "deploy/test_live.py", "demo",
-        "docs/test_against_a_service.py", "docs/test_recommender.py", "feedback/test_redis_",
+        "attack", "docs/test_against_a_service.py", "docs/test_recommender.py", "feedback/test_redis_",
         "feedback/test_state_machine.py", "fuzz", "gateway/test_memory.py", "gateway/test_real_storage.py",
         "generator/test_deployment.py", "helm/test_commands.py", "helm/test_deployment.py",
         "local/test_redis_check.py", "local/test_service.py", "loop", "packaging/test_wheel.py",
@@ -38,7 +38,7 @@ MODULES = {
     ),
     "browser": ("playground/test_page.py", "playground/test_screenshots.py"),
     "prometheus": ("deploy/test_rules.py", "deploy/test_live.py", "deploy/test_pictures.py"),
-    "slow": ("benchmarks", "chaos", "fuzz", "packaging/test_wheel.py", "docs/test_site.py"),
+    "slow": ("attack", "benchmarks", "chaos", "fuzz", "packaging/test_wheel.py", "docs/test_site.py"),
 }  # fmt: skip
 """Marker → the beginnings of the paths, below this folder, of modules that are so as a whole."""
 

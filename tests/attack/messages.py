@@ -24,8 +24,7 @@ ODD_IDS = {
     "an isolate": "\u2066evil\u2069",
     "C1 control characters": "\x9b31mx",
     "a line feed": "x\ny",
-    "a tag character": "x\U000e0041",
-    "a lone ZWJ": "\u200d",
+    "a line separator": "x\u2028y",
 }
 PRINTABLE = {
     "a family": "\U0001f468\u200d\U0001f469\u200d\U0001f467",

@@ -55,8 +55,10 @@ async def attacked(folder: Path) -> AsyncIterator[tuple[Target, psutil.Process]]
             try:
                 yield Target(address, f"127.0.0.1:{health_port}", folder, redis.url, token_of), process
             finally:
-                log.cancel()
-                await asyncio.wait([log])
+                with contextlib.suppress(ProcessLookupError):
+                    gateway.process.kill()
+                # Its pipes end with it.
+                await asyncio.gather(log, gateway.process.wait())
 
 
 async def _drained(stream: asyncio.StreamReader, path: Path) -> None:
