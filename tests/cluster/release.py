@@ -13,7 +13,7 @@ from ray.serve._private.api import serve_start
 from ray.serve.schema import ServeDeploySchema
 
 from tests.cluster.nodes import until
-from tests.helm.rendering import Manifest, example, merged, only, render
+from tests.helm.rendering import Manifest, example, merged, only, render, settings_in
 
 
 class Release:
@@ -28,7 +28,7 @@ class Release:
         return render(merged(merged(example("dev"), self._values), changes))
 
     def settings(self) -> dict[str, str]:
-        data: dict[str, str] = only(self.manifests({}), "ConfigMap", "-settings")["data"]
+        data: dict[str, str] = settings_in(self.manifests({}))
         return data
 
     def groups(self) -> dict[str, Manifest]:

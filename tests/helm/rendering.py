@@ -56,6 +56,16 @@ def only(manifests: list[Manifest], kind: str, suffix: str = "") -> Manifest:
     return found
 
 
+def settings_in(manifests: list[Manifest]) -> dict[str, str]:
+    """The PAPA_* variables of a gateway's pod: those of all pods."""
+    (found,) = [
+        each["data"]
+        for each in manifests
+        if each["kind"] == "ConfigMap" and "PAPA_GATEWAY__GENERATOR" in (each.get("data") or {})
+    ]
+    return found
+
+
 def pod_specs(manifests: list[Manifest]) -> dict[str, Manifest]:
     """The pod specifications by a name that a person understands."""
     specs = {}
@@ -107,9 +117,15 @@ def need_custom_schemas() -> None:
         absent.skip("the schemas of custom resources are not here", "PAPA_SHARED=FOLDER make test (crds)")
 
 
+def check_against(manifest: Manifest, release: str) -> None:
+    """Holds a manifest against the definitions of one release, by its folder; raises where it does not fit."""
+    errors = sorted(_validator(manifest["kind"], release).iter_errors(manifest), key=str)
+    assert not errors, f"{errors[0].json_path}: {errors[0].message}"
+
+
 @functools.cache
-def _validator(kind: str) -> Draft202012Validator:
-    definition = yaml.load((CRDS / CUSTOM[kind]).read_text(), yaml.CSafeLoader)
+def _validator(kind: str, release: str = "") -> Draft202012Validator:
+    definition = yaml.load((CRDS / release / CUSTOM[kind]).read_text(), yaml.CSafeLoader)
     version = {"RayService": "v1"}.get(kind, "v1")
     (schema,) = [each["schema"] for each in definition["spec"]["versions"] if each["name"] == version]
     return Draft202012Validator(_closed(schema["openAPIV3Schema"]))

@@ -11,7 +11,7 @@ from helm_python.errors import HelmError
 from papa_serving.cli.configuration import load
 from papa_serving.local.environment import in_environment
 
-from tests.helm.rendering import CHART, example, merged, notes, only, pod_specs, render
+from tests.helm.rendering import CHART, example, merged, notes, only, pod_specs, render, settings_in
 
 TLS = {"gateway": {"tls": {"existingSecret": "cert", "clientCaSecret": "callers"}}}
 KEYS = {
@@ -33,7 +33,7 @@ def mounted(spec: dict[str, Any]) -> dict[str, str]:
 
 
 def settings_of(values: dict[str, Any]) -> dict[str, str]:
-    return only(render(merged(example("dev"), values)), "ConfigMap", "-settings")["data"]
+    return settings_in(render(merged(example("dev"), values)))
 
 
 def test_tls_is_mounted_and_probes_go_to_a_port_without_it() -> None:

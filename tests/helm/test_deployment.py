@@ -11,7 +11,7 @@ import sys
 import yaml
 from papa_serving.local.redis_process import RedisProcess
 
-from tests.helm.rendering import ROOT, example, only, render
+from tests.helm.rendering import ROOT, example, only, render, settings_in
 from tests.trainer.tiny_backbone import write_tiny_backbone
 
 
@@ -34,7 +34,7 @@ def test_the_rendered_configuration_runs_on_ray(tmp_path):
             "PYTHONPATH": str(ROOT),
             "RAY_USAGE_STATS_ENABLED": "0",
         }
-        environment = {**os.environ, **only(manifests, "ConfigMap", "-settings")["data"], **local}
+        environment = {**os.environ, **settings_in(manifests), **local}
         done = subprocess.run(
             [sys.executable, "-m", "tests.helm.deploy_serve_config"],
             input=json.dumps(config), env=environment, cwd=ROOT, capture_output=True, text=True, check=False,

@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from tests.helm.rendering import EXAMPLES, example, merged, only, pod_specs, render
+from tests.helm.rendering import EXAMPLES, example, merged, only, pod_specs, render, settings_in
 
 PINNED = re.compile(r"^[a-z0-9./-]+(:\d[\w.-]*|@sha256:[0-9a-f]{64})$")
 
@@ -17,7 +17,7 @@ def test_no_container_can_become_root_or_write_its_image(name):
     for pod, spec in pod_specs(render(example(name))).items():
         assert spec["securityContext"]["runAsNonRoot"] is True, pod
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, pod
-        for container in spec["containers"]:
+        for container in (*spec["containers"], *spec.get("initContainers", [])):
             security = container["securityContext"]
             assert security["readOnlyRootFilesystem"] is True, (pod, container["name"])
             assert security["allowPrivilegeEscalation"] is False, (pod, container["name"])
@@ -27,7 +27,7 @@ def test_no_container_can_become_root_or_write_its_image(name):
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_images_are_pinned_and_memory_is_limited(name):
     for pod, spec in pod_specs(render(example(name))).items():
-        for container in spec["containers"]:
+        for container in (*spec["containers"], *spec.get("initContainers", [])):
             assert PINNED.match(container["image"]), (pod, container["image"])
             assert container["resources"]["limits"]["memory"], (pod, container["name"])
 
@@ -49,7 +49,7 @@ def test_only_the_autoscaler_talks_to_kubernetes():
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_pods_live_long_enough_to_drain(name):
     manifests = render(example(name))
-    settings = only(manifests, "ConfigMap", "-settings")["data"]
+    settings = settings_in(manifests)
     gateway = pod_specs(manifests)["demo-papa-gateway"]
     pause = gateway["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert gateway["terminationGracePeriodSeconds"] > pause + float(settings["PAPA_GATEWAY__DRAIN_SECONDS"])
@@ -132,8 +132,8 @@ def test_changed_settings_reach_running_pods():
         lambda found: only(found, "Deployment")["spec"]["template"],
         lambda found: only(found, "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["template"],
     ):
-        checksums = [path(each)["metadata"]["annotations"]["checksum/settings"] for each in (before, after)]
-        assert checksums[0] != checksums[1]
+        templates = [path(each)["spec"]["containers"][0]["envFrom"][0] for each in (before, after)]
+        assert templates[0] != templates[1]
 
 
 def test_a_password_is_only_ever_a_reference():
@@ -147,7 +147,7 @@ def test_a_password_is_only_ever_a_reference():
 
 def test_what_workers_count_reaches_the_container_that_serves_it():
     manifests = render(example("production"))
-    settings = only(manifests, "ConfigMap", "-settings")["data"]
+    settings = settings_in(manifests)
     serve = yaml.safe_load(only(manifests, "RayService")["spec"]["serveConfigV2"])
     folders = {
         deployment["ray_actor_options"]["runtime_env"]["env_vars"]["PROMETHEUS_MULTIPROC_DIR"]
@@ -159,7 +159,8 @@ def test_what_workers_count_reaches_the_container_that_serves_it():
         spec = pod_specs(manifests)[pod]
         assert spec["shareProcessNamespace"] is True, "the exporter tells the living from the dead by their ids"
         mounts = [
-            {each["mountPath"]: each["name"] for each in container["volumeMounts"]} for container in spec["containers"]
+            {each["mountPath"]: each["name"] for each in container["volumeMounts"]}
+            for container in (*spec["containers"], *spec["initContainers"])
         ]
         assert mounts[0][settings["PAPA_DATA_DIR"]] == mounts[1][settings["PAPA_DATA_DIR"]] == "data"
-        assert [port["name"] for port in spec["containers"][1]["ports"]] == ["papa-metrics"]
+        assert [port["name"] for port in spec["initContainers"][0]["ports"]] == ["papa-metrics"]

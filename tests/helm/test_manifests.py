@@ -3,50 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import pytest
 from helm_python.chart import lint
 
 from tests.helm.rendering import CHART, CUSTOM, EXAMPLES, ROOT, check, example, merged, need_custom_schemas, render
-
-TOGGLES: dict[str, dict[str, Any]] = {
-    "no autoscaling": {"gateway": {"autoscaling": {"enabled": False}}, "ray": {"autoscaler": {"enabled": False}}},
-    "no network policy": {"networkPolicy": {"enabled": False}},
-    "no accounts": {"serviceAccount": {"create": False}},
-    "ingress": {"gateway": {"ingress": {"enabled": True, "host": "papa.example.com", "tlsSecret": "papa-tls"}}},
-    "object store": {"revisions": {"objectStore": {"url": "s3://bucket/papa", "existingSecret": "papa-s3"}}},
-    "own volume": {"revisions": {"existingClaim": "adapters"}, "backbone": {"existingClaim": "backbones"}},
-    "monitoring": {
-        "metrics": {"monitors": {"enabled": True}, "rules": {"enabled": True}, "dashboards": {"enabled": True}}
-    },
-    "placement": {
-        "generator": {"nodeSelector": {"pool": "a"}, "priorityClassName": "high", "runtimeClassName": "nvidia"},
-        "gateway": {"tolerations": [{"key": "a", "operator": "Exists"}], "topologySpread": False},
-    },
-    "names": {"fullnameOverride": "recommender", "commonLabels": {"team": "shop"}, "image": {"pullSecrets": ["a"]}},
-    "environment": {"extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}]},
-    "tracing": {"tracing": {"enabled": True, "endpoint": "http://collector:4317", "existingSecret": "s"}},
-    "no auth": {"ray": {"auth": {"enabled": False}}},
-    "route": {"gateway": {"route": {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["a.example"]}}},
-    "external redis": {
-        "valkey": {"enabled": False},
-        "redis": {"host": "likes", "existingSecret": "likes", "tls": {"caSecret": "ca"}},
-        "gcsRedis": {"host": "ray", "existingSecret": "ray", "tls": {"caSecret": "ca"}},
-    },
-    "gpus": {
-        "generator": {"device": "cuda", "gpus": 2, "autoscaling": {"minReplicas": 2, "maxReplicas": 9}},
-        "trainer": {"device": "cuda", "autoscaling": {"minActors": 2, "maxActors": 5}},
-    },
-    "tls and tokens": {
-        "gateway": {
-            "tls": {"existingSecret": "tls", "clientCaSecret": "callers"},
-            "auth": {"existingSecret": "keys"},
-            "smoke": {"tokenSecret": "token", "caSecret": "tls", "certificateSecret": "caller"},
-            "podDisruptionBudget": {"enabled": False},
-        }
-    },
-}
+from tests.helm.toggles import TOGGLES
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -101,7 +63,6 @@ def test_what_the_operations_page_names_is_there_in_a_release_called_papa():
     names = {(each["kind"], each["metadata"]["name"]) for each in render(example("production"), release="papa")}
     for kind, name, command in (
         ("RayService", "papa", "get rayservice papa "),
-        ("RayService", "papa", "patch rayservice papa "),
         ("Deployment", "papa-gateway", "scale deploy papa-gateway "),
         ("PersistentVolumeClaim", "papa-revisions", "the claim papa-revisions "),
     ):

@@ -10,7 +10,7 @@ from helm_python.errors import HelmError
 from papa_serving.settings import RedisSettings, Settings
 from papa_serving.store.redis_address import address_of
 
-from tests.helm.rendering import CHART, example, merged, notes, only, pod_specs, render
+from tests.helm.rendering import CHART, example, merged, notes, only, pod_specs, render, settings_in
 
 
 def refusal(more: dict[str, Any], base: str = "dev") -> str:
@@ -79,7 +79,7 @@ def test_redis_is_reached_alone_in_a_cluster_or_through_sentinels(values, url, p
     tls = {"enabled": True, "caSecret": "authority"}
     redis = {"host": "h", "port": 7, "database": 3, "username": "", "tls": tls}
     manifests = render(merged(example("production"), {"redis": merged(redis, values)}))
-    assert only(manifests, "ConfigMap", "-settings")["data"]["PAPA_REDIS__URL"] == url
+    assert settings_in(manifests)["PAPA_REDIS__URL"] == url
     options = address_of(RedisSettings(url=url)).options
     assert options == {} or options["ssl_ca_certs"] == "/etc/papa/redis-ca/ca.crt"
     egress = only(manifests, "NetworkPolicy", "-gateway")["spec"]["egress"]
@@ -89,7 +89,7 @@ def test_redis_is_reached_alone_in_a_cluster_or_through_sentinels(values, url, p
 def test_an_object_store_takes_the_place_of_the_volume():
     there = {"url": "s3://bucket/papa", "endpoint": "http://minio:9000", "existingSecret": "papa-s3"}
     manifests = render(merged(example("production"), {"revisions": {"objectStore": there}}))
-    settings = only(manifests, "ConfigMap", "-settings")["data"]
+    settings = settings_in(manifests)
     assert settings["PAPA_STORE__URL"] == "s3://bucket/papa"
     assert (settings["AWS_ENDPOINT_URL"], settings["AWS_ALLOW_HTTP"]) == ("http://minio:9000", "true")
     assert "PAPA_STORE__PATH" not in settings
@@ -103,7 +103,7 @@ def test_an_object_store_takes_the_place_of_the_volume():
 
 def test_traces_reach_their_collector():
     manifests = render(example("production"))
-    settings = only(manifests, "ConfigMap", "-settings")["data"]
+    settings = settings_in(manifests)
     assert settings["PAPA_TRACING__ENDPOINT"] == "https://collector.example.com:4317"
     assert "PAPA_TRACING__HEADERS" not in settings
     for pod in ("demo-papa-gateway", "demo-papa generator", "demo-papa trainer"):
@@ -133,7 +133,7 @@ def test_every_setting_is_either_in_config_or_decided_by_the_chart():
         offered = chart.schema["properties"]["config"]["properties"]
     with_objects = merged(example("dev"), {"revisions": {"objectStore": {"url": "s3://bucket"}}})
     values = (example("dev"), example("production"), with_objects)
-    examples = [only(render(each), "ConfigMap", "-settings")["data"] for each in values]
+    examples = [settings_in(render(each)) for each in values]
     environment = set().union(*examples)
     for section, field in Settings.model_fields.items():
         names = getattr(field.annotation, "model_fields", None)

@@ -1,14 +1,34 @@
 {{- define "papa.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- include "papa.short" .Values.fullnameOverride -}}
 {{- else -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- include "papa.short" .Release.Name -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- include "papa.short" (printf "%s-%s" .Release.Name $name) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{/* At most 40 characters, since KubeRay and this chart append to it: what is longer ends in a hash of the whole, so that
+two long names that begin alike stay two. */}}
+{{- define "papa.short" -}}
+{{- if le (len .) 40 -}}{{ . | trimSuffix "-" }}{{- else -}}
+{{- printf "%s-%s" (. | trunc 31 | trimSuffix "-") (sha256sum . | trunc 8) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Labels of a pod: what selects it, and what the operator of the cluster adds. Nothing that changes with the version of
+the chart: KubeRay starts a second cluster where a label of a template changes. Call like papa.selector, with "values". */}}
+{{- define "papa.podLabels" -}}
+{{ include "papa.selector" . }}
+{{- with .root.Values.podLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- with .values.podLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{/* Labels by which objects are selected. Call with (dict "root" $ "component" "gateway"). */}}

@@ -1,15 +1,22 @@
 {{/* Parts that all pods share. */}}
 
+{{/* Call with (dict "root" $ "config" (list NAMES-OF-CONFIGMAPS)). */}}
 {{- define "papa.environment" -}}
+{{- $config := .config -}}
+{{- with .root -}}
 {{- $redis := include "papa.redis" . | fromJson -}}
 envFrom:
-  - configMapRef: {name: {{ include "papa.fullname" . }}-settings}
+{{- range $config }}
+  - configMapRef: {name: {{ . }}}
+{{- end }}
 {{- with .Values.revisions.objectStore.existingSecret }}
   - secretRef: {name: {{ . }}}
 {{- end }}
 env:
   - {name: HOME, value: /var/lib/papa}
+{{- if not (include "papa.sets" (dict "root" . "name" "HF_HOME")) }}
   - {name: HF_HOME, value: /var/lib/papa/hub}
+{{- end }}
 {{- if $redis.existingSecret }}
   - name: PAPA_REDIS__PASSWORD
     valueFrom: {secretKeyRef: {name: {{ $redis.existingSecret }}, key: {{ $redis.passwordKey }}}}
@@ -18,9 +25,35 @@ env:
   - name: PAPA_TRACING__HEADERS
     valueFrom: {secretKeyRef: {name: {{ .Values.tracing.existingSecret }}, key: {{ .Values.tracing.headersKey }}}}
 {{- end }}
+  - name: PAPA_GENERATOR__TOKEN
+    valueFrom: {secretKeyRef: {name: {{ include "papa.engineSecret" . }}, key: {{ .Values.generator.token.key }}}}
+{{- include "papa.moreEnvironment" . }}
+{{- end }}
+{{- end -}}
+
+{{/* .Values.extraEnv; a name that the chart sets as well is refused, since Kubernetes would keep both. */}}
+{{- define "papa.moreEnvironment" -}}
+{{- range .Values.extraEnv }}
+{{- if has .name (list "HOME" "PAPA_REDIS__PASSWORD" "PAPA_TRACING__HEADERS" "PAPA_GENERATOR__TOKEN" "RAY_USAGE_STATS_ENABLED" "RAY_ENABLE_UV_RUN_RUNTIME_ENV" "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO" "RAY_REDIS_CA_CERT") }}
+{{- fail (printf "extraEnv sets %s, which the chart sets itself" .name) }}
+{{- end }}
+{{- end }}
+{{- $names := list }}
+{{- range .Values.extraEnv }}{{ $names = append $names .name }}{{ end }}
+{{- if ne (len $names) (len (uniq $names)) }}{{ fail "extraEnv sets a name twice" }}{{ end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . | indent 2 }}
 {{- end }}
+{{- end -}}
+
+{{/* Whether extraEnv names a variable, which then wins over the chart's default. */}}
+{{- define "papa.sets" -}}
+{{- $name := .name -}}
+{{- range .root.Values.extraEnv }}{{ if eq .name $name }}yes{{ end }}{{ end -}}
+{{- end -}}
+
+{{- define "papa.engineSecret" -}}
+{{- default (printf "%s-engine" (include "papa.fullname" .)) .Values.generator.token.existingSecret -}}
 {{- end -}}
 
 {{- define "papa.volumeMounts" -}}
@@ -40,8 +73,8 @@ env:
 
 {{- define "papa.volumes" -}}
 {{- $redis := include "papa.redis" . | fromJson -}}
-- {name: tmp, emptyDir: {}}
-- {name: data, emptyDir: {}}
+- {name: tmp, emptyDir: {sizeLimit: {{ .Values.scratch.tmp }}}}
+- {name: data, emptyDir: {sizeLimit: {{ .Values.scratch.data }}}}
 {{- if not .Values.revisions.objectStore.url }}
 - name: revisions
   persistentVolumeClaim: {claimName: {{ include "papa.revisionsClaim" . }}}

@@ -1,3 +1,9 @@
+{{/* Kept apart from the names that KubeRay makes out of the RayService's: <name>-head-svc and <name>-serve-svc. */}}
+{{- define "papa.generatorService" -}}{{ include "papa.fullname" . }}-generator{{- end -}}
+
+{{/* Seconds that the slowest worker takes to drain. */}}
+{{- define "papa.longestDrain" -}}{{ max (add .Values.generator.drainSeconds 10) 15 }}{{- end -}}
+
 {{/* Two trainers reserve one CPU of Ray's count; a GPU holds one. */}}
 {{- define "papa.trainersPerPod" -}}
 {{- ternary 1 2 (eq .Values.trainer.device "cuda") -}}
@@ -59,6 +65,7 @@ applications:
           num_gpus: {{ ternary .Values.generator.gpus 0 (eq .Values.generator.device "cuda") }}
           resources: {papa_generator: 1}
           runtime_env: {{ $environment | toJson }}
+  {{- if not .Values.trainer.stopped }}
   - name: trainer
     import_path: papa_serving.trainer.deployment:app
     route_prefix: /trainer
@@ -74,6 +81,7 @@ applications:
           num_cpus: 0
           resources: {papa_trainer: 0.001}
           runtime_env: {{ $environment | toJson }}
+  {{- end }}
 {{- end -}}
 
 {{/* Environment of every Ray container, appended to papa.environment. */}}
@@ -93,8 +101,12 @@ applications:
 name: {{ .name }}
 image: {{ include "papa.serverImage" .root }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
-{{ include "papa.environment" .root }}
+{{ include "papa.environment" (dict "root" .root "config" (list (include "papa.rayConfig" .root) (printf "%s-ray-log" (include "papa.fullname" .root)))) }}
 {{ include "papa.rayEnvironment" .root | indent 2 }}
+{{- if not .gpus }}
+  # A node with GPUs shows them to every container that does not say otherwise.
+  - {name: NVIDIA_VISIBLE_DEVICES, value: void}
+{{- end }}
 securityContext: {{- toYaml .root.Values.containerSecurityContext | nindent 2 }}
 volumeMounts: {{- include "papa.volumeMounts" .root | nindent 2 }}
 {{- if .root.Values.backbone.existingClaim }}
@@ -124,16 +136,15 @@ name: metrics
 image: {{ include "papa.gatewayImage" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 args: [metrics]
+# A native sidecar: it is started again by itself, and a pod whose metrics are away still generates.
+restartPolicy: Always
 envFrom:
-  - configMapRef: {name: {{ include "papa.fullname" . }}-settings}
+  - configMapRef: {name: {{ include "papa.rayConfig" . }}}
+  - configMapRef: {name: {{ include "papa.fullname" . }}-ray-log}
 env:
   - {name: HOME, value: /var/lib/papa}
 ports:
   - {name: papa-metrics, containerPort: 9464}
-readinessProbe:
-  httpGet: {path: /metrics, port: papa-metrics}
-  periodSeconds: 15
-  timeoutSeconds: 5
 resources: {{- toYaml .Values.metrics.resources | nindent 2 }}
 securityContext: {{- toYaml .Values.containerSecurityContext | nindent 2 }}
 volumeMounts:
@@ -142,13 +153,11 @@ volumeMounts:
 {{- end -}}
 
 {{- define "papa.rayPodMetadata" -}}
-labels: {{- include "papa.labels" (dict "root" .root "component" .component) | nindent 2 }}
-annotations:
-  # A change of the settings starts a new cluster beside the running one.
-  checksum/settings: {{ include "papa.settings" .root | sha256sum }}
-  {{- with .values.podAnnotations }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+# All of a template is in the hash by which KubeRay decides to start a second cluster: nothing here may change for a trifle.
+labels: {{- include "papa.podLabels" (dict "root" .root "component" .component "values" .values) | nindent 2 }}
+{{- with .values.podAnnotations }}
+annotations: {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{/* A group of worker pods. Call with (dict "root" $ "component" "generator" "values" .Values.generator "parameters" (dict …)
@@ -173,8 +182,10 @@ template:
     securityContext: {{- toYaml .root.Values.podSecurityContext | nindent 6 }}
     terminationGracePeriodSeconds: {{ add .drain 30 }}
     {{- include "papa.placement" . | nindent 4 }}
+    initContainers:
+      - {{ include "papa.metricsContainer" .root | nindent 8 | trim }}
     containers:
-      - {{ include "papa.rayContainer" (dict "root" .root "name" "ray-worker") | nindent 8 | trim }}
+      - {{ include "papa.rayContainer" (dict "root" .root "name" "ray-worker" "gpus" .gpus) | nindent 8 | trim }}
         ports:
           - {name: serve, containerPort: 8000}
           - {name: generator, containerPort: 9000}
@@ -203,6 +214,5 @@ template:
                 - >-
                   ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message "the pod ends"
                   --deadline-remaining-seconds {{ .drain }} && sleep {{ .drain }}
-      - {{ include "papa.metricsContainer" .root | nindent 8 | trim }}
     volumes: {{- include "papa.rayVolumes" .root | nindent 6 }}
 {{- end -}}

@@ -30,7 +30,7 @@ PAPA_BACKBONE: {{ ternary .Values.backbone.name (printf "/backbone/%s" .Values.b
 PAPA_REDIS__URL: {{ include "papa.redisUrl" . | quote }}
 PAPA_GATEWAY__HOST: 0.0.0.0
 PAPA_GATEWAY__PORT: "50051"
-PAPA_GATEWAY__GENERATOR: {{ include "papa.fullname" . }}-generator:9000
+PAPA_GATEWAY__GENERATOR: {{ include "papa.generatorService" . }}:9000
 PAPA_GATEWAY__DRAIN_SECONDS: {{ add .Values.gateway.drainSeconds .Values.gateway.noticeSeconds | quote }}
 PAPA_GATEWAY__NOTICE_SECONDS: {{ .Values.gateway.noticeSeconds | quote }}
 {{- include "papa.accessSettings" . }}
@@ -63,4 +63,42 @@ PAPA_TRAINER__AUTOSCALING__MAX_ACTORS: {{ include "papa.mostTrainers" $ | quote 
 {{- $fixed := deepCopy .Values.config }}
 {{- range $name := $live }}{{ $_ := unset $fixed.generator $name }}{{ end }}
 {{- include "papa.flatten" (dict "prefix" "PAPA_" "values" $fixed) }}
+{{- end -}}
+
+
+{{/* Sections that are no business of Ray's pods: a change of one of them must not start a second Ray cluster. */}}
+{{- define "papa.isOfRay" -}}
+{{- $of := "yes" -}}
+{{- range list "PAPA_GATEWAY__" "PAPA_PLAYGROUND__" "PAPA_CLIENT__" "PAPA_LOG__" -}}
+{{- if hasPrefix . $ }}{{ $of = "" }}{{ end -}}
+{{- end -}}
+{{- $of -}}
+{{- end -}}
+
+{{/* Settings that a Ray pod starts with. */}}
+{{- define "papa.raySettings" -}}
+{{- range $name, $value := include "papa.settings" . | fromYaml }}
+{{- if include "papa.isOfRay" $name }}
+{{ $name }}: {{ $value | quote }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Settings of Ray's pods that take effect in those that start from now on, and change no running cluster. */}}
+{{- define "papa.rayLogSettings" -}}
+{{- range $name, $value := include "papa.settings" . | fromYaml }}
+{{- if hasPrefix "PAPA_LOG__" $name }}
+{{ $name }}: {{ $value | quote }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* ConfigMaps are named by what is in them: a pod reads what its template was made with, however long it lives, and a pod
+that an old cluster starts in the middle of an upgrade finds the old one. */}}
+{{- define "papa.gatewayConfig" -}}
+{{- printf "%s-gateway-%s" (include "papa.fullname" .) (include "papa.settings" . | sha256sum | trunc 10) -}}
+{{- end -}}
+
+{{- define "papa.rayConfig" -}}
+{{- printf "%s-ray-%s" (include "papa.fullname" .) (include "papa.raySettings" . | sha256sum | trunc 10) -}}
 {{- end -}}

@@ -66,6 +66,9 @@ class GeneratorReplica:
         self._engine, self._generator, self._packer = room.engine, room.generator, room.packer
         self._forgetting = asyncio.create_task(forget_deleted_users(stores.users, room.adapters, FORGET_SECONDS))
         self._engine.start()
+        # What a readiness probe of the pod looks for: a replica that has come up.
+        self._serving = settings.data_dir / "serving"
+        self._serving.touch()
         if self._access.open:
             _log.warning("the engine's port asks nobody who calls: set generator.token or generator.token_file")
         _log.info(
@@ -135,6 +138,7 @@ class GeneratorReplica:
     def __del__(self) -> None:
         # Serve calls this once running generations are drained; a replica that never came up has no engine.
         if engine := getattr(self, "_engine", None):
+            self._serving.unlink(missing_ok=True)
             self._forgetting.cancel()
             engine.stop()
             tracing.end()

@@ -1,0 +1,190 @@
+"""The chart against KubeRay's rules: what a real operator would make of each example and each toggle."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.helm import kuberay
+from tests.helm.rendering import (
+    CHART,
+    EXAMPLES,
+    ROOT,
+    Manifest,
+    check_against,
+    example,
+    merged,
+    need_custom_schemas,
+    only,
+    render,
+    settings_in,
+)
+from tests.helm.toggles import TOGGLES
+
+CASES = [pytest.param(example(name), id=name) for name in EXAMPLES] + [
+    pytest.param(merged(example("gpu"), values), id=f"gpu, {name}") for name, values in TOGGLES.items()
+]
+
+
+def dialled(manifests: list[Manifest]) -> tuple[str, int]:
+    """Where the gateway looks for the engine."""
+    host, _, port = settings_in(manifests)["PAPA_GATEWAY__GENERATOR"].rpartition(":")
+    return host, int(port)
+
+
+def services(manifests: list[Manifest]) -> Iterator[Manifest]:
+    """The chart's own, and the one that KubeRay makes."""
+    yield from (each for each in manifests if each["kind"] == "Service")
+    yield kuberay.serve_service(only(manifests, "RayService"))
+
+
+@pytest.mark.parametrize("values", CASES)
+def test_the_gateway_finds_generators_and_nothing_else(values: Manifest) -> None:
+    manifests = render(values)
+    host, port = dialled(manifests)
+    (service,) = [each for each in services(manifests) if each["metadata"]["name"] == host]
+    (opened,) = [each for each in service["spec"]["ports"] if each["port"] == port]
+    found = list(kuberay.selected(service, kuberay.pods(only(manifests, "RayService"))))
+    assert [pod.group for pod in found] == ["generator"]
+    (pod,) = found
+    listening = {each["name"]: each["containerPort"] for each in pod.ray["ports"]}
+    assert listening[opened["targetPort"]] == 9000
+
+
+@pytest.mark.parametrize("values", CASES)
+def test_no_pod_is_an_endpoint_of_the_engine_before_it_can_answer(values: Manifest) -> None:
+    manifests = render(values)
+    host, _ = dialled(manifests)
+    (service,) = [each for each in services(manifests) if each["metadata"]["name"] == host]
+    for pod in kuberay.selected(service, kuberay.pods(only(manifests, "RayService"))):
+        assert not pod.ready_without_a_proxy()
+        assert "/var/lib/papa/serving" in str(pod.ray["readinessProbe"]), "the backbone may still be loading"
+
+
+@pytest.mark.parametrize("values", CASES)
+def test_a_policy_lets_the_gateway_reach_the_engine(values: Manifest) -> None:
+    manifests = render(values)
+    engine = {"port": 9000, "protocol": "TCP"}
+    for policy in (each for each in manifests if each["kind"] == "NetworkPolicy"):
+        rules = [each for each in policy["spec"]["ingress"] if engine in each.get("ports", [])]
+        for peer in (peer for rule in rules for peer in rule["from"]):
+            gateway = only(manifests, "Deployment", "-gateway")["spec"]["template"]["metadata"]["labels"]
+            assert peer["podSelector"]["matchLabels"].items() <= gateway.items()
+
+
+TRIFLES: dict[str, dict[str, Any]] = {
+    "a rate": {"config": {"gateway": {"rates": {"user": 7}}}},
+    "a log level": {"config": {"log": {"level": "warning"}}},
+    "a playground": {"config": {"playground": {"per_page": 8}}},
+    "a gateway's resources": {"gateway": {"resources": {"limits": {"memory": "1Gi"}}}},
+    "a certificate": {"gateway": {"tls": {"existingSecret": "other"}}},
+    "an alert": {"metrics": {"rules": {"enabled": True, "labels": {"a": "b"}}}},
+    "live settings": {"config": {"generator": {"steps": 9}}},
+    "stopped trainers": {"trainer": {"stopped": True}},
+    "a label on objects": {"commonLabels": {"team": "shop"}},
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("trifle", TRIFLES)
+def test_a_trifle_starts_no_second_cluster(name: str, trifle: str) -> None:
+    before, after = render(example(name)), render(merged(example(name), TRIFLES[trifle]))
+    assert kuberay.cluster_hash(only(before, "RayService")) == kuberay.cluster_hash(only(after, "RayService"))
+
+
+def test_a_version_of_the_chart_starts_no_second_cluster() -> None:
+    """With the images pinned by their own tags."""
+    images = {"image": {"gateway": {"tag": "1"}, "server": {"tag": "1"}}}
+    values = merged(example("production"), images)
+    before = only(render(values), "RayService")
+    labels = [each.labels for each in kuberay.pods(before)]
+    assert not [label for each in labels for label in each if "chart" in label or "version" in label]
+    assert "helm.sh/chart" in before["metadata"]["labels"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"config": {"trainer": {"min_labels": 5}}}, {"backbone": {"name": "mnist"}}, {"redis": {"host": "other"}}],
+)
+def test_what_ray_depends_on_starts_one(change: Manifest) -> None:
+    before, after = render(example("production")), render(merged(example("production"), change))
+    assert kuberay.cluster_hash(only(before, "RayService")) != kuberay.cluster_hash(only(after, "RayService"))
+
+
+def test_a_running_pod_keeps_its_settings() -> None:
+    """Settings are immutable and named by what they hold; those before are kept for pods of the old template."""
+    before = render(example("production"))
+    after = render(merged(example("production"), {"config": {"trainer": {"min_labels": 5}}}))
+    for manifests in (before, after):
+        named = {each["metadata"]["name"]: each for each in manifests if each["kind"] == "ConfigMap"}
+        for pod in kuberay.pods(only(manifests, "RayService")):
+            hashed, log = (each["configMapRef"]["name"] for each in pod.ray["envFrom"][:2])
+            assert named[hashed]["immutable"] is True
+            assert named[hashed]["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+            assert set(named[log].get("data") or {}) <= {"PAPA_LOG__LEVEL", "PAPA_LOG__FORMAT"}
+    ours, theirs = (kuberay.pods(only(each, "RayService"))[0].ray["envFrom"][0] for each in (before, after))
+    assert ours != theirs
+
+
+@pytest.mark.parametrize("values", CASES)
+def test_the_metrics_of_a_pod_cannot_take_it_out(values: Manifest) -> None:
+    for pod in kuberay.pods(only(render(values), "RayService"))[1:]:
+        (sidecar,) = pod.spec["initContainers"]
+        assert (sidecar["restartPolicy"], "readinessProbe" in sidecar) == ("Always", False)
+        assert [each["name"] for each in pod.spec["containers"]] == ["ray-worker"]
+
+
+@pytest.mark.parametrize("values", CASES)
+def test_the_head_outlives_the_workers_that_drain_through_it(values: Manifest) -> None:
+    head, *workers = kuberay.pods(only(render(values), "RayService"))
+    waits = head.ray["lifecycle"]["preStop"]["sleep"]["seconds"]
+    drains = [int(re.findall(r"sleep (\d+)", str(pod.ray["lifecycle"]["preStop"]))[0]) for pod in workers]
+    assert head.spec["terminationGracePeriodSeconds"] > waits > max(drains)
+
+
+@pytest.mark.parametrize("values", CASES)
+def test_the_account_of_the_cleanup_outlives_the_release(values: Manifest) -> None:
+    manifests = render(values)
+    service = only(manifests, "RayService")
+    if "gcsFaultToleranceOptions" not in service["spec"]["rayClusterConfig"]:
+        return
+    name = kuberay.cleanup_account(service)
+    accounts = [each for each in manifests if each["kind"] == "ServiceAccount" and each["metadata"]["name"] == name]
+    for account in accounts:
+        assert account["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+@pytest.mark.parametrize("values", CASES)
+def test_pods_that_ask_for_no_gpu_see_none(values: Manifest) -> None:
+    for pod in kuberay.pods(only(render(values), "RayService")):
+        asked = any("gpu" in name for name in pod.ray["resources"]["limits"])
+        hidden = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"} in pod.ray["env"]
+        assert asked != hidden, pod.group
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("release", ["kuberay-1.6.0", ""], ids=["1.6.0", "1.7.0"])
+def test_it_fits_the_oldest_and_the_newest_operator(name: str, release: str) -> None:
+    """The definitions of the oldest prune what they do not know, such as RayService.spec.suspend."""
+    need_custom_schemas()
+    check_against(only(render(example(name)), "RayService"), release)
+
+
+def test_the_oldest_operator_is_named_once() -> None:
+    annotations = yaml.safe_load((CHART / "Chart.yaml").read_text())["annotations"]
+    assert annotations["papa/kuberay"] == ">=1.6.0"
+    page = (ROOT / "docs" / "operations.md").read_text()
+    assert '"suspend":true' not in page, "RayService has it from 1.7.0 on"
+
+
+def test_long_names_stay_apart_and_within_what_kuberay_appends() -> None:
+    releases = [f"recommender-for-the-shop-in-the-country-of-{country}"[:53] for country in ("france", "poland")]
+    names = [
+        {(each["kind"], each["metadata"]["name"]) for each in render(example("dev"), release)} for release in releases
+    ]
+    assert not names[0] & names[1]
+    assert max(len(name) for found in names for _, name in found) <= 63
