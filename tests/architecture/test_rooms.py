@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,15 @@ def test_a_technology_stays_in_files_named_for_it(package: str, allowed: tuple[s
 def test_a_file_name_says_what_is_inside() -> None:
     vague = [str(path.relative_to(ROOT)) for path in sources() if path.stem in VAGUE]
     assert not vague
+
+
+def test_tests_import_no_other_test_module() -> None:
+    """What several of them need is in a support module of its room."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        modules = [f"{node.module}.{alias.name}" for node in nodes for alias in node.names if node.module]
+        tests = [name for name in modules if re.match(r"tests(\.\w+)*\.test_", name)]
+        assert not tests, f"{path.relative_to(ROOT)} imports {tests}"
 
 
 def test_pickle_is_nowhere() -> None:

@@ -87,7 +87,7 @@ def table(rows: Sequence[Row]) -> str:
     lines = [f"{'attack':<{width}}  quiet p99  during   ×     what happened"]
     for row in rows:
         ratio = row.during / row.quiet
-        mark = f"{' ' if ratio <= GOAL else '+'} {'  ' if row.found.held else '!!'}"
+        mark = f"{'+' if ratio > GOAL else ' '} {'  ' if row.found.held else '!!'}"
         times = f"{row.quiet * 1e3:6.0f} ms  {row.during * 1e3:6.0f} ms  {ratio:4.1f}{mark}"
         lines.append(f"{row.attack:<{width}}  {times} {row.found.what}")
     broken = sum(not row.found.held for row in rows)

@@ -14,7 +14,7 @@ from google.protobuf.message_factory import GetMessageClass
 from tests.cli.conftest import Papa
 from tests.demo.conftest import learner, papa
 from tests.demo.learner import Learner
-from tests.docs.test_code_blocks import ROOT, RUN_AGAINST_A_SERVICE, blocks, command_lines
+from tests.docs.support import ROOT, RUN_AGAINST_A_SERVICE, blocks, command_lines
 from tests.gateway.support.fixtures import service, unstarted
 from tests.gateway.support.service import Service
 

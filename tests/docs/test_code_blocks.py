@@ -5,11 +5,9 @@ from __future__ import annotations
 import ast
 import json
 import re
-import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +20,12 @@ from papa_serving.cli import app as application
 from papa_serving.settings import Settings
 from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, user_pb2
 
-ROOT = Path(__file__).resolve().parents[2]
-BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
-PAGES = sorted([ROOT / "README.md", ROOT / "ARCHITECTURE.md", *(ROOT / "docs").rglob("*.md")])
-RUN_AGAINST_A_SERVICE = ("README.md", "docs/quickstart.md")
-"""By test_against_a_service.py."""
+from tests.docs.support import PAGES, ROOT, RUN_AGAINST_A_SERVICE, blocks, command_lines, every_block
+
 PARSED_ALONE = {"docs/security.md"}
 """It names certificates and a host of the reader's; tests/gateway/test_tls.py does what it shows."""
 PARSERS = {"python": ast.parse, "toml": tomllib.loads, "yaml": yaml.safe_load, "json": json.loads}
 """What only a cluster or another language could run is parsed; "sh" by bash."""
-
-
-def blocks(page: str, language: str = "python") -> list[str]:
-    return [code for kind, code in BLOCK.findall((ROOT / page).read_text()) if kind == language]
-
-
-def every_block() -> Iterator[tuple[str, str, str]]:
-    for page in PAGES:
-        for language, code in BLOCK.findall(page.read_text()):
-            yield str(page.relative_to(ROOT)), language, code
 
 
 @pytest.mark.parametrize("page", ["docs/researcher-guide.md"])
@@ -84,23 +69,6 @@ def test_every_block_says_what_it_is() -> None:
 
 
 COMMANDS: Any = typer.main.get_command(application.app)
-
-
-def command_lines() -> Iterator[tuple[str, list[str]]]:
-    """Every simple command of the shell blocks, as words without assignments."""
-    for page, language, code in every_block():
-        if language != "sh":
-            continue
-        plain = re.sub(r"(^|\s)#.*", "", code.replace("\\\n", " "), flags=re.MULTILINE)
-        words = shlex.shlex(plain, posix=True, punctuation_chars="();|&\n")
-        words.whitespace_split, words.whitespace = True, " \t\r"
-        parts: list[list[str]] = [[]]
-        for word in words:
-            if set(word) <= set("();|&\n"):
-                parts.append([])
-            elif not re.fullmatch(r"[A-Z_]+=.*", word):
-                parts[-1].append(word)
-        yield from ((page, part) for part in parts if part)
 
 
 def test_every_papa_command_exists_with_its_options() -> None:

@@ -17,7 +17,7 @@ from tests import absent
 from tests.absent import reason
 from tests.demo.conftest import learner
 from tests.demo.learner import Learner
-from tests.docs.test_code_blocks import ROOT, blocks
+from tests.docs.support import ROOT, blocks
 from tests.gateway.support.fixtures import service, unstarted
 from tests.gateway.support.service import Service
 
@@ -28,7 +28,6 @@ TYPESCRIPT = (ROOT / "docs/examples/typescript/round.mts").read_text()
 FILES: tuple[FileDescriptor, ...] = tuple(
     module.DESCRIPTOR for module in (dead_letter_pb2, feedback_pb2, generation_pb2, types_pb2, user_pb2)
 )
-GO = "apt-get install golang-go golang-google-grpc-dev protoc-gen-go protoc-gen-go-grpc"
 ASKED_FOR = reason("builds the examples in Go and TypeScript", "make examples")
 asked_for = pytest.mark.skipif(not os.environ.get("EXAMPLES"), reason=ASKED_FOR)
 

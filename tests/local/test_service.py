@@ -28,7 +28,7 @@ from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
 from PIL import Image
 from ray.serve.generated import serve_pb2
 
-from tests.local.test_processes import eventually, running
+from tests.local.support import eventually, running
 
 ROOT = Path(__file__).parents[2]
 RAY_HOST = [sys.executable, "-m", "papa_serving.local.ray_host"]

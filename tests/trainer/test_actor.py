@@ -119,7 +119,11 @@ async def test_deleting_the_application_stops_the_actors_and_frees_their_partiti
     actor = ray.get_actor(name, namespace=NAMESPACE)
     assert ray.get(actor.health.remote())["serving"]
     actor.stop.remote()
-    assert not ray.get(actor.health.remote())["serving"], "it says so while it stops"
+
+    async def says_so() -> bool:
+        return not (await actor.health.remote())["serving"]
+
+    await until(says_so)
     serve.delete(APPLICATION)
     assert not _trainers()
     for partition in range(world.log.partitions):
