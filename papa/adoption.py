@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -92,7 +92,8 @@ class Adoption:
             return Replay(torch.zeros(0, *shape, dtype=self.denoiser.sample_dtype), torch.zeros(0), empty)
         tensors = read_tensors(data)
         try:
-            replay = read_replay(tensors)
+            # Another user's numbers, or an earlier life's: nobody can take these labels back by them.
+            replay = replace(read_replay(tensors), sequences=())
         except KeyError as error:
             raise AdapterDamagedError("format", f"{STATE_FILE} lacks {error}") from error
         count = len(replay.samples) if replay.samples.ndim else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,8 @@ class Replay:
     features: Tensor
     prompts: tuple[str, ...] = ()
     """What each sample was asked to show; empty where nothing was asked at all."""
+    sequences: tuple[int, ...] = ()
+    """The number of each label among its user's, by which it can be taken back; 0 where it is not known."""
 
     def __len__(self) -> int:
         return len(self.grades)
@@ -36,11 +39,21 @@ class Replay:
             torch.cat([getattr(part, name) for part in parts]) for name in ("samples", "grades", "features")
         )
         prompts = tuple(prompt for part in parts for prompt in part.asked())
-        return cls(samples, grades, features, prompts if any(prompts) else ())
+        sequences = tuple(number for part in parts for number in part.numbers())
+        return cls(samples, grades, features, prompts if any(prompts) else (), sequences if any(sequences) else ())
 
     def asked(self) -> tuple[str, ...]:
         """One prompt per sample, "" for none."""
         return self.prompts or ("",) * len(self)
+
+    def numbers(self) -> tuple[int, ...]:
+        """One sequence number per sample, 0 for unknown."""
+        return self.sequences or (0,) * len(self)
+
+    def without(self, sequences: Collection[int]) -> Replay:
+        """The labels that were not taken back."""
+        kept = [place for place, number in enumerate(self.numbers()) if not number or number not in sequences]
+        return self if len(kept) == len(self) else self._rows(torch.tensor(kept, dtype=torch.long))
 
     def latest(self) -> Replay:
         """Of opinions about one and the same sample, asked for with the same words, the newest alone: whoever changes
@@ -60,7 +73,8 @@ class Replay:
     def _rows(self, places: Tensor) -> Replay:
         prompts = tuple(self.asked()[place] for place in places.tolist())
         parts = (self.samples[places], self.grades[places], self.features[places])
-        return Replay(*parts, prompts if any(prompts) else ())
+        sequences = tuple(self.numbers()[place] for place in places.tolist())
+        return Replay(*parts, prompts if any(prompts) else (), sequences if any(sequences) else ())
 
     def x0(self) -> Tensor:
         """The samples as the backbone sees them, float32."""

@@ -116,6 +116,7 @@ def unpack(files: Mapping[str, bytes], layout: AdapterLayout, backbone: str, sha
 
 _REPLAY_FIELDS = ("samples", "grades", "features")
 _PROMPTS = "prompts"
+_SEQUENCES = "sequences"
 _ITERATE = "iterate"
 
 
@@ -125,6 +126,8 @@ def _state_tensors(adapter: Adapter) -> dict[str, Tensor]:
     tensors = {name: getattr(replay, name).contiguous() for name in _REPLAY_FIELDS}
     if replay.prompts:
         tensors[_PROMPTS] = torch.tensor(list(json.dumps(replay.prompts).encode()), dtype=torch.uint8)
+    if replay.sequences:
+        tensors[_SEQUENCES] = torch.tensor(replay.sequences, dtype=torch.int64)
     if adapter.iterate is not None:
         tensors[_ITERATE] = adapter.iterate.contiguous()
     return tensors
@@ -133,6 +136,8 @@ def _state_tensors(adapter: Adapter) -> dict[str, Tensor]:
 def read_replay(tensors: Mapping[str, Tensor]) -> Replay:
     """Raises KeyError for a missing part, AdapterDamagedError for prompts that are none."""
     replay = Replay(tensors["samples"], tensors["grades"], tensors["features"])
+    if _SEQUENCES in tensors and tensors[_SEQUENCES].shape == replay.grades.shape:
+        replay = replace(replay, sequences=tuple(int(number) for number in tensors[_SEQUENCES]))
     if _PROMPTS not in tensors:
         return replay
     try:

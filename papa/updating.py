@@ -46,6 +46,8 @@ class Labels:
     samples: Tensor
     grades: Tensor
     prompts: tuple[str, ...] = ()
+    sequences: tuple[int, ...] = ()
+    """The number of each label among its user's; empty where labels are never taken back."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +126,7 @@ def update_many(
     """The next adapter of each job's user. All users share the forward and backward pass of an Adam step; on a CPU a
     pass holds at most CPU_ROWS rows.
 
-    Raises ValueError for a job without labels or with a grade outside [−1, 1] or equal to 0.
+    Raises ValueError for a job that has neither labels nor a replay, or with a grade outside [−1, 1] or equal to 0.
     """
     memories = [remember(denoiser, job, config) for job in jobs]
     lessons = [weigh(denoiser, memory, config) for memory in memories]
@@ -140,12 +142,19 @@ def remember(denoiser: Denoiser, job: UpdateJob, config: UpdateConfig) -> Memory
     """The replay with the new labels in it, within its bounds; of a changed taste the newest labels alone, and a fresh
     adapter. Runs the backbone once over the new samples. Raises ValueError for unusable labels."""
     labels = job.labels
-    if not len(labels.grades) or not bool(((labels.grades.abs() <= 1) & (labels.grades != 0)).all()):
-        raise ValueError("an update needs labels, each with a grade in [-1, 1] that is not 0")
+    if not len(labels.grades) + len(job.adapter.replay) or not bool(
+        ((labels.grades.abs() <= 1) & (labels.grades != 0)).all()
+    ):
+        raise ValueError(
+            "an update needs labels, new ones or remembered ones, each with a grade in [-1, 1] that is not 0"
+        )
     generator = torch.Generator().manual_seed(job.seed)
     fresh = Replay(labels.samples, labels.grades, torch.zeros(len(labels.grades), 0))
-    features = denoiser.features(fresh.x0().to(denoiser.device)).cpu().to(torch.float16)
-    joined = Replay.join([job.adapter.replay, Replay(fresh.samples, labels.grades, features, labels.prompts)])
+    seen = denoiser.features(fresh.x0().to(denoiser.device)) if len(fresh) else torch.zeros(0, denoiser.feature_size)
+    features = seen.cpu().to(torch.float16)
+    joined = Replay.join(
+        [job.adapter.replay, Replay(fresh.samples, labels.grades, features, labels.prompts, labels.sequences)]
+    )
     known = joined.latest().kept(config)
     replay = known.of_this_taste(config, None if denoiser.pool is None else denoiser.pool.unrated)
     restarted = len(replay) < len(known)

@@ -13,6 +13,7 @@ import pytest
 from papa_serving.client import (
     CallFailed,
     DeadlineExceeded,
+    EventNotFound,
     FeedbackEvent,
     InvalidRequest,
     ItemNotFound,
@@ -122,7 +123,7 @@ async def test_like_and_dislike(service: Service, client: Any) -> None:
 
 @pytest.mark.parametrize("event", [FeedbackEvent("alice", 1.0), FeedbackEvent("alice", 1.0, item_id="a", image=b"b")])
 async def test_an_event_about_nothing_or_two_things(service: Service, client: Any, event: FeedbackEvent) -> None:
-    with pytest.raises(ValueError, match="one of the two"):
+    with pytest.raises(ValueError, match="one of them"):
         await client.submit_feedback([event])
     assert service.log.groups == []
 
@@ -258,3 +259,13 @@ async def test_a_generator_that_fails_for_good(service: Service, client: Any) ->
     with pytest.raises(Exception, match="no generator answers") as raised:
         await client.generate("alice", 1, timeout=0.5)
     assert raised.type.__name__ == "GeneratorUnavailable"
+
+
+async def test_a_like_is_taken_back(client: Any) -> None:
+    like = FeedbackEvent("alice", 1.0, image=png())
+    await client.submit_feedback([like])
+    assert (await client.take_back("alice", like.event_id)).accepted
+    state = await client.get_user("alice")
+    assert (state.likes, state.pending_events) == (0, 0)
+    with pytest.raises(EventNotFound):
+        await client.take_back("alice", "never said")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from papa_serving.contracts.errors import RevisionDamaged
-from papa_serving.contracts.feedback import UserBatch
+from papa_serving.contracts.feedback import LoggedEvent, UserBatch
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.samples import pack_sample
 from papa_serving.settings import GateSettings
@@ -34,6 +34,39 @@ def test_an_update_makes_a_revision_that_the_next_one_starts_from(
     adapter = unpack(second.files, denoiser.layout, denoiser.backbone_hash, second.sha256)
     assert len(adapter.replay) == 9
     assert b'"000001-x"' in second.files[MANIFEST_FILE]
+
+
+def taken_back(user: UserKey, sequence: int, *labels: LoggedEvent) -> tuple[LoggedEvent, ...]:
+    end = replace(events_of(user, 1, start=100)[0], grade=0.0, sample=b"", cancels=sequence)
+    return (end, *labels)
+
+
+def test_a_label_that_is_taken_back_is_forgotten(updater: PapaUpdater, denoiser: Denoiser, user: UserKey) -> None:
+    (first,) = updater.update([first_update(user)], 1.0)
+    assert isinstance(first, Trained)
+    start = Weights({name: first.files[name] for name in updater.files}, first.sha256)
+    known = unpack(first.files, denoiser.layout, denoiser.backbone_hash, first.sha256).replay
+    gone, *others = known.numbers()
+    events = taken_back(user, gone)
+    assert updater.flaw(events[0]) == ""
+    (second,) = updater.update([UserUpdate(UserBatch(user, events), "000001-x", start)], 1.0)
+    assert isinstance(second, Trained)
+    assert unpack(second.files, denoiser.layout, denoiser.backbone_hash, second.sha256).replay.numbers() == (*others,)
+
+
+def test_when_no_label_is_left_the_adapter_is_a_fresh_one(
+    updater: PapaUpdater, denoiser: Denoiser, user: UserKey
+) -> None:
+    (label,) = events_of(user, 1)
+    (first,) = updater.update([UserUpdate(UserBatch(user, (label,)), "", Weights())], 1.0)
+    assert isinstance(first, Trained)
+    start = Weights({name: first.files[name] for name in updater.files}, first.sha256)
+    events = taken_back(user, label.sequence)
+    (second,) = updater.update([UserUpdate(UserBatch(user, events), "000001-x", start)], 1.0)
+    assert isinstance(second, Trained)
+    adapter = unpack(second.files, denoiser.layout, denoiser.backbone_hash, second.sha256)
+    assert len(adapter.replay) == 0
+    assert all(not bool(layer.b(adapter.weights[None]).any()) for layer in denoiser.layout.layers)
 
 
 def test_a_repeated_attempt_makes_the_same_revision(updater: PapaUpdater, user: UserKey) -> None:

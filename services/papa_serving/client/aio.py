@@ -114,6 +114,10 @@ class AsyncClient:
         """One dislike of one item, acknowledged. Raises ItemNotFound."""
         return (await self.submit_feedback([FeedbackEvent(user, -1.0, item_id=item_id)]))[0]
 
+    async def take_back(self, user: str | User, event_id: str) -> Outcome:
+        """Ends an earlier like or dislike, as if it had not been given. Raises EventNotFound."""
+        return (await self.submit_feedback([FeedbackEvent.taking_back(user, event_id)]))[0]
+
     def stream_feedback(
         self, events: AsyncIterable[FeedbackEvent] | Iterable[FeedbackEvent], *, window: int = 1024
     ) -> AsyncFeedbackStream:

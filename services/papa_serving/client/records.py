@@ -110,11 +110,12 @@ class Generation:
 
 @dataclass(frozen=True)
 class FeedbackEvent:
-    """One opinion about an item of this service (`item_id`) or an encoded image of your own (`image`): one of the two.
+    """One label of an item of this service (`item_id`) or of an encoded image of your own (`image`): one of the two.
 
-    `grade` lies in [−1, 1] and is not 0: a like is 1, a dislike −1. The `event_id` makes sending it again harmless;
-    keep the event when you retry, or give an id that your own system remembers. `occurred_at` None means now.
-    `prompt` says what an `image` shows, for a backbone that takes prompts; an item has its own.
+    `taking_back` makes an event that ends an earlier one instead (`cancels`, an event_id). `grade` lies in [−1, 1] and
+    is not 0: a like is 1, a dislike −1. The `event_id` makes sending it again harmless; keep the event when you retry,
+    or give an id that your own system remembers. `occurred_at` None means now. `prompt` says what an `image` shows, for
+    a backbone that takes prompts; an item has its own.
     """
 
     user: str | User
@@ -124,6 +125,12 @@ class FeedbackEvent:
     event_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     occurred_at: datetime | None = None
     prompt: str = ""
+    cancels: str = ""
+
+    @classmethod
+    def taking_back(cls, user: str | User, event_id: str) -> FeedbackEvent:
+        """Takes back the user's event `event_id`, as if it had not been given."""
+        return cls(user, 0.0, cancels=event_id)
 
 
 @dataclass(frozen=True)

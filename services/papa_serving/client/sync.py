@@ -116,6 +116,10 @@ class Client:
         """One dislike of one item, acknowledged. Raises ItemNotFound."""
         return self.submit_feedback([FeedbackEvent(user, -1.0, item_id=item_id)])[0]
 
+    def take_back(self, user: str | User, event_id: str) -> Outcome:
+        """Ends an earlier like or dislike, as if it had not been given. Raises EventNotFound."""
+        return (self.submit_feedback([FeedbackEvent.taking_back(user, event_id)]))[0]
+
     def stream_feedback(self, events: Iterable[FeedbackEvent], *, window: int = 1024) -> FeedbackStream:
         """One outcome per event, in order, while `events` is still being read; a bad event does not end the stream.
 

@@ -54,13 +54,17 @@ def generate_request(
 
 
 def event_message(event: FeedbackEvent, tenant: str) -> feedback_pb2.FeedbackEvent:
-    """Raises ValueError unless exactly one of item_id and image is given."""
-    if bool(event.item_id) == bool(event.image):
-        raise ValueError("a feedback event names an item_id or carries an image: one of the two")
-    message = feedback_pb2.FeedbackEvent(
-        event_id=event.event_id, user=user_message(event.user, tenant), grade=event.grade
-    )
-    if event.item_id:
+    """Raises ValueError unless exactly one of item_id, image and cancels is given."""
+    if sum(map(bool, (event.item_id, event.image, event.cancels))) != 1:
+        raise ValueError("a feedback event names an item_id, carries an image, or takes an event back: one of them")
+    message = feedback_pb2.FeedbackEvent(event_id=event.event_id, user=user_message(event.user, tenant))
+    if event.cancels:
+        message.cancels = event.cancels
+    else:
+        message.grade = event.grade
+    if event.cancels:
+        pass
+    elif event.item_id:
         message.item_id = event.item_id
     else:
         message.image.data = event.image

@@ -96,6 +96,12 @@ class EventIdReused(PapaError):
     status, reason = Status.INVALID_ARGUMENT, "EVENT_ID_REUSED"
 
 
+class EventNotFound(PapaError):
+    """The event to take back is not known: never accepted of this user, or too long ago."""
+
+    status, reason = Status.NOT_FOUND, "EVENT_NOT_FOUND"
+
+
 class BacklogFull(PapaError):
     """The user's partition holds as many unapplied events as it may."""
 

@@ -17,7 +17,8 @@ from papa_serving.contracts.revisions import Revision
 
 @dataclass(frozen=True)
 class FeedbackEvent:
-    """One opinion. `grade` in [−1, 1], not 0 (like = 1, dislike = −1). Exactly one of `item_id` and `image` is set.
+    """One label, or the end of one. `grade` in [−1, 1], not 0 (like = 1, dislike = −1). Exactly one of `item_id`,
+    `image` and `cancels` is set; `cancels` is the id of the event to take back, with the grade 0.
 
     `image` is a packed sample (papa_serving.contracts.samples) already in the backbone's shape. Times are seconds since
     the epoch. `traceparent` is the W3C trace context of the call, or "".
@@ -28,6 +29,7 @@ class FeedbackEvent:
     grade: float
     item_id: str = ""
     image: bytes = b""
+    cancels: str = ""
     occurred_at: float = 0.0
     traceparent: str = ""
 
@@ -58,6 +60,7 @@ class LoggedEvent:
 
     `sample` is the packed x0 (of the item or the image), copied into the event when it was accepted, so that an item's
     time to live does not matter any more. `revision` is the one that made the item ("" for base or catalogue).
+    `cancels` is the sequence of the applied event that this one takes back, 0 for a label; it has no grade and sample.
     """
 
     entry_id: str
@@ -70,6 +73,7 @@ class LoggedEvent:
     accepted_at: float
     traceparent: str = ""
     attempts: int = 0
+    cancels: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,8 @@ class FeedbackLog(ABC):
     async def append(self, events: Sequence[FeedbackEvent]) -> list[AppendResult]:
         """Appends in order, each event durable and complete before its result says so.
 
-        One result per event, in order. Errors in results: ItemNotFound, UserDeleted, BacklogFull, EventIdReused.
+        One result per event, in order. Errors in results: ItemNotFound, EventNotFound, UserDeleted, BacklogFull,
+        UserBacklogFull, EventIdReused.
         Raises only when nothing is known of the whole call (then a retry with the same event_ids is harmless).
         """
 

@@ -3,11 +3,12 @@
 append.lua takes the events of one user as one string, since a script pays for every argument. Each event: a head of 28
 bytes, big-endian (length of the event id, of the sample, of the traceparent, 4 bytes each; 8 bytes digest of what the
 event says; the grade as a double), then event id, sample and traceparent. The sample is empty when the event names an
-item.
+item; of an event that takes another back, which has the grade 0, it is the other's id.
 
 Fields of an entry:
     t, u   tenant, user        e   event id       g   grade      n   sequence
     s      packed sample       r   revision       c   traceparent, "" or absent without
+    k   sequence of the event that this one takes back, absent for a label
 A dead letter has three more: entry (the id it had as an event), reason, attempts.
 """
 
@@ -18,7 +19,14 @@ import re
 import struct
 from collections.abc import Iterable, Mapping
 
-from papa_serving.contracts.errors import BacklogFull, EventIdReused, ItemNotFound, PapaError, UserBacklogFull
+from papa_serving.contracts.errors import (
+    BacklogFull,
+    EventIdReused,
+    EventNotFound,
+    ItemNotFound,
+    PapaError,
+    UserBacklogFull,
+)
 from papa_serving.contracts.feedback import DeadLetter, FeedbackEvent, LoggedEvent
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.trace import checked
@@ -27,7 +35,7 @@ from papa_serving.store.records import user_deleted
 _HEAD = struct.Struct(">III8sd")
 _ENTRY_ID = re.compile(r"\d{1,19}-\d{1,19}", re.ASCII)
 
-ACCEPTED, DUPLICATE, NO_ITEM, DELETED, FULL, REUSED, USER_FULL = range(7)
+ACCEPTED, DUPLICATE, NO_ITEM, DELETED, FULL, REUSED, USER_FULL, NO_EVENT = range(8)
 """What may become of one appended event, as append.lua numbers it."""
 
 BACKLOG_RETRY_AFTER = 2.0
@@ -37,6 +45,8 @@ BACKLOG_RETRY_AFTER = 2.0
 def said(event: FeedbackEvent) -> bytes:
     """8 bytes by which a retry is told from another opinion under the same event id."""
     text = f"{float(event.grade)!r} {event.item_id} ".encode() + event.image
+    if event.cancels:
+        text = f"cancels {event.cancels}".encode()
     return hashlib.blake2b(text, digest_size=8).digest()
 
 
@@ -45,7 +55,7 @@ def pack_events(events: Iterable[FeedbackEvent]) -> bytes:
     parts: list[bytes] = []
     for event in events:
         event_id, trace = event.event_id.encode(), event.traceparent.encode()
-        sample = b"" if event.item_id else event.image
+        sample = event.cancels.encode() if event.cancels else b"" if event.item_id else event.image
         parts += (_HEAD.pack(len(event_id), len(sample), len(trace), said(event), event.grade), event_id, sample, trace)
     return b"".join(parts)
 
@@ -64,6 +74,10 @@ def refusal(code: int) -> PapaError:
         return UserBacklogFull(
             "as much feedback of this user waits to be applied as there is room left for all others",
             retry_after=BACKLOG_RETRY_AFTER,
+        )
+    if code == NO_EVENT:
+        return EventNotFound(
+            "no such event of this user: never accepted, or longer ago than ids are kept", field="cancels"
         )
     return EventIdReused("this event_id was accepted before with another target or rating", field="event_id")
 
@@ -108,4 +122,5 @@ def _event(entry_id: str, values: Mapping[bytes, bytes], attempts: int) -> Logge
         accepted_at=milliseconds(entry_id) / 1000,
         traceparent=checked(values.get(b"c", b"").decode("ascii", "replace")),
         attempts=attempts,
+        cancels=int(values.get(b"k") or 0),
     )

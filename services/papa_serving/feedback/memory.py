@@ -18,7 +18,18 @@ from papa_serving.contracts.feedback import (
 )
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import Revision
-from papa_serving.feedback.entries import DELETED, FULL, NO_ITEM, REUSED, USER_FULL, milliseconds, order, refusal, said
+from papa_serving.feedback.entries import (
+    DELETED,
+    FULL,
+    NO_EVENT,
+    NO_ITEM,
+    REUSED,
+    USER_FULL,
+    milliseconds,
+    order,
+    refusal,
+    said,
+)
 from papa_serving.store.memory import MemoryPartition, MemoryState
 
 __all__ = ["MemoryFeedbackLog"]
@@ -182,6 +193,11 @@ class MemoryFeedbackLog(FeedbackLog):
             if what != said(event):
                 return AppendResult(event.event_id, error=refusal(REUSED))
             return AppendResult(event.event_id, sequence, duplicate=True)
+        return self._cancel(event) if event.cancels else self._label(event)
+
+    def _label(self, event: FeedbackEvent) -> AppendResult:
+        """Accepts a label that is new."""
+        user, now = self._state.user(event.user), self._state.clock()
         if full := self._full(event.user):
             return AppendResult(event.event_id, error=refusal(full))
         item = self._state.item(event.user, event.item_id) if event.item_id else None
@@ -194,6 +210,36 @@ class MemoryFeedbackLog(FeedbackLog):
             LoggedEvent("", 0, event.event_id, event.user, event.grade, sample, revision, 0.0, event.traceparent)
         )
         user.ids[event.event_id] = (now, said(event), sequence)
+        user.grades[sequence] = event.grade
+        return AppendResult(event.event_id, sequence)
+
+    def _cancel(self, event: FeedbackEvent) -> AppendResult:
+        """Takes an event back, as append.lua does."""
+        user, part = self._state.user(event.user), self._state.partition_of(event.user)
+        _, _, number = user.ids.get(event.cancels, (0.0, b"", 0))
+        if not number:
+            return AppendResult(event.event_id, error=refusal(NO_EVENT))
+        grade = user.grades.pop(number, 0.0)
+        if grade:
+            user.likes -= grade > 0
+            user.dislikes -= grade < 0
+        waiting = [key for key, each in part.events.items() if (each.user, each.sequence) == (event.user, number)]
+        dead = [
+            key for key, each in part.letters.items() if (each.event.user, each.event.sequence) == (event.user, number)
+        ]
+        for key in waiting:
+            del part.events[key]
+        for key in dead:
+            del part.letters[key]
+        if grade and not waiting and not dead:
+            sequence = self._accept(
+                LoggedEvent("", 0, event.event_id, event.user, 0.0, b"", "", 0.0, event.traceparent, 0, number)
+            )
+        else:
+            user.sequence += 1
+            sequence = user.sequence
+            self._state.changed(event.user)
+        user.ids[event.event_id] = (self._state.clock(), said(event), sequence)
         return AppendResult(event.event_id, sequence)
 
     def _full(self, user: UserKey) -> int:

@@ -18,7 +18,7 @@ from papa_serving.contracts.feedback import AppendResult, FeedbackEvent
 from papa_serving.contracts.identity import UserKey
 from papa_serving.feedback.entries import ACCEPTED, DUPLICATE, pack_events, refusal
 from papa_serving.store.redis_client import Argument, Client, call_all, unavailable
-from papa_serving.store.redis_keys import Keys, PartitionKeys, UserKeys
+from papa_serving.store.redis_keys import GROUP, Keys, PartitionKeys, UserKeys
 from papa_serving.store.redis_scripts import load
 
 EVENTS_PER_CALL = 256
@@ -56,10 +56,10 @@ class _ScriptCall:
         self, events: Sequence[FeedbackEvent], limit: int, ttl: int
     ) -> tuple[list[str], list[Argument]]:
         """As append.lua takes them."""
-        keys: list[str] = [self._partition.events]
-        arguments: list[Argument] = [limit, ttl]
+        keys: list[str] = [self._partition.events, self._partition.dead]
+        arguments: list[Argument] = [limit, ttl, GROUP]
         for user, (own, places) in self._runs.items():
-            keys += (own.state, own.pending, own.ids, own.older_ids)
+            keys += (own.state, own.pending, own.letters, own.ids, own.older_ids)
             of_user = [events[place] for place in places]
             keys += [own.item(event.item_id) for event in of_user if event.item_id]
             arguments += (user.tenant, user.user, len(of_user), pack_events(of_user))

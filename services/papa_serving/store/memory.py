@@ -34,7 +34,8 @@ __all__ = ["MemoryItemStore", "MemoryRevisionStore", "MemoryState", "MemoryUserD
 
 @dataclass
 class MemoryUser:
-    """One user. `ids`: event id → when, what was said, sequence. `items`: item id → until when, item."""
+    """One user. `ids`: event id → when, what was said, sequence. `grades`: of the events that were not taken back, by
+    sequence. `items`: item id → until when, item."""
 
     likes: int = 0
     dislikes: int = 0
@@ -43,6 +44,7 @@ class MemoryUser:
     current: str = ""
     lineage: dict[str, Revision] = field(default_factory=dict)
     ids: dict[str, tuple[float, bytes, int]] = field(default_factory=dict)
+    grades: dict[int, float] = field(default_factory=dict)
     items: dict[str, tuple[float, StoredItem]] = field(default_factory=dict)
     deletion: DeletionReceipt | None = None
 

@@ -17,7 +17,8 @@ slot and one script can change them together; NN is the partition, D the user's 
     papa:{pNN}:user:D                hash    the user's state, see below; a channel of this name tells of changes
     papa:{pNN}:user:D:pending        zset    entry ids of the user's unapplied events; score: sequence
     papa:{pNN}:user:D:letters        zset    ids of the user's dead letters; score: sequence
-    papa:{pNN}:user:D:ids            hash    event id → 8 bytes digest of what was said, then the sequence
+    papa:{pNN}:user:D:ids            hash    event id → 8 bytes digest of what was said, the sequence, then
+                                             + (a like), - (a dislike) or x (taken back, or taking back)
     papa:{pNN}:user:D:older_ids      hash    the same, for ids older than one time to live (`ids`, renamed)
     papa:{pNN}:user:D:lineage        zset    revision ids; score: their number, 1, 2, …
     papa:{pNN}:user:D:records        hash    revision id → its JSON (Revision)

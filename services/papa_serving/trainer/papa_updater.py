@@ -45,6 +45,8 @@ class PapaUpdater(Updater):
 
     def flaw(self, event: LoggedEvent) -> str:
         """Decoding is exact about lengths, so that what passes here cannot fail later."""
+        if event.cancels:
+            return ""
         try:
             sample, prompt = unpack_prompted(event.sample)
             self._denoiser.conditions([prompt])
@@ -64,16 +66,27 @@ class PapaUpdater(Updater):
         """One forward and backward pass a step for all users; then the gate, also for all in one batch."""
         config = replace(self._config, learning_rate=self._config.learning_rate * step_scale)
         seeds = [update_seed(self.backbone, update) for update in updates]
-        jobs = [
-            UpdateJob(self._adapter(update.start, seed), labels(update.batch.events, self._denoiser), seed)
-            for update, seed in zip(updates, seeds, strict=True)
-        ]
-        trained = update_many(self._denoiser, jobs, config)
+        jobs = [self._job(update, seed) for update, seed in zip(updates, seeds, strict=True)]
+        learning = [job for job in jobs if len(job.labels.grades) or len(job.adapter.replay)]
+        results = iter(update_many(self._denoiser, learning, config) if learning else ())
+        trained = [next(results) if job in learning else self._unlearnt(job) for job in jobs]
         verdicts = self._gate.judge(trained)
         return [
             verdict or self._packed(update, adapter, stats, seed, config)
             for update, seed, (adapter, stats), verdict in zip(updates, seeds, trained, verdicts, strict=True)
         ]
+
+    def _job(self, update: UserUpdate, seed: int) -> UpdateJob:
+        """The update without the labels that were taken back, remembered ones and new ones."""
+        adapter = self._adapter(update.start, seed)
+        gone = {event.cancels for event in update.batch.events if event.cancels}
+        kept = [event for event in update.batch.events if not event.cancels and event.sequence not in gone]
+        adapter = replace(adapter, replay=adapter.replay.without(gone))
+        return UpdateJob(adapter, labels(kept, self._denoiser), seed)
+
+    def _unlearnt(self, job: UpdateJob) -> tuple[Adapter, UpdateStats]:
+        """A fresh adapter for a user of whose labels none is left."""
+        return new_adapter(self._denoiser, job.seed), UpdateStats(0, 0, 0.0, 0.0, 0.0, 0.0, 0, 0, restarted=True)
 
     def _adapter(self, weights: Weights, seed: int) -> Adapter:
         if not weights.files:
@@ -113,10 +126,13 @@ def load_updater(settings: Settings) -> PapaUpdater:
 
 def labels(events: Sequence[LoggedEvent], denoiser: Denoiser) -> Labels:
     """The events' samples, grades and prompts as the library takes them, in order."""
+    if not events:
+        return Labels(torch.zeros(0, *denoiser.sample_shape, dtype=denoiser.sample_dtype), torch.zeros(0))
     unpacked = [unpack_prompted(event.sample) for event in events]
     samples = torch.stack([_x0(torch.from_numpy(values.copy()), denoiser) for values, _ in unpacked])
     prompts = tuple(prompt for _, prompt in unpacked)
-    return Labels(samples, torch.tensor([event.grade for event in events]), prompts if any(prompts) else ())
+    sequences = tuple(event.sequence for event in events)
+    return Labels(samples, torch.tensor([event.grade for event in events]), prompts if any(prompts) else (), sequences)
 
 
 def _x0(values: Tensor, denoiser: Denoiser) -> Tensor:

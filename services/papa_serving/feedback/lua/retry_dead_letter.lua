@@ -17,7 +17,7 @@ for i = 1, #letter[2], 2 do
 end
 local sequence = redis.call('HINCRBY', state, 'sequence', 1)
 local entry = redis.call('XADD', events, '*', 't', said.t, 'u', said.u, 'e', said.e, 'g', said.g, 'n', sequence,
-  's', said.s, 'r', said.r, 'c', said.c or '')
+  's', said.s, 'r', said.r, 'c', said.c or '', 'k', said.k or '')
 redis.call('ZADD', pending, sequence, entry)
 redis.call('XDEL', dead, ARGV[1])
 redis.call('ZREM', letters, ARGV[1])

@@ -121,7 +121,7 @@ def _count(converted: Sequence[Converted], results: Sequence[AppendResult]) -> N
     labels = Counter(
         (cohort_of(result.sequence), event.grade > 0)
         for event, result in zip(converted, results, strict=True)
-        if isinstance(event, FeedbackEvent) and result.error is None and not result.duplicate
+        if isinstance(event, FeedbackEvent) and not event.cancels and result.error is None and not result.duplicate
     )
     for cohort in {cohort for cohort, _ in labels}:
         # Both labels, so that a cohort without likes shows a share of 0 instead of no share.

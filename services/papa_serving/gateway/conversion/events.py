@@ -129,7 +129,8 @@ def _converted(
     return FeedbackEvent(
         event_id=message.event_id,
         user=user,
-        grade=message.grade or _GRADES[message.signal],
+        grade=0.0 if message.cancels else message.grade or _GRADES[message.signal],
+        cancels=message.cancels,
         item_id=message.item_id,
         image=image,
         occurred_at=_seconds(message) if message.HasField("occurred_at") else arrived,

@@ -95,16 +95,22 @@ def _check_target(
     match event.WhichOneof("target"):
         case "item_id":
             check_id(event.item_id, f"{path}item_id", violations)
+        case "cancels":
+            check_id(event.cancels, f"{path}cancels", violations)
         case "image":
             if not 1 <= len(event.image.data) <= limits.max_image_bytes:
                 violations.append(Violation(f"{path}image.data", f"must be 1 to {limits.max_image_bytes} bytes"))
             if len(event.image.prompt) > MAX_PROMPT:
                 violations.append(Violation(f"{path}image.prompt", f"must be at most {MAX_PROMPT} characters"))
         case _:
-            violations.append(Violation(f"{path}target", "name an item_id or give an image"))
+            violations.append(Violation(f"{path}target", "name an item_id, an event to take back, or give an image"))
 
 
 def _check_label(event: feedback_pb2.FeedbackEvent, path: str, violations: Violations) -> None:
+    if event.WhichOneof("target") == "cancels":
+        if event.WhichOneof("rating"):
+            violations.append(Violation(f"{path}rating", "does not go with cancels: to change a label, rate again"))
+        return
     match event.WhichOneof("rating"):
         case "signal":
             if event.signal not in _SIGNALS:

@@ -127,7 +127,7 @@ Global___StreamFeedbackResponse: _TypeAlias = StreamFeedbackResponse  # noqa: Y0
 
 @_typing.final
 class FeedbackEvent(_message.Message):
-    """One opinion of one user about one image."""
+    """One opinion of one user about one image, or the end of an earlier one."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -135,6 +135,7 @@ class FeedbackEvent(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     ITEM_ID_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    CANCELS_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int
     GRADE_FIELD_NUMBER: _builtins.int
     OCCURRED_AT_FIELD_NUMBER: _builtins.int
@@ -142,6 +143,12 @@ class FeedbackEvent(_message.Message):
     """Chosen by the caller, unique per user, 1 to 128 characters; a retry under the same id changes nothing."""
     item_id: _builtins.str
     """An item that Generate made for this user and whose time to live has not passed."""
+    cancels: _builtins.str
+    """Takes back an earlier event of this user: its event_id. No rating goes with it. An event that no revision has
+    applied yet is never applied; of one that was applied, the label is forgotten at the next update, which follows
+    as after any event. What it taught fades from then on. This is no change of mind: to say the opposite, rate the
+    item again. Taking back what was taken back already changes nothing.
+    """
     signal: Global___Signal.ValueType
     grade: _builtins.float
     """Graded: in [-1, 1], not 0; below 0 is a dislike."""
@@ -162,17 +169,18 @@ class FeedbackEvent(_message.Message):
         user: _types_pb2.User | None = ...,
         item_id: _builtins.str = ...,
         image: Global___CatalogueImage | None = ...,
+        cancels: _builtins.str = ...,
         signal: Global___Signal.ValueType = ...,
         grade: _builtins.float = ...,
         occurred_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["grade", b"grade", "image", b"image", "item_id", b"item_id", "occurred_at", b"occurred_at", "rating", b"rating", "signal", b"signal", "target", b"target", "user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancels", b"cancels", "grade", b"grade", "image", b"image", "item_id", b"item_id", "occurred_at", b"occurred_at", "rating", b"rating", "signal", b"signal", "target", b"target", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "grade", b"grade", "image", b"image", "item_id", b"item_id", "occurred_at", b"occurred_at", "rating", b"rating", "signal", b"signal", "target", b"target", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancels", b"cancels", "event_id", b"event_id", "grade", b"grade", "image", b"image", "item_id", b"item_id", "occurred_at", b"occurred_at", "rating", b"rating", "signal", b"signal", "target", b"target", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_rating: _TypeAlias = _typing.Literal["signal", "grade"]  # noqa: Y015
     _WhichOneofArgType_rating: _TypeAlias = _typing.Literal["rating", b"rating"]  # noqa: Y015
-    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["item_id", "image"]  # noqa: Y015
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["item_id", "image", "cancels"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_rating) -> _WhichOneofReturnType_rating | None: ...
