@@ -6,7 +6,7 @@ import random
 import time
 from dataclasses import dataclass
 
-from papa_serving.contracts.errors import CredentialExpired, PapaError, Status
+from papa_serving.contracts.errors import CredentialExpired, PapaError, RequestLate, Status
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,12 @@ class Attempts:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def pause_after(self, error: PapaError) -> float:
-        """Seconds to wait before the next attempt; raises `error` where there is to be none."""
+        """Seconds to wait before the next attempt; raises `error` where there is to be none.
+
+        A feedback stream that has nothing to send for a while is opened again without end: that is no failure.
+        """
+        if error.reason == RequestLate.reason:
+            return 0.0
         self._made += 1
         if self._made >= self._retry.attempts or not may_retry(error):
             raise error

@@ -137,6 +137,12 @@ class Overloaded(PapaError):
     status, reason = Status.RESOURCE_EXHAUSTED, "OVERLOADED"
 
 
+class RequestLate(PapaError):
+    """The call was opened, but its first message did not arrive in time."""
+
+    status, reason = Status.RESOURCE_EXHAUSTED, "REQUEST_LATE"
+
+
 class Unauthenticated(PapaError):
     """No credential, or one that does not verify."""
 

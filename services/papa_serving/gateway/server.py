@@ -38,8 +38,6 @@ from papa_serving.stubs.serving.v1 import (
 
 log = logging.getLogger(__name__)
 
-# Room beside the limit of the edge, so that health checks pass and the refused are told why.
-SPARE_RPCS = 128
 MAX_PENDING = 4096
 
 
@@ -63,12 +61,9 @@ class Gateway:
         self._drain, self._pictures = Drain(), PictureReader(settings.max_image_pixels)
         self._engine = EngineClient(settings.generator, engine_token)
         self._readiness = Readiness(self._engine, backends.items, self._drain)
-        self._server = grpc.aio.server(
-            interceptors=[Edge(authenticate, settings.max_concurrent_rpcs, settings.rates)],
-            options=_options(settings),
-            maximum_concurrent_rpcs=settings.max_concurrent_rpcs + SPARE_RPCS,
-        )
-        self._probes = None if settings.health_port is None else grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        edge = Edge(authenticate, settings)
+        self._server = _server(edge, settings)
+        self._probes = None if settings.health_port is None else _server(edge, settings)
         self._add_services()
         self.address = self.health_address = ""
 
@@ -127,6 +122,11 @@ class Gateway:
             reflection.enable_server_reflection(names, self._server)
 
 
+def _server(edge: Edge, settings: GatewaySettings) -> grpc.aio.Server:
+    """A server without maximum_concurrent_rpcs, with which grpc.aio would refuse before the edge knows who calls."""
+    return grpc.aio.server(interceptors=[edge], options=_options(settings))
+
+
 def _bind(
     server: grpc.aio.Server, purpose: str, host: str, port: int, credentials: grpc.ServerCredentials | None
 ) -> str:
@@ -143,6 +143,8 @@ def _options(settings: GatewaySettings) -> list[tuple[str, int]]:
     return [
         # Two gateways on one port would share it silently.
         ("grpc.so_reuseport", 0),
+        # Far above the edge's own limit, which refuses in words; beyond this one the library resets streams.
+        ("grpc.max_concurrent_streams", MAX_PENDING),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
         # Calls that nobody has looked at yet. Beyond the first number the library drops some, beyond the second all,

@@ -234,7 +234,9 @@ class GatewaySettings(Section):
     max_events: int = Field(1000, ge=1, description="events of one SubmitFeedback")
     max_image_bytes: int = Field(2**20, ge=64)
     max_image_pixels: int = Field(2**22, ge=64)
-    max_concurrent_rpcs: int = Field(1024, ge=1)
+    max_concurrent_rpcs: int = Field(1024, ge=1, description="calls under way at once; one user holds half at most")
+    max_connection_rpcs: int = Field(512, ge=1, description="calls under way at once on one connection")
+    first_message_seconds: float = Field(30.0, gt=0, description="from the start of a call to its first message")
     drain_seconds: float = Field(20.0, ge=0, description="from the signal to the end, for calls that run")
     notice_seconds: float = Field(1.0, ge=0, description="of those, between NOT_SERVING and the refusal of new calls")
 

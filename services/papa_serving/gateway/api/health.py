@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2
 
-from papa_serving.contracts.errors import PapaError, ShuttingDown
+from papa_serving.contracts.errors import PapaError
 from papa_serving.contracts.items import ItemStore
 from papa_serving.gateway.engine_client import EngineClient
 from papa_serving.gateway.rpc.drain import Drain
@@ -21,27 +21,38 @@ FEEDBACK = "papa.serving.v1.FeedbackService"
 USER = "papa.serving.v1.UserService"
 DEAD_LETTERS = "papa.serving.v1.DeadLetterService"
 INFO = "papa.serving.v1.InfoService"
+UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 POLL_SECONDS = 1.0
-# A watcher that does not read its stream must not delay a shutdown for longer.
-NOTICE_SECONDS = 2.0
 
 
 class HealthService(health.aio.HealthServicer):  # type: ignore[misc, name-defined]
-    """The standard service. Its watches end when the gateway drains."""
+    """The standard service. Its watches end when the gateway drains.
+
+    The library's own `Watch` sends while it holds the lock that `set` needs: one watcher who does not read would freeze
+    the status for everybody.
+    """
 
     def __init__(self, drain: Drain) -> None:
         super().__init__()
-        self._drain = drain
+        self._drain, self._changed = drain, asyncio.Event()
 
     async def Watch(  # noqa: N802 - the protos name the methods
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> None:
-        """Sends the status now and after each change, until the drain."""
-        try:
+        """Sends the status now and after each change, until the drain. Raises ShuttingDown."""
+        sent = None
+        while True:
+            status, changed = self._server_status.get(request.service, UNKNOWN), self._changed
             async with self._drain.endless_wait():
-                await super().Watch(request, context)
-        except ShuttingDown as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, error.message)
+                if status != sent:
+                    await context.write(health_pb2.HealthCheckResponse(status=status))
+                sent = status
+                await changed.wait()
+
+    async def _set(self, service: str, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
+        self._server_status[service] = status
+        self._changed.set()
+        self._changed = asyncio.Event()
 
 
 class Readiness:
@@ -62,10 +73,7 @@ class Readiness:
         """Sets every service to NOT_SERVING for good."""
         for task in self._tasks:
             task.cancel()
-        try:
-            await asyncio.wait_for(self.servicer.enter_graceful_shutdown(), NOTICE_SECONDS)
-        except TimeoutError:
-            log.warning("a health watcher does not read; going on without it")
+        await self.servicer.enter_graceful_shutdown()
 
     async def _follow_generator(self) -> None:
         channel = self._generator.channel

@@ -1,26 +1,30 @@
 """Admission: what a call needs before any work is done for it.
 
-That is a scope for its method, a place among the calls in flight, and enough of its tenant's and its user's rate. All
-limits are those of one gateway process.
+That is a first message within some time, a scope for its method, a place among the calls in flight, and enough of its
+tenant's and its user's rate. All limits are those of one gateway process.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TypeVar
 
-from papa_serving.contracts.errors import Forbidden, Overloaded, RateLimited
+from papa_serving.contracts.errors import Forbidden, Overloaded, RateLimited, RequestLate
 from papa_serving.contracts.identity import UserKey
 from papa_serving.gateway.auth.identity import ANYBODY, Identity, Scope
 from papa_serving.settings import RateSettings
 from papa_serving.stubs.serving.v1 import types_pb2
 
-T = TypeVar("T")
+Owner = tuple[str, ...]
+"""Who a call is counted for: the kind of owner, then its name."""
+
+GROUP_WEIGHT = 7
+"""One tenant or connection holds up to seven eighths of the places: the last eighth is for others."""
 
 _ANY = frozenset(Scope)
 _GENERATE, _FEEDBACK, _ADMIN = frozenset({Scope.GENERATE}), frozenset({Scope.FEEDBACK}), frozenset({Scope.ADMIN})
@@ -54,78 +58,166 @@ def check_scope(identity: Identity, method: str) -> None:
         raise Forbidden(f"the credential lacks a scope for this method: {names}")
 
 
-class Places:
-    """The calls in flight. One user never holds more of them than are left for everybody else."""
+class Connections:
+    """The calls of each connection, from their start to their end."""
 
-    def __init__(self, limit: int, tenant_limit: int = 0) -> None:
-        """`limit` counts all calls; `tenant_limit` those of one tenant's credentials, 0 for no such limit."""
-        self.limit, self._tenant_limit = limit, tenant_limit
-        self.in_flight = 0
-        self.of_tenant: Counter[str] = Counter()
-        self.of_user: Counter[UserKey] = Counter()
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._calls: Counter[Owner] = Counter()
 
     @contextmanager
-    def place(self) -> Iterator[Place]:
-        """Counts one call from its arrival to its end."""
-        place = Place(self)
-        self.in_flight += 1
+    def call(self, connection: Owner) -> Iterator[None]:
+        """Counts one call. Raises Overloaded for a connection that carries `limit` of them."""
+        if self._calls[connection] >= self._limit:
+            raise Overloaded(f"this connection carries {self._limit} calls and may carry no more")
+        self._calls[connection] += 1
         try:
+            yield
+        finally:
+            self._calls[connection] -= 1
+            if not self._calls[connection]:
+                del self._calls[connection]
+
+
+class Arrivals:
+    """The calls whose first message has not arrived yet. They hold nothing but a stream of their connection.
+
+    When there are too many, the oldest call of the owner with the most of them is dropped. Silent calls of one owner
+    therefore never keep out the calls of another.
+    """
+
+    def __init__(self, limit: int, seconds: float) -> None:
+        """At most `limit` calls wait, each of them at most `seconds`."""
+        self._limit, self._seconds = limit, seconds
+        self._waiting: dict[Owner, dict[Arrival, None]] = {}
+        self._count = 0
+
+    @asynccontextmanager
+    async def arrival(self, connection: Owner) -> AsyncIterator[Arrival]:
+        """Wraps a call from its start to its first message. Raises RequestLate, Overloaded."""
+        arrival = Arrival(self, connection, asyncio.timeout(self._seconds))
+        try:
+            async with arrival.timeout:
+                self.add(arrival)
+                if self._count > self._limit:
+                    self._drop_one()
+                yield arrival
+        except TimeoutError:
+            if not arrival.timeout.expired():
+                raise
+            if arrival.dropped:
+                raise Overloaded("too many calls wait for their first message; this one was dropped") from None
+            raise RequestLate(f"no message arrived within {self._seconds:g} seconds of the start of the call") from None
+        finally:
+            self.remove(arrival)
+
+    def add(self, arrival: Arrival) -> None:
+        """Counts the call as the youngest of its owner."""
+        self._waiting.setdefault(arrival.owner, {})[arrival] = None
+        self._count += 1
+
+    def remove(self, arrival: Arrival) -> None:
+        """Ends the wait of a call. A dropped call is not counted any more."""
+        waiting = self._waiting.get(arrival.owner, {})
+        if arrival in waiting:
+            self._count -= 1
+            del waiting[arrival]
+            if not waiting:
+                del self._waiting[arrival.owner]
+
+    def _drop_one(self) -> None:
+        oldest = next(iter(max(self._waiting.values(), key=len)))
+        self.remove(oldest)
+        oldest.dropped = True
+        oldest.timeout.reschedule(asyncio.get_running_loop().time())
+
+
+class Arrival:
+    """One call that waits for its first message."""
+
+    def __init__(self, arrivals: Arrivals, owner: Owner, timeout: asyncio.Timeout) -> None:
+        self._arrivals, self.owner, self.timeout = arrivals, owner, timeout
+        self.dropped = False
+
+    def assign(self, identity: Identity) -> None:
+        """Counts the call for the user or tenant that its credential proves, no longer for its connection."""
+        if identity.bound and not self.dropped:
+            self._arrivals.remove(self)
+            self.owner = ("identity", identity.tenant, identity.user)
+            self._arrivals.add(self)
+
+
+class Places:
+    """The calls in flight, from their first message to their end.
+
+    A user never holds more places than are left for everybody else. A tenant, or a connection where callers have no
+    credentials, never holds more than GROUP_WEIGHT times as many as are left. One of them alone can thus not fill the
+    gateway.
+    """
+
+    def __init__(self, limit: int, *, tenant_limit: int = 0, group_limit: int = 0) -> None:
+        """`limit` counts all calls, `tenant_limit` those of one tenant, `group_limit` those of one tenant or
+        connection; 0 stands for no such limit."""
+        self.limit, self._tenant_limit, self._group_limit = limit, tenant_limit, group_limit
+        self.in_flight = 0
+        self._held: Counter[Owner] = Counter()
+
+    @contextmanager
+    def place(self, connection: Owner, identity: Identity) -> Iterator[Place]:
+        """The place of one call until its end, owned by the user, tenant or connection. Raises Overloaded."""
+        if self.in_flight >= self.limit:
+            raise Overloaded(f"the gateway handles {self.limit} calls at once and no more")
+        place = Place(self)
+        free, self.in_flight = self.limit - self.in_flight, self.in_flight + 1
+        try:
+            group = ("tenant", identity.tenant) if identity.bound else connection
+            place.claim(group, self._group_limit or GROUP_WEIGHT * free)
+            if self._tenant_limit:
+                place.claim(("tenant of a limit", identity.tenant), self._tenant_limit)
+            if identity.user:
+                place.claim_user(UserKey(identity.tenant, identity.user))
             yield place
         finally:
             self.in_flight -= 1
             place.release()
 
-    def check_room(self) -> None:
-        """Raises Overloaded when more calls are in flight than the gateway takes."""
-        if self.in_flight > self.limit:
-            raise Overloaded(f"the gateway handles {self.limit} calls at once and no more")
+    def take(self, owner: Owner, most: int) -> None:
+        """Counts a call of `owner`, who may hold `most` of them, and always one. Raises Overloaded."""
+        held = self._held[owner]
+        if held and held >= most:
+            raise Overloaded(f"this {owner[0]} has {held} calls under way and may have no more at the moment")
+        self._held[owner] = held + 1
 
-    def take_tenant(self, tenant: str) -> None:
-        """Counts a call of `tenant`. Raises Overloaded."""
-        if self._tenant_limit and self.of_tenant[tenant] >= self._tenant_limit:
-            raise Overloaded(f"this tenant has {self._tenant_limit} calls under way and may have no more")
-        self.of_tenant[tenant] += 1
-
-    def take_user(self, user: UserKey) -> None:
-        """Counts a call of `user`. Raises Overloaded."""
-        held = self.of_user[user]
-        if held and held >= self.limit - self.in_flight:
-            raise Overloaded(f"this user has {held} calls under way, as many as are left for others")
-        self.of_user[user] += 1
+    def give_back(self, owner: Owner) -> None:
+        """Ends a call of `owner`. Owners without calls are forgotten, so that memory follows the calls in flight."""
+        self._held[owner] -= 1
+        if not self._held[owner]:
+            del self._held[owner]
 
 
 class Place:
-    """The place of one call. It is counted for the caller's tenant and for the first user that the call names."""
+    """The place of one call, and who it is counted for."""
 
     def __init__(self, places: Places) -> None:
         self._places = places
-        self._tenant: str | None = None
+        self._owners: list[Owner] = []
         self._user: UserKey | None = None
 
-    def assign_tenant(self, tenant: str) -> None:
-        """Raises Overloaded."""
-        self._places.take_tenant(tenant)
-        self._tenant = tenant
+    def claim(self, owner: Owner, most: int) -> None:
+        """Counts the call for `owner`, who may hold `most` places. Raises Overloaded."""
+        self._places.take(owner, most)
+        self._owners.append(owner)
 
-    def assign_user(self, user: UserKey) -> None:
-        """Raises Overloaded. A second user of the same call changes nothing."""
+    def claim_user(self, user: UserKey) -> None:
+        """Counts the call for the first user that it names; further ones change nothing. Raises Overloaded."""
         if self._user is None:
-            self._places.take_user(user)
+            self.claim(("user", user.tenant, user.user), self._places.limit - self._places.in_flight)
             self._user = user
 
     def release(self) -> None:
-        """Gives back what the call was counted for."""
-        if self._tenant is not None:
-            _decrement(self._places.of_tenant, self._tenant)
-        if self._user is not None:
-            _decrement(self._places.of_user, self._user)
-
-
-def _decrement(counter: Counter[T], name: T) -> None:
-    """Forgets names at zero, so that memory follows the calls in flight."""
-    counter[name] -= 1
-    if not counter[name]:
-        del counter[name]
+        """Gives the place back."""
+        for owner in self._owners:
+            self._places.give_back(owner)
 
 
 SMALLEST_SWEEP = 1_024
@@ -203,7 +295,7 @@ class Caller:
         """
         key = self.identity.reach(user)
         if self.place is not None:
-            self.place.assign_user(key)
+            self.place.claim_user(key)
         if self.meter is not None:
             self.meter.charge(key, cost)
         return key

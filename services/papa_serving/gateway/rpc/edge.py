@@ -7,12 +7,13 @@ tells the caller nothing but the request id.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, nullcontext
 from typing import Any
 
 import grpc
@@ -21,12 +22,12 @@ from grpc_status import rpc_status
 
 from papa_serving import tracing
 from papa_serving.contracts.errors import InvalidRequest, PapaError, Status, Violation
-from papa_serving.gateway.auth.identity import Authenticate
-from papa_serving.gateway.rpc.admission import Caller, Meter, Places, caller, check_scope
+from papa_serving.gateway.auth.identity import ANYBODY, Authenticate
+from papa_serving.gateway.rpc.admission import Arrivals, Caller, Connections, Meter, Places, caller, check_scope
 from papa_serving.gateway.rpc.status import rich_status
 from papa_serving.logs import request_id
 from papa_serving.metrics import RPC_HANDLED, RPC_IN_FLIGHT, RPC_SECONDS
-from papa_serving.settings import RateSettings
+from papa_serving.settings import GatewaySettings
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,11 @@ REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 _FAULTS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 """Codes that count as failures of the server; with all others the caller is at fault."""
+
+ARRIVALS = 1_024
+"""Calls that wait for their first message."""
+OPEN_STREAMS, OPEN_STREAMS_PER_CONNECTION = 128, 8
+"""Streams of the health service and of reflection, which need no credential."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -49,11 +55,20 @@ class CallerGone(Exception):
 
 
 class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Wraps the handlers of this product's services; health and reflection pass untouched."""
+    """Wraps the handlers of all services.
 
-    def __init__(self, authenticate: Authenticate, max_concurrent_rpcs: int, rates: RateSettings) -> None:
+    Every handler becomes a streaming one, which looks the same on the wire. grpc.aio calls a unary handler only once
+    its message is there: a call without a message would be out of reach of every limit.
+    """
+
+    def __init__(self, authenticate: Authenticate, settings: GatewaySettings) -> None:
         self._authenticate = authenticate
-        self._places, self._meter = Places(max_concurrent_rpcs, rates.tenant_calls), Meter(rates)
+        self._connections = Connections(settings.max_connection_rpcs)
+        self._arrivals = Arrivals(ARRIVALS, settings.first_message_seconds)
+        self._places = Places(settings.max_concurrent_rpcs, tenant_limit=settings.rates.tenant_calls)
+        self._meter = Meter(settings.rates)
+        self._open_arrivals = Arrivals(OPEN_STREAMS, settings.first_message_seconds)
+        self._open_streams = Places(OPEN_STREAMS, group_limit=OPEN_STREAMS_PER_CONNECTION)
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
@@ -66,48 +81,47 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         if path in self._handlers:
             return self._handlers[path]
         handler = await continuation(handler_call_details)
-        if handler is None or not path.startswith(PREFIX):
+        if handler is None:
             return handler
-        return self._handlers.setdefault(path, self._wrapped(path.removeprefix(PREFIX), handler))
+        return self._handlers.setdefault(path, self._wrapped(path, handler))
 
-    def _wrapped(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
-        async def answer(request: Any, context: Context) -> Any:
-            async with self._rpc(method, context):
-                return await handler.unary_unary(_readable(request), context)
+    def _wrapped(self, path: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
+        async def serve(_: object, context: Context) -> None:
+            async with self._rpc(path.removeprefix(PREFIX), context) as first:
+                await _respond(handler, first, context)
 
-        async def stream(request: Any, context: Context) -> None:
-            behaviour = handler.stream_stream if handler.request_streaming else handler.unary_stream
-            async with self._rpc(method, context):
-                messages = _all_readable(request) if handler.request_streaming else _readable(request)
-                async with aclosing(behaviour(messages, context)) as responses:
-                    async for response in responses:
-                        await _send(context, response)
+        async def serve_open(_: object, context: Context) -> None:
+            async with self._open_rpc(handler.response_streaming, context) as first:
+                await _respond(handler, first, context)
 
-        codec = {
-            "request_deserializer": _forgiving(handler.request_deserializer),
-            "response_serializer": handler.response_serializer,
-        }
-        if handler.request_streaming:
-            return grpc.stream_stream_rpc_method_handler(stream, **codec)
-        if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(stream, **codec)
-        return grpc.unary_unary_rpc_method_handler(answer, **codec)
+        return grpc.stream_stream_rpc_method_handler(
+            serve if path.startswith(PREFIX) else serve_open,
+            request_deserializer=_forgiving(handler.request_deserializer),
+            response_serializer=handler.response_serializer,
+        )
 
     @asynccontextmanager
-    async def _rpc(self, method: str, context: Context) -> AsyncIterator[None]:
-        """One RPC from its arrival to its end. What it sets in context variables ends with the RPC's task."""
+    async def _rpc(self, method: str, context: Context) -> AsyncIterator[Any]:
+        """One RPC from its start to its end; gives its first message, EOF without one.
+
+        What it sets in context variables ends with the RPC's task.
+        """
         started = time.monotonic()
         metadata = _begin(context)
+        connection = ("connection", context.peer())
         RPC_IN_FLIGHT.labels(method).inc()
         code = "OK"
-        with _span(method, metadata) as span, self._places.place() as place:
+        with _span(method, metadata) as span:
             try:
-                self._places.check_room()
-                identity = await self._authenticate(metadata)
-                check_scope(identity, method)
-                place.assign_tenant(identity.tenant)
-                caller.set(Caller(identity, self._meter, place))
-                yield
+                with self._connections.call(connection):
+                    async with self._arrivals.arrival(connection) as arrival:
+                        identity = await self._authenticate(metadata)
+                        check_scope(identity, method)
+                        arrival.assign(identity)
+                        first = await context.read()
+                    with self._places.place(connection, identity) as place:
+                        caller.set(Caller(identity, self._meter, place))
+                        yield first
             except (asyncio.CancelledError, GeneratorExit):
                 code = "DEADLINE_EXCEEDED" if _expired(context) else "CANCELLED"
                 raise
@@ -121,6 +135,38 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 RPC_HANDLED.labels(method, code).inc()
                 RPC_SECONDS.labels(method).observe(time.monotonic() - started)
                 _settle(span, code)
+
+    @asynccontextmanager
+    async def _open_rpc(self, streaming: bool, context: Context) -> AsyncIterator[Any]:
+        """A call of the health service or of reflection, which need no credential and no place among the others.
+
+        Streams have a small limit of their own; a health check always passes.
+        """
+        connection = ("connection", context.peer())
+        try:
+            async with self._open_arrivals.arrival(connection):
+                first = await context.read()
+            with self._open_streams.place(connection, ANYBODY) if streaming else nullcontext():
+                yield first
+        except CallerGone:
+            return
+        except PapaError as error:
+            await _abort(context, error)
+
+
+async def _respond(handler: Any, first: Any, context: Context) -> None:
+    """Calls the handler of whichever kind, and sends its answers."""
+    request = _messages(first, context) if handler.request_streaming else _readable(first)
+    if not handler.response_streaming:
+        await _send(context, await handler.unary_unary(request, context))
+        return
+    behaviour = handler.stream_stream if handler.request_streaming else handler.unary_stream
+    if not inspect.isasyncgenfunction(behaviour):
+        await behaviour(request, context)
+        return
+    async with aclosing(behaviour(request, context)) as responses:
+        async for response in responses:
+            await _send(context, response)
 
 
 def _span(method: str, metadata: Mapping[str, str]) -> AbstractContextManager[tracing.Span]:
@@ -195,11 +241,16 @@ def _forgiving(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 
 
 def _readable(message: Any) -> Any:
+    if message is grpc.aio.EOF:
+        raise InvalidRequest([Violation("", "the call ended without a message")])
     if isinstance(message, Unreadable):
         raise InvalidRequest([Violation("", "the bytes of the request are not the message of this method")])
     return message
 
 
-async def _all_readable(messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for message in messages:
+async def _messages(first: Any, context: Context) -> AsyncIterator[Any]:
+    """All messages of a stream, of which the first has been read."""
+    message = first
+    while message is not grpc.aio.EOF:
         yield _readable(message)
+        message = await context.read()
