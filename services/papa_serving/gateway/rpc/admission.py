@@ -126,7 +126,8 @@ class Arrivals:
                 del self._waiting[arrival.owner]
 
     def _drop_one(self) -> None:
-        oldest = next(iter(max(self._waiting.values(), key=len)))
+        owner = max(self._waiting, key=lambda each: len(self._waiting[each]))
+        oldest = next(iter(self._waiting[owner]))
         self.remove(oldest)
         oldest.dropped = True
         oldest.timeout.reschedule(asyncio.get_running_loop().time())

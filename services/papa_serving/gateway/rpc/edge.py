@@ -43,6 +43,9 @@ ARRIVALS = 1_024
 OPEN_STREAMS, OPEN_STREAMS_PER_CONNECTION = 128, 8
 """Streams of the health service and of reflection, which need no credential."""
 
+EOF: Any = vars(grpc.aio)["EOF"]
+"""What `read` gives at the end of a stream; grpc's type stubs forget it."""
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -241,7 +244,7 @@ def _forgiving(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 
 
 def _readable(message: Any) -> Any:
-    if message is grpc.aio.EOF:
+    if message is EOF:
         raise InvalidRequest([Violation("", "the call ended without a message")])
     if isinstance(message, Unreadable):
         raise InvalidRequest([Violation("", "the bytes of the request are not the message of this method")])
@@ -251,6 +254,6 @@ def _readable(message: Any) -> Any:
 async def _messages(first: Any, context: Context) -> AsyncIterator[Any]:
     """All messages of a stream, of which the first has been read."""
     message = first
-    while message is not grpc.aio.EOF:
+    while message is not EOF:
         yield _readable(message)
         message = await context.read()
