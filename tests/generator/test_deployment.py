@@ -238,6 +238,19 @@ def test_full_queue_is_an_answer_and_cancelling_frees_the_rows(
     assert len(items_of(run(stub, request("eve")))) == 2
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_the_deadline_stops_the_work(service: Deployed, stub: engine_pb2_grpc.EngineServiceStub, told: bool) -> None:
+    """Whether the request names it, or only the call has one: then the caller goes, and its rows are freed."""
+    long = request("hal", count=8, steps=1000, seconds_left=1.5 if told else 0.0)
+    if told:
+        assert run(stub, long)[-1].error.reason == "DEADLINE_EXCEEDED"
+    else:
+        with pytest.raises(grpc.RpcError) as refusal:
+            list(stub.Run(long, metadata=ROUTE, timeout=1.5))
+        assert refusal.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    until(lambda: service.metric(RUNNING) == service.metric(QUEUED) == 0)
+
+
 def test_configuration_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PAPA_GENERATOR__MAX_REPLICAS", "3")

@@ -108,7 +108,7 @@ class Engine:
         metrics.ENGINE_SLOTS_USED.set(len(self._slots))
 
     def _change(self) -> None:
-        """Brings the rows into the batch whose turn it is."""
+        """Parks and admits rows as the scheduler decides."""
         park, admit = self._scheduler.next(self._batch.rows)
         self.inbox.left(_owners(admit), came_back=_owners(park))
         for row in admit:

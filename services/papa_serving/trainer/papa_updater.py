@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from papa.adapter import Adapter, new_adapter
 from papa.config import UpdateConfig, update_config
@@ -43,10 +44,11 @@ class PapaUpdater(Updater):
         self._config = config
         self._gate = Gate(denoiser, gate, config)
 
+    @override
     def flaw(self, event: LoggedEvent) -> str:
-        """Decoding is exact about lengths, so that what passes here cannot fail later."""
         if event.cancels:
             return ""
+        # Decoding is exact about lengths, so that what passes here cannot fail later.
         try:
             sample, prompt = unpack_prompted(event.sample)
             self._denoiser.conditions([prompt])
@@ -58,10 +60,11 @@ class PapaUpdater(Updater):
             return "" if bool(np.isfinite(sample).all()) else "the sample holds values that are not finite"
         return f"the sample is {sample.dtype} {sample.shape}, the backbone's {self._denoiser.sample_shape}"
 
+    @override
     def verify(self, weights: Weights) -> None:
-        """By the sha256 of every file, the layers' shapes, finiteness and the backbone's hash."""
         self._adapter(weights, 0)
 
+    @override
     def update(self, updates: Sequence[UserUpdate], step_scale: float) -> list[Trained | Refused]:
         """One forward and backward pass a step for all users; then the gate, also for all in one batch."""
         config = replace(self._config, learning_rate=self._config.learning_rate * step_scale)

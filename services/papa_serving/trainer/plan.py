@@ -34,12 +34,12 @@ class Plan:
 
 
 def plan(gatherings: Iterable[Gathering], settings: TrainerSettings, now: float, clock: float) -> Plan:
-    """Longest waiting first; `now` and `clock` as in Gathering.ready.
+    """Plans the next updates, of those users first who wait longest; `now` and `clock` as in Gathering.ready.
 
-    The untried share one update of at most `max_users`. A user whose last attempt failed is trained alone, with steps
-    halved for each time that the gate refused: a damaged update is often only too large a one. Whoever finds no place
-    waits for the next plan, so that new feedback is looked at in between, and many who failed together (a joint update
-    that killed the process) do not hold up the others.
+    Users without a failed attempt share one update of at most `max_users`. A user whose last attempt failed is trained
+    alone, with steps halved for each time that the gate refused: a damaged update is often only too large. All others
+    wait for the next plan, so that new feedback is read in between, and many who failed together (in a joint update
+    that killed the process) do not hold up the rest.
     """
     picks = [Pick(g, ready) for g in gatherings for ready in g.ready(settings, now, clock)]
     picks.sort(key=lambda pick: pick.ready.since)

@@ -72,7 +72,7 @@ class Pool:
     async def look(self) -> dict[str, Answer]:
         """The newest answers by name, none older than ANSWER_SECONDS.
 
-        An actor whose process dies is started again by Ray; here one is made anew that Ray gave up or somebody removed.
+        Ray starts an actor again whose process dies; one that Ray gave up, or that was removed, is made again here.
         """
         for name, handle in self._handles.items():
             if name not in self._asked:
