@@ -269,3 +269,14 @@ async def test_a_like_is_taken_back(client: Any) -> None:
     assert (state.likes, state.pending_events) == (0, 0)
     with pytest.raises(EventNotFound):
         await client.take_back("alice", "never said")
+
+
+async def test_a_guest_is_merged_into_a_member(client: Any) -> None:
+    await client.submit_feedback([FeedbackEvent("guest", 1.0, image=png())])
+    receipt = await client.merge_users("guest", "alice")
+    assert receipt.events == 1
+    assert "append-only file" in receipt.remains
+    assert (await client.get_user("alice")).likes == 1
+    assert await client.merge_users("guest", "alice") == receipt
+    with pytest.raises(InvalidRequest, match="another user"):
+        await client.merge_users("alice", "alice")

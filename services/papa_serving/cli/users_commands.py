@@ -92,6 +92,26 @@ def delete(user: UserId, yes: Yes = False, address: Address = "", tenant: Tenant
         })  # fmt: skip
 
 
+@users.command()
+def merge(
+    guest: Annotated[str, typer.Argument(metavar="GUEST", help="Who is merged and deleted.", show_default=False)],
+    into: Annotated[str, typer.Argument(metavar="INTO", help="Who gets the labels.", show_default=False)],
+    yes: Yes = False,
+    address: Address = "",
+    tenant: Tenant = "",
+    json: AsJson = False,
+) -> None:
+    """Make a guest's likes and dislikes a member's, and delete the guest. Cannot be undone."""
+    if not yes:
+        typer.confirm(f"Give everything that {guest!r} said to {into!r} and delete {guest!r}?", abort=True, err=True)
+    with connect(address, tenant) as client:
+        receipt = client.merge_users(guest, into)
+    if json:
+        print_json(receipt)
+    else:
+        print_fields({"receipt": receipt.receipt_id, "at": receipt.deleted_at, "into": into})
+
+
 def _print_state(state: UserState, json: bool) -> None:
     if json:
         print_json(state)

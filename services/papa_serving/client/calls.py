@@ -138,6 +138,16 @@ class Calls:
         request = user_pb2.DeleteUserRequest(user=self.user(user))
         return UnaryCall(lambda stubs: stubs.users.DeleteUser, request, wire.receipt, self._timeouts.user)
 
+    def merge_users(self, guest: str | User, into: str | User) -> UnaryCall[DeletionReceipt]:
+        """UserService.MergeUsers."""
+        request = user_pb2.MergeUsersRequest(from_user=self.user(guest), into_user=self.user(into))
+        return UnaryCall(
+            lambda stubs: stubs.users.MergeUsers,
+            request,
+            lambda response: wire.receipt(response.receipt),
+            self._timeouts.transfer,
+        )
+
     def export_user(self, user: str | User, revision: str) -> user_pb2.ExportUserRequest:
         """The request of UserService.ExportUser."""
         return user_pb2.ExportUserRequest(user=self.user(user), revision=revision)

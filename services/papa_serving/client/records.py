@@ -236,3 +236,5 @@ class DeletionReceipt:
     dead_letters: int
     items: int
     revisions: int
+    remains: str = ""
+    """What is not removed yet, in words."""

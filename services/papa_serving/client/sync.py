@@ -194,6 +194,10 @@ class Client:
         """Removes everything about the user; cannot be undone."""
         return self._run(self._calls.delete_user(user))
 
+    def merge_users(self, guest: str | User, into: str | User) -> DeletionReceipt:
+        """Makes the guest's labels and items those of `into`, and deletes the guest. Calling it again is harmless."""
+        return self._run(self._calls.merge_users(guest, into))
+
     def export_user(self, user: str | User, *, revision: str = "", timeout: float | None = None) -> UserExport:
         """Everything that is kept of the user, with the files of `revision`, the current one when "".
 

@@ -188,4 +188,5 @@ def receipt(message: user_pb2.DeleteUserResponse) -> DeletionReceipt:
         dead_letters=message.dead_letters,
         items=message.items,
         revisions=message.revisions,
+        remains=message.remains,
     )

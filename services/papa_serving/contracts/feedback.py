@@ -137,6 +137,10 @@ class FeedbackLog(ABC):
         Raises Fenced. Reading does not consume: until commit or bury, a new owner reads the same events again.
         """
 
+    @abstractmethod
+    async def pending(self, user: UserKey, after: int = 0, limit: int = 100) -> list[LoggedEvent]:
+        """Unapplied events of one user above the sequence `after`, in order; needs no lease and consumes nothing."""
+
     async def news(self, after: Mapping[int, str]) -> set[int]:
         """Which of these partitions may hold events behind the given entry id ("" = any), asked for all of them at
         once.

@@ -43,6 +43,10 @@ class ItemStore(ABC):
         """Raises ItemNotFound."""
 
     @abstractmethod
+    async def of_user(self, user: UserKey) -> list[StoredItem]:
+        """All of a user's items whose time to live has not passed."""
+
+    @abstractmethod
     async def publish_backbone(self, info: BackboneInfo) -> None:
         """Announces the deployed backbone. Raises ValueError when the store belongs to another backbone."""
 

@@ -86,6 +86,18 @@ class DeletionReceipt:
     dead_letters: int
     items: int
     revisions: int
+    merged_into: str = ""
+    """Digest of the user who has the labels now, "" after a plain deletion."""
+
+
+@dataclass(frozen=True)
+class MergeClaim:
+    """A merge into the user with the digest `into` has begun. `seen` stands for what the user was like then; `receipt`
+    is set where the user was deleted before."""
+
+    into: str
+    seen: str = ""
+    receipt: DeletionReceipt | None = None
 
 
 @dataclass(frozen=True)
@@ -147,8 +159,15 @@ class UserDirectory(ABC):
         """Points at the base; the next update starts afresh."""
 
     @abstractmethod
-    async def delete(self, user: UserKey) -> DeletionReceipt:
-        """Sets the tombstone, then removes events, dead letters, items, counters and lineage. Repeating is harmless.
+    async def begin_merge(self, user: UserKey, into: UserKey) -> MergeClaim:
+        """Notes that the user is being merged into another. Raises LineageConflict where a merge into somebody else has
+        begun."""
+
+    @abstractmethod
+    async def delete(self, user: UserKey, claim: MergeClaim | None = None) -> DeletionReceipt | None:
+        """With a claim, None and nothing happens when the user has changed since. Without one never None.
+
+        Sets the tombstone, then removes events, dead letters, items, counters and lineage. Repeating is harmless.
 
         The caller removes the revision files afterwards (RevisionStore.delete_user). After the tombstone's time to
         live the user id may be used afresh.

@@ -74,6 +74,11 @@ class MemoryFeedbackLog(FeedbackLog):
         entries = self._owned(lease).events.values()
         return [event for event in entries if not after or order(event.entry_id) > order(after)][:limit]
 
+    async def pending(self, user: UserKey, after: int = 0, limit: int = 100) -> list[LoggedEvent]:
+        """From the partition's events."""
+        events = self._state.partition_of(user).events.values()
+        return [event for event in events if event.user == user and event.sequence > after][:limit]
+
     async def news(self, after: Mapping[int, str]) -> set[int]:
         """Exactly those that do."""
         return {

@@ -38,6 +38,7 @@ from papa_serving.store.redis_scripts import Script, load
 _ACQUIRE, _RENEW, _RELEASE = (load(__package__, name) for name in ("acquire", "renew", "release"))
 _READ, _BEGIN_ATTEMPT = (load(__package__, name) for name in ("read", "begin_attempt"))
 _COMMIT, _BURY = (load(__package__, name) for name in ("commit", "bury"))
+_PENDING = load(__package__, "pending")
 _STATS, _HEARTBEAT = (load(__package__, name) for name in ("stats", "heartbeat"))
 _RETRY_LETTER, _DROP_LETTER = (load(__package__, name) for name in ("retry_dead_letter", "drop_dead_letter"))
 
@@ -84,6 +85,12 @@ class RedisFeedbackLog(FeedbackLog):
             decode_event(entry_id, dict(zip(fields[::2], fields[1::2], strict=True)), counts.get(entry_id, 0))
             for entry_id, fields in entries
         ]
+
+    async def pending(self, user: UserKey, after: int = 0, limit: int = 100) -> list[LoggedEvent]:
+        """One script."""
+        keys = self._keys.user(user)
+        entries = await _PENDING.run(self._client, [keys.partition.events, keys.pending], [after, limit])
+        return [decode_event(entry, dict(zip(f[::2], f[1::2], strict=True)), 0) for entry, f in entries]
 
     async def news(self, after: Mapping[int, str]) -> set[int]:
         """One XREAD over all the streams, which does not wait; on a Cluster a range of one of each."""

@@ -24,6 +24,7 @@ from papa_serving.gateway.binding import CannotBind
 from papa_serving.gateway.conversion.events import EventReader
 from papa_serving.gateway.conversion.picture_reader import PictureReader
 from papa_serving.gateway.engine_client import EngineClient
+from papa_serving.gateway.merge import Merger
 from papa_serving.gateway.rpc.drain import Drain
 from papa_serving.gateway.rpc.edge import Edge
 from papa_serving.gateway.transfer import Adopter
@@ -110,7 +111,7 @@ class Gateway:
             FeedbackService(limits, backends.log, reader, self._drain), self._server
         )
         user_pb2_grpc.add_UserServiceServicer_to_server(
-            UserService(backends.users, backends.revisions, self._drain, adopter), self._server
+            UserService(backends.users, backends.revisions, self._drain, adopter, Merger(backends)), self._server
         )
         info_pb2_grpc.add_InfoServiceServicer_to_server(InfoService(limits, backends.items), self._server)
         dead_letter_pb2_grpc.add_DeadLetterServiceServicer_to_server(DeadLetterService(backends.log), self._server)

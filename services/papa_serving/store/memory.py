@@ -19,6 +19,7 @@ from papa_serving.contracts.items import BackboneInfo, ItemStore, StoredItem
 from papa_serving.contracts.revisions import (
     DeletionReceipt,
     Holding,
+    MergeClaim,
     Revision,
     RevisionStore,
     Standing,
@@ -27,7 +28,7 @@ from papa_serving.contracts.revisions import (
     plain_name,
 )
 from papa_serving.settings import Settings
-from papa_serving.store.records import check_backbone, user_deleted
+from papa_serving.store.records import check_backbone, merging_elsewhere, user_deleted
 
 __all__ = ["MemoryItemStore", "MemoryRevisionStore", "MemoryState", "MemoryUserDirectory"]
 
@@ -47,6 +48,7 @@ class MemoryUser:
     grades: dict[int, float] = field(default_factory=dict)
     items: dict[str, tuple[float, StoredItem]] = field(default_factory=dict)
     deletion: DeletionReceipt | None = None
+    merging: str = ""
 
 
 @dataclass
@@ -129,11 +131,28 @@ class MemoryState:
         for watcher in self.watchers.get(user, ()):
             watcher.set()
 
-    def delete(self, user: UserKey) -> DeletionReceipt:
+    def seen(self, user: UserKey) -> str:
+        """What a merge compares: the version and the newest item."""
+        known = self._users.get(user, MemoryUser())
+        return f"{known.version} {next(reversed(known.items), '')}"
+
+    def begin_merge(self, user: UserKey, into: UserKey) -> MergeClaim:
+        """What UserDirectory.begin_merge does."""
+        known = self._users.setdefault(user, MemoryUser())
+        if known.deletion is not None:
+            return MergeClaim(into.digest, receipt=known.deletion)
+        if known.merging not in ("", into.digest):
+            raise merging_elsewhere()
+        known.merging = into.digest
+        return MergeClaim(into.digest, self.seen(user))
+
+    def delete(self, user: UserKey, claim: MergeClaim | None) -> DeletionReceipt | None:
         """What UserDirectory.delete does."""
         known = self._users.get(user, MemoryUser())
         if known.deletion is not None and self.clock() < known.deletion.deleted_at + self.settings.store.tombstone_ttl:
             return known.deletion
+        if claim is not None and claim.seen != self.seen(user):
+            return None
         partition, now = self.partition_of(user), self.clock()
         events = [entry for entry, event in partition.events.items() if event.user == user]
         letters = [entry for entry, letter in partition.letters.items() if letter.event.user == user]
@@ -144,6 +163,7 @@ class MemoryState:
             dead_letters=len(letters),
             items=sum(until > now for until, _ in known.items.values()),
             revisions=len(known.lineage),
+            merged_into=claim.into if claim is not None else "",
         )
         for entry in events:
             del partition.events[entry]
@@ -205,9 +225,13 @@ class MemoryUserDirectory(UserDirectory):
         """The lineage stays."""
         return self._point(user, "")
 
-    async def delete(self, user: UserKey) -> DeletionReceipt:
+    async def begin_merge(self, user: UserKey, into: UserKey) -> MergeClaim:
+        """In one step, as everything here."""
+        return self._state.begin_merge(user, into)
+
+    async def delete(self, user: UserKey, claim: MergeClaim | None = None) -> DeletionReceipt | None:
         """While the tombstone stands, repeating answers the first receipt."""
-        return self._state.delete(user)
+        return self._state.delete(user, claim)
 
     async def standing(self, digest: str) -> Standing:
         """By looking at all."""
@@ -254,6 +278,11 @@ class MemoryItemStore(ItemStore):
         if item is None:
             raise ItemNotFound("no such item: never made for this user, or past its time to live")
         return item
+
+    async def of_user(self, user: UserKey) -> list[StoredItem]:
+        """From the user's items."""
+        names = list(self._state.user(user).items)
+        return [item for name in names if (item := self._state.item(user, name)) is not None]
 
     async def publish_backbone(self, info: BackboneInfo) -> None:
         """The first one stays."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from papa_serving.contracts.errors import UserDeleted
+from papa_serving.contracts.errors import LineageConflict, UserDeleted
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import BackboneInfo
 from papa_serving.contracts.revisions import DeletionReceipt, Revision, UserState
@@ -56,6 +56,11 @@ def check_backbone(known: BackboneInfo, deployed: BackboneInfo) -> None:
             f"this store belongs to the backbone {known.name} ({known.backbone[:12]}), and its users' adapters do not "
             f"fit {deployed.name} ({deployed.backbone[:12]}): choose another redis.prefix or data_dir"
         )
+
+
+def merging_elsewhere() -> LineageConflict:
+    """The one wording of that error."""
+    return LineageConflict("a merge of this user into another one has begun: finish that one")
 
 
 def user_deleted() -> UserDeleted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 
 from papa_serving.contracts.errors import ItemNotFound
@@ -43,6 +44,16 @@ class RedisItemStore(ItemStore):
         if sample is None:
             raise ItemNotFound("no such item: never made for this user, or past its time to live")
         return StoredItem(item_id, sample, revision.decode(), generation.decode(), int(seed))
+
+    async def of_user(self, user: UserKey) -> list[StoredItem]:
+        """One look-up an item; those that expire meanwhile are left out."""
+        keys = self._keys.user(user)
+        names = [name.decode() for name in await call(self._client, "ZRANGE", keys.items, 0, -1)]
+        found = []
+        for name in names:
+            with suppress(ItemNotFound):
+                found.append(await self.get(user, name))
+        return found
 
     async def publish_backbone(self, info: BackboneInfo) -> None:
         """The first one stays; its name and flags may be announced anew by the same backbone.

@@ -27,8 +27,8 @@ slot and one script can change them together; NN is the partition, D the user's 
 
 Fields of a user's state: likes, dislikes (accepted so far); pending, dead (events now in the stream, dead letters);
 sequence (of the last event); revisions (how many were ever made); current (revision id, "" for the base) and record
-(its JSON); version; ids_since (ms, when `ids` was begun). After a deletion there is only `deleted`, the receipt, until
-the tombstone expires.
+(its JSON); version; merging (digest of the user that this one is being merged into); ids_since (ms, when `ids` was
+begun). After a deletion there is only `deleted`, the receipt, until the tombstone expires.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from papa_serving.contracts.errors import RevisionNotFound, StorageUnavailable
 from papa_serving.contracts.identity import UserKey
-from papa_serving.contracts.revisions import DeletionReceipt, Revision, Standing, UserDirectory, UserState
+from papa_serving.contracts.revisions import DeletionReceipt, MergeClaim, Revision, Standing, UserDirectory, UserState
 from papa_serving.settings import StoreSettings
 from papa_serving.store.records import (
     STATE_FIELDS,
@@ -17,6 +17,7 @@ from papa_serving.store.records import (
     decode_revision,
     decode_state,
     encode_revision,
+    merging_elsewhere,
     user_deleted,
 )
 from papa_serving.store.redis_changes import ChangeFeed
@@ -26,6 +27,7 @@ from papa_serving.store.redis_scripts import load
 
 _POINT = load(__package__, "point")
 _LINEAGE = load(__package__, "lineage")
+_BEGIN_MERGE = load(__package__, "begin_merge")
 _DELETE = load(__package__, "delete_user")
 _RESTORE = load(__package__, "restore")
 
@@ -88,14 +90,26 @@ class RedisUserDirectory(UserDirectory):
         """The lineage stays, so that rollback can undo this."""
         return await self._point(user, "")
 
-    async def delete(self, user: UserKey) -> DeletionReceipt:
+    async def begin_merge(self, user: UserKey, into: UserKey) -> MergeClaim:
+        """One script."""
+        keys = self._keys.user(user)
+        outcome, *about = await _BEGIN_MERGE.run(self._client, [keys.state, keys.items], [into.digest])
+        if outcome == b"other":
+            raise merging_elsewhere()
+        if outcome == b"deleted":
+            return MergeClaim(into.digest, receipt=decode_receipt(about[0]))
+        return MergeClaim(into.digest, about[0].decode())
+
+    async def delete(self, user: UserKey, claim: MergeClaim | None = None) -> DeletionReceipt | None:
         """One script; while the tombstone stands, repeating answers the first receipt."""
         keys = self._keys.user(user)
         partition = keys.partition
         script_keys = [keys.state, keys.pending, keys.letters, keys.ids, keys.older_ids, keys.lineage, keys.records]
         script_keys += [keys.items, partition.events, partition.dead]
         arguments: list[Argument] = [secrets.token_hex(16), self._tombstone_ttl, GROUP, keys.item("")]
-        return decode_receipt(await _DELETE.run(self._client, script_keys, arguments))
+        arguments += [claim.into, claim.seen] if claim is not None else ["", ""]
+        receipt = await _DELETE.run(self._client, script_keys, arguments)
+        return None if receipt is None else decode_receipt(receipt)
 
     async def standing(self, digest: str) -> Standing:
         """Two look-ups: what comes between them can only be a later revision, which the first does not count."""

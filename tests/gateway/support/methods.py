@@ -40,6 +40,9 @@ GOOD: dict[str, Callable[[User], Message]] = {
     "RollbackAdapter": lambda user: user_pb2.RollbackAdapterRequest(user=user, revision="000001-aa"),
     "ResetUser": lambda user: user_pb2.ResetUserRequest(user=user),
     "DeleteUser": lambda user: user_pb2.DeleteUserRequest(user=user),
+    "MergeUsers": lambda user: user_pb2.MergeUsersRequest(
+        from_user=user, into_user=User(tenant=user.tenant, user="member")
+    ),
     "ListDeadLetters": lambda user: dead_letter_pb2.ListDeadLettersRequest(user=user, page_size=3),
     "RetryDeadLetter": lambda user: dead_letter_pb2.RetryDeadLetterRequest(user=user, letter_id="1-1"),
     "DropDeadLetter": lambda user: dead_letter_pb2.DropDeadLetterRequest(user=user, letter_id="1-1"),

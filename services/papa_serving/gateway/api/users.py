@@ -10,8 +10,9 @@ from google.protobuf import timestamp_pb2
 
 from papa_serving.contracts.errors import InvalidRequest, RevisionNotFound, Violation
 from papa_serving.contracts.identity import UserKey
-from papa_serving.contracts.revisions import Revision, RevisionStore, UserDirectory, UserState
+from papa_serving.contracts.revisions import DeletionReceipt, Revision, RevisionStore, UserDirectory, UserState
 from papa_serving.gateway.conversion import validation
+from papa_serving.gateway.merge import Merger
 from papa_serving.gateway.rpc.admission import caller
 from papa_serving.gateway.rpc.drain import Drain
 from papa_serving.gateway.rpc.edge import Context
@@ -20,14 +21,20 @@ from papa_serving.metrics import REVISIONS
 from papa_serving.stubs.serving.v1 import types_pb2, user_pb2, user_pb2_grpc
 
 DEFAULT_PAGE = 100
+REMAINS = (
+    "The ids of the user and of the user's events stay in the append-only file of Redis until its next rewrite, in log "
+    "files until they are rotated, and in backups."
+)
 
 
 class UserService(user_pb2_grpc.UserServiceServicer):
     """Works on the user directory and the revision store."""
 
-    def __init__(self, users: UserDirectory, revisions: RevisionStore, drain: Drain, adopter: Adopter) -> None:
+    def __init__(
+        self, users: UserDirectory, revisions: RevisionStore, drain: Drain, adopter: Adopter, merger: Merger
+    ) -> None:
         self._users, self._revisions, self._drain = users, revisions, drain
-        self._exporter, self._adopter = Exporter(users, revisions), adopter
+        self._exporter, self._adopter, self._merger = Exporter(users, revisions), adopter, merger
 
     async def GetUser(self, request: user_pb2.GetUserRequest, context: Context) -> user_pb2.GetUserResponse:
         return user_pb2.GetUserResponse(state=state_to_wire(await self._users.get(_key(request.user))))
@@ -82,15 +89,21 @@ class UserService(user_pb2_grpc.UserServiceServicer):
         """Sets the tombstone first and deletes the files last, so that repeating a failed deletion completes it."""
         key = _key(request.user)
         receipt = await self._users.delete(key)
+        assert receipt is not None
         await self._revisions.delete_user(key)
-        return user_pb2.DeleteUserResponse(
-            receipt_id=receipt.receipt_id,
-            deleted_at=timestamp(receipt.deleted_at),
-            events=receipt.events,
-            dead_letters=receipt.dead_letters,
-            items=receipt.items,
-            revisions=receipt.revisions,
-        )
+        return receipt_to_wire(receipt)
+
+    async def MergeUsers(self, request: user_pb2.MergeUsersRequest, context: Context) -> user_pb2.MergeUsersResponse:
+        violations: list[Violation] = []
+        validation.check_user(request.from_user, "from_user", violations)
+        validation.check_user(request.into_user, "into_user", violations)
+        validation.refuse(violations)
+        guest, into = caller.get().charge(request.from_user), caller.get().charge(request.into_user)
+        if guest == into or guest.tenant != into.tenant:
+            raise InvalidRequest([Violation("into_user", "must be another user of the same tenant")])
+        receipt = await self._merger.merge(guest, into)
+        state = await self._users.get(into)
+        return user_pb2.MergeUsersResponse(receipt=receipt_to_wire(receipt), state=state_to_wire(state))
 
     async def ExportUser(
         self, request: user_pb2.ExportUserRequest, context: Context
@@ -136,6 +149,19 @@ def _key(user: types_pb2.User, violations: list[Violation] | None = None) -> Use
     validation.check_user(user, "user", violations)
     validation.refuse(violations)
     return caller.get().charge(user)
+
+
+def receipt_to_wire(receipt: DeletionReceipt) -> user_pb2.DeleteUserResponse:
+    """The receipt of a deletion in the public contract."""
+    return user_pb2.DeleteUserResponse(
+        receipt_id=receipt.receipt_id,
+        deleted_at=timestamp(receipt.deleted_at),
+        events=receipt.events,
+        dead_letters=receipt.dead_letters,
+        items=receipt.items,
+        revisions=receipt.revisions,
+        remains=REMAINS,
+    )
 
 
 def state_to_wire(state: UserState) -> user_pb2.UserState:

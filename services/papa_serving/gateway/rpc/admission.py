@@ -40,6 +40,7 @@ SCOPES: Mapping[str, frozenset[Scope]] = {
     "UserService/RollbackAdapter": _ADMIN,
     "UserService/ResetUser": _ADMIN,
     "UserService/DeleteUser": _ADMIN,
+    "UserService/MergeUsers": _ADMIN,
     "UserService/ExportUser": _ADMIN,
     "UserService/ImportAdapter": _ADMIN,
     "InfoService/GetServerInfo": _ANY,

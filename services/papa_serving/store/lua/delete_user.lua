@@ -2,8 +2,10 @@
 --
 -- KEYS  1 user hash, 2 pending zset, 3 letters zset, 4 ids hash, 5 older ids hash, 6 lineage zset, 7 records hash,
 --       8 items zset, 9 events stream, 10 dead stream; and the item hashes, ARGV[4] .. item id, in the same slot
--- ARGV  1 receipt id, 2 time to live of the tombstone in ms, 3 consumer group, 4 start of the item keys
--- Reply the receipt, JSON (deleted_at in ms); while a tombstone stands, the one of the first deletion
+-- ARGV  1 receipt id, 2 time to live of the tombstone in ms, 3 consumer group, 4 start of the item keys;
+--       of a merge 5 digest of the other user, 6 what begin_merge.lua saw, else "" and ""
+-- Reply the receipt, JSON (deleted_at in ms); while a tombstone stands, the one of the first deletion;
+--       nothing where the user has changed since the merge began
 local BATCH = 1000 -- far below what unpack can take
 local state, group = KEYS[1], ARGV[3]
 
@@ -16,6 +18,12 @@ end
 local receipt = redis.call('HGET', state, 'deleted')
 if receipt then
   return receipt
+end
+if ARGV[5] ~= '' then -- a merge, which must have seen all that goes now
+  local newest = redis.call('ZRANGE', KEYS[8], -1, -1)[1] or ''
+  if (redis.call('HGET', state, 'version') or '0') .. ' ' .. newest ~= ARGV[6] then
+    return false
+  end
 end
 local events = redis.call('ZRANGE', KEYS[2], 0, -1)
 local letters = redis.call('ZRANGE', KEYS[3], 0, -1)
@@ -45,6 +53,7 @@ receipt = cjson.encode({
   dead_letters = #letters,
   items = alive,
   revisions = revisions,
+  merged_into = ARGV[5],
 })
 redis.call('HSET', state, 'deleted', receipt)
 redis.call('PEXPIRE', state, ARGV[2])

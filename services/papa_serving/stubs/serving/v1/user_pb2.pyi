@@ -267,11 +267,14 @@ class DeleteUserResponse(_message.Message):
     DEAD_LETTERS_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     REVISIONS_FIELD_NUMBER: _builtins.int
+    REMAINS_FIELD_NUMBER: _builtins.int
     receipt_id: _builtins.str
     events: _builtins.int
     dead_letters: _builtins.int
     items: _builtins.int
     revisions: _builtins.int
+    remains: _builtins.str
+    """What is not removed yet, for people: ids in Redis' append-only file until its next rewrite, in logs and in backups."""
     @_builtins.property
     def deleted_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -283,14 +286,71 @@ class DeleteUserResponse(_message.Message):
         dead_letters: _builtins.int = ...,
         items: _builtins.int = ...,
         revisions: _builtins.int = ...,
+        remains: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deleted_at", b"deleted_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letters", b"dead_letters", "deleted_at", b"deleted_at", "events", b"events", "items", b"items", "receipt_id", b"receipt_id", "revisions", b"revisions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letters", b"dead_letters", "deleted_at", b"deleted_at", "events", b"events", "items", b"items", "receipt_id", b"receipt_id", "remains", b"remains", "revisions", b"revisions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteUserResponse: _TypeAlias = DeleteUserResponse  # noqa: Y015
+
+@_typing.final
+class MergeUsersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_USER_FIELD_NUMBER: _builtins.int
+    INTO_USER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def from_user(self) -> _types_pb2.User:
+        """The guest, who is deleted."""
+
+    @_builtins.property
+    def into_user(self) -> _types_pb2.User:
+        """The member. Need not have been seen before."""
+
+    def __init__(
+        self,
+        *,
+        from_user: _types_pb2.User | None = ...,
+        into_user: _types_pb2.User | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from_user", b"from_user", "into_user", b"into_user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_user", b"from_user", "into_user", b"into_user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeUsersRequest: _TypeAlias = MergeUsersRequest  # noqa: Y015
+
+@_typing.final
+class MergeUsersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> Global___DeleteUserResponse:
+        """Of the guest's deletion."""
+
+    @_builtins.property
+    def state(self) -> Global___UserState:
+        """The member's, afterwards."""
+
+    def __init__(
+        self,
+        *,
+        receipt: Global___DeleteUserResponse | None = ...,
+        state: Global___UserState | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "state", b"state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeUsersResponse: _TypeAlias = MergeUsersResponse  # noqa: Y015
 
 @_typing.final
 class ExportUserRequest(_message.Message):

@@ -65,6 +65,11 @@ class UserServiceStub:
                 request_serializer=papa_dot_serving_dot_v1_dot_user__pb2.DeleteUserRequest.SerializeToString,
                 response_deserializer=papa_dot_serving_dot_v1_dot_user__pb2.DeleteUserResponse.FromString,
                 _registered_method=True)
+        self.MergeUsers = channel.unary_unary(
+                '/papa.serving.v1.UserService/MergeUsers',
+                request_serializer=papa_dot_serving_dot_v1_dot_user__pb2.MergeUsersRequest.SerializeToString,
+                response_deserializer=papa_dot_serving_dot_v1_dot_user__pb2.MergeUsersResponse.FromString,
+                _registered_method=True)
         self.ExportUser = channel.unary_stream(
                 '/papa.serving.v1.UserService/ExportUser',
                 request_serializer=papa_dot_serving_dot_v1_dot_user__pb2.ExportUserRequest.SerializeToString,
@@ -123,6 +128,17 @@ class UserServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MergeUsers(self, request, context):
+        """A guest becomes a member: the guest's likes and dislikes become the member's, in their order and each once, the guest's
+        items may be named in the member's feedback from then on, and the guest is deleted. The member's next updates learn
+        from the labels; the guest's adapter itself is not mixed in. Both are users of one tenant. Calling again after a failure
+        finishes what was begun; calling again after success answers with the same receipt while the deletion is known.
+        ABORTED where a merge of the same guest into somebody else has begun.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExportUser(self, request, context):
         """Everything that is kept of a user and can be taken elsewhere: first the state, then the revisions, newest first, then
         files in chunks. The files of one revision make a folder that plain peft loads; history/REVISION.json tells of every
@@ -174,6 +190,11 @@ def add_UserServiceServicer_to_server(servicer, server):
                     servicer.DeleteUser,
                     request_deserializer=papa_dot_serving_dot_v1_dot_user__pb2.DeleteUserRequest.FromString,
                     response_serializer=papa_dot_serving_dot_v1_dot_user__pb2.DeleteUserResponse.SerializeToString,
+            ),
+            'MergeUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.MergeUsers,
+                    request_deserializer=papa_dot_serving_dot_v1_dot_user__pb2.MergeUsersRequest.FromString,
+                    response_serializer=papa_dot_serving_dot_v1_dot_user__pb2.MergeUsersResponse.SerializeToString,
             ),
             'ExportUser': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportUser,
@@ -349,6 +370,33 @@ class UserService:
             '/papa.serving.v1.UserService/DeleteUser',
             papa_dot_serving_dot_v1_dot_user__pb2.DeleteUserRequest.SerializeToString,
             papa_dot_serving_dot_v1_dot_user__pb2.DeleteUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MergeUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/papa.serving.v1.UserService/MergeUsers',
+            papa_dot_serving_dot_v1_dot_user__pb2.MergeUsersRequest.SerializeToString,
+            papa_dot_serving_dot_v1_dot_user__pb2.MergeUsersResponse.FromString,
             options,
             channel_credentials,
             insecure,

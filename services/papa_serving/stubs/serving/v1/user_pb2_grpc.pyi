@@ -45,6 +45,13 @@ class UserServiceStub:
     """Serves the backbone from now on and forgets what was learned; the lineage is kept."""
     DeleteUser: _grpc.UnaryUnaryMultiCallable[_user_pb2.DeleteUserRequest, _user_pb2.DeleteUserResponse]
     """Removes everything about the user: events, dead letters, items, revisions. Cannot be undone."""
+    MergeUsers: _grpc.UnaryUnaryMultiCallable[_user_pb2.MergeUsersRequest, _user_pb2.MergeUsersResponse]
+    """A guest becomes a member: the guest's likes and dislikes become the member's, in their order and each once, the guest's
+    items may be named in the member's feedback from then on, and the guest is deleted. The member's next updates learn
+    from the labels; the guest's adapter itself is not mixed in. Both are users of one tenant. Calling again after a failure
+    finishes what was begun; calling again after success answers with the same receipt while the deletion is known.
+    ABORTED where a merge of the same guest into somebody else has begun.
+    """
     ExportUser: _grpc.UnaryStreamMultiCallable[_user_pb2.ExportUserRequest, _user_pb2.ExportUserResponse]
     """Everything that is kept of a user and can be taken elsewhere: first the state, then the revisions, newest first, then
     files in chunks. The files of one revision make a folder that plain peft loads; history/REVISION.json tells of every
@@ -74,6 +81,13 @@ class UserServiceAsyncStub(UserServiceStub):
     """Serves the backbone from now on and forgets what was learned; the lineage is kept."""
     DeleteUser: _aio.UnaryUnaryMultiCallable[_user_pb2.DeleteUserRequest, _user_pb2.DeleteUserResponse]  # type: ignore[assignment]
     """Removes everything about the user: events, dead letters, items, revisions. Cannot be undone."""
+    MergeUsers: _aio.UnaryUnaryMultiCallable[_user_pb2.MergeUsersRequest, _user_pb2.MergeUsersResponse]  # type: ignore[assignment]
+    """A guest becomes a member: the guest's likes and dislikes become the member's, in their order and each once, the guest's
+    items may be named in the member's feedback from then on, and the guest is deleted. The member's next updates learn
+    from the labels; the guest's adapter itself is not mixed in. Both are users of one tenant. Calling again after a failure
+    finishes what was begun; calling again after success answers with the same receipt while the deletion is known.
+    ABORTED where a merge of the same guest into somebody else has begun.
+    """
     ExportUser: _aio.UnaryStreamMultiCallable[_user_pb2.ExportUserRequest, _user_pb2.ExportUserResponse]  # type: ignore[assignment]
     """Everything that is kept of a user and can be taken elsewhere: first the state, then the revisions, newest first, then
     files in chunks. The files of one revision make a folder that plain peft loads; history/REVISION.json tells of every
@@ -136,6 +150,19 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_user_pb2.DeleteUserResponse, _abc.Awaitable[_user_pb2.DeleteUserResponse]]:
         """Removes everything about the user: events, dead letters, items, revisions. Cannot be undone."""
+
+    @_abc_1.abstractmethod
+    def MergeUsers(
+        self,
+        request: _user_pb2.MergeUsersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_pb2.MergeUsersResponse, _abc.Awaitable[_user_pb2.MergeUsersResponse]]:
+        """A guest becomes a member: the guest's likes and dislikes become the member's, in their order and each once, the guest's
+        items may be named in the member's feedback from then on, and the guest is deleted. The member's next updates learn
+        from the labels; the guest's adapter itself is not mixed in. Both are users of one tenant. Calling again after a failure
+        finishes what was begun; calling again after success answers with the same receipt while the deletion is known.
+        ABORTED where a merge of the same guest into somebody else has begun.
+        """
 
     @_abc_1.abstractmethod
     def ExportUser(

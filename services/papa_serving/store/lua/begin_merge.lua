@@ -1,0 +1,15 @@
+-- Notes that a user is being merged into another, and what the user is like now.
+--
+-- KEYS  1 user hash, 2 items zset
+-- ARGV  1 digest of the other user
+-- Reply {"deleted", receipt}; {"other"} where a merge into somebody else has begun; {"seen", what delete_user.lua compares}
+local known = redis.call('HMGET', KEYS[1], 'deleted', 'merging', 'version')
+if known[1] then
+  return { 'deleted', known[1] }
+end
+if known[2] and known[2] ~= ARGV[1] then
+  return { 'other' }
+end
+redis.call('HSET', KEYS[1], 'merging', ARGV[1])
+local newest = redis.call('ZRANGE', KEYS[2], -1, -1)[1] or ''
+return { 'seen', (known[3] or '0') .. ' ' .. newest }

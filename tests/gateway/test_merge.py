@@ -1,0 +1,147 @@
+"""A guest becomes a member, over memory, Redis and Redis Cluster: each label once, in order, through any crash."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from papa_serving.contracts.errors import LineageConflict, StorageUnavailable, UserDeleted
+from papa_serving.contracts.feedback import FeedbackEvent, UserBatch
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.revisions import Revision
+from papa_serving.gateway.backends import Backends
+from papa_serving.gateway.merge import Merger, labels_of
+from papa_serving.store.memory import MemoryRevisionStore
+from papa_serving.trainer.papa_updater import PapaUpdater
+from papa_serving.trainer.updater import Trained
+
+from papa.denoiser import Denoiser
+from papa.revision_files import STATE_FILE, unpack
+from tests.store.support import Backend, an_item, backend, image_event, open_backend, redis_cluster, redis_server  # noqa: F401 - fixtures
+from tests.trainer.learning import denoiser, events_of, first_update, updater  # noqa: F401 - fixtures
+
+GUEST, MEMBER = UserKey("shop", "guest-7"), UserKey("shop", "member")
+
+
+class Failing:
+    """Passes calls on until `left` have been made, and then fails once: a gateway that dies at any point."""
+
+    def __init__(self, behind: Any, left: list[int]) -> None:
+        self._behind, self._left = behind, left
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._behind, name)
+        if not callable(method) or name in ("holdings", "watch"):
+            return method
+
+        async def call(*given: Any, **named: Any) -> Any:
+            self._left[0] -= 1
+            if self._left[0] == 0:
+                raise StorageUnavailable("cut")
+            return await method(*given, **named)
+
+        return call
+
+
+def merger(backend: Backend, revisions: MemoryRevisionStore, dies_at: int = 0) -> Merger:  # noqa: F811
+    left = [dies_at]
+    parts = (backend.log, backend.users, backend.items, revisions)
+    return Merger(Backends(*(Failing(part, left) for part in parts)))
+
+
+async def said_by(backend: Backend, user: UserKey) -> list[tuple[bytes, float]]:  # noqa: F811
+    events = await backend.log.pending(user)
+    return [(event.sample, event.grade) for event in events]
+
+
+async def a_guest(backend: Backend) -> None:  # noqa: F811
+    """Two items shown, three labels, the second of which died."""
+    await backend.items.put(GUEST, [an_item("seen"), an_item("liked")])
+    events = [
+        FeedbackEvent("1", GUEST, 1.0, item_id="liked"),
+        image_event(GUEST, "2", -1.0, b"second"),
+        image_event(GUEST, "3", 0.5, b"third"),
+    ]
+    await backend.log.append(events)
+    lease = await backend.own(GUEST)
+    await backend.log.bury(lease, (await backend.pending(lease, GUEST))[1:2], "a test")
+    await backend.log.release(lease)
+
+
+ALL = [(b"sample of liked", 1.0), (b"second", -1.0), (b"third", 0.5)]
+
+
+async def test_labels_and_items_go_over_and_the_guest_is_gone(backend: Backend) -> None:  # noqa: F811
+    revisions = MemoryRevisionStore()
+    await a_guest(backend)
+    await backend.log.append([image_event(MEMBER, "1", 1.0, b"own")])
+    receipt = await merger(backend, revisions).merge(GUEST, MEMBER)
+    assert (receipt.events, receipt.dead_letters, receipt.items) == (2, 1, 2)
+    assert await said_by(backend, MEMBER) == [(b"own", 1.0), *ALL]
+    assert ((await backend.users.get(MEMBER)).likes, (await backend.users.get(MEMBER)).dislikes) == (3, 1)
+    with pytest.raises(UserDeleted):
+        await backend.users.get(GUEST)
+    (late,) = await backend.log.append([FeedbackEvent("late", MEMBER, 1.0, item_id="seen")])
+    assert late.error is None
+    assert await merger(backend, revisions).merge(GUEST, MEMBER) == receipt
+    assert len(await said_by(backend, MEMBER)) == 5
+    with pytest.raises(UserDeleted):
+        await merger(backend, revisions).merge(GUEST, UserKey("shop", "another"))
+
+
+@pytest.mark.parametrize("dies_at", range(1, 12))
+async def test_a_merge_that_died_anywhere_is_finished_by_the_next(backend: Backend, dies_at: int) -> None:  # noqa: F811
+    revisions = MemoryRevisionStore()
+    await a_guest(backend)
+    try:
+        await merger(backend, revisions, dies_at).merge(GUEST, MEMBER)
+    except StorageUnavailable:
+        await merger(backend, revisions).merge(GUEST, MEMBER)
+    assert await said_by(backend, MEMBER) == ALL
+    with pytest.raises(UserDeleted):
+        await backend.users.get(GUEST)
+
+
+async def test_a_like_that_comes_in_between_is_not_lost(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    await a_guest(backend)
+    append, late = backend.log.append, [image_event(GUEST, "4", 1.0, b"late")]
+
+    async def interrupted(events: Any) -> Any:
+        results = await append(events)
+        if late:
+            await append([late.pop()])
+        return results
+
+    monkeypatch.setattr(backend.log, "append", interrupted)
+    await merger(backend, MemoryRevisionStore()).merge(GUEST, MEMBER)
+    assert await said_by(backend, MEMBER) == [*ALL, (b"late", 1.0)]
+
+
+async def test_a_guest_becomes_one_member_only(backend: Backend) -> None:  # noqa: F811
+    await a_guest(backend)
+    await backend.users.begin_merge(GUEST, MEMBER)
+    with pytest.raises(LineageConflict, match="has begun"):
+        await merger(backend, MemoryRevisionStore()).merge(GUEST, UserKey("shop", "another"))
+
+
+async def test_what_was_learnt_goes_over_too(
+    backend: Backend,  # noqa: F811
+    updater: PapaUpdater,  # noqa: F811
+    denoiser: Denoiser,  # noqa: F811
+) -> None:
+    revisions = MemoryRevisionStore()
+    events = events_of(GUEST, 3)
+    await backend.log.append([image_event(GUEST, e.event_id, e.grade, e.sample) for e in events])
+    lease = await backend.own(GUEST)
+    batch = UserBatch(GUEST, await backend.pending(lease, GUEST))
+    (trained,) = updater.update([first_update(GUEST, 3)], 1.0)
+    assert isinstance(trained, Trained)
+    revision = Revision("000001-aaaaaaaa", "", 1.0, trained.sha256, 3, 3)
+    await revisions.put(GUEST, revision.revision, trained.files)
+    await backend.log.commit(lease, batch, revision)
+    await backend.log.release(lease)
+    replay = unpack(trained.files, denoiser.layout, denoiser.backbone_hash, trained.sha256).replay
+    assert [label.grade for label in labels_of(trained.files[STATE_FILE])] == replay.grades.tolist()
+    await merger(backend, revisions).merge(GUEST, MEMBER)
+    assert await said_by(backend, MEMBER) == [(event.sample, event.grade) for event in events]
+    assert [holding async for holding in revisions.holdings()] == []
