@@ -32,6 +32,9 @@ from papa.revision_files import (
 )
 
 FILES = (CONFIG_FILE, WEIGHTS_FILE, STATE_FILE, MANIFEST_FILE)
+MAX_PROMPT = 1_000
+"""Characters; longer prompts are refused wherever they come from."""
+_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _VARIANTS = (
     "use_dora",
     "use_rslora",
@@ -104,6 +107,10 @@ class Adoption:
             "grades": (torch.float32, (count,)),
             "features": (torch.float16, (count, self.features)),
         }
+        if any(replay.prompts) and not self.denoiser.takes_prompt:
+            raise AdapterDamagedError("shape", f"{STATE_FILE} has prompts, and the backbone takes none")
+        if any(len(prompt) > MAX_PROMPT for prompt in replay.prompts):
+            raise AdapterDamagedError("shape", f"{STATE_FILE} has a prompt of more than {MAX_PROMPT} characters")
         if replay.prompts and len(replay.prompts) != count:
             raise AdapterDamagedError("shape", f"{STATE_FILE} has a prompt for some of its samples only")
         for name, (dtype, size) in wanted.items():
@@ -133,13 +140,17 @@ def _rank_and_alpha(config: Mapping[str, Any]) -> tuple[int, float]:
     if used := [name for name in _VARIANTS if config.get(name)]:
         raise AdapterDamagedError("format", f"{CONFIG_FILE} uses {', '.join(used)}, which is not supported")
     rank, alpha = config.get("r"), config.get("lora_alpha")
-    if type(rank) is not int or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+    try:
+        scale = float(alpha) if isinstance(alpha, int | float) else math.nan
+    except OverflowError:  # JSON's whole numbers have no largest one
+        scale = math.inf
+    if type(rank) is not int or not math.isfinite(scale):
         raise AdapterDamagedError("format", f"{CONFIG_FILE}: r must be a whole number and lora_alpha a number")
-    return rank, float(alpha)
+    return rank, scale
 
 
 def _floats(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    odd = [name for name, tensor in tensors.items() if not tensor.dtype.is_floating_point]
+    odd = [name for name, tensor in tensors.items() if tensor.dtype not in _DTYPES]
     if odd:
-        raise AdapterDamagedError("shape", f"{odd[0]} does not hold floating-point numbers")
+        raise AdapterDamagedError("shape", f"{odd[0]} must hold float64, float32, float16 or bfloat16")
     return tensors

@@ -89,6 +89,7 @@ def bad_tokens(authority: Authority) -> dict[str, str | None]:
         "unsigned": jwt.encode({"aud": AUDIENCE, "iss": ISSUER, "exp": time.time() + 600}, None, "none"),
         "the public key as a secret": f"{confused}.{body}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}",
         "no tenant": authority.token(without=("tenant",)),
+        "an end beyond all floats": authority.token(exp=10**400),
         "a tenant that is no string": authority.token(tenant=["shop"]),
         "an empty user": authority.token(user=""),
         "too long": authority.token(padding="x" * 5_200),

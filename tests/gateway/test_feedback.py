@@ -51,13 +51,15 @@ async def test_events_reach_the_log_in_order_as_grades(service: Service) -> None
     events = [
         like(0),
         like(1, signal=DISLIKE, occurred_at=at),
-        Event(event_id="e2", user=types_pb2.User(tenant="shop", user="bob"), item_id="i2", grade=-0.25),
+        Event(event_id="e2", user=types_pb2.User(tenant="shop", user="bob"), item_id="i2", grade=-0.1),
     ]
     trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
     response = await service.feedback.SubmitFeedback(Submit(events=events), metadata=(("traceparent", trace),))
     assert [(each.event_id, each.ack.sequence) for each in response.outcomes] == [("e0", 1), ("e1", 2), ("e2", 1)]
     first, second, third = service.log.accepted
-    assert [event.grade for event in service.log.accepted] == [1.0, -1.0, -0.25]
+    assert [event.grade for event in service.log.accepted] == [1.0, -1.0, float(np.float32(-0.1))], (
+        "as the trainer rounds them"
+    )
     assert (first.user, third.user) == (UserKey("default", "alice"), UserKey("shop", "bob"))
     assert abs(first.occurred_at - time.time()) < 60
     assert second.occurred_at == 1_700_000_000.5
@@ -145,7 +147,7 @@ BAD: list[tuple[Event, str]] = [
     (like(0, signal=7), "signal"),
     *[
         (Event(event_id="e0", user=ALICE, item_id="i0", grade=grade), "grade")
-        for grade in (0.0, 1.01, -1.01, float("nan"), float("inf"))
+        for grade in (0.0, 1.01, -1.01, float("nan"), float("inf"), 1e-300, -1e-40, 0.0009)
     ],
     (like(0, occurred_at=timestamp_pb2.Timestamp(seconds=2**62)), "occurred_at"),
     (like(0, occurred_at=timestamp_pb2.Timestamp(nanos=-1)), "occurred_at"),

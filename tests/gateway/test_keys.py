@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from papa_serving.contracts.errors import KeysUnavailable, Unauthenticated
+from papa_serving.gateway.auth import keys
 from papa_serving.gateway.auth.bearer import open_authenticator
 from papa_serving.gateway.auth.identity import Scope
 from papa_serving.gateway.auth.keys import LONGEST, PAUSE, RemoteKeys, parse_keys
@@ -68,6 +70,8 @@ async def test_static_keys(unstarted: Service, tmp_path: Path) -> None:
         f"[[keys]]\nkey = '{KEY}'\ntenant = 'shop'\nscopes = ['everything']",
         f"[[keys]]\nkey = '{KEY}'\ntenant = 'shop'\nscopes = []",
         f"[[keys]]\nkey = '{KEY}\n",
+        f"[[keys]]\nkey = '{KEY}'\ntenant = 'shop'\nuser = ''\nscopes = ['admin']",
+        f"[[keys]]\nkey = '{KEY}'\ntenant = 'shop'\nscopes = ['admin']\n" * 2,
     ],
 )
 def test_a_file_of_keys_that_is_wrong_is_refused_without_quoting_it(tmp_path: Path, text: str) -> None:
@@ -205,3 +209,28 @@ async def test_tokens_of_an_authority_behind_a_url(site: Site) -> None:
     assert (identity.tenant, identity.user, identity.scopes) == ("shop", "", frozenset({Scope.ADMIN}))
     with pytest.raises(Unauthenticated):
         await authenticate({"authorization": f"Basic {token}"})
+
+
+@pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["headers", "body"])
+async def test_an_authority_that_drips_holds_nobody(begun: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then never meets the timeout of one read."""
+    monkeypatch.setattr(keys, "FETCH_SECONDS", 0.2)
+
+    ended, gone = asyncio.Event(), asyncio.Event()
+
+    async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(begun)
+        with suppress(ConnectionError):
+            while not ended.is_set():
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+        writer.close()
+        gone.set()
+
+    async with await asyncio.start_server(drip, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/jwks"
+        with pytest.raises(KeysUnavailable):
+            await asyncio.wait_for(RemoteKeys(url, 300.0).candidates("first"), 5)
+        ended.set()
+        await gone.wait()

@@ -152,7 +152,8 @@ def _options(settings: GatewaySettings) -> list[tuple[str, int]]:
         # each with a bare CANCELLED; its own numbers, 1000 and 3000, are those of one caller's burst.
         ("grpc.server.max_pending_requests", MAX_PENDING),
         ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING),
-        # Watching clients may ping, and dead ones are found.
+        # Clients may ping, also without a call, and dead ones are found.
+        ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),

@@ -76,7 +76,7 @@ class JwtTokens:
         scopes = _scopes(claims.get(settings.scope_claim), settings.scope_prefix)
         if not scopes:
             raise Forbidden(f"the token has no scope of this service (claim {settings.scope_claim})")
-        return Identity(tenant, True, user, scopes, float(claims["exp"]) + settings.leeway)
+        return Identity(tenant, True, user, scopes, _expiry(claims) + settings.leeway)
 
 
 def _kid(token: str) -> str:
@@ -92,6 +92,14 @@ def _text(claims: Mapping[str, Any], name: str, otherwise: str) -> str:
     if not isinstance(value, str):
         raise Unauthenticated(f"the token's claim {name} is not a string")
     return value
+
+
+def _expiry(claims: Mapping[str, Any]) -> float:
+    """Seconds since the epoch. JSON numbers may be larger than any float."""
+    try:
+        return float(claims["exp"])
+    except (OverflowError, ValueError, TypeError):
+        raise Unauthenticated("the token's claim exp is not a time") from None
 
 
 def _scopes(claim: object, prefix: str) -> frozenset[Scope]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import logging
 import re
+import socket
+import threading
 import time
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from email.message import Message
 from pathlib import Path
 from typing import IO, Any
@@ -156,11 +160,59 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         """Follows none: another place is not the authority that the settings name."""
 
 
+class _Connections(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+    """Opens connections that can be cut: a timeout of urllib's is one for each read, which a slow peer never meets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._opened: list[http.client.HTTPConnection] = []
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        """Remembers the connection."""
+        return self.do_open(self._tracked(http.client.HTTPConnection), req)
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        """Remembers the connection."""
+        return self.do_open(self._tracked(http.client.HTTPSConnection), req)
+
+    def _tracked(self, kind: type[http.client.HTTPConnection]) -> Any:
+        def connect(*arguments: Any, **options: Any) -> http.client.HTTPConnection:
+            self._opened.append(kind(*arguments, **options))
+            return self._opened[-1]
+
+        return connect
+
+    def cut(self) -> None:
+        """Ends what is being connected, greeted or asked; whoever waits for it gets an OSError."""
+        for connection in self._opened:
+            open_socket = getattr(connection, "sock", None)
+            if open_socket is not None:
+                with suppress(OSError):
+                    open_socket.shutdown(socket.SHUT_RDWR)
+
+
 def _fetch(url: str) -> Keys:
-    """Raises OSError, ValueError."""
-    opener = urllib.request.build_opener(_NoRedirects)
-    with opener.open(url, timeout=FETCH_SECONDS) as answer:
-        data: bytes = answer.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"the JWKS is larger than {MAX_BYTES} bytes")
-    return parse_keys(data)
+    """Takes FETCH_SECONDS for the headers and as long for the body at most. Raises OSError, ValueError."""
+    connections = _Connections()
+    opener = urllib.request.build_opener(connections, _NoRedirects)
+    timer = threading.Timer(FETCH_SECONDS, connections.cut)
+    timer.start()
+    try:
+        answer = opener.open(url, timeout=FETCH_SECONDS)
+    except http.client.HTTPException as error:
+        raise OSError("the authority's answer is not HTTP, or took too long") from error
+    finally:
+        timer.cancel()
+    with answer:
+        return parse_keys(_body(answer))
+
+
+def _body(answer: http.client.HTTPResponse) -> bytes:
+    data, deadline = b"", time.monotonic() + FETCH_SECONDS
+    while piece := answer.read1(MAX_BYTES):
+        data += piece
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"the JWKS is larger than {MAX_BYTES} bytes")
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the JWKS took longer than {FETCH_SECONDS:g} seconds")
+    return data

@@ -22,7 +22,7 @@ class _Key(BaseModel):
 
     key: str = Field(min_length=SHORTEST)
     tenant: str = Field(min_length=1)
-    user: str = ""
+    user: str | None = Field(None, min_length=1)
     scopes: list[Scope] = Field(min_length=1)
 
 
@@ -55,7 +55,10 @@ def _read(path: Path) -> dict[bytes, Identity]:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
         raise ValueError(f"{path}: {wrong}") from None
-    return {_digest(key.key): Identity(key.tenant, True, key.user, frozenset(key.scopes)) for key in keys}
+    known = {_digest(key.key): Identity(key.tenant, True, key.user or "", frozenset(key.scopes)) for key in keys}
+    if len(known) < len(keys):
+        raise ValueError(f"{path}: a key stands for two entries")
+    return known
 
 
 def _listed(entries: Any) -> list[Any]:

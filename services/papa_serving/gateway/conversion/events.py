@@ -7,6 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import numpy as np
+
 from papa_serving import tracing
 from papa_serving.contracts.errors import InvalidRequest, PapaError, Violation
 from papa_serving.contracts.feedback import FeedbackEvent
@@ -129,13 +131,18 @@ def _converted(
     return FeedbackEvent(
         event_id=message.event_id,
         user=user,
-        grade=0.0 if message.cancels else message.grade or _GRADES[message.signal],
+        grade=0.0 if message.cancels else _float32(message.grade) or _GRADES[message.signal],
         cancels=message.cancels,
         item_id=message.item_id,
         image=image,
         occurred_at=_seconds(message) if message.HasField("occurred_at") else arrived,
         traceparent=tracing.current().traceparent,
     )
+
+
+def _float32(grade: float) -> float:
+    """The grade as the trainer will see it, so that an event that is accepted can be applied."""
+    return float(np.float32(grade))
 
 
 def _seconds(message: Message) -> float:

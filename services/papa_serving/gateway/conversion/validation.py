@@ -14,6 +14,8 @@ from papa_serving.settings import GatewaySettings
 from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
 
 MAX_PAGE = 1_000
+MIN_GRADE = 0.001
+"""The smallest grade in absolute value; the trainer computes in float32, where far smaller ones vanish."""
 # google.protobuf.Timestamp: 0001-01-01 to 9999-12-31.
 FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799
 
@@ -117,8 +119,8 @@ def _check_label(event: feedback_pb2.FeedbackEvent, path: str, violations: Viola
                 violations.append(Violation(f"{path}signal", "must be SIGNAL_LIKE or SIGNAL_DISLIKE"))
         case "grade":
             # Written so that a NaN is refused as well.
-            if not (-1.0 <= event.grade <= 1.0 and event.grade != 0.0):
-                violations.append(Violation(f"{path}grade", "must be in [-1, 1] and not 0"))
+            if not MIN_GRADE <= abs(event.grade) <= 1.0:
+                violations.append(Violation(f"{path}grade", f"must be in [-1, 1], and at least {MIN_GRADE} from 0"))
         case _:
             violations.append(Violation(f"{path}rating", "give a signal or a grade"))
 
