@@ -10,9 +10,16 @@ from typing import Any
 HEAD = """# The papa chart
 
 Installs the gateway (Deployment), generator and trainer (a RayService of KubeRay) and what belongs to them. It needs
-Kubernetes 1.30 or newer, the KubeRay operator 1.6 or newer, a volume that several pods can write, and two Redis (or
-Valkey) servers, unless it is a trial. How to install, upgrade, back up and mend it is told in docs/operations.md;
-`examples/` holds values for a laptop, for production and for GPUs.
+Kubernetes 1.30 or newer, the KubeRay operator 1.6 or newer (however installed), a volume that several pods can write,
+and two Redis (or Valkey) servers, unless it is a trial. How to install, upgrade, back up and mend it is told in
+docs/operations.md; `examples/` holds values for a laptop, for production and for GPUs.
+
+The images are built for amd64 and for arm64, each on a machine of its kind; all that they hold has wheels for both.
+Nodes of both kinds in one cluster need images of both in one manifest list, or a `nodeSelector` on kubernetes.io/arch.
+
+KubeRay's `NewClusterWithIncrementalUpgrade` is not offered: it shifts the weights of an HTTPRoute, which carries no
+gRPC, and names its Services after each cluster. With `NewCluster` generators of both clusters serve side by side while
+the old ones end.
 
     helm install papa helm/papa --values helm/papa/examples/dev.yaml
     helm test papa

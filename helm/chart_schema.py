@@ -11,7 +11,7 @@ Schema = dict[str, Any]
 
 CHART_DECIDES = {
     "": ("data_dir", "backbone", "client", "metrics", "ray"),
-    "redis": ("url", "password", "password_file"),
+    "redis": ("url", "password", "password_file", "prefix"),
     "store": ("path", "url"),
     "gateway": ("host", "port", "health_port", "generator", "drain_seconds", "notice_seconds", "tls"),
     "auth": ("keys_file",),
@@ -73,7 +73,17 @@ LIMITS: dict[str, Schema] = {
     },
     "revisions.objectStore.url": {"type": "string", "pattern": "^((s3|gs|az)://[^ ?]+)?$"},
     "revisions.objectStore.endpoint": {"type": "string", "pattern": "^(https?://[^ /]+)?$"},
+    "*.hubClaim": _NAME,
+    "*.caConfigMap": _NAME,
+    "redis.prefix": {"type": "string", "pattern": "^[a-z0-9_-]{0,32}$"},
     "gateway.replicas": _COUNT,
+    "gateway.autoscaling.behavior": {"type": "object"},
+    "gateway.service.externalTrafficPolicy": {"enum": ["", "Cluster", "Local"]},
+    "gateway.ingress.controller": {"enum": ["", "nginx"]},
+    "service.listen": {"enum": ["0.0.0.0", "::"]},  # noqa: S104 - the pods listen, behind policies
+    "service.ipFamilyPolicy": {"enum": ["", "SingleStack", "PreferDualStack", "RequireDualStack"]},
+    "scratch.tmp": _SIZE,
+    "scratch.data": _SIZE,
     "gateway.autoscaling.targetCPUUtilizationPercentage": {"type": "integer", "minimum": 1, "maximum": 100},
     "gateway.service.type": {"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
     "gateway.service.appProtocol": {"type": "string", "minLength": 1},

@@ -100,6 +100,9 @@ def _check(text: str) -> None:
     if manifest["kind"] == "GRPCRoute":
         assert manifest["spec"]["parentRefs"] and manifest["spec"]["rules"]
         return
+    if manifest["kind"] == "BackendTLSPolicy":
+        assert manifest["spec"]["targetRefs"] and manifest["spec"]["validation"]["hostname"]
+        return
     for version in KUBERNETES:
         kubernetes_validate.validate(manifest, version, strict=True)
 

@@ -70,7 +70,7 @@ def test_a_policy_lets_the_gateway_reach_the_engine(values: Manifest) -> None:
     manifests = render(values)
     engine = {"port": 9000, "protocol": "TCP"}
     for policy in (each for each in manifests if each["kind"] == "NetworkPolicy"):
-        rules = [each for each in policy["spec"]["ingress"] if engine in each.get("ports", [])]
+        rules = [each for each in policy["spec"].get("ingress", []) if engine in each.get("ports", [])]
         for peer in (peer for rule in rules for peer in rule["from"]):
             gateway = only(manifests, "Deployment", "-gateway")["spec"]["template"]["metadata"]["labels"]
             assert peer["podSelector"]["matchLabels"].items() <= gateway.items()

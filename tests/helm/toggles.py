@@ -21,6 +21,43 @@ TOGGLES: dict[str, dict[str, Any]] = {
     "names": {"fullnameOverride": "recommender", "commonLabels": {"team": "shop"}, "image": {"pullSecrets": ["a"]}},
     "environment": {"extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}]},
     "tracing": {"tracing": {"enabled": True, "endpoint": "http://collector:4317", "existingSecret": "s"}},
+    "everything placed": {
+        "nodeSelector": {"pool": "papa"},
+        "tolerations": [{"key": "papa", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+        "priorityClassName": "service",
+        "podLabels": {"team": "shop"},
+    },
+    "more of the operator's": {
+        "extraVolumes": [{"name": "more", "emptyDir": {}}],
+        "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
+        "extraObjects": [
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "data": {"of": "{{ .Release.Name }}"},
+                "metadata": {"name": "demo-papa-more", "labels": {"app.kubernetes.io/instance": "{{ .Release.Name }}"}},
+            }
+        ],
+        "trustedCa": {"existingSecret": "authorities"},
+        "backbone": {"hubClaim": "hub"},
+    },
+    "IPv6": {"service": {"listen": "::", "ipFamilyPolicy": "PreferDualStack"}},
+    "load balancer": {
+        "gateway": {
+            "service": {
+                "type": "LoadBalancer",
+                "loadBalancerSourceRanges": ["10.0.0.0/8"],
+                "externalTrafficPolicy": "Local",
+            },
+            "autoscaling": {
+                "metrics": [
+                    {"type": "Pods", "pods": {"metric": {"name": "calls"}, "target": {"type": "Value", "value": "9"}}}
+                ],
+                "behavior": {"scaleUp": {"stabilizationWindowSeconds": 30}},
+            },
+        }
+    },
     "no auth": {"ray": {"auth": {"enabled": False}}},
     "route": {"gateway": {"route": {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["a.example"]}}},
     "external redis": {
@@ -35,6 +72,7 @@ TOGGLES: dict[str, dict[str, Any]] = {
     "tls and tokens": {
         "gateway": {
             "tls": {"existingSecret": "tls", "clientCaSecret": "callers"},
+            "route": {"backendTls": {"hostname": "papa.example.com"}},
             "auth": {"existingSecret": "keys"},
             "smoke": {"tokenSecret": "token", "caSecret": "tls", "certificateSecret": "caller"},
             "podDisruptionBudget": {"enabled": False},

@@ -1,55 +1,47 @@
 {{/* Parts that all pods share. */}}
 
-{{/* Call with (dict "root" $ "config" (list NAMES-OF-CONFIGMAPS)). */}}
+{{/* Call with (dict "root" $ "config" (list NAMES-OF-CONFIGMAPS) "more" TEXT), TEXT a list of variables. */}}
 {{- define "papa.environment" -}}
-{{- $config := .config -}}
-{{- with .root -}}
-{{- $redis := include "papa.redis" . | fromJson -}}
 envFrom:
-{{- range $config }}
+{{- range .config }}
   - configMapRef: {name: {{ . }}}
 {{- end }}
-{{- with .Values.revisions.objectStore.existingSecret }}
+{{- with .root.Values.revisions.objectStore.existingSecret }}
   - secretRef: {name: {{ . }}}
 {{- end }}
-env:
-  - {name: HOME, value: /var/lib/papa}
-{{- if not (include "papa.sets" (dict "root" . "name" "HF_HOME")) }}
-  - {name: HF_HOME, value: /var/lib/papa/hub}
+env: {{- include "papa.mergedEnvironment" (dict "root" .root "env" (printf "%s\n%s" (include "papa.chartEnvironment" .root) (default "" .more))) | nindent 2 }}
+{{- end -}}
+
+{{- define "papa.chartEnvironment" -}}
+{{- $redis := include "papa.redis" . | fromJson -}}
+- {name: HOME, value: /var/lib/papa}
+- {name: HF_HOME, value: {{ ternary "/hub" "/var/lib/papa/hub" (ne .Values.backbone.hubClaim "") }}}
+{{- with .Values.trustedCa.existingSecret }}
+# Python, the object store's client and the hub's read one of these each.
+- {name: SSL_CERT_FILE, value: /etc/papa/trusted/{{ $.Values.trustedCa.key }}}
+- {name: REQUESTS_CA_BUNDLE, value: /etc/papa/trusted/{{ $.Values.trustedCa.key }}}
 {{- end }}
 {{- if $redis.existingSecret }}
-  - name: PAPA_REDIS__PASSWORD
-    valueFrom: {secretKeyRef: {name: {{ $redis.existingSecret }}, key: {{ $redis.passwordKey }}}}
+- name: PAPA_REDIS__PASSWORD
+  valueFrom: {secretKeyRef: {name: {{ $redis.existingSecret }}, key: {{ $redis.passwordKey }}}}
 {{- end }}
 {{- if and .Values.tracing.enabled .Values.tracing.existingSecret }}
-  - name: PAPA_TRACING__HEADERS
-    valueFrom: {secretKeyRef: {name: {{ .Values.tracing.existingSecret }}, key: {{ .Values.tracing.headersKey }}}}
+- name: PAPA_TRACING__HEADERS
+  valueFrom: {secretKeyRef: {name: {{ .Values.tracing.existingSecret }}, key: {{ .Values.tracing.headersKey }}}}
 {{- end }}
-  - name: PAPA_GENERATOR__TOKEN
-    valueFrom: {secretKeyRef: {name: {{ include "papa.engineSecret" . }}, key: {{ .Values.generator.token.key }}}}
-{{- include "papa.moreEnvironment" . }}
-{{- end }}
+- name: PAPA_GENERATOR__TOKEN
+  valueFrom: {secretKeyRef: {name: {{ include "papa.engineSecret" . }}, key: {{ .Values.generator.token.key }}}}
 {{- end -}}
 
-{{/* .Values.extraEnv; a name that the chart sets as well is refused, since Kubernetes would keep both. */}}
-{{- define "papa.moreEnvironment" -}}
-{{- range .Values.extraEnv }}
-{{- if has .name (list "HOME" "PAPA_REDIS__PASSWORD" "PAPA_TRACING__HEADERS" "PAPA_GENERATOR__TOKEN" "RAY_USAGE_STATS_ENABLED" "RAY_ENABLE_UV_RUN_RUNTIME_ENV" "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO" "RAY_REDIS_CA_CERT") }}
-{{- fail (printf "extraEnv sets %s, which the chart sets itself" .name) }}
-{{- end }}
-{{- end }}
+{{/* The chart's variables and .Values.extraEnv, each name once: the latter wins. Kubernetes would keep both, and its API
+refuses some such lists. Call with (dict "root" $ "env" TEXT), TEXT a list of variables. */}}
+{{- define "papa.mergedEnvironment" -}}
 {{- $names := list }}
-{{- range .Values.extraEnv }}{{ $names = append $names .name }}{{ end }}
+{{- range .root.Values.extraEnv }}{{ $names = append $names .name }}{{ end }}
 {{- if ne (len $names) (len (uniq $names)) }}{{ fail "extraEnv sets a name twice" }}{{ end }}
-{{- with .Values.extraEnv }}
-{{ toYaml . | indent 2 }}
-{{- end }}
-{{- end -}}
-
-{{/* Whether extraEnv names a variable, which then wins over the chart's default. */}}
-{{- define "papa.sets" -}}
-{{- $name := .name -}}
-{{- range .root.Values.extraEnv }}{{ if eq .name $name }}yes{{ end }}{{ end -}}
+{{- $merged := list }}
+{{- range .env | fromYamlArray }}{{ if not (has .name $names) }}{{ $merged = append $merged . }}{{ end }}{{ end }}
+{{- concat $merged .root.Values.extraEnv | toYaml }}
 {{- end -}}
 
 {{- define "papa.engineSecret" -}}
@@ -69,6 +61,18 @@ env:
 {{- if and .Values.tracing.enabled .Values.tracing.caSecret }}
 - {name: tracing-ca, mountPath: /etc/papa/tracing-ca, readOnly: true}
 {{- end }}
+{{- if $redis.tls.certificateSecret }}
+- {name: redis-certificate, mountPath: /etc/papa/redis-certificate, readOnly: true}
+{{- end }}
+{{- if .Values.trustedCa.existingSecret }}
+- {name: trusted-ca, mountPath: /etc/papa/trusted, readOnly: true}
+{{- end }}
+{{- if .Values.backbone.hubClaim }}
+- {name: hub, mountPath: /hub}
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{- define "papa.volumes" -}}
@@ -87,17 +91,35 @@ env:
 - name: tracing-ca
   secret: {secretName: {{ .Values.tracing.caSecret }}}
 {{- end }}
+{{- with $redis.tls.certificateSecret }}
+- name: redis-certificate
+  secret: {secretName: {{ . }}}
+{{- end }}
+{{- with .Values.trustedCa.existingSecret }}
+- name: trusted-ca
+  secret: {secretName: {{ . }}}
+{{- end }}
+{{- with .Values.backbone.hubClaim }}
+- name: hub
+  persistentVolumeClaim: {claimName: {{ . }}}
+{{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{/* Where pods may go. Call with (dict "root" $ "values" .Values.gateway "component" "gateway"). */}}
 {{- define "papa.placement" -}}
-{{- with .values.nodeSelector }}
+{{- with default .root.Values.nodeSelector .values.nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .values.tolerations }}
+{{- with default .root.Values.tolerations .values.tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .values.priorityClassName }}
+{{- with default .root.Values.affinity .values.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with default .root.Values.priorityClassName .values.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
 {{- with .values.runtimeClassName }}

@@ -40,7 +40,7 @@ trainer, whatever its CPUs. */}}
 {{- $environment := dict "env_vars" (dict "PROMETHEUS_MULTIPROC_DIR" "/var/lib/papa/metrics") -}}
 proxy_location: EveryNode
 # HTTP carries nothing but the proxies' health; Serve has no proxy without it.
-http_options: {host: 0.0.0.0, port: 8000}
+http_options: {host: {{ .Values.service.listen | quote }}, port: 8000}
 grpc_options:
   port: 9000
   grpc_servicer_functions: [papa_serving.stubs.engine.v1.engine_pb2_grpc.add_EngineServiceServicer_to_server]
@@ -84,12 +84,16 @@ applications:
   {{- end }}
 {{- end -}}
 
-{{/* Environment of every Ray container, appended to papa.environment. */}}
+{{/* Environment of every Ray container, beside the chart's. Call with (dict "root" $ "gpus" 0). */}}
 {{- define "papa.rayEnvironment" -}}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
 - {name: RAY_ENABLE_UV_RUN_RUNTIME_ENV, value: "0"}
 - {name: RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO, value: "0"}
-{{- $redis := include "papa.gcsRedis" . | fromJson }}
+{{- if not .gpus }}
+# A node with GPUs shows them to every container that does not say otherwise.
+- {name: NVIDIA_VISIBLE_DEVICES, value: void}
+{{- end }}
+{{- $redis := include "papa.gcsRedis" .root | fromJson }}
 {{- if and $redis.tls.enabled $redis.tls.caSecret }}
 - {name: RAY_REDIS_CA_CERT, value: /etc/papa/gcs-redis-ca/{{ $redis.tls.caKey }}}
 {{- end }}
@@ -101,12 +105,7 @@ applications:
 name: {{ .name }}
 image: {{ include "papa.serverImage" .root }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
-{{ include "papa.environment" (dict "root" .root "config" (list (include "papa.rayConfig" .root) (printf "%s-ray-log" (include "papa.fullname" .root)))) }}
-{{ include "papa.rayEnvironment" .root | indent 2 }}
-{{- if not .gpus }}
-  # A node with GPUs shows them to every container that does not say otherwise.
-  - {name: NVIDIA_VISIBLE_DEVICES, value: void}
-{{- end }}
+{{ include "papa.environment" (dict "root" .root "config" (list (include "papa.rayConfig" .root) (printf "%s-ray-log" (include "papa.fullname" .root))) "more" (include "papa.rayEnvironment" .)) }}
 securityContext: {{- toYaml .root.Values.containerSecurityContext | nindent 2 }}
 volumeMounts: {{- include "papa.volumeMounts" .root | nindent 2 }}
 {{- if .root.Values.backbone.existingClaim }}

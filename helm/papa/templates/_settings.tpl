@@ -27,14 +27,15 @@ PAPA_STORE__PATH: /var/lib/papa-revisions
 {{- end }}
 {{- end }}
 PAPA_BACKBONE: {{ ternary .Values.backbone.name (printf "/backbone/%s" .Values.backbone.name) (eq .Values.backbone.existingClaim "") | quote }}
+PAPA_REDIS__PREFIX: {{ include "papa.redisPrefix" . | quote }}
 PAPA_REDIS__URL: {{ include "papa.redisUrl" . | quote }}
-PAPA_GATEWAY__HOST: 0.0.0.0
+PAPA_GATEWAY__HOST: {{ .Values.service.listen | quote }}
 PAPA_GATEWAY__PORT: "50051"
 PAPA_GATEWAY__GENERATOR: {{ include "papa.generatorService" . }}:9000
 PAPA_GATEWAY__DRAIN_SECONDS: {{ add .Values.gateway.drainSeconds .Values.gateway.noticeSeconds | quote }}
 PAPA_GATEWAY__NOTICE_SECONDS: {{ .Values.gateway.noticeSeconds | quote }}
 {{- include "papa.accessSettings" . }}
-PAPA_METRICS__HOST: 0.0.0.0
+PAPA_METRICS__HOST: {{ .Values.service.listen | quote }}
 PAPA_METRICS__PORT: "9464"
 {{- with .Values.tracing }}
 {{- if .enabled }}
