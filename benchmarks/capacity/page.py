@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from benchmarks.capacity.assumptions import Behaviour, Kept, Prices
 from benchmarks.capacity.cost import Cost, Speed
+from benchmarks.sections import sections
+
+CONCLUSIONS = Path(__file__).with_name("conclusions.md")
 
 
 def page(
@@ -67,12 +71,7 @@ memory), when a replica is one pair of cores and any replica may answer anybody 
 
 ## What to make of it
 
-- The backbone's work is most of the money on cores. How much a GPU saves hangs on `gpu_speed` alone.
-- Redis keeps the x0 of every item for `store.item_ttl` seconds, because feedback may name it, and event ids for
-  `store.event_id_ttl`: the two knobs of its memory.
-- A miss costs one read of a revision from the store (cold adapter in [results/engine.md](results/engine.md)) and holds
-  up nobody else. Requests are not routed by user, so more replicas mean more misses.
-- Object storage grows with the revisions that are kept; the service keeps a whole lineage unless operations remove it.
+{sections(CONCLUSIONS)["conclusions"]}
 """
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from benchmarks.sections import sections
 
 
 @dataclass(frozen=True)
@@ -61,27 +64,7 @@ ON_A_GPU = (
     ("16 users' updates together ÷ one after another", "6"),
     ("every other row", "as above"),
 )
-NOTES: dict[str, str] = {
-    "mixed": "Whole trajectories of 12 steps (dpmpp_2m), K = 400: seven of twelve steps run with adapters.",
-    "peft": "One denoising step, one row a user; peft's adapters have the same rank and layers as ours.",
-    "updates": "Default updates of ten labels each, in groups of so many at once, in the trainer's default precision.\n"
-    "On a CPU the 32 rows of one user's step already keep every core at its products: to go together gains little.",
-    "precisions": "One batch of 32 users, by type of the products (`generator.precision`) and layout\n"
-    "(`generator.channels_last`).",
-    "rotation": "Through adapters, slots (64), host memory (2,000 adapters) and a revision store on disk.",
-    "batching": "Poisson arrivals of 1 to 8 items with 6 to 25 steps. Static: whole batches of at most 64 rows\n"
-    "that run until the longest of them is done. Where a step takes longer the more rows it has, as on a\n"
-    "CPU, what lets the short pass costs the long; `smaller half` are the generations of at most the median\n"
-    "count × steps.",
-    "compiled": "Speed with torch.compile ÷ without: one denoising step of 32 rows of the base, each block compiled\n"
-    "for that number of rows alone. It is not offered where it does not pay.",
-    "whole": "The same generations from as many concurrent callers, in turns; the base serves in both.",
-    "freshness": "A user rates ten shown items, waits for a newer revision and asks again: twenty rounds of one user,\n"
-    "one round each of several. It is computation throughout and follows the machine: on 2026-11-24, on an AMD\n"
-    "EPYC and with the recipe of that day, eight rounds had a p50 of 3.28 s and a p95 of 3.63 s; on the machine\n"
-    "below, on 2026-11-26, eight had 3.84 s and 5.11 s, and the twenty before these 4.69 s and 5.70 s.",
-    "ingestion": "The echo is the same service and messages in a grpc.aio server that acknowledges and does nothing.",
-}
+NOTES = sections(Path(__file__).with_name("notes.md"))
 
 
 def page(found: Mapping[str, Any], plots: Mapping[str, str]) -> str:

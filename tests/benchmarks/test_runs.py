@@ -159,13 +159,6 @@ def test_what_is_concluded_stands_on_the_page():
         assert text in page, name
 
 
-def test_a_section_of_the_findings_comes_once(tmp_path: Path):
-    page = tmp_path / "findings.md"
-    page.write_text("# Findings\n\n## lora\n\nOne.\n\n## lora\n\nTwo.\n")
-    with pytest.raises(ValueError, match="lora"):
-        findings(page)
-
-
 def test_the_records_of_the_page_lie_in_the_archive(tmp_path: Path):
     """Every experiment whose figure has a finding has records of the present settings there."""
     assert archive.unpack(archive.ARCHIVE, tmp_path) > 200
