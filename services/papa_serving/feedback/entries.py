@@ -51,7 +51,7 @@ def said(event: FeedbackEvent) -> bytes:
 
 
 def pack_events(events: Iterable[FeedbackEvent]) -> bytes:
-    """All of them, one behind the other."""
+    """The events as append.lua reads them, one behind the other."""
     parts: list[bytes] = []
     for event in events:
         event_id, trace = event.event_id.encode(), event.traceparent.encode()
@@ -88,7 +88,7 @@ def is_entry_id(text: str) -> bool:
 
 
 def order(entry_id: str) -> tuple[int, int]:
-    """What entry ids are sorted by: milliseconds, then a counter."""
+    """The sort key of an entry id: milliseconds, then a counter."""
     first, _, second = entry_id.partition("-")
     return int(first), int(second)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from typing_extensions import override
+
 from papa_serving.contracts.errors import Fenced, LineageConflict, UserDeleted
 from papa_serving.contracts.feedback import (
     AppendResult,
@@ -42,12 +44,12 @@ class MemoryFeedbackLog(FeedbackLog):
         self.partitions = len(state.partitions)
         self._state = state
 
+    @override
     async def append(self, events: Sequence[FeedbackEvent]) -> list[AppendResult]:
-        """One after another."""
         return [self._append(event) for event in events]
 
+    @override
     async def acquire(self, partition: int, owner: str, seconds: float) -> Lease | None:
-        """By the state's clock."""
         part, now = self._state.partitions[partition], self._state.clock()
         lasts = part.lease is not None and part.since <= now < part.lease.expires_at
         if lasts and part.lease is not None and part.lease.owner != owner:
@@ -57,6 +59,7 @@ class MemoryFeedbackLog(FeedbackLog):
         part.lease = Lease(partition, owner, part.epoch, now + seconds)
         return part.lease
 
+    @override
     async def renew(self, lease: Lease, seconds: float) -> Lease:
         """Also an expired one that nobody has taken since."""
         part = self._owned(lease)
@@ -64,29 +67,30 @@ class MemoryFeedbackLog(FeedbackLog):
         part.lease = replace(lease, expires_at=part.since + seconds)
         return part.lease
 
+    @override
     async def release(self, lease: Lease) -> None:
-        """The epoch stays."""
         if self._holds(lease):
             self._state.partitions[lease.partition].lease = None
 
+    @override
     async def read(self, lease: Lease, after: str, limit: int) -> list[LoggedEvent]:
-        """In order of acceptance."""
         entries = self._owned(lease).events.values()
         return [event for event in entries if not after or order(event.entry_id) > order(after)][:limit]
 
+    @override
     async def pending(self, user: UserKey, after: int = 0, limit: int = 100) -> list[LoggedEvent]:
-        """From the partition's events."""
         events = self._state.partition_of(user).events.values()
         return [event for event in events if event.user == user and event.sequence > after][:limit]
 
+    @override
     async def news(self, after: Mapping[int, str]) -> set[int]:
-        """Exactly those that do."""
         return {
             partition
             for partition, seen in after.items()
             if any(not seen or order(entry) > order(seen) for entry in self._state.partitions[partition].events)
         }
 
+    @override
     async def begin_attempt(self, lease: Lease, batch: UserBatch) -> tuple[int, ...]:
         """0 for events that are gone."""
         events = self._owned(lease).events
@@ -96,6 +100,7 @@ class MemoryFeedbackLog(FeedbackLog):
                 events[event.entry_id] = replace(known, attempts=known.attempts + 1)
         return tuple(events[e.entry_id].attempts if e.entry_id in events else 0 for e in batch.events)
 
+    @override
     async def commit(self, lease: Lease, batch: UserBatch, revision: Revision) -> bool:
         """LineageConflict also when the events are not the user's oldest unapplied ones."""
         user = self._state.user(batch.user)
@@ -115,8 +120,8 @@ class MemoryFeedbackLog(FeedbackLog):
         self._state.changed(batch.user)
         return True
 
+    @override
     async def adopt(self, user: UserKey, revision: Revision) -> None:
-        """In one step, as everything here."""
         known = self._state.user(user)
         if revision.revision in known.lineage:
             return
@@ -126,6 +131,7 @@ class MemoryFeedbackLog(FeedbackLog):
         known.current = revision.revision
         self._state.changed(user)
 
+    @override
     async def bury(self, lease: Lease, events: Sequence[LoggedEvent], reason: str) -> None:
         """Events that are gone are skipped."""
         part = self._owned(lease)
@@ -137,22 +143,23 @@ class MemoryFeedbackLog(FeedbackLog):
                 part.letters[letter] = DeadLetter(letter, lease.partition, known, reason, at)
                 self._state.changed(known.user)
 
+    @override
     async def stats(self, partition: int) -> PartitionStats:
-        """By the state's clock."""
         part = self._state.partitions[partition]
         oldest = next(iter(part.events.values()), None)
         age = max(0.0, self._state.clock() - oldest.accepted_at) if oldest else 0.0
         return PartitionStats(len(part.events), age, len(part.letters))
 
+    @override
     async def dead_letters(self, partition: int, limit: int = 100, after: str = "") -> list[DeadLetter]:
-        """The oldest first."""
         letters = self._state.partitions[partition].letters.items()
         return [letter for letter_id, letter in letters if not after or order(letter_id) > order(after)][:limit]
 
+    @override
     async def dead_letter(self, partition: int, letter_id: str) -> DeadLetter | None:
-        """A look-up."""
         return self._state.partitions[partition].letters.get(letter_id)
 
+    @override
     async def retry_dead_letter(self, letter: DeadLetter) -> bool:
         """With a new sequence; its attempts start at 0 again."""
         part = self._state.partitions[letter.partition]
@@ -162,6 +169,7 @@ class MemoryFeedbackLog(FeedbackLog):
         self._accept(replace(known.event, attempts=0))
         return True
 
+    @override
     async def drop_dead_letter(self, letter: DeadLetter) -> bool:
         """The event id stays known."""
         known = self._state.partitions[letter.partition].letters.pop(letter.letter_id, None)
@@ -169,14 +177,15 @@ class MemoryFeedbackLog(FeedbackLog):
             self._state.changed(known.event.user)
         return known is not None
 
+    @override
     async def heartbeat(self, member: str, seconds: float) -> list[str]:
-        """By the state's clock."""
         now = self._state.clock()
         self._state.trainers[member] = now, seconds
         return sorted(name for name, (since, length) in self._state.trainers.items() if since <= now < since + length)
 
+    @override
     async def close(self) -> None:
-        """Nothing to close."""
+        pass
 
     def _holds(self, lease: Lease) -> bool:
         held = self._state.partitions[lease.partition].lease

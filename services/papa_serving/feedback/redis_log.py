@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redis.exceptions import RedisError
+from typing_extensions import override
 
 from papa_serving.contracts.errors import Fenced, LineageConflict
 from papa_serving.contracts.feedback import (
@@ -56,25 +57,29 @@ class RedisFeedbackLog(FeedbackLog):
         ttl = max(1, round(settings.store.event_id_ttl * 1000))
         self._appends = SharedAppend(Appender(client, keys, settings.feedback.backlog_limit, ttl).append)
 
+    @override
     async def append(self, events: Sequence[FeedbackEvent]) -> list[AppendResult]:
         """Where Redis refused only some partitions, their results hold StorageUnavailable."""
         return await self._appends.append(events)
 
+    @override
     async def acquire(self, partition: int, owner: str, seconds: float) -> Lease | None:
-        """By Redis' clock."""
         keys = self._keys.partitions[partition]
         taken = await _ACQUIRE.run(self._client, [keys.lease, keys.events], [owner, _milliseconds(seconds), GROUP])
         return Lease(partition, owner, taken[0], taken[1] / 1000) if taken else None
 
+    @override
     async def renew(self, lease: Lease, seconds: float) -> Lease:
         """An expired lease is prolonged as well while nobody has taken the partition."""
         expiry = await self._owned(_RENEW, lease, [], [_milliseconds(seconds)])
         return Lease(lease.partition, lease.owner, lease.epoch, expiry / 1000)
 
+    @override
     async def release(self, lease: Lease) -> None:
         """The next owner need not wait."""
         await _RELEASE.run(self._client, [self._keys.partitions[lease.partition].lease], [lease.owner, lease.epoch])
 
+    @override
     async def read(self, lease: Lease, after: str, limit: int) -> list[LoggedEvent]:
         """By range, so that reading twice gives the same."""
         keys = self._keys.partitions[lease.partition]
@@ -86,12 +91,13 @@ class RedisFeedbackLog(FeedbackLog):
             for entry_id, fields in entries
         ]
 
+    @override
     async def pending(self, user: UserKey, after: int = 0, limit: int = 100) -> list[LoggedEvent]:
-        """One script."""
         keys = self._keys.user(user)
         entries = await _PENDING.run(self._client, [keys.partition.events, keys.pending], [after, limit])
         return [decode_event(entry, dict(zip(f[::2], f[1::2], strict=True)), 0) for entry, f in entries]
 
+    @override
     async def news(self, after: Mapping[int, str]) -> set[int]:
         """One XREAD over all the streams, which does not wait; on a Cluster a range of one of each."""
         streams = {self._keys.partitions[partition].events: partition for partition in after}
@@ -114,6 +120,7 @@ class RedisFeedbackLog(FeedbackLog):
                 raise unavailable(reply) from reply
         return {partition for partition, reply in zip(streams, replies, strict=True) if reply}
 
+    @override
     async def begin_attempt(self, lease: Lease, batch: UserBatch) -> tuple[int, ...]:
         """Counted as deliveries in the consumer group: XPENDING shows who attempts what."""
         keys = self._keys.user(batch.user)
@@ -121,6 +128,7 @@ class RedisFeedbackLog(FeedbackLog):
         counts = await self._owned(_BEGIN_ATTEMPT, lease, own, [GROUP, CALL_TTL, *_entry_ids(batch.events)])
         return tuple(int(count) for count in counts.split())
 
+    @override
     async def commit(self, lease: Lease, batch: UserBatch, revision: Revision) -> bool:
         """LineageConflict also when the events are not the user's oldest unapplied ones."""
         outcome = await self._commit(batch.user, revision, [lease.owner, lease.epoch], _entry_ids(batch.events))
@@ -128,6 +136,7 @@ class RedisFeedbackLog(FeedbackLog):
             raise _fenced(lease)
         return True
 
+    @override
     async def adopt(self, user: UserKey, revision: Revision) -> None:
         """By the script of every commit, without a lease and without events."""
         await self._commit(user, revision, ["", ""], [])
@@ -145,6 +154,7 @@ class RedisFeedbackLog(FeedbackLog):
             raise LineageConflict("the events are not the user's oldest unapplied ones")
         return outcome
 
+    @override
     async def bury(self, lease: Lease, events: Sequence[LoggedEvent], reason: str) -> None:
         """Events that are not in the stream any more are skipped."""
         partition = self._keys.partitions[lease.partition]
@@ -154,22 +164,24 @@ class RedisFeedbackLog(FeedbackLog):
             keys += [own.state, own.pending, own.letters]
         await self._owned(_BURY, lease, keys, [GROUP, reason, *_entry_ids(events)])
 
+    @override
     async def stats(self, partition: int) -> PartitionStats:
         """The age is by Redis' clock."""
         keys = self._keys.partitions[partition]
         backlog, age, dead = await _STATS.run(self._client, [keys.events, keys.dead])
         return PartitionStats(backlog, age / 1000, dead)
 
+    @override
     async def dead_letters(self, partition: int, limit: int = 100, after: str = "") -> list[DeadLetter]:
-        """By range."""
         return await self._letters(partition, f"({after}" if after else "-", "+", limit)
 
+    @override
     async def dead_letter(self, partition: int, letter_id: str) -> DeadLetter | None:
-        """A range of one."""
         if not is_entry_id(letter_id):
             return None
         return next(iter(await self._letters(partition, letter_id, letter_id, 1)), None)
 
+    @override
     async def retry_dead_letter(self, letter: DeadLetter) -> bool:
         """With a new sequence; its attempts start at 0 again."""
         keys = self._keys.user(letter.event.user)
@@ -177,19 +189,20 @@ class RedisFeedbackLog(FeedbackLog):
         script_keys = [keys.partition.events, keys.partition.dead, keys.state, keys.pending, keys.letters, call]
         return bool(await _RETRY_LETTER.run(self._client, script_keys, [letter.letter_id, CALL_TTL]))
 
+    @override
     async def drop_dead_letter(self, letter: DeadLetter) -> bool:
         """The event id stays known, so that a late retry of the caller does not bring it back."""
         keys = self._keys.user(letter.event.user)
         script_keys = [keys.partition.dead, keys.state, keys.letters, keys.partition.call(secrets.token_hex(16))]
         return bool(await _DROP_LETTER.run(self._client, script_keys, [letter.letter_id, CALL_TTL]))
 
+    @override
     async def heartbeat(self, member: str, seconds: float) -> list[str]:
-        """By Redis' clock."""
         members = await _HEARTBEAT.run(self._client, [self._keys.members], [member, _milliseconds(seconds)])
         return sorted(name.decode() for name in members)
 
+    @override
     async def close(self) -> None:
-        """Closes the pool."""
         await self._client.aclose()
 
     async def _letters(self, partition: int, first: str, last: str, limit: int) -> list[DeadLetter]:

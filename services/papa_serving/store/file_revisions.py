@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from typing_extensions import override
+
 from papa_serving.contracts.errors import RevisionNotFound, StorageUnavailable
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import Holding, RevisionStore, plain_name
@@ -34,23 +36,26 @@ class FileRevisionStore(RevisionStore):
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
 
+    @override
     async def put(self, user: UserKey, revision: str, files: Mapping[str, bytes]) -> None:
         """The first complete writing stays; a ValueError for names that are not plain."""
         folder = self._folder(user, revision)
         await _in_thread(lambda: _write_folder(self._root, folder, {plain_name(n): data for n, data in files.items()}))
 
+    @override
     async def get(self, user: UserKey, revision: str, name: str) -> bytes:
-        """Reads one file in whole."""
         path = self._folder(user, revision) / plain_name(name)
         data = await _in_thread(lambda: _read_file(path))
         if data is None:
             raise RevisionNotFound(f"the store holds no {name} of revision {revision}", field="revision")
         return data
 
+    @override
     async def delete_user(self, user: UserKey) -> int:
         """Unfinished ones go as well and do not count."""
         return await _in_thread(lambda: _remove_folder(self._user_folder(user)))
 
+    @override
     async def holdings(self, digest: str = "") -> AsyncIterator[Holding]:
         """A listing of one folder a user; ages are by the file system's clock."""
         pattern = f"{_digest(digest)[:2]}/{digest}" if digest else "[0-9a-f][0-9a-f]/*"
@@ -60,19 +65,21 @@ class FileRevisionStore(RevisionStore):
             if revisions := await _in_thread(lambda folder=folder: _ages(folder)):  # type: ignore[misc]
                 yield Holding(folder.name, revisions)
 
+    @override
     async def read(self, digest: str, revision: str, name: str) -> bytes:
-        """Reads one file in whole."""
         path = self._root / _digest(digest)[:2] / digest / plain_name(revision) / plain_name(name)
         data = await _in_thread(lambda: _read_file(path))
         if data is None:
             raise RevisionNotFound(f"the store holds no {name} of revision {revision}", field="revision")
         return data
 
+    @override
     async def discard(self, digest: str, revision: str) -> None:
         """Under another name first, so that nobody finds half of it."""
         folder = self._root / _digest(digest)[:2] / digest / plain_name(revision)
         await _in_thread(lambda: _discard(folder))
 
+    @override
     async def check(self) -> None:
         """Writes, synchronises and removes a small file."""
         await _in_thread(lambda: _probe(self._root))

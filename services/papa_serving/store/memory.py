@@ -12,6 +12,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from typing_extensions import override
+
 from papa_serving.contracts.errors import ItemNotFound, RevisionNotFound
 from papa_serving.contracts.feedback import DeadLetter, Lease, LoggedEvent
 from papa_serving.contracts.identity import UserKey
@@ -180,10 +182,11 @@ class MemoryUserDirectory(UserDirectory):
     def __init__(self, state: MemoryState) -> None:
         self._state = state
 
+    @override
     async def get(self, user: UserKey) -> UserState:
-        """A snapshot."""
         return self._state.state(user)
 
+    @override
     async def watch(self, user: UserKey) -> AsyncIterator[UserState]:
         """Woken by the change itself."""
         told = asyncio.Event()
@@ -201,14 +204,15 @@ class MemoryUserDirectory(UserDirectory):
         finally:
             self._state.watchers[user].discard(told)
 
+    @override
     async def current(self, user: UserKey) -> Revision | None:
-        """The pointer."""
         return self._state.state(user).current
 
+    @override
     async def revision(self, user: UserKey, revision: str) -> Revision:
-        """From the lineage."""
         return self._lineage(user)[_known(self._lineage(user), revision)]
 
+    @override
     async def lineage(self, user: UserKey, limit: int, before: str = "") -> list[Revision]:
         """Raises RevisionNotFound when `before` is none of the user's."""
         lineage = self._lineage(user)
@@ -217,32 +221,36 @@ class MemoryUserDirectory(UserDirectory):
             names = names[: names.index(_known(lineage, before))]
         return [lineage[name] for name in reversed(names)][:limit]
 
+    @override
     async def rollback(self, user: UserKey, revision: str) -> UserState:
         """The lineage keeps its later revisions."""
         return self._point(user, _known(self._state.user(user).lineage, revision))
 
+    @override
     async def reset(self, user: UserKey) -> UserState:
-        """The lineage stays."""
         return self._point(user, "")
 
+    @override
     async def begin_merge(self, user: UserKey, into: UserKey) -> MergeClaim:
-        """In one step, as everything here."""
         return self._state.begin_merge(user, into)
 
+    @override
     async def delete(self, user: UserKey, claim: MergeClaim | None = None) -> DeletionReceipt | None:
         """While the tombstone stands, repeating answers the first receipt."""
         return self._state.delete(user, claim)
 
+    @override
     async def standing(self, digest: str) -> Standing:
-        """By looking at all."""
         return self._state.standing(digest)
 
+    @override
     async def restore(self, digest: str, chain: Sequence[Revision], events: Collection[str]) -> bool:
         """Memory that is lost takes its process with it."""
         raise NotImplementedError
 
+    @override
     async def close(self) -> None:
-        """Nothing to close."""
+        pass
 
     def _lineage(self, user: UserKey) -> dict[str, Revision]:
         return self._state.lineage(user)
@@ -267,11 +275,12 @@ class MemoryItemStore(ItemStore):
     def __init__(self, state: MemoryState) -> None:
         self._state = state
 
+    @override
     async def put(self, user: UserKey, items: Sequence[StoredItem]) -> None:
-        """Each with its own time to live."""
         until = self._state.clock() + self._state.settings.store.item_ttl
         self._state.user(user).items.update({item.item_id: (until, item) for item in items})
 
+    @override
     async def get(self, user: UserKey, item_id: str) -> StoredItem:
         """A deleted user has none."""
         item = self._state.item(user, item_id)
@@ -279,22 +288,23 @@ class MemoryItemStore(ItemStore):
             raise ItemNotFound("no such item: never made for this user, or past its time to live")
         return item
 
+    @override
     async def of_user(self, user: UserKey) -> list[StoredItem]:
-        """From the user's items."""
         names = list(self._state.user(user).items)
         return [item for name in names if (item := self._state.item(user, name)) is not None]
 
+    @override
     async def publish_backbone(self, info: BackboneInfo) -> None:
-        """The first one stays."""
         check_backbone(self._state.backbone or info, info)
         self._state.backbone = info
 
+    @override
     async def backbone(self) -> BackboneInfo | None:
-        """What was announced."""
         return self._state.backbone
 
+    @override
     async def close(self) -> None:
-        """Nothing to close."""
+        pass
 
 
 class MemoryRevisionStore(RevisionStore):
@@ -303,26 +313,27 @@ class MemoryRevisionStore(RevisionStore):
     def __init__(self) -> None:
         self._files: dict[tuple[UserKey, str], dict[str, bytes]] = {}
 
+    @override
     async def put(self, user: UserKey, revision: str, files: Mapping[str, bytes]) -> None:
-        """The first writing stays."""
         self._files.setdefault(
             (user, plain_name(revision)), {plain_name(name): bytes(data) for name, data in files.items()}
         )
 
+    @override
     async def get(self, user: UserKey, revision: str, name: str) -> bytes:
-        """One file."""
         try:
             return self._files[user, plain_name(revision)][plain_name(name)]
         except KeyError:
             raise RevisionNotFound(f"the store holds no {name} of revision {revision}", field="revision") from None
 
+    @override
     async def delete_user(self, user: UserKey) -> int:
-        """All of them."""
         mine = [key for key in self._files if key[0] == user]
         for key in mine:
             del self._files[key]
         return len(mine)
 
+    @override
     async def holdings(self, digest: str = "") -> AsyncIterator[Holding]:
         """All as old as can be."""
         of: dict[str, dict[str, float]] = {}
@@ -332,18 +343,19 @@ class MemoryRevisionStore(RevisionStore):
         for owner, revisions in of.items():
             yield Holding(owner, revisions)
 
+    @override
     async def read(self, digest: str, revision: str, name: str) -> bytes:
-        """By looking at all."""
         for (user, known), files in self._files.items():
             if (user.digest, known) == (digest, revision) and name in files:
                 return files[name]
         raise RevisionNotFound(f"the store holds no {name} of revision {revision}", field="revision")
 
+    @override
     async def discard(self, digest: str, revision: str) -> None:
-        """One of them."""
         self._files = {
             key: files for key, files in self._files.items() if (key[0].digest, key[1]) != (digest, revision)
         }
 
+    @override
     async def check(self) -> None:
         """Memory can always be written to."""

@@ -17,6 +17,7 @@ from typing import TypeVar
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import ObjectStore, from_url
+from typing_extensions import override
 
 from papa_serving.contracts.errors import RevisionNotFound, StorageUnavailable
 from papa_serving.contracts.identity import UserKey
@@ -47,26 +48,31 @@ class ObjectRevisionStore(RevisionStore):
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
 
+    @override
     async def put(self, user: UserKey, revision: str, files: Mapping[str, bytes]) -> None:
         """Each object is made only where there is none, so the first writing of each file stays."""
         folder = _folder(user.digest, revision)
         named = {plain_name(name): data for name, data in files.items()}
         await _in_thread(lambda: self._write(folder, named))
 
+    @override
     async def get(self, user: UserKey, revision: str, name: str) -> bytes:
         """A look at the mark, then the file in whole."""
         return await self.read(user.digest, revision, name)
 
+    @override
     async def delete_user(self, user: UserKey) -> int:
         """Unfinished ones go as well and do not count."""
         return await _in_thread(lambda: self._remove(f"{user.digest[:2]}/{user.digest}"))
 
+    @override
     async def holdings(self, digest: str = "") -> AsyncIterator[Holding]:
         """A listing of all objects; ages are by this machine's clock against the object store's."""
         prefix = f"{_digest(digest)[:2]}/{digest}" if digest else ""
         for owner, revisions in sorted((await _in_thread(lambda: self._holdings(prefix))).items()):
             yield Holding(owner, revisions)
 
+    @override
     async def read(self, digest: str, revision: str, name: str) -> bytes:
         """A look at the mark, then the file in whole."""
         folder, file = _folder(_digest(digest), revision), plain_name(name)
@@ -75,11 +81,13 @@ class ObjectRevisionStore(RevisionStore):
             raise RevisionNotFound(f"the store holds no {name} of revision {revision}", field="revision")
         return data
 
+    @override
     async def discard(self, digest: str, revision: str) -> None:
         """The mark first."""
         folder = _folder(_digest(digest), revision)
         await _in_thread(lambda: self._remove(folder))
 
+    @override
     async def check(self) -> None:
         """Writes and removes a small object."""
         await _in_thread(self._probe)

@@ -27,10 +27,10 @@ from papa_serving.settings import RedisSettings
 from papa_serving.store.redis_address import RedisAddress, Topology, address_of
 
 Argument = str | bytes | int | float
-"""What a command is made of."""
+"""A part of a command."""
 
 Client = Redis | RedisCluster
-"""Who sends it."""
+"""A client of one server or of a Cluster."""
 
 MAX_CONNECTIONS = 32
 RETRY_AFTER = 1.0

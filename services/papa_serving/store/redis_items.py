@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 
+from typing_extensions import override
+
 from papa_serving.contracts.errors import ItemNotFound
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import BackboneInfo, ItemStore, StoredItem
@@ -27,14 +29,15 @@ class RedisItemStore(ItemStore):
         self._keys = keys
         self._ttl = max(1, round(settings.item_ttl * 1000))
 
+    @override
     async def put(self, user: UserKey, items: Sequence[StoredItem]) -> None:
-        """In one step for all of them."""
         keys = self._keys.user(user)
         values = [(i.item_id, i.sample, i.revision, i.generation_id, i.seed) for i in items]
         script_keys = [keys.state, keys.items, *(keys.item(item.item_id) for item in items)]
         if not await _PUT.run(self._client, script_keys, [self._ttl, *(v for item in values for v in item)]):
             raise user_deleted()
 
+    @override
     async def get(self, user: UserKey, item_id: str) -> StoredItem:
         """One look-up; the key holds the user's digest, so that nobody reaches another's item."""
         key = self._keys.user(user).item(item_id)
@@ -45,6 +48,7 @@ class RedisItemStore(ItemStore):
             raise ItemNotFound("no such item: never made for this user, or past its time to live")
         return StoredItem(item_id, sample, revision.decode(), generation.decode(), int(seed))
 
+    @override
     async def of_user(self, user: UserKey) -> list[StoredItem]:
         """One look-up an item; those that expire meanwhile are left out."""
         keys = self._keys.user(user)
@@ -55,6 +59,7 @@ class RedisItemStore(ItemStore):
                 found.append(await self.get(user, name))
         return found
 
+    @override
     async def publish_backbone(self, info: BackboneInfo) -> None:
         """The first one stays; its name and flags may be announced anew by the same backbone.
 
@@ -72,8 +77,8 @@ class RedisItemStore(ItemStore):
         if known != info:
             await call(self._client, "SET", self._keys.backbone, text)
 
+    @override
     async def backbone(self) -> BackboneInfo | None:
-        """Read afresh each time."""
         text = await call(self._client, "GET", self._keys.backbone)
         if text is None:
             return None
@@ -81,6 +86,6 @@ class RedisItemStore(ItemStore):
         channels, height, width = fields["image_shape"]
         return BackboneInfo(**{**fields, "image_shape": (channels, height, width)})
 
+    @override
     async def close(self) -> None:
-        """Closes the pool."""
         await self._client.aclose()

@@ -66,41 +66,41 @@ class UserKeys:
 
     @property
     def pending(self) -> str:
-        """Unapplied events."""
+        """Entry ids of the unapplied events."""
         return f"{self.state}:pending"
 
     @property
     def letters(self) -> str:
-        """Dead letters."""
+        """Ids of the dead letters."""
         return f"{self.state}:letters"
 
     @property
     def ids(self) -> str:
-        """Event ids of late."""
+        """Event ids seen within the last time to live."""
         return f"{self.state}:ids"
 
     @property
     def older_ids(self) -> str:
-        """Event ids from before."""
+        """Event ids that are older than one time to live."""
         return f"{self.state}:older_ids"
 
     @property
     def lineage(self) -> str:
-        """Order of the revisions."""
+        """The order of the revisions."""
         return f"{self.state}:lineage"
 
     @property
     def records(self) -> str:
-        """Records of the revisions."""
+        """The records of the revisions."""
         return f"{self.state}:records"
 
     @property
     def items(self) -> str:
-        """Which items there are."""
+        """The ids of the items."""
         return f"{self.state}:items"
 
     def item(self, item_id: str) -> str:
-        """One item; `item_id` may be anything, it stands last."""
+        """One item. Its id stands last in the key, so that it may hold any character."""
         return f"{self.state}:item:{item_id}"
 
 
@@ -118,5 +118,5 @@ class Keys:
         return self.of_digest(user.digest)
 
     def of_digest(self, digest: str) -> UserKeys:
-        """The same for whom only the digest is known."""
+        """The keys of the user with this digest, in its partition."""
         return UserKeys(self.partitions[partition_of(digest, len(self.partitions))], digest)

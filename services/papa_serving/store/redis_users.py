@@ -7,6 +7,8 @@ import secrets
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import suppress
 
+from typing_extensions import override
+
 from papa_serving.contracts.errors import RevisionNotFound, StorageUnavailable
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import DeletionReceipt, MergeClaim, Revision, Standing, UserDirectory, UserState
@@ -41,10 +43,11 @@ class RedisUserDirectory(UserDirectory):
         self._tombstone_ttl = max(1, round(settings.tombstone_ttl * 1000))
         self._changes = changes
 
+    @override
     async def get(self, user: UserKey) -> UserState:
-        """One look-up."""
         return decode_state(user, await self._fields(user, *STATE_FIELDS))
 
+    @override
     async def watch(self, user: UserKey) -> AsyncIterator[UserState]:
         """Listens before it looks, so that no change falls between."""
         async with self._changes.listen(self._keys.user(user).state) as change:
@@ -58,20 +61,21 @@ class RedisUserDirectory(UserDirectory):
                         last = state
                         yield state
 
+    @override
     async def current(self, user: UserKey) -> Revision | None:
-        """One look-up of two fields."""
         deleted, record = await self._fields(user, "deleted", "record")
         if deleted:
             raise user_deleted()
         return decode_revision(record) if record else None
 
+    @override
     async def revision(self, user: UserKey, revision: str) -> Revision:
-        """One look-up."""
         record = await call(self._client, "HGET", self._keys.user(user).records, revision)
         if record is None:
             raise _no_revision(revision)
         return decode_revision(record)
 
+    @override
     async def lineage(self, user: UserKey, limit: int, before: str = "") -> list[Revision]:
         """Raises RevisionNotFound when `before` is none of the user's."""
         keys = self._keys.user(user)
@@ -80,18 +84,20 @@ class RedisUserDirectory(UserDirectory):
             raise _no_revision(before)
         return [decode_revision(record) for record in records]
 
+    @override
     async def rollback(self, user: UserKey, revision: str) -> UserState:
         """The lineage keeps its later revisions; the next update's parent is `revision`."""
         if not revision:
             raise _no_revision(revision)
         return await self._point(user, revision)
 
+    @override
     async def reset(self, user: UserKey) -> UserState:
         """The lineage stays, so that rollback can undo this."""
         return await self._point(user, "")
 
+    @override
     async def begin_merge(self, user: UserKey, into: UserKey) -> MergeClaim:
-        """One script."""
         keys = self._keys.user(user)
         outcome, *about = await _BEGIN_MERGE.run(self._client, [keys.state, keys.items], [into.digest])
         if outcome == b"other":
@@ -100,6 +106,7 @@ class RedisUserDirectory(UserDirectory):
             return MergeClaim(into.digest, receipt=decode_receipt(about[0]))
         return MergeClaim(into.digest, about[0].decode())
 
+    @override
     async def delete(self, user: UserKey, claim: MergeClaim | None = None) -> DeletionReceipt | None:
         """One script; while the tombstone stands, repeating answers the first receipt."""
         keys = self._keys.user(user)
@@ -111,6 +118,7 @@ class RedisUserDirectory(UserDirectory):
         receipt = await _DELETE.run(self._client, script_keys, arguments)
         return None if receipt is None else decode_receipt(receipt)
 
+    @override
     async def standing(self, digest: str) -> Standing:
         """Two look-ups: what comes between them can only be a later revision, which the first does not count."""
         keys = self._keys.of_digest(digest)
@@ -118,8 +126,8 @@ class RedisUserDirectory(UserDirectory):
         lineage = await call(self._client, "ZRANGE", keys.lineage, 0, -1)
         return Standing(bool(deleted), int(revisions or 0), frozenset(name.decode() for name in lineage))
 
+    @override
     async def restore(self, digest: str, chain: Sequence[Revision], events: Collection[str]) -> bool:
-        """One script."""
         keys = self._keys.of_digest(digest)
         script_keys = [keys.state, keys.pending, keys.lineage, keys.records, keys.partition.events]
         arguments: list[Argument] = [GROUP, json.dumps(sorted(events))]
@@ -127,6 +135,7 @@ class RedisUserDirectory(UserDirectory):
             arguments += [revision.revision, encode_revision(revision), revision.last_sequence]
         return bool(await _RESTORE.run(self._client, script_keys, arguments))
 
+    @override
     async def close(self) -> None:
         """Ends every watch and closes the pool."""
         await self._changes.close()
