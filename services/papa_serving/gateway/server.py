@@ -40,6 +40,7 @@ from papa_serving.stubs.serving.v1 import (
 log = logging.getLogger(__name__)
 
 MAX_PENDING = 4096
+MIN_PING_MS = 10_000
 
 
 class Gateway:
@@ -154,7 +155,9 @@ def _options(settings: GatewaySettings) -> list[tuple[str, int]]:
         ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING),
         # Clients may ping, also without a call, and dead ones are found.
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_MS),
         ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.max_connection_age_ms", round(settings.max_connection_age * 1_000)),
+        ("grpc.max_connection_age_grace_ms", round(settings.connection_grace * 1_000)),
         ("grpc.keepalive_timeout_ms", 20_000),
     ]

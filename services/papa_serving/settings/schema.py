@@ -232,6 +232,10 @@ class GatewaySettings(Section):
     max_count: int = Field(64, ge=1, le=MAX_COUNT, description="items of one Generate")
     max_steps: int = Field(1000, ge=1, le=MAX_STEPS)
     max_events: int = Field(1000, ge=1, description="events of one SubmitFeedback")
+    max_connection_age: float = Field(
+        1_800.0, gt=0, description="seconds until a connection is asked to begin anew, so that new gateways get load"
+    )
+    connection_grace: float = Field(300.0, gt=0, description="seconds for the calls that then still run on it")
     max_image_bytes: int = Field(2**20, ge=64)
     max_image_pixels: int = Field(2**22, ge=64)
     max_concurrent_rpcs: int = Field(1024, ge=1, description="calls under way at once; one user holds half at most")
