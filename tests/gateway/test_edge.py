@@ -107,14 +107,37 @@ async def test_a_method_that_does_not_exist(service: Service) -> None:
     assert failure.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_a_message_over_the_limit(unstarted: Service) -> None:
+async def test_a_message_over_the_limit_is_refused_in_words(unstarted: Service) -> None:
     await unstarted.start(max_message_bytes=10_000)
-    event = feedback_pb2.FeedbackEvent(event_id="e", user=ALICE, item_id="i" * 20_000, grade=1.0)
+    event = feedback_pb2.FeedbackEvent(event_id="e", user=ALICE, item_id="i" * 15_000, grade=1.0)
+    refused = await refusal(unstarted.feedback.SubmitFeedback(feedback_pb2.SubmitFeedbackRequest(events=[event])))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    assert "10000 are the most" in refused.message
+    assert unstarted.log.groups == []
+    await unstarted.user.GetUser(GET)
+
+
+async def test_a_message_far_over_the_limit_is_not_read(unstarted: Service) -> None:
+    await unstarted.start(max_message_bytes=10_000)
+    event = feedback_pb2.FeedbackEvent(event_id="e", user=ALICE, item_id="i" * 30_000, grade=1.0)
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await unstarted.feedback.SubmitFeedback(feedback_pb2.SubmitFeedbackRequest(events=[event]))
     assert failure.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert unstarted.log.groups == []
     await unstarted.user.GetUser(GET)
+
+
+async def test_a_large_event_does_not_end_its_stream(service: Service) -> None:
+    image = feedback_pb2.CatalogueImage(data=b"x" * (9 * 2**20))
+    events = [
+        feedback_pb2.FeedbackEvent(event_id="e1", user=ALICE, item_id="i", grade=1.0),
+        feedback_pb2.FeedbackEvent(event_id="e2", user=ALICE, image=image, grade=1.0),
+        feedback_pb2.FeedbackEvent(event_id="e3", user=ALICE, item_id="i", grade=1.0),
+    ]
+    requests = [feedback_pb2.StreamFeedbackRequest(event=event) for event in events]
+    outcomes = [each.outcome async for each in service.feedback.StreamFeedback(iter(requests))]
+    assert [each.error.reason for each in outcomes] == ["", "INVALID_REQUEST", ""]
+    assert outcomes[1].error.field == "image.data"
 
 
 async def test_calls_beyond_the_limit_are_told_when_to_try_again(unstarted: Service) -> None:

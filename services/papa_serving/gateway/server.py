@@ -26,7 +26,7 @@ from papa_serving.gateway.conversion.picture_reader import PictureReader
 from papa_serving.gateway.engine_client import EngineClient
 from papa_serving.gateway.merge import Merger
 from papa_serving.gateway.rpc.drain import Drain
-from papa_serving.gateway.rpc.edge import Edge
+from papa_serving.gateway.rpc.edge import TRANSPORT_FACTOR, Edge
 from papa_serving.gateway.transfer import Adopter
 from papa_serving.settings import GatewaySettings
 from papa_serving.stubs.serving.v1 import (
@@ -147,7 +147,7 @@ def _options(settings: GatewaySettings) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),
         # Far above the edge's own limit, which refuses in words; beyond this one the library resets streams.
         ("grpc.max_concurrent_streams", MAX_PENDING),
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_receive_message_length", TRANSPORT_FACTOR * settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
         # Calls that nobody has looked at yet. Beyond the first number the library drops some, beyond the second all,
         # each with a bare CANCELLED; its own numbers, 1000 and 3000, are those of one caller's burst.

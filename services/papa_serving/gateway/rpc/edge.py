@@ -38,6 +38,8 @@ _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 _FAULTS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 """Codes that count as failures of the server; with all others the caller is at fault."""
 
+TRANSPORT_FACTOR = 2
+"""The transport takes messages so many times larger than the edge: beyond that, grpc ends a call without a word."""
 ARRIVALS = 1_024
 """Calls that wait for their first message."""
 OPEN_STREAMS, OPEN_STREAMS_PER_CONNECTION = 128, 8
@@ -53,6 +55,13 @@ class Unreadable:
     """Stands for a message whose bytes are not protobuf, so that it is refused like any other bad request."""
 
 
+class Oversize:
+    """Stands for a message that is larger than the gateway takes."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        self.advice = f"the message has {size} bytes, and {limit} are the most; send less at once"
+
+
 class CallerGone(Exception):
     """The caller went away while an answer was being sent."""
 
@@ -65,7 +74,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """
 
     def __init__(self, authenticate: Authenticate, settings: GatewaySettings) -> None:
-        self._authenticate = authenticate
+        self._authenticate, self._max_message_bytes = authenticate, settings.max_message_bytes
         self._connections = Connections(settings.max_connection_rpcs)
         self._arrivals = Arrivals(ARRIVALS, settings.first_message_seconds)
         self._places = Places(settings.max_concurrent_rpcs, tenant_limit=settings.rates.tenant_calls)
@@ -88,6 +97,12 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return handler
         return self._handlers.setdefault(path, self._wrapped(path, handler))
 
+    def _message_limit(self, handler: Any) -> int:
+        """One event of a stream may reach the limit of the transport, so that it is refused alone and in words: each of
+        its fields has a limit of its own."""
+        limit = self._max_message_bytes
+        return TRANSPORT_FACTOR * limit if handler.request_streaming else limit
+
     def _wrapped(self, path: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
         async def serve(_: object, context: Context) -> None:
             async with self._rpc(path.removeprefix(PREFIX), context) as first:
@@ -99,7 +114,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
         return grpc.stream_stream_rpc_method_handler(
             serve if path.startswith(PREFIX) else serve_open,
-            request_deserializer=_forgiving(handler.request_deserializer),
+            request_deserializer=_forgiving(handler.request_deserializer, self._message_limit(handler)),
             response_serializer=handler.response_serializer,
         )
 
@@ -233,8 +248,10 @@ def _expired(context: Context) -> bool:
     return remaining is not None and remaining <= 0
 
 
-def _forgiving(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+def _forgiving(deserializer: Callable[[bytes], Any], limit: int) -> Callable[[bytes], Any]:
     def deserialize(data: bytes) -> Any:
+        if len(data) > limit:
+            return Oversize(len(data), limit)
         try:
             return deserializer(data)
         except DecodeError:
@@ -246,6 +263,8 @@ def _forgiving(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 def _readable(message: Any) -> Any:
     if message is EOF:
         raise InvalidRequest([Violation("", "the call ended without a message")])
+    if isinstance(message, Oversize):
+        raise InvalidRequest([Violation("", message.advice)])
     if isinstance(message, Unreadable):
         raise InvalidRequest([Violation("", "the bytes of the request are not the message of this method")])
     return message

@@ -64,7 +64,7 @@ class FeedbackServiceServicer:
 
     def StreamFeedback(self, request_iterator, context):
         """One outcome per event, in order. A bad event gets its error and does not end the stream. (A message of more than
-        Limits.max_message_bytes, 8 MiB by default, never reaches the service: the transport ends the stream.)
+        twice Limits.max_message_bytes, 16 MiB by default, never reaches the service: the transport ends the stream.)
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,7 @@ class FeedbackServiceStub:
     """
     StreamFeedback: _grpc.StreamStreamMultiCallable[_feedback_pb2.StreamFeedbackRequest, _feedback_pb2.StreamFeedbackResponse]
     """One outcome per event, in order. A bad event gets its error and does not end the stream. (A message of more than
-    Limits.max_message_bytes, 8 MiB by default, never reaches the service: the transport ends the stream.)
+    twice Limits.max_message_bytes, 16 MiB by default, never reaches the service: the transport ends the stream.)
     """
 
 @_typing.type_check_only
@@ -59,7 +59,7 @@ class FeedbackServiceAsyncStub(FeedbackServiceStub):
     """
     StreamFeedback: _aio.StreamStreamMultiCallable[_feedback_pb2.StreamFeedbackRequest, _feedback_pb2.StreamFeedbackResponse]  # type: ignore[assignment]
     """One outcome per event, in order. A bad event gets its error and does not end the stream. (A message of more than
-    Limits.max_message_bytes, 8 MiB by default, never reaches the service: the transport ends the stream.)
+    twice Limits.max_message_bytes, 16 MiB by default, never reaches the service: the transport ends the stream.)
     """
 
 class FeedbackServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -85,7 +85,7 @@ class FeedbackServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_feedback_pb2.StreamFeedbackResponse], _abc.AsyncIterator[_feedback_pb2.StreamFeedbackResponse]]:
         """One outcome per event, in order. A bad event gets its error and does not end the stream. (A message of more than
-        Limits.max_message_bytes, 8 MiB by default, never reaches the service: the transport ends the stream.)
+        twice Limits.max_message_bytes, 16 MiB by default, never reaches the service: the transport ends the stream.)
         """
 
 def add_FeedbackServiceServicer_to_server(servicer: FeedbackServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

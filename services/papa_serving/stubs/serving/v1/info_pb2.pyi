@@ -63,8 +63,9 @@ Global___GetServerInfoResponse: _TypeAlias = GetServerInfoResponse  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):
-    """What one call may carry. A call beyond a limit is refused with INVALID_ARGUMENT, a message of more than
-    max_message_bytes with RESOURCE_EXHAUSTED by the transport, which also ends a stream: send no such message.
+    """What one call may carry. A call beyond a limit is refused with INVALID_ARGUMENT; in a stream of feedback the event
+    alone is. A message of more than twice max_message_bytes never reaches the service: the transport ends the call with
+    RESOURCE_EXHAUSTED.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
