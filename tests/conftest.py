@@ -43,11 +43,6 @@ MODULES = {
 """Marker → the beginnings of the paths, below this folder, of modules that are so as a whole."""
 
 
-def pytest_make_parametrize_id(val: object) -> str | None:
-    """A set is written in one order, or the processes of xdist would not agree on the names of the tests."""
-    return f"{{{', '.join(sorted(map(repr, val)))}}}" if isinstance(val, set | frozenset) else None
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks each test with what it needs, so that `-m "not ray"` leaves out all that would start a Ray."""
     for item in items:
