@@ -97,7 +97,7 @@ from papa_serving.client import Client, FeedbackEvent
 with Client(sys.argv[1]) as papa:
     shown = papa.generate("alice", 2)
     papa.submit_feedback([FeedbackEvent("alice", 1.0, item_id=each.item_id) for each in shown.items])
-    print(papa.wait_for_revision("alice", after=shown.revision, timeout=120).likes)
+    print(papa.wait_for_revision("alice", after=shown.revision, timeout=120).events_total)
 """
 
 
