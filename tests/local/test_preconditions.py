@@ -8,9 +8,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
+import grpc
 import pytest
+from papa_serving.contracts.channels import target_of
 from papa_serving.local.backbone_check import SUPPORTED, find_backbone, oracle_of, takes_prompt
 from papa_serving.local.environment import settings_environment
 from papa_serving.local.failure import Failure
@@ -18,6 +22,7 @@ from papa_serving.local.instance_lock import InstanceLock
 from papa_serving.local.placement import check_combination, with_places, with_ports
 from papa_serving.local.ports import check_generator, claim_port, reachable
 from papa_serving.settings import GatewaySettings, GeneratorSettings, RaySettings, RedisSettings, Settings
+from papa_serving.settings.addresses import host_port
 from pydantic import SecretStr
 
 from papa.denoiser.loading import _LOADERS
@@ -41,6 +46,42 @@ def test_a_port_in_use_is_named_with_the_way_out(taken_port: int) -> None:
 def test_port_zero_becomes_a_free_one() -> None:
     port = claim_port("127.0.0.1", 0, "gateway.port")
     assert claim_port("127.0.0.1", port, "gateway.port") == port
+
+
+def test_a_held_port_is_given_to_nobody_else_and_a_server_may_listen_there_again_and_again() -> None:
+    with ExitStack() as held:
+        port = claim_port("127.0.0.1", 0, "gateway.port", held)
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
+        for _ in range(2):
+            with socket.create_server(("127.0.0.1", port)):
+                socket.create_connection(("127.0.0.1", port)).close()
+            server = grpc.server(ThreadPoolExecutor(1), options=[("grpc.so_reuseport", 0)])
+            assert server.add_insecure_port(f"127.0.0.1:{port}") == port
+            server.start()
+            server.stop(None).wait()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("::1", "[::1]:5"), ("[::1]", "[::1]:5"), ("127.0.0.1", "127.0.0.1:5"), ("localhost", "localhost:5")],
+)
+def test_an_address_is_written_as_grpc_and_browsers_take_it(host: str, expected: str) -> None:
+    settings = Settings(gateway={"host": host}, metrics={"host": host}, playground={"host": host})
+    assert {each.host for each in (settings.gateway, settings.metrics, settings.playground)} == {host.strip("[]")}
+    assert host_port(host, 5) == reachable(host, 5) == expected
+    assert target_of(expected) == (expected, False)
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]", "::"])
+def test_ports_of_ipv6_are_claimed(host: str) -> None:
+    settings = Settings(gateway={"host": host, "port": 0}, metrics={"host": host, "port": 0}, playground={"port": 0})
+    with ExitStack() as held:
+        placed = with_ports(settings, held)
+        with socket.create_server((settings.gateway.host, placed.gateway.port), family=socket.AF_INET6):
+            check_generator(reachable(settings.gateway.host, placed.gateway.port))
 
 
 def test_every_port_of_the_service_is_checked(taken_port: int) -> None:
@@ -138,7 +179,8 @@ def test_a_generator_that_is_not_where_the_gateway_looks_is_told_at_once(taken_p
 
 
 def test_a_server_on_all_interfaces_is_reached_over_loopback() -> None:
-    assert reachable("0.0.0.0", 5) == reachable("::", 5) == "127.0.0.1:5"
+    assert reachable("0.0.0.0", 5) == reachable("", 5) == "127.0.0.1:5"
+    assert reachable("::", 5) == reachable("::1", 5) == "[::1]:5"
     assert reachable("10.1.2.3", 5) == "10.1.2.3:5"
 
 

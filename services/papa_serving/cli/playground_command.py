@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from functools import cache
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,7 +43,6 @@ def playground(
 
     settings = load(file, overrides, {"playground.host": host, "playground.port": port})
     mine = settings.playground
-    free = claim_port(mine.host, mine.port, "playground.port")
     app = application(
         lambda: open_aio_client(settings, address, tenant),
         _judge(settings.backbone),
@@ -50,12 +50,14 @@ def playground(
         per_page=mine.per_page or min(settings.trainer.min_labels, MAX_PAGE),
         prompts=takes_prompt(settings.backbone),
     )
-    url = f"http://{reachable(mine.host, free)}"
-    if json:
-        print_json_line({"playground": url})
-    else:
-        console.print(f"The playground is at {url}. Ctrl-C ends it.")
-    serve(app, mine.host, free)
+    with ExitStack() as held:
+        free = claim_port(mine.host, mine.port, "playground.port", held)
+        url = f"http://{reachable(mine.host, free)}"
+        if json:
+            print_json_line({"playground": url})
+        else:
+            console.print(f"The playground is at {url}. Ctrl-C ends it.")
+        serve(app, mine.host, free)
 
 
 def _judge(backbone: str) -> Judge | None:

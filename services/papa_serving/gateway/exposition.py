@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from papa_serving.gateway.binding import CannotBind
 from papa_serving.settings import MetricsSettings
+from papa_serving.settings.addresses import host_port
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -27,7 +28,7 @@ class Exposition:
             self._server, self._thread = start_http_server(settings.port, settings.host, _registry())
         except OSError as error:
             raise CannotBind("metrics", settings.host, settings.port) from error
-        self.address = f"{settings.host}:{self._server.server_port}"
+        self.address = host_port(settings.host, self._server.server_port)
 
     def close(self) -> None:
         """Stops serving, and takes this process out of the gauges of living processes."""

@@ -10,6 +10,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from papa_serving.contracts.channels import is_loopback
 from papa_serving.gateway.api.dead_letters import DeadLetterService
 from papa_serving.gateway.api.feedback import FeedbackService
 from papa_serving.gateway.api.generation import GenerationService
@@ -29,6 +30,7 @@ from papa_serving.gateway.rpc.drain import Drain
 from papa_serving.gateway.rpc.edge import TRANSPORT_FACTOR, Edge
 from papa_serving.gateway.transfer import Adopter
 from papa_serving.settings import GatewaySettings
+from papa_serving.settings.addresses import host_port
 from papa_serving.stubs.serving.v1 import (
     dead_letter_pb2_grpc,
     feedback_pb2_grpc,
@@ -73,7 +75,7 @@ class Gateway:
         """Binds and serves. Raises CannotBind."""
         host, port, credentials = self._settings.host, self._settings.port, self._credentials
         self.address = _bind(self._server, "gRPC", host, port, credentials)
-        if credentials is None and self._settings.auth.mode != "none" and not host.startswith("127."):
+        if credentials is None and self._settings.auth.mode != "none" and not is_loopback(self.address):
             log.warning("tokens travel unencrypted to this gateway: set gateway.tls, or end TLS right before it")
         if self._probes is not None:
             self.health_address = _bind(self._probes, "health", host, self._settings.health_port or 0, None)
@@ -135,8 +137,8 @@ def _bind(
     """Returns the bound host:port. Raises CannotBind."""
     try:
         if credentials is None:
-            return f"{host}:{server.add_insecure_port(f'{host}:{port}')}"
-        return f"{host}:{server.add_secure_port(f'{host}:{port}', credentials)}"
+            return host_port(host, server.add_insecure_port(host_port(host, port)))
+        return host_port(host, server.add_secure_port(host_port(host, port), credentials))
     except RuntimeError as error:
         raise CannotBind(purpose, host, port) from error
 

@@ -18,6 +18,7 @@ from papa_serving.local.ports import claim_port
 from papa_serving.local.redis_binary import RedisProcessError, find_redis_server, server_version
 from papa_serving.local.redis_check import check_redis
 from papa_serving.settings import Settings
+from papa_serving.settings.addresses import host_port
 
 FREE_BYTES_WANTED = 2 * 2**30
 _INSTALL = "pip install 'papa-serving[server]'"
@@ -72,7 +73,7 @@ def _finding(check: str, look: Callable[[], str]) -> Finding:
 
 
 def _port(host: str, port: int, setting: str) -> str:
-    return f"{host}:{claim_port(host, port, setting)} is free"
+    return f"{host_port(host, claim_port(host, port, setting))} is free"
 
 
 def _redis(settings: Settings) -> str:

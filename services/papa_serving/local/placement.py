@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -25,23 +26,29 @@ def with_places(settings: Settings) -> Settings:
     return updated(placed, store={"path": store.absolute()})
 
 
-def with_ports(settings: Settings) -> Settings:
-    """Every port checked, and chosen where it is 0; the gateway knows the local generator's, and the token that it asks
-    for. Raises Failure."""
-    gateway: dict[str, object] = {"port": claim_port(settings.gateway.host, settings.gateway.port, "gateway.port")}
+def with_ports(settings: Settings, held: ExitStack | None = None) -> Settings:
+    """Every port checked, chosen where it is 0, and kept for us until `held` closes.
+
+    The gateway is told the local generator's port, and the token that it asks for. Raises Failure.
+    """
+    gateway: dict[str, object] = {
+        "port": claim_port(settings.gateway.host, settings.gateway.port, "gateway.port", held)
+    }
     if settings.gateway.tls.certificate is not None:
         # The launcher itself looks at the gateway's health, and need not be trusted by what it starts.
-        gateway["health_port"] = claim_port(settings.gateway.host, settings.gateway.health_port or 0, "health_port")
-    metrics = {"port": claim_port(settings.metrics.host, settings.metrics.port, "metrics.port")}
+        gateway["health_port"] = claim_port(
+            settings.gateway.host, settings.gateway.health_port or 0, "health_port", held
+        )
+    metrics = {"port": claim_port(settings.metrics.host, settings.metrics.port, "metrics.port", held)}
     page = settings.playground
     if page.enabled:
-        settings = updated(settings, playground={"port": claim_port(page.host, page.port, "playground.port")})
+        settings = updated(settings, playground={"port": claim_port(page.host, page.port, "playground.port", held)})
     if settings.ray.address:
         return updated(settings, gateway=gateway, metrics=metrics)
     if settings.generator.token is None:
         # In the environment of what is started here, which no other user of the machine can read.
         settings = updated(settings, generator={"token": SecretStr(secrets.token_hex(32))})
-    port = claim_port("127.0.0.1", settings.ray.serve_grpc_port, "ray.serve_grpc_port")
+    port = claim_port("127.0.0.1", settings.ray.serve_grpc_port, "ray.serve_grpc_port", held)
     gateway["generator"] = f"127.0.0.1:{port}"
     return updated(settings, gateway=gateway, metrics=metrics, ray={"serve_grpc_port": port})
 

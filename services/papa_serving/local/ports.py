@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import socket
 import time
+from contextlib import ExitStack
 
 from papa_serving.local.failure import Failure
+from papa_serving.settings.addresses import host_port
 
 _PAUSE = 0.1
 
 
-def claim_port(host: str, port: int, setting: str) -> int:
+def claim_port(host: str, port: int, setting: str, held: ExitStack | None = None) -> int:
     """`port`, or a free one where it is 0. Raises Failure, naming the `setting`, when something listens there already.
 
-    The port is not held: whoever is to listen binds it soon after.
+    Until `held` closes, neither an outgoing connection nor another program that asks for a free port is given this
+    one: it stays bound here, without listening. A server that sets SO_REUSEADDR, as gRPC's and Python's do, may listen
+    there meanwhile, and again after it was restarted.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
+    with ExitStack() as stack:
+        probe = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
         # Connections of an earlier run that are still closing do not count as "in use".
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -24,7 +29,9 @@ def claim_port(host: str, port: int, setting: str) -> int:
         except OSError as error:
             variable = f"PAPA_{setting.replace('.', '__').upper()}"
             hint = f"stop what listens there, or choose another: --set {setting}=0 or {variable}=0 takes a free one"
-            raise Failure(f"port {port} of {host} cannot be used: {error.strerror}", hint) from error
+            raise Failure(f"port {port} of {host} cannot be used: {error.strerror or error}", hint) from error
+        if held is not None:
+            held.push(stack.pop_all())
         return int(probe.getsockname()[1])
 
 
@@ -48,4 +55,5 @@ def check_generator(address: str, seconds: float = 5.0) -> None:
 
 def reachable(host: str, port: int) -> str:
     """host:port at which this machine reaches a server that may listen on all interfaces."""
-    return f"127.0.0.1:{port}" if host in ("0.0.0.0", "::", "[::]", "") else f"{host}:{port}"  # noqa: S104 - not bound
+    on_all_interfaces = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound
+    return host_port(on_all_interfaces.get(host, host), port)

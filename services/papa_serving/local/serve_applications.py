@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from papa_serving.local.failure import Failure
-from papa_serving.local.ports import claim_port
 from papa_serving.local.startup_steps import StartupSteps
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def start_serve(grpc_port: int, servicer: str) -> None:
     serve.start(
         proxy_location="HeadOnly",
         # Nothing is served over HTTP, but Serve has no proxy without it.
-        http_options={"host": "127.0.0.1", "port": claim_port("127.0.0.1", 0, "ray.serve_http_port")},
+        http_options={"host": "127.0.0.1", "port": 0},
         grpc_options={"port": grpc_port, "grpc_servicer_functions": [servicer], "enable_reflection": False},
     )
 

@@ -104,8 +104,8 @@ def foreground_service(
     os.umask(0o077)
     settings = with_places(settings)
     check_combination(settings)
-    with StopSignals() as signals, InstanceLock(settings.data_dir):
-        settings = with_ports(settings)
+    with StopSignals() as signals, InstanceLock(settings.data_dir), ExitStack() as held:
+        settings = with_ports(settings, held)
         stack = ExitStack()
         try:
             yield _start(stack, settings, steps, applications, signals)

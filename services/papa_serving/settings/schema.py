@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from papa_serving.contracts.limits import MAX_COUNT, MAX_STEPS
+from papa_serving.settings.addresses import Host
 from papa_serving.settings.section import Section, with_secret_of_file
 from papa_serving.settings.tracing import TracingSettings
 from papa_serving.settings.variables import FILE_VARIABLE, PREFIX, known_variables
@@ -218,7 +219,7 @@ class RateSettings(Section):
 class GatewaySettings(Section):
     """The public gRPC server."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: int = Field(50051, ge=0, le=65535, description="0 takes a free one")
     generator: str = Field("127.0.0.1:9000", description="host:port of the generator's gRPC")
     reflection: bool | None = Field(None, description="absent: on, unless callers must show a token")
@@ -260,7 +261,7 @@ class PlaygroundSettings(Section):
     """The web page of `papa up`; whoever reaches it may rate for any user that its token may."""
 
     enabled: bool = Field(True, description="start it with papa up")
-    host: str = Field("127.0.0.1", description="address to listen on")
+    host: Host = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8484, ge=0, le=65535, description="0 takes a free one")
     hosts: tuple[str, ...] = Field((), description="names, besides loopback's, by which browsers may call it")
     per_page: int | None = Field(
@@ -271,7 +272,7 @@ class PlaygroundSettings(Section):
 class MetricsSettings(Section):
     """Prometheus."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: int = Field(9464, ge=0, le=65535, description="0 takes a free one")
 
 
