@@ -85,7 +85,7 @@ def test_a_variable_of_others_or_of_a_newer_release_is_no_error(
 ) -> None:
     monkeypatch.setenv(variable, "1")
     ended = papa("config", "validate")
-    assert (ended.code, ended.err.count(f"the variable {variable} names no setting")) == (0, 1)
+    assert (ended.code, ended.err.count(f"the variable {variable} names no setting\n")) == (0, 1)
 
 
 def test_what_kubernetes_sets_beside_a_service_is_passed_over(papa: Papa, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,9 @@ PREFIX = "PAPA_"
 FILE_VARIABLE = "PAPA_CONFIG"
 """Names the settings file; "" reads none."""
 
+_NEAR = 0.85
+"""Share of letters that two names have in common, from which one is taken for the other misspelt."""
+
 _OF_KUBERNETES = re.compile(
     r"PAPA(_\w+?)??_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
@@ -36,7 +39,7 @@ def unknown_variables(settings: type[BaseModel], environment: Mapping[str, str])
         name = variable.upper()
         if not name.startswith(PREFIX) or name in known or _is_service_link(name, environment):
             continue
-        near = difflib.get_close_matches(name, known, n=1)
+        near = difflib.get_close_matches(name, known, n=1, cutoff=_NEAR)
         yield f"the variable {variable} names no setting" + (f"; did you mean {near[0]}?" if near else "")
 
 
