@@ -39,8 +39,8 @@ Generated from papa_serving/settings/schema.py (`make generated`). A setting com
 `min_labels = 5`), then from the environment (`PAPA_TRAINER__MIN_LABELS=5`), then from a flag
 (`--set trainer.min_labels=5`); on Kubernetes from the chart's value `config.trainer.min_labels`, except for those that
 the chart decides (helm/papa/README.md).
-`papa config show` prints what is in effect, `papa config validate` checks it. A `PAPA_*` variable that names no setting is
-a warning, an unknown name in a file or a flag an error ([command-line.md](command-line.md#settings-and-variables)).
+`papa config show` prints what is in effect, `papa config validate` checks it. A `PAPA_*` variable that names no setting
+is a warning, an unknown name in a file or a flag an error ([command-line.md](command-line.md#settings-and-variables)).
 
 | setting | default | meaning |
 |---|---|---|
