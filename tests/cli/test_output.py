@@ -14,6 +14,8 @@ from papa_serving.logs import TextFormatter
 from papa_serving.terminal_text import harmless
 from rich.console import Console
 
+from tests.cli.conftest import Papa
+
 COMMANDS = Path(output.__file__).parent
 AROUND = ("print", "Console", "typer.echo", "sys.stdout.write")
 HOSTILE = (
@@ -107,8 +109,9 @@ def test_there_is_one_way_to_print() -> None:
     assert not isinstance(Console(), output.PlainConsole)
 
 
-def test_images_are_not_drawn_for_a_folder_that_is_closed(papa, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [("generate", "alice"), ("users", "export", "alice"), ("demo",)])
+def test_nothing_is_made_for_a_folder_that_is_closed(papa: Papa, tmp_path: Path, command: tuple[str, ...]) -> None:
     (tmp_path / "file").write_text("")
-    ended = papa("generate", "alice", "--out", str(tmp_path / "file" / "items"), "--address", "127.0.0.1:1")
+    ended = papa(*command, "--out", str(tmp_path / "file" / "items"), "--address", "127.0.0.1:1")
     assert ended.code == 1
     assert "cannot be written" in ended.err

@@ -34,7 +34,7 @@ def engine(context: typer.Context, json: AsJson = False) -> None:
 
 @bench.command(context_settings=PASSED_ON)
 def serving(context: typer.Context, json: AsJson = False) -> None:
-    """The whole service against its engine, and how soon an opinion shows."""
+    """The whole service against its engine, and how soon a like shows in the pictures."""
     _run("serving", context.args, json)
 
 

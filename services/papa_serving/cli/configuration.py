@@ -73,10 +73,10 @@ def _nested(flat: Mapping[str, object]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for name, value in flat.items():
         *path, last = name.split(".")
-        place = nested
+        section = nested
         for part in path:
-            place = place.setdefault(part, {})
-        place[last] = value
+            section = section.setdefault(part, {})
+        section[last] = value
     return nested
 
 

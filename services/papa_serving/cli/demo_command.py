@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from papa_serving.cli.configuration import load
 from papa_serving.cli.connection import connect
-from papa_serving.cli.output import AsJson, print_text, styled, voice
+from papa_serving.cli.output import AsJson, check_writable, claim_document, print_text, styled, voice
 from papa_serving.client import Client
 from papa_serving.demo.evaluation import Evaluation, goal
 from papa_serving.demo.loop import DemoPlan, DemoResult, Round, run_demo
@@ -65,9 +65,12 @@ def demo(
     from papa_serving.local.stop_signals import Stopped
 
     wanted, plan = _classes(taste), DemoPlan(rounds=rounds, per_round=per_round, seed=seed)
+    check_writable(out)
+    if json and not address:
+        claim_document()  # Ray says on standard output that a worker died
     started = time.monotonic()
     try:
-        with _service(address, backbone, per_round, voice(json)) as place, connect(place) as client:
+        with _service(address, backbone, per_round, voice(json)) as gateway, connect(gateway) as client:
             shopper = Shopper(_oracle(), wanted)
             result = _show(client, shopper, plan, voice(json))
     except Stopped as stopped:

@@ -11,10 +11,9 @@ import typer
 
 from papa_serving.cli import terminal_pictures
 from papa_serving.cli.connection import Address, Tenant, UserId, connect
-from papa_serving.cli.output import AsJson, console, print_json, print_table, voice
+from papa_serving.cli.output import AsJson, check_writable, console, print_json, print_table, voice
 from papa_serving.client import Generation, Sampler
 from papa_serving.client.records import GenerateOptions
-from papa_serving.local.failure import Failure
 
 Count = Annotated[int, typer.Option("--count", "-n", min=1, help="Number of items.")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the first item; random when absent.")]
@@ -60,7 +59,7 @@ def generate(
         "guidance_scale": guidance, "negative_prompt": negative_prompt or None,
     }  # fmt: skip
     options = GenerateOptions(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[typeddict-item]
-    _check_writable(out)
+    check_writable(out)
     with connect(address, tenant) as client, voice(json).status(f"generating {count} items …"):
         generation = client.generate(user, count, **options)
     files = _save(generation, out)
@@ -77,13 +76,6 @@ def generate(
     ]
     print_table("", ("item", "seed", "served by", "file"), rows)
     console.print(f"{len(rows)} items by {made_by} in {generation.timings.total:.2f} s")
-
-
-def _check_writable(folder: Path) -> None:
-    """Before anything is drawn. Raises Failure."""
-    existing = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise Failure(f"the images cannot be written to {folder}: {existing} is closed to this user", "see --out")
 
 
 def _save(generation: Generation, folder: Path) -> list[Path]:

@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 from typing_extensions import override
 
+from papa_serving.local.failure import Failure
 from papa_serving.terminal_text import harmless
 
 _ANY_WIDTH = 10_000
@@ -70,6 +71,15 @@ _document: TextIO | None = None
 def voice(json: bool) -> Console:
     """Where to say what goes on: beside the document where there is to be one."""
     return messages if json else console
+
+
+def check_writable(folder: Path) -> None:
+    """Before work is done whose result is to be written to `folder` (--out). Raises Failure."""
+    existing = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise Failure(
+            f"{folder} cannot be written: {existing} is closed to this user", "name another folder with --out"
+        )
 
 
 def print_json(document: object) -> None:

@@ -57,7 +57,7 @@ def kitty(png: bytes) -> str:
     text = base64.b64encode(png).decode()
     pieces = [text[start : start + _KITTY_CHUNK] for start in range(0, len(text), _KITTY_CHUNK)]
     last = len(pieces) - 1
-    keys = [("a=T,f=100," if not place else "") + f"m={int(place < last)}" for place in range(len(pieces))]
+    keys = [("a=T,f=100," if not index else "") + f"m={int(index < last)}" for index in range(len(pieces))]
     return "".join(f"\x1b_G{key};{piece}\x1b\\" for key, piece in zip(keys, pieces, strict=True))
 
 
@@ -84,7 +84,7 @@ def _sheet(items: Sequence[Item], tile: int, width: int) -> Image:
     columns = max(1, min(len(items), width // step))
     rows = -(-len(items) // columns)
     sheet = Image.new("RGB", (columns * step - _GAP, rows * step - _GAP))
-    for place, item in enumerate(items):
+    for index, item in enumerate(items):
         picture = item.pil().convert("RGB").resize((tile, tile), Image.Resampling.BICUBIC)
-        sheet.paste(picture, (place % columns * step, place // columns * step))
+        sheet.paste(picture, (index % columns * step, index // columns * step))
     return sheet

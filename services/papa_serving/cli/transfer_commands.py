@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from papa_serving.cli.connection import Address, Tenant, UserId, connect
-from papa_serving.cli.output import AsJson, console, print_json, voice
+from papa_serving.cli.output import AsJson, check_writable, console, print_json, voice
 from papa_serving.client.transfer import ADAPTER_FILES
 from papa_serving.local.failure import Failure
 
@@ -32,6 +32,7 @@ def export_user(
     json: AsJson = False,
 ) -> None:
     """Save a user's adapter in peft's format, and what it was learnt from."""
+    check_writable(out)
     with connect(address, tenant) as client, voice(json).status("exporting …"):
         export = client.export_user(user, revision=revision)
     for name, data in export.files.items():

@@ -33,8 +33,8 @@ def _sheet(evaluation: Evaluation, title: str) -> Image.Image:
     sheet = Image.new("RGB", (COLUMNS * step + _GAP, ROWS * step + _GAP + _HEADER), _PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((_GAP, _GAP), title, fill=_INK, font_size=16)
-    for place, (item, liked) in enumerate(zip(evaluation.items, evaluation.liked, strict=True)):
-        row, column = divmod(place, COLUMNS)
+    for index, (item, liked) in enumerate(zip(evaluation.items, evaluation.liked, strict=True)):
+        row, column = divmod(index, COLUMNS)
         if row >= ROWS:
             break
         left, top = _GAP + column * step, _HEADER + _GAP + row * step

@@ -31,5 +31,5 @@ class Shopper:
         return seen
 
     def likes(self, items: Sequence[Item]) -> list[bool]:
-        """One opinion an item."""
+        """Whether each item shows a class of the taste."""
         return [int(each) in self.taste for each in self.classes(items)]

@@ -85,36 +85,36 @@ class RedisFacts:
 
 def check_redis(settings: RedisSettings) -> RedisFacts:
     """The facts of the Redis at `settings.url`; raises Failure where it is not fit, with the way to mend it."""
-    place = shown(settings.url)
-    with _problems(settings, place):
+    url = shown(settings.url)
+    with _problems(settings, url):
         facts = _facts(settings)
     if _release(facts.version) < OLDEST:
-        raise Failure(f"the Redis at {place} is version {facts.version}", "6.2 or newer is needed, or any Valkey")
+        raise Failure(f"the Redis at {url} is version {facts.version}", "6.2 or newer is needed, or any Valkey")
     if settings.require_persistence and not facts.append_only:
         hint = "redis-cli CONFIG SET appendonly yes, or accept the loss with PAPA_REDIS__REQUIRE_PERSISTENCE=false"
-        raise Failure(f"the Redis at {place} keeps no append-only file: a restart would lose likes", hint)
+        raise Failure(f"the Redis at {url} keeps no append-only file: a restart would lose likes", hint)
     if settings.require_persistence and facts.may_evict:
         hint = "redis-cli CONFIG SET maxmemory-policy noeviction"
-        raise Failure(f"the Redis at {place} may evict likes (maxmemory-policy {facts.policy})", hint)
-    with _problems(settings, place), _server(settings) as server:
+        raise Failure(f"the Redis at {url} may evict likes (maxmemory-policy {facts.policy})", hint)
+    with _problems(settings, url), _server(settings) as server:
         missing = _missing_right(server, settings.prefix)
     if missing:
-        raise Failure(f"the user of the Redis at {place} may not {missing}", _grant(settings))
+        raise Failure(f"the user of the Redis at {url} may not {missing}", _grant(settings))
     return facts
 
 
 @contextmanager
-def _problems(settings: RedisSettings, place: str) -> Iterator[None]:
+def _problems(settings: RedisSettings, url: str) -> Iterator[None]:
     """What goes wrong inside, as a Failure that repeats no secret."""
     try:
         yield
     except NoPermissionError as error:
-        raise Failure(f"the user of the Redis at {place} lacks a right: {error}", _grant(settings)) from error
+        raise Failure(f"the user of the Redis at {url} lacks a right: {error}", _grant(settings)) from error
     except (redis.RedisError, RedisClusterException, ValueError, TypeError, OSError) as error:  # TypeError: an option
         why = without_secret(str(error), settings.url)
         if settings.password is not None and settings.password.get_secret_value():
             why = why.replace(settings.password.get_secret_value(), "*" * 10)
-        raise Failure(f"the Redis at {place} does not answer: {why}", "check --redis / PAPA_REDIS__URL") from None
+        raise Failure(f"the Redis at {url} does not answer: {why}", "check --redis / PAPA_REDIS__URL") from None
 
 
 def _grant(settings: RedisSettings) -> str:
