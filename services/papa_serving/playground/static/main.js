@@ -50,6 +50,8 @@ async function next() {
   page.generation = null;
   $("compare").setAttribute("aria-pressed", "false");
   grid.wait(page.perPage);
+  // On a phone the button lies below the grid that it renews.
+  if ($("status").getBoundingClientRect().bottom < 0) $("status").scrollIntoView();
   say("loading", "Making a new grid…");
   try {
     const made = await post("generate", { user, count: page.perPage, prompt });
