@@ -61,6 +61,18 @@ class _StopsAfter(LabelledImages):
         super().__init__(images.as_subclass(Images), data.y)
 
 
+def test_a_run_may_start_from_the_weights_of_another_backbone(data: LabelledImages, tmp_path: Path) -> None:
+    first = train(data, tmp_path / "first", CONFIG, lambda _: None)
+    name = "unet/diffusion_pytorch_model.safetensors"
+    # So small a rate moves nothing that half precision keeps.
+    still = replace(CONFIG, start=str(first), steps=1, learning_rate=1e-12)
+    second = train(data, tmp_path / "second", still, lambda _: None)
+    for key, value in load_file(first / name).items():
+        assert torch.equal(load_file(second / name)[key], value), key
+    with pytest.raises(ValueError, match="other channels or layers"):
+        train(data, tmp_path / "third", replace(still, channels=(16, 32)), lambda _: None)
+
+
 def test_another_configuration_is_not_resumed(data: LabelledImages, tmp_path: Path) -> None:
     train(data, tmp_path, replace(CONFIG, steps=1), lambda _: None)
     with pytest.raises(ValueError, match="another configuration"):
