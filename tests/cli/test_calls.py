@@ -118,7 +118,7 @@ async def _learn(service: Service) -> str:
     events = await service.log.read(lease, "", 10)
     revision = Revision("000001-aa", "", 1.0, "0" * 64, len(events), len(events), 1, len(events))
     assert await service.log.commit(lease, UserBatch(user, tuple(events)), revision)
-    return revision.revision
+    return revision.name
 
 
 async def test_nobody_there_is_one_line(papa: Papa) -> None:
@@ -135,12 +135,12 @@ async def test_export_and_import(papa_call: Call, service: Service, tmp_path: Pa
     manifest = json.dumps({"backbone": "b" * 64, "files": sums}).encode()
     made = Revision("000001-aa", "", 1_700_000_000.0, hashlib.sha256(manifest).hexdigest(), 1, 1)
     alice = UserKey("default", "alice")
-    await service.revisions.put(alice, made.revision, {**files, "manifest.json": manifest})
+    await service.revisions.put(alice, made.name, {**files, "manifest.json": manifest})
     service.users.commit(alice, made)
 
     exported = await papa_call("users", "export", "alice", "--out", "taken", "--json")
     assert exported.code == 0, exported.err
-    assert exported.json["state"]["current_revision"]["revision"] == made.revision
+    assert exported.json["state"]["current_revision"]["revision"] == made.name
     assert (tmp_path / "taken" / "history" / "000001-aa.json").read_bytes() == manifest
     for name, data in files.items():
         assert (tmp_path / "taken" / name).read_bytes() == data
@@ -164,8 +164,8 @@ async def test_an_export_writes_nowhere_else(papa_call: Call, service: Service, 
     manifest = json.dumps({"files": {"../../evil": {"sha256": hashlib.sha256(b"x").hexdigest()}}}).encode()
     made = Revision("000001-aa", "", 1_700_000_000.0, hashlib.sha256(manifest).hexdigest(), 1, 1)
     alice = UserKey("default", "alice")
-    await service.revisions.put(alice, made.revision, {**files, "manifest.json": manifest})
-    service.revisions._files[alice, made.revision]["../../evil"] = b"x"
+    await service.revisions.put(alice, made.name, {**files, "manifest.json": manifest})
+    service.revisions._files[alice, made.name]["../../evil"] = b"x"
     service.users.commit(alice, made)
 
     async def get(user: UserKey, revision: str, name: str) -> bytes:

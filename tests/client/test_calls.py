@@ -155,9 +155,9 @@ async def test_users(service: Service, client: Any) -> None:
     current = state.current_revision
     assert (current.revision, current.events_total, current.sha256) == ("000005-aa", 50, "ab" * 32)
     assert current.created_at == datetime.fromtimestamp(1_700_000_005.5, UTC)
-    names = [each.revision async for each in client.list_revisions("alice", page_size=2)]
+    names = [each.name async for each in client.list_revisions("alice", page_size=2)]
     assert names == [f"{number:06}-aa" for number in (5, 4, 3, 2, 1)]
-    assert (await client.rollback("alice", "000002-aa")).current_revision.revision == "000002-aa"
+    assert (await client.rollback("alice", "000002-aa")).current_revision.name == "000002-aa"
     with pytest.raises(RevisionNotFound):
         await client.rollback("alice", "000009-aa")
     assert (await client.reset("alice")).current_revision is None

@@ -19,12 +19,12 @@ def assert_every_like_is_learnt(service: Service, traffic: Traffic) -> None:
             state = client.get_user(shopper.user)
             assert (state.pending_events, state.dead_letters, state.likes) == (0, 0, len(shopper.liked))
             assert learnt(service, client, shopper.user) == shopper.liked
-            assert client.generate(shopper.user, 1).revision == newest.revision
+            assert client.generate(shopper.user, 1).revision == newest.name
 
 
 def learnt(service: Service, client: Client, user: str) -> list[str]:
     """The event ids of the user's revisions, oldest first. Each one's parent must be the one before."""
-    names = [each.revision for each in client.list_revisions(user)][::-1]
+    names = [each.name for each in client.list_revisions(user)][::-1]
     files = [next(service.revisions.rglob(f"{name}/manifest.json")) for name in names]
     manifests = [json.loads(file.read_text()) for file in files]
     assert [manifest["parent"] for manifest in manifests] == ["", *names[:-1]]

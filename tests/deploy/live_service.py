@@ -179,6 +179,6 @@ def _shop(address: str, user: str, closed: threading.Event, count: int = 4) -> N
             ]
             client.submit_feedback(events)
             try:
-                revision = client.wait_for_revision(user, after=revision, timeout=60.0).revision
+                revision = client.wait_for_revision(user, after=revision, timeout=60.0).name
             except PapaError:
                 continue  # the gate may refuse what so few labels teach a random backbone

@@ -69,7 +69,7 @@ def shop(address: str, user: str, taste: set[int], after: float, closed: threadi
             client.submit_feedback(events)
             rounds += 1
             try:
-                revision = client.wait_for_revision(user, after=revision, timeout=60.0).revision
+                revision = client.wait_for_revision(user, after=revision, timeout=60.0).name
             except PapaError:
                 continue  # the gate may have refused it; the next round brings more
     return rounds

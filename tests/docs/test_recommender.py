@@ -62,7 +62,7 @@ async def test_a_shopper_is_shown_items_and_says_what_they_are_worth(shop: httpx
     taste = (await shop.get("/users/ada/taste")).json()
     assert taste == {"likes": 2, "dislikes": 0, "revision": "", "learning": True}
     service.users.commit(UserKey("default", "ada"), revision(1))
-    assert (await shop.get("/users/ada/taste")).json()["revision"] == revision(1).revision
+    assert (await shop.get("/users/ada/taste")).json()["revision"] == revision(1).name
     assert (await shop.delete("/users/ada")).json()["receipt"]
 
 

@@ -169,7 +169,7 @@ class LoopMachine(RuleBasedStateMachine):
             self._remove(user, names)
             model.applied += names
             model.lineage.append(revision)
-            model.current = revision.revision
+            model.current = revision.name
             self.last = lease, batch, revision
 
     @precondition(lambda self: self.last is not None)
@@ -212,7 +212,7 @@ class LoopMachine(RuleBasedStateMachine):
     @rule(data=st.data(), user=users)
     def rollback(self, data: st.DataObject, user: UserKey) -> None:
         model = self.models[user]
-        known = [revision.revision for revision in model.lineage]
+        known = [revision.name for revision in model.lineage]
         target = data.draw(st.sampled_from([*known, "000099-00000099"]))
         error = UserDeleted if model.deleted else None if target in known else RevisionNotFound
         self.expect(self.backend.users.rollback(user, target), error)
@@ -248,7 +248,7 @@ class LoopMachine(RuleBasedStateMachine):
             likes = sum(grade > 0 for grade, _ in model.said.values())
             assert (state.likes, state.dislikes) == (likes, len(model.said) - likes)
             assert (state.pending, state.dead_letters) == (len(model.pending), len(model.letters))
-            assert (state.current.revision if state.current else "") == model.current
+            assert (state.current.name if state.current else "") == model.current
             assert self.wait(self.backend.users.lineage(user, 100)) == model.lineage[::-1]
             standing = [*model.applied, *model.pending, *model.letters]
             assert len(set(standing)) == len(standing)

@@ -14,12 +14,12 @@ async def test_an_import_is_a_link_of_the_chain(backend: Backend, user: UserKey)
     await backend.append(user, "a")
     learnt = await backend.commit(user, 1)
     await backend.append(user, "b")
-    imported = a_revision(2, learnt.revision, UserBatch(user))
+    imported = a_revision(2, learnt.name, UserBatch(user))
     await backend.log.adopt(user, imported)
     state = await backend.users.get(user)
     assert (state.current, state.revisions, state.pending) == (imported, 2, 1)
-    assert [each.revision for each in await backend.users.lineage(user, 9)] == [imported.revision, learnt.revision]
-    await backend.commit(user, 3, parent=imported.revision)
+    assert [each.name for each in await backend.users.lineage(user, 9)] == [imported.revision, learnt.revision]
+    await backend.commit(user, 3, parent=imported.name)
     assert (await backend.users.get(user)).pending == 0
 
 

@@ -63,7 +63,7 @@ async def test_a_commit_moves_the_pointer_and_removes_the_events(backend: Backen
     state = await backend.users.get(user)
     assert (state.current, state.pending, state.revisions, state.likes) == (revision, 0, 1, 2)
     assert await backend.users.current(user) == revision
-    assert await backend.users.revision(user, revision.revision) == revision
+    assert await backend.users.revision(user, revision.name) == revision
     (left,) = await backend.pending(await backend.own(user))
     assert left.user == other
 
@@ -82,9 +82,9 @@ async def test_a_lineage_is_a_chain(backend: Backend, user: UserKey) -> None:
     parent = ""
     for number in range(1, 5):
         await backend.append(user, str(number))
-        parent = (await backend.commit(user, number, parent)).revision
+        parent = (await backend.commit(user, number, parent)).name
     lineage = await backend.users.lineage(user, 10)
-    assert [revision.parent for revision in lineage[:-1]] == [revision.revision for revision in lineage[1:]]
+    assert [revision.parent for revision in lineage[:-1]] == [revision.name for revision in lineage[1:]]
     assert lineage[-1].parent == ""
     assert [r.last_sequence for r in lineage] == [4, 3, 2, 1]
 
@@ -133,7 +133,7 @@ async def test_events_are_applied_once(backend: Backend, user: UserKey) -> None:
     batch = UserBatch(user, await backend.pending(lease))
     await backend.log.commit(lease, batch, a_revision(1, "", batch))
     with pytest.raises(LineageConflict):
-        await backend.log.commit(lease, batch, a_revision(2, a_revision(1).revision, batch))
+        await backend.log.commit(lease, batch, a_revision(2, a_revision(1).name, batch))
 
 
 async def test_a_revision_without_events_can_be_committed(backend: Backend, user: UserKey) -> None:
@@ -179,17 +179,17 @@ async def test_a_rollback_during_an_update_is_a_conflict_and_the_next_parent(bac
     await backend.append(user, "a")
     first = await backend.commit(user, 1)
     await backend.append(user, "b")
-    second = await backend.commit(user, 2, first.revision)
+    second = await backend.commit(user, 2, first.name)
     await backend.append(user, "c")
     lease = await backend.own(user)
     batch = UserBatch(user, await backend.pending(lease))
-    await backend.users.rollback(user, first.revision)
+    await backend.users.rollback(user, first.name)
     with pytest.raises(LineageConflict):
-        await backend.log.commit(lease, batch, a_revision(3, second.revision, batch))
+        await backend.log.commit(lease, batch, a_revision(3, second.name, batch))
     state = await backend.users.get(user)
     assert state.revisions == 2
-    await backend.log.commit(lease, batch, a_revision(state.revisions + 1, first.revision, batch))
-    assert [r.revision[:6] for r in await backend.users.lineage(user, 9)] == ["000003", "000002", "000001"]
+    await backend.log.commit(lease, batch, a_revision(state.revisions + 1, first.name, batch))
+    assert [r.name[:6] for r in await backend.users.lineage(user, 9)] == ["000003", "000002", "000001"]
 
 
 async def test_attempts_are_counted_for_the_next_owner_too(backend: Backend, user: UserKey) -> None:

@@ -70,7 +70,7 @@ async def begin_attempt(direct: Backend, user: UserKey) -> Call:
 async def commit(direct: Backend, user: UserKey) -> Call:
     lease = await direct.own(user)
     batch = UserBatch(user, await direct.pending(lease))
-    return lambda by: by.log.commit(lease, batch, a_revision(2, a_revision(1).revision, batch))
+    return lambda by: by.log.commit(lease, batch, a_revision(2, a_revision(1).name, batch))
 
 
 async def bury(direct: Backend, user: UserKey) -> Call:
@@ -99,7 +99,7 @@ async def put_items(direct: Backend, user: UserKey) -> Call:
 
 async def rollback(direct: Backend, user: UserKey) -> Call:
     await direct.users.reset(user)
-    return lambda by: by.users.rollback(user, a_revision(1).revision)
+    return lambda by: by.users.rollback(user, a_revision(1).name)
 
 
 async def reset(direct: Backend, user: UserKey) -> Call:

@@ -70,7 +70,7 @@ async def test_a_full_redis_can_be_drained(backend: Backend, server: Redis, user
     assert (await backend.users.get(user)).pending == 0
     assert (await backend.log.stats(user.partition(PARTITIONS))).dead_letters == 1
     await backend.users.reset(user)
-    assert (await backend.users.rollback(user, a_revision(1).revision)).current is not None
+    assert (await backend.users.rollback(user, a_revision(1).name)).current is not None
     await backend.log.release(lease)
     assert (await backend.users.delete(user)).dead_letters == 1
 

@@ -45,7 +45,7 @@ async def test_without_channel_rights_every_write_is_answered_as_what_it_did(
     assert await restricted.log.drop_dead_letter(letter)
     made = await restricted.commit(user, 1, lease=lease)
     assert (await restricted.users.reset(user)).current is None
-    assert (await restricted.users.rollback(user, made.revision)).current == made
+    assert (await restricted.users.rollback(user, made.name)).current == made
     state = await restricted.users.get(user)
     assert (state.likes, state.pending, state.dead_letters) == (2, 0, 0)
     assert (await restricted.users.delete(user)).revisions == 1

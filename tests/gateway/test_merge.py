@@ -137,7 +137,7 @@ async def test_what_was_learnt_goes_over_too(
     (trained,) = updater.update([first_update(GUEST, 3)], 1.0)
     assert isinstance(trained, Trained)
     revision = Revision("000001-aaaaaaaa", "", 1.0, trained.sha256, 3, 3)
-    await revisions.put(GUEST, revision.revision, trained.files)
+    await revisions.put(GUEST, revision.name, trained.files)
     await backend.log.commit(lease, batch, revision)
     await backend.log.release(lease)
     replay = unpack(trained.files, denoiser.layout, denoiser.backbone_hash, trained.sha256).replay

@@ -103,7 +103,7 @@ async def commit(service: Service) -> Revision:
     assert lease is not None
     events = tuple(await service.log.read(lease, "", 100))
     made = Revision("000001-aa", "", 1_700_000_000.0, "ab" * 32, len(events), len(events), 1, len(events))
-    await service.revisions.put(KEY, made.revision, {"manifest.json": b"{}"})
+    await service.revisions.put(KEY, made.name, {"manifest.json": b"{}"})
     assert await service.log.commit(lease, UserBatch(KEY, events), made)
     return made
 

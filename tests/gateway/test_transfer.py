@@ -64,7 +64,7 @@ async def learnt(service: Service, denoiser: Denoiser, user: UserKey, number: in
     files = pack(adapter, denoiser.layout, CONFIG, origin)
     sha256 = digest(files["manifest.json"])
     made = Revision(f"{number:06}-{sha256[:8]}", parent, 1_700_000_000.0 + number, sha256, 1, number)
-    await service.revisions.put(user, made.revision, files)
+    await service.revisions.put(user, made.name, files)
     service.users.commit(user, made)
     return made
 
@@ -93,13 +93,13 @@ def depths(folder: Path) -> set[tuple[int, ...]]:
 async def test_from_one_user_to_another(stocked: Service, denoiser: Denoiser, tmp_path: Path, name: str) -> None:
     source, target = UserKey("default", name), UserKey("default", f"{name}x")
     first = await learnt(stocked, denoiser, source, 1)
-    second = await learnt(stocked, denoiser, source, 2, first.revision)
+    second = await learnt(stocked, denoiser, source, 2, first.name)
     before = outside(tmp_path)
     async with client(stocked) as papa:
         export = await papa.export_user(name)
-        assert [each.revision for each in export.revisions] == [second.revision, first.revision]
+        assert [each.name for each in export.revisions] == [second.revision, first.revision]
         assert export.state.current_revision == export.revisions[0]
-        history = [json.loads(export.files[f"history/{each.revision}.json"])["events"] for each in export.revisions]
+        history = [json.loads(export.files[f"history/{each.name}.json"])["events"] for each in export.revisions]
         assert history == [["e2"], ["e1"]]
         assert set(export.files) >= {"adapter_config.json", "adapter_model.safetensors", "state.safetensors"}
 
@@ -107,10 +107,10 @@ async def test_from_one_user_to_another(stocked: Service, denoiser: Denoiser, tm
         assert (imported.parent, imported.events_applied) == ("", 0)
         assert (await papa.get_user(f"{name}x")).current_revision == imported
         again = await papa.import_adapter(f"{name}x", export.files)
-        assert again.parent == imported.revision
-        assert again.revision > imported.revision
-        older = await papa.export_user(name, revision=first.revision)
-        assert older.files["manifest.json"] == export.files[f"history/{first.revision}.json"]
+        assert again.parent == imported.name
+        assert again.name > imported.revision
+        older = await papa.export_user(name, revision=first.name)
+        assert older.files["manifest.json"] == export.files[f"history/{first.name}.json"]
         receipt = await papa.delete_user(f"{name}x")
     assert receipt.revisions == 2
     await stocked.revisions.put(target, "probe", {"file": b""})
@@ -125,8 +125,8 @@ async def test_the_weights_arrive_as_they_left(stocked: Service, denoiser: Denoi
     async with client(stocked) as papa:
         imported = await papa.import_adapter("bob", (await papa.export_user("alice")).files)
     assert torch.equal(
-        await weights(stocked, denoiser, source, made.revision, made.sha256),
-        await weights(stocked, denoiser, target, imported.revision, imported.sha256),
+        await weights(stocked, denoiser, source, made.name, made.sha256),
+        await weights(stocked, denoiser, target, imported.name, imported.sha256),
     )
 
 
@@ -145,15 +145,15 @@ async def test_a_user_of_the_base_exports_no_adapter(stocked: Service, denoiser:
 async def test_a_damaged_revision_is_not_exported(stocked: Service, denoiser: Denoiser, tmp_path: Path) -> None:
     user = UserKey("default", "alice")
     first = await learnt(stocked, denoiser, user, 1)
-    second = await learnt(stocked, denoiser, user, 2, first.revision)
-    damaged = tmp_path / "revisions" / user.digest[:2] / user.digest / second.revision / "adapter_model.safetensors"
+    second = await learnt(stocked, denoiser, user, 2, first.name)
+    damaged = tmp_path / "revisions" / user.digest[:2] / user.digest / second.name / "adapter_model.safetensors"
     data = bytearray(damaged.read_bytes())
     data[-3] ^= 1
     damaged.write_bytes(data)
     async with client(stocked) as papa:
         with pytest.raises(RevisionDamaged):
             await papa.export_user("alice")
-        assert (await papa.export_user("alice", revision=first.revision)).files
+        assert (await papa.export_user("alice", revision=first.name)).files
 
 
 async def test_what_does_not_fit_is_refused_and_changes_nothing(stocked: Service, denoiser: Denoiser) -> None:
@@ -210,12 +210,12 @@ async def test_an_import_that_lost_its_parent_is_done_again(stocked: Service, de
             return inner(request)
 
         async def commit_between() -> Revision:
-            return await learnt(stocked, denoiser, user, 2, first.revision)
+            return await learnt(stocked, denoiser, user, 2, first.name)
 
         loop = asyncio.get_running_loop()
         stocked.engine.packing = overtaken
         imported = await papa.import_adapter("alice", files)
-        assert imported.parent == made[0].revision
+        assert imported.parent == made[0].name
         assert len(stocked.engine.packed) == 2
 
 

@@ -32,7 +32,7 @@ async def world(reference: Denoiser) -> World:
 
 async def served(world: World, user: UserKey = ANN, asked: str = "") -> str:
     resolved = await world.adapters.resolve(user, asked)
-    return resolved.record.revision if resolved else "base"
+    return resolved.record.name if resolved else "base"
 
 
 async def test_newest_exact_and_base(world: World) -> None:
@@ -144,7 +144,7 @@ async def test_damaged_revision_is_never_served(world: World, damage: str, caplo
     await world.commit(ANN, "r4", parent="r3", **how)  # type: ignore[arg-type]
     resolved = await world.adapters.resolve(ANN, "")
     assert resolved is not None
-    assert resolved.record.revision == "r2"
+    assert resolved.record.name == "r2"
     assert torch.equal(resolved.adapter.weights, good)
     assert counted("papa_adapter_refused_total", reason=reason) == before + 3
     errors = [record for record in caplog.records if record.levelname == "ERROR"]

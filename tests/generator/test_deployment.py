@@ -88,18 +88,18 @@ async def learn(settings: Settings, user: UserKey, item_id: str, adapter_seed: i
     assert lease is not None
     events = tuple(event for event in await log.read(lease, "", 10) if event.user == user)
     state = await users.get(user)
-    parent = state.current.revision if state.current else ""
+    parent = state.current.name if state.current else ""
     origin = Origin(denoiser.backbone_hash, parent, time.time())
     adapter = Adapter(random_weights(denoiser, adapter_seed), new_adapter(denoiser).replay)
     files = pack(adapter, denoiser.layout, DEFAULT_UPDATE, origin)
     sha256 = digest(files[MANIFEST_FILE])
     made = Revision(revision_name(state.revisions + 1, sha256), parent, time.time(), sha256, 1, 1)
-    await revisions.put(user, made.revision, files if not spoil else {n: d[:-1] for n, d in files.items()})
+    await revisions.put(user, made.name, files if not spoil else {n: d[:-1] for n, d in files.items()})
     await log.commit(lease, UserBatch(user, events), made)
     await log.release(lease)
     await log.close()
     await users.close()
-    return made.revision
+    return made.name
 
 
 def test_base_serves_and_the_items_can_be_named(service: Deployed, stub: engine_pb2_grpc.EngineServiceStub) -> None:

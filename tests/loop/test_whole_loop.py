@@ -81,7 +81,7 @@ def test_feedback_becomes_a_revision_although_the_trainer_is_killed_before_the_c
     assert applied_events(folder) == [f"e{i}" for i in range(8)]
     second = client.generate("ada", 8, seed=100, steps=5)
     assert second.served_by is ServedBy.ADAPTER
-    assert second.revision == state.current_revision.revision  # type: ignore[union-attr]
+    assert second.revision == state.current_revision.name  # type: ignore[union-attr]
     assert [item.image for item in second.items] != [item.image for item in first.items]
     base = client.generate("ada", 8, seed=100, steps=5, revision="base")
     assert [item.image for item in base.items] == [item.image for item in first.items]
@@ -156,7 +156,7 @@ def test_one_like_can_be_followed_to_the_generation_that_learnt_from_it(
     """From the call to its place in the log, to the update that links to it, to the first generation after it."""
     items = client.generate("iris", 4, steps=3).items
     assert client.submit_feedback([FeedbackEvent("iris", 1.0, item_id=each.item_id) for each in items])
-    revision = client.wait_for_revision("iris", settled=True, timeout=120).revision
+    revision = client.wait_for_revision("iris", settled=True, timeout=120).name
     answer = client.generate("iris", 1, steps=3)
     assert answer.revision == revision
 

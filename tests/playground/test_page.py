@@ -72,7 +72,7 @@ def test_ratings_are_learnt_and_a_new_grid_comes(page: Page, service: Running) -
         state = client.get_user("mouse")
         (only,) = client.list_revisions("mouse")
     assert state.current_revision == only, "a grid is one update"
-    assert page.locator("#history .current").get_attribute("data-revision") == state.current_revision.revision
+    assert page.locator("#history .current").get_attribute("data-revision") == state.current_revision.name
 
     # Before and after: the same places, the same seeds, without the adapter and with it.
     after = pictures(page)

@@ -48,7 +48,7 @@ class Place:
     async def write(self, user: UserKey, batch: UserBatch) -> Revision:
         """What a trainer does before the commit."""
         state = await self.backend.users.get(user)
-        parent = state.current.revision if state.current else ""
+        parent = state.current.name if state.current else ""
         manifest = {
             "parent": parent,
             "created_at": batch.events[-1].accepted_at,
@@ -64,7 +64,7 @@ class Place:
             before + len(batch.events), batch.events[0].sequence, batch.events[-1].sequence,
             batch.events[-1].accepted_at,
         )  # fmt: skip
-        await self.revisions.put(user, revision.revision, {"manifest.json": text})
+        await self.revisions.put(user, revision.name, {"manifest.json": text})
         return revision
 
     async def orphan(self, user: UserKey, *event_ids: str) -> Revision:
@@ -102,10 +102,10 @@ async def test_nothing_is_found_where_all_is_well(place: Place) -> None:
 async def test_an_orphan_is_swept_once_it_is_old_enough(place: Place) -> None:
     kept = await place.learn(ALICE, "a")
     orphan = await place.orphan(ALICE, "b")
-    assert await place.found() == {ALICE.digest: (Kind.ORPHANS, {orphan.revision})}
+    assert await place.found() == {ALICE.digest: (Kind.ORPHANS, {orphan.name})}
     assert await sweep(place.backend.users, place.revisions) == 0
     assert await sweep(place.backend.users, place.revisions, 0.0) == 1
-    assert await place.held(ALICE) == {kept.revision}
+    assert await place.held(ALICE) == {kept.name}
 
 
 async def test_what_a_deleted_user_left_is_swept_at_once(place: Place) -> None:
@@ -137,7 +137,7 @@ async def test_what_an_update_left_after_a_deletion_is_no_loss(place: Place) -> 
         await place.learn(ALICE, event)
     orphan = await place.orphan(ALICE, "d")
     await place.forget(ALICE)
-    for name in await place.held(ALICE) - {orphan.revision}:
+    for name in await place.held(ALICE) - {orphan.name}:
         await place.revisions.discard(ALICE.digest, name)
     assert (await place.found())[ALICE.digest][0] is Kind.ORPHANS
     assert await repair(place.backend.users, place.revisions) == 0
@@ -155,7 +155,7 @@ async def test_a_repair_puts_the_lineage_back(place: Place) -> None:
     assert await place.found() == {}
     assert await repair(place.backend.users, place.revisions) == 0
     again = await place.learn(ALICE, "e")
-    assert (again.parent, again.first_sequence) == (lineage[-1].revision, 5)
+    assert (again.parent, again.first_sequence) == (lineage[-1].name, 5)
 
 
 async def test_a_repair_of_a_redis_that_was_set_back_applies_nothing_twice(place: Place) -> None:
@@ -247,7 +247,7 @@ async def test_the_commands(place: Place, monkeypatch: pytest.MonkeyPatch, capsy
     )
     assert "repaired 1 users" in (await papa("store", "repair", "--yes"))[1]
     assert json.loads((await papa("store", "sweep", "--older-than", "0", "--json"))[1]) == {"removed": 1}
-    assert orphan.revision not in await place.held(BOB)
+    assert orphan.name not in await place.held(BOB)
     assert await papa("store", "check", "--json") == (0, "[]\n")
 
 

@@ -69,7 +69,7 @@ async def test_the_census_on_a_cluster_finds_what_redis_lost_and_puts_it_back(
     assert await repair(backend.users, store) == 1
     current = await backend.users.current(user)
     assert current is not None
-    assert current.revision == "000002-aaaaaaaa"
+    assert current.name == "000002-aaaaaaaa"
     assert [finding async for finding in census(backend.users, store)] == []
     await backend.close()
 

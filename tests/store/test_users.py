@@ -17,7 +17,7 @@ async def three_revisions(backend: Backend, user: UserKey) -> list[str]:
     names = [""]
     for number in (1, 2, 3):
         await backend.append(user, str(number))
-        names.append((await backend.commit(user, number, names[-1])).revision)
+        names.append((await backend.commit(user, number, names[-1])).name)
     return names[1:]
 
 
@@ -31,8 +31,8 @@ async def test_an_unknown_user_is_all_zero(backend: Backend, user: UserKey) -> N
 
 async def test_the_lineage_is_listed_newest_first_in_pages(backend: Backend, user: UserKey) -> None:
     first, second, third = await three_revisions(backend, user)
-    assert [r.revision for r in await backend.users.lineage(user, 2)] == [third, second]
-    assert [r.revision for r in await backend.users.lineage(user, 2, before=second)] == [first]
+    assert [r.name for r in await backend.users.lineage(user, 2)] == [third, second]
+    assert [r.name for r in await backend.users.lineage(user, 2, before=second)] == [first]
     assert await backend.users.lineage(user, 2, before=first) == []
     with pytest.raises(RevisionNotFound):
         await backend.users.lineage(user, 2, before="000009-00000009")
@@ -44,7 +44,7 @@ async def test_rollback_points_at_an_earlier_revision_and_back(backend: Backend,
     state = await backend.users.rollback(user, first)
     assert state == await backend.users.get(user)
     assert state.current is not None
-    assert state.current.revision == first
+    assert state.current.name == first
     assert (state.revisions, state.version) == (3, before.version + 1)
     assert (await backend.users.rollback(user, third)).current == before.current
     assert len(await backend.users.lineage(user, 10)) == 3
@@ -77,7 +77,7 @@ async def test_reset_points_at_the_base_and_can_be_undone(backend: Backend, user
     assert (await backend.users.get(user)).current == fourth
     undone = await backend.users.rollback(user, third)
     assert undone.current is not None
-    assert undone.current.revision == third
+    assert undone.current.name == third
 
 
 async def test_resetting_who_has_nothing_changes_nothing(backend: Backend, user: UserKey) -> None:

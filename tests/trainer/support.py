@@ -102,7 +102,7 @@ class World:
 
     async def applied(self, user: UserKey) -> list[list[str]]:
         """The event ids that each revision of the lineage applied, oldest first."""
-        return [(await self.manifest(user, one.revision))["events"] for one in await self.lineage(user)]
+        return [(await self.manifest(user, one.name))["events"] for one in await self.lineage(user)]
 
     async def has_revisions(self, user: UserKey, count: int) -> bool:
         return len(await self.lineage(user)) == count
@@ -118,9 +118,9 @@ class World:
     async def assert_chain(self, user: UserKey) -> None:
         """Every revision's parent is the one before it, and its files are there."""
         lineage = await self.lineage(user)
-        assert [one.parent for one in lineage] == ["", *(one.revision for one in lineage[:-1])]
+        assert [one.parent for one in lineage] == ["", *(one.name for one in lineage[:-1])]
         for one in lineage:
-            assert (await self.manifest(user, one.revision))["parent"] == one.parent
+            assert (await self.manifest(user, one.name))["parent"] == one.parent
 
     async def holds_files(self, user: UserKey, revision: str) -> bool:
         try:

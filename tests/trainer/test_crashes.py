@@ -30,7 +30,7 @@ async def _assert_each_event_once(world: World, users: list[UserKey], count: int
     for user in users:
         assert list(chain.from_iterable(await world.applied(user))) == event_ids(count)
         newest = (await world.lineage(user))[-1]
-        assert (await world.manifest(user, newest.revision))["learned"] == event_ids(count)
+        assert (await world.manifest(user, newest.name))["learned"] == event_ids(count)
         assert newest.events_total == newest.last_sequence == count
         await world.assert_chain(user)
         assert await world.dead_letters(user) == []

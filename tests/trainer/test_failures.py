@@ -60,8 +60,8 @@ async def test_a_refused_update_is_tried_again_alone_with_smaller_steps(world: W
         await until(lambda: world.has_revisions(calm, 1))
     assert await world.applied(wild) == [["e1", "wild", "e2"]]
     newest = (await world.lineage(wild))[-1]
-    assert (await world.manifest(wild, newest.revision))["step_scale"] == 0.5
-    assert (await world.manifest(calm, (await world.lineage(calm))[-1].revision))["step_scale"] == 1.0
+    assert (await world.manifest(wild, newest.name))["step_scale"] == 0.5
+    assert (await world.manifest(calm, (await world.lineage(calm))[-1].name))["step_scale"] == 1.0
 
 
 async def test_what_the_gate_always_refuses_is_kept_and_then_buried_with_the_reason(

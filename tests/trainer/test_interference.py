@@ -39,18 +39,18 @@ async def test_a_rollback_during_training_makes_the_update_start_from_there(worl
     async with world.trainer(TallyUpdater(pause), "another"):
         await world.say(user, *event_ids(3, start=7))
         await until(pause.is_reached)
-        await world.users.rollback(user, first.revision)
+        await world.users.rollback(user, first.name)
         pause.go_on.set()
         await until(lambda: world.has_revisions(user, 3))
     third = (await world.lineage(user))[-1]
-    assert third.parent == first.revision
-    assert third.revision.startswith("000003-")
+    assert third.parent == first.name
+    assert third.name.startswith("000003-")
     assert third.events_total == 6
     assert await world.applied(user) == [event_ids(3), event_ids(3, start=4), event_ids(3, start=7)]
-    learned = (await world.manifest(user, third.revision))["learned"]
+    learned = (await world.manifest(user, third.name))["learned"]
     assert learned == ["e1", "e2", "e3", "e7", "e8", "e9"]
     current = await world.users.current(user)
-    assert current == third and second.revision != third.revision
+    assert current == third and second.name != third.revision
 
 
 async def test_a_reset_during_training_makes_the_update_start_afresh(world: World, user: UserKey) -> None:
@@ -66,7 +66,7 @@ async def test_a_reset_during_training_makes_the_update_start_afresh(world: Worl
         await until(lambda: world.has_revisions(user, 2))
     newest = (await world.lineage(user))[-1]
     assert (newest.parent, newest.events_total) == ("", 3)
-    assert (await world.manifest(user, newest.revision))["learned"] == event_ids(3, start=4)
+    assert (await world.manifest(user, newest.name))["learned"] == event_ids(3, start=4)
 
 
 @pytest.mark.parametrize("damage", ["flipped", "gone"])
@@ -79,12 +79,12 @@ async def test_a_damaged_parent_gives_way_to_its_newest_good_ancestor(
             await world.say(user, *event_ids(3, start=3 * number - 2))
             await until(lambda number=number: world.has_revisions(user, number))
         for revision in (await world.lineage(user))[1:]:
-            _damage(world, user, revision.revision, damage)
+            _damage(world, user, revision.name, damage)
         await world.say(user, *event_ids(3, start=10))
         await until(lambda: world.has_revisions(user, 4))
     lineage = await world.lineage(user)
-    assert [one.parent for one in lineage] == ["", *(one.revision for one in lineage[:-1])]
-    newest = await world.manifest(user, lineage[-1].revision)
+    assert [one.parent for one in lineage] == ["", *(one.name for one in lineage[:-1])]
+    newest = await world.manifest(user, lineage[-1].name)
     assert newest["learned"] == [*event_ids(3), *event_ids(3, start=10)]
 
 
@@ -93,12 +93,12 @@ async def test_with_no_good_ancestor_learning_starts_afresh(redis_world: World, 
     async with world.trainer(TallyUpdater()):
         await world.say(user, *event_ids(3))
         await until(lambda: world.has_revisions(user, 1))
-        _damage(world, user, (await world.lineage(user))[0].revision, "flipped")
+        _damage(world, user, (await world.lineage(user))[0].name, "flipped")
         await world.say(user, *event_ids(3, start=4))
         await until(lambda: world.has_revisions(user, 2))
     first, second = await world.lineage(user)
-    assert second.parent == first.revision
-    assert (await world.manifest(user, second.revision))["learned"] == event_ids(3, start=4)
+    assert second.parent == first.name
+    assert (await world.manifest(user, second.name))["learned"] == event_ids(3, start=4)
 
 
 def _damage(world: World, user: UserKey, revision: str, how: str) -> None:

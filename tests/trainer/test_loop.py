@@ -40,8 +40,8 @@ async def test_a_backlog_is_applied_in_order_in_bounded_portions(world: World, u
     assert list(chain.from_iterable(await world.applied(user))) == event_ids(23)
     newest = (await world.lineage(user))[-1]
     assert (newest.events_applied, newest.events_total, newest.first_sequence, newest.last_sequence) == (3, 23, 21, 23)
-    assert newest.revision.startswith("000003-")
-    assert (await world.manifest(user, newest.revision))["learned"] == event_ids(23)
+    assert newest.name.startswith("000003-")
+    assert (await world.manifest(user, newest.name))["learned"] == event_ids(23)
 
 
 async def test_ready_users_of_several_partitions_share_one_update(world: World, users: list[UserKey]) -> None:
@@ -88,7 +88,7 @@ async def test_an_update_is_measured(world: World, user: UserKey, often: None) -
         assert REGISTRY.get_sample_value("papa_partitions_owned") == world.log.partitions
     assert REGISTRY.get_sample_value("papa_partitions_owned") == 0
     (revision,) = await world.lineage(user)
-    manifest = await world.revisions.get(user, revision.revision, MANIFEST)
+    manifest = await world.revisions.get(user, revision.name, MANIFEST)
     grown = {name: value - before[name] for name, value in measured().items()}
     assert grown.pop("written") >= len(manifest)
     assert grown == {

@@ -44,7 +44,7 @@ async def test_an_update_links_to_its_likes_and_its_revision_to_it(
     assert children == {"train", "write revision", "commit"}
     (revision,) = await redis_world.lineage(user)
     assert ids(revision.traceparent) == update.identity
-    assert update.attributes["papa.revision"] == revision.revision
+    assert update.attributes["papa.revision"] == revision.name
     assert user.user not in str(recording.spans) and user.digest not in str(recording.spans)
 
 

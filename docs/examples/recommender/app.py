@@ -112,7 +112,7 @@ async def taste(request: Request, user: User) -> Taste:
     return Taste(
         likes=state.likes,
         dislikes=state.dislikes,
-        revision=current.revision if current else "",
+        revision=current.name if current else "",
         learning=state.pending_events > 0,
     )
 

@@ -51,7 +51,7 @@ def feedback(
         if wait and any(each.accepted for each in outcomes):
             with voice(json).status("learning …"):
                 revision = client.wait_for_revision(
-                    user, after=before.revision if before else "", settled=True, timeout=300.0
+                    user, after=before.name if before else "", settled=True, timeout=300.0
                 )
     if json:
         answers = [
@@ -66,7 +66,7 @@ def feedback(
         ]
         print_table("", ("event", "sequence", "outcome"), rows)
         if revision:
-            console.print(f"learnt: revision {revision.revision} of {revision.events_total} events")
+            console.print(f"learnt: revision {revision.name} of {revision.events_total} events")
     if not all(each.accepted for each in outcomes):
         raise typer.Exit(1)
 

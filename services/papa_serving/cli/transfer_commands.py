@@ -71,4 +71,4 @@ def import_adapter(
     if json:
         print_json(made)
     else:
-        console.print(f"serving {made.revision} (before: {made.parent or 'the backbone'})")
+        console.print(f"serving {made.name} (before: {made.parent or 'the backbone'})")

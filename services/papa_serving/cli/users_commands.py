@@ -49,7 +49,7 @@ def revisions(user: UserId, address: Address = "", tenant: Tenant = "", json: As
     columns = ("revision", "made", "events", "in all", "parent")
     rows = [
         (
-            each.revision,
+            each.name,
             f"{each.created_at:%Y-%m-%d %H:%M:%S}",
             each.events_applied,
             each.events_total,
@@ -124,4 +124,4 @@ def _print_state(state: UserState, json: bool) -> None:
 
 def _revision_name(state: UserState) -> str:
     current = state.current_revision
-    return f"{current.revision} ({current.events_total} events)" if current else "the backbone"
+    return f"{current.name} ({current.events_total} events)" if current else "the backbone"

@@ -210,6 +210,6 @@ class RevisionAwaited:
     def found_in(self, state: UserState) -> Revision | None:
         """The current revision, once the wait is over."""
         current = state.current_revision
-        if current is None or current.revision <= self.after or (self.settled and state.pending_events):
+        if current is None or current.name <= self.after or (self.settled and state.pending_events):
             return None
         return current

@@ -150,9 +150,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Revision:
-    """One immutable adapter of one user; `parent` is "" for a first one."""
+    """One immutable adapter of one user, by its `name`; `parent` is the name of the one before, "" for a first one."""
 
-    revision: str
+    name: str
     parent: str
     created_at: datetime
     events_applied: int

@@ -157,7 +157,7 @@ def dead_letter(message: dead_letter_pb2.DeadLetter) -> DeadLetter:
 def revision(message: user_pb2.Revision) -> Revision:
     """One record of a lineage."""
     return Revision(
-        revision=message.revision,
+        name=message.revision,
         parent=message.parent,
         created_at=_time(message.created_at),
         events_applied=message.events_applied,

@@ -41,13 +41,13 @@ def plain_name(name: str) -> str:
 class Revision:
     """The record of one revision, as the lineage holds it.
 
-    `revision` is unique per user and sorts by age ("000012-1f3a9c0e"); `parent` is "" for a first one. `sha256` is of
+    `name` is unique per user and sorts by age ("000012-1f3a9c0e"); `parent` is "" for a first one. `sha256` is of
     the manifest file, which in turn holds the sha256 of every other file of the revision. `first_sequence` and
     `last_sequence` bound the events that it applied; `accepted_at` is when the last of them was accepted, 0 if unknown.
     `traceparent` is the trace context of the update that made it, "" without.
     """
 
-    revision: str
+    name: str
     parent: str
     created_at: float
     sha256: str

@@ -98,7 +98,7 @@ def _round(client: Client, user: str, shopper: Shopper, number: int, count: int,
     if refused:
         raise Failure(f"{len(refused)} of {count} ratings were refused: {refused[0].message}", refused[0].reason)
     state = _wait_until_learnt(client, user)
-    revision = state.current_revision.revision if state.current_revision else ""
+    revision = state.current_revision.name if state.current_revision else ""
     return Round(number, count, sum(likes), revision, generated - started, time.monotonic() - generated)
 
 

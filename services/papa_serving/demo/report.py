@@ -42,7 +42,7 @@ def table(result: DemoResult, shopper: Shopper) -> Table:
     rows.add_row("coverage of the taste", f"{before.coverage:.2f}", f"{after.coverage:.2f}")
     rows.add_row("ratings learnt", "0", str(result.state.likes + result.state.dislikes - result.state.dead_letters))
     revision = result.state.current_revision
-    rows.add_row("serving", "backbone", revision.revision if revision else "backbone")
+    rows.add_row("serving", "backbone", revision.name if revision else "backbone")
     learning = sorted(each.learning for each in result.rounds)
     rows.add_row("feedback to new revision, median", "", f"{learning[len(learning) // 2]:.1f} s")
     return rows

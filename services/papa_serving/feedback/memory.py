@@ -104,7 +104,7 @@ class MemoryFeedbackLog(FeedbackLog):
     async def commit(self, lease: Lease, batch: UserBatch, revision: Revision) -> bool:
         """LineageConflict also when the events are not the user's oldest unapplied ones."""
         user = self._state.user(batch.user)
-        if revision.revision in user.lineage:
+        if revision.name in user.lineage:
             return True
         events = self._owned(lease).events
         if user.current != revision.parent:
@@ -115,20 +115,20 @@ class MemoryFeedbackLog(FeedbackLog):
             raise LineageConflict("the events are not the user's oldest unapplied ones")
         for entry in applied:
             del events[entry]
-        user.lineage[revision.revision] = revision
-        user.current = revision.revision
+        user.lineage[revision.name] = revision
+        user.current = revision.name
         self._state.changed(batch.user)
         return True
 
     @override
     async def adopt(self, user: UserKey, revision: Revision) -> None:
         known = self._state.user(user)
-        if revision.revision in known.lineage:
+        if revision.name in known.lineage:
             return
         if known.current != revision.parent:
             raise LineageConflict(f"the pointer is not {revision.parent or 'the base'} any more")
-        known.lineage[revision.revision] = revision
-        known.current = revision.revision
+        known.lineage[revision.name] = revision
+        known.current = revision.name
         self._state.changed(user)
 
     @override

@@ -144,7 +144,7 @@ class RedisFeedbackLog(FeedbackLog):
     async def _commit(self, user: UserKey, revision: Revision, owner: list[Argument], events: list[str]) -> Any:
         own = self._keys.user(user)
         keys = [own.partition.lease, own.partition.events, own.state, own.pending, own.lineage, own.records]
-        made: list[Argument] = [revision.revision, revision.parent, encode_revision(revision)]
+        made: list[Argument] = [revision.name, revision.parent, encode_revision(revision)]
         outcome = await _COMMIT.run(self._client, keys, [*owner, GROUP, *made, *events])
         if outcome == b"deleted":
             raise user_deleted()

@@ -18,7 +18,7 @@ from papa_serving.contracts.errors import (
 )
 from papa_serving.contracts.feedback import FeedbackLog
 from papa_serving.contracts.identity import UserKey
-from papa_serving.contracts.revisions import BASE, Revision, RevisionStore, UserDirectory, UserState
+from papa_serving.contracts.revisions import BASE, Revision, RevisionStore, UserDirectory, UserState, revision_name
 from papa_serving.gateway.engine_client import EngineClient
 from papa_serving.logs import request_id
 from papa_serving.stubs.engine.v1 import engine_pb2
@@ -54,7 +54,7 @@ class Exporter:
             for revision in page:
                 yield revision
             more = len(page) == PAGE
-            before = page[-1].revision if page else ""
+            before = page[-1].name if page else ""
 
     async def files(self, user: UserKey, revision: Revision) -> AsyncIterator[File]:
         """Yields the revision's files. Raises RevisionDamaged instead of yielding a file that is not the committed
@@ -64,28 +64,28 @@ class Exporter:
         for name, expected in _named(manifest, revision).items():
             data = await self._get(user, revision, name)
             if await asyncio.to_thread(sha256, data) != expected:
-                raise RevisionDamaged(f"{name} of revision {revision.revision} is not the one that was committed")
+                raise RevisionDamaged(f"{name} of revision {revision.name} is not the one that was committed")
             yield name, data
 
     async def history(self, user: UserKey) -> AsyncIterator[File]:
         """Yields the manifest of every revision whose manifest is undamaged. The lineage's record covers the others."""
         async for revision in self.lineage(user):
             try:
-                yield f"history/{revision.revision}.json", await self._manifest(user, revision)
+                yield f"history/{revision.name}.json", await self._manifest(user, revision)
             except RevisionDamaged:
                 continue
 
     async def _manifest(self, user: UserKey, revision: Revision) -> bytes:
         data = await self._get(user, revision, MANIFEST)
         if sha256(data) != revision.sha256:
-            raise RevisionDamaged(f"the manifest of revision {revision.revision} is not the one that was committed")
+            raise RevisionDamaged(f"the manifest of revision {revision.name} is not the one that was committed")
         return data
 
     async def _get(self, user: UserKey, revision: Revision, name: str) -> bytes:
         try:
-            return await self._revisions.get(user, revision.revision, name)
+            return await self._revisions.get(user, revision.name, name)
         except RevisionNotFound as error:
-            raise RevisionDamaged(f"revision {revision.revision} lacks {name}") from error
+            raise RevisionDamaged(f"revision {revision.name} lacks {name}") from error
 
 
 class Adopter:
@@ -108,7 +108,7 @@ class Adopter:
         created_at = time.time()
         for attempt in range(1, ATTEMPTS + 1):
             state = await self._users.get(user)
-            parent = state.current.revision if state.current is not None else ""
+            parent = state.current.name if state.current is not None else ""
             packed = await self._engine.pack_adapter(
                 engine_pb2.PackAdapterRequest(
                     request_id=request_id.get(),
@@ -120,7 +120,7 @@ class Adopter:
             )
             revision = _record(state, parent, packed.sha256, created_at)
             try:
-                await self._revisions.put(user, revision.revision, dict(packed.files))
+                await self._revisions.put(user, revision.name, dict(packed.files))
                 await self._commit(user, revision)
             except LineageConflict:
                 if attempt == ATTEMPTS:
@@ -150,7 +150,7 @@ def _named(manifest: bytes, revision: Revision) -> dict[str, str]:
     try:
         return {name: entry["sha256"] for name, entry in json.loads(manifest)["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RevisionDamaged(f"the manifest of revision {revision.revision} is not one of ours") from error
+        raise RevisionDamaged(f"the manifest of revision {revision.name} is not one of ours") from error
 
 
 def sha256(data: bytes) -> str:
@@ -165,7 +165,7 @@ def pieces(data: bytes) -> list[bytes]:
 
 def _record(state: UserState, parent: str, sha256: str, created_at: float) -> Revision:
     return Revision(
-        revision=f"{state.revisions + 1:06d}-{sha256[:8]}",
+        name=revision_name(state.revisions + 1, sha256),
         parent=parent,
         created_at=created_at,
         sha256=sha256,

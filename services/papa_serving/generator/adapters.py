@@ -89,9 +89,9 @@ class Adapters:
 
     async def _checked(self, user: UserKey, record: Revision) -> Resolved:
         """The revision with its adapter from the nearest tier. Raises RevisionDamaged."""
-        key = AdapterKey(user, record.revision)
+        key = AdapterKey(user, record.name)
         if self._refused.get(key, 0.0) > time.monotonic():
-            raise RevisionDamaged(f"revision {record.revision} is damaged")
+            raise RevisionDamaged(f"revision {record.name} is damaged")
         for tier, find in (("device", self._slots.find), ("host", self._host.find)):
             adapter = find(key)
             if adapter is not None:

@@ -43,7 +43,7 @@ class _Run:
     @property
     def revision(self) -> str:
         """The revision that makes the items; "" when the base makes all of them."""
-        return "" if self.resolved is None or len(self.job.explore) == self.job.count else self.resolved.record.revision
+        return "" if self.resolved is None or len(self.job.explore) == self.job.count else self.resolved.record.name
 
     def revision_of(self, index: int) -> str:
         """The revision that makes one item; "" for the base."""

@@ -42,7 +42,7 @@ def _trace(record: Revision) -> None:
         return
     generation = tracing.current()
     generation.link(record.traceparent)
-    about: dict[str, tracing.Value] = {"papa.revision": record.revision}
+    about: dict[str, tracing.Value] = {"papa.revision": record.name}
     links = [generation.traceparent]
     with tracing.span("first served", "consumer", parent=record.traceparent, links=links, attributes=about):
         pass

@@ -130,7 +130,7 @@ async def chain_of(revisions: RevisionStore, digest: str) -> tuple[list[Revision
 def _record(name: str, text: bytes, before: int) -> Revision:
     manifest = json.loads(text)
     return Revision(
-        revision=name,
+        name=name,
         parent=manifest["parent"],
         created_at=manifest["created_at"],
         sha256=hashlib.sha256(text).hexdigest(),

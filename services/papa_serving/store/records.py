@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 from papa_serving.contracts.errors import LineageConflict, UserDeleted
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import BackboneInfo
 from papa_serving.contracts.revisions import DeletionReceipt, Revision, UserState
+
+_NAME = "revision"
+"""How the record of a revision calls its name, since the first one was written."""
 
 STATE_FIELDS = ("deleted", "likes", "dislikes", "pending", "dead", "record", "version", "revisions")
 """Fields of the user's hash, in the order that `decode_state` takes."""
@@ -17,13 +21,18 @@ STATE_FIELDS = ("deleted", "likes", "dislikes", "pending", "dead", "record", "ve
 
 def encode_revision(revision: Revision) -> str:
     """One line of JSON."""
-    return json.dumps(asdict(revision), separators=(",", ":"))
+    return json.dumps({_NAME: revision.name, **_but_name(asdict(revision))}, separators=(",", ":"))
 
 
 def decode_revision(text: bytes) -> Revision:
     """The inverse of `encode_revision`; fields of later versions are left out."""
     fields = json.loads(text)
-    return Revision(**{name: fields[name] for name in Revision.__dataclass_fields__ if name in fields})
+    known = {name: fields[name] for name in Revision.__dataclass_fields__ if name in fields}
+    return Revision(name=fields[_NAME], **_but_name(known))
+
+
+def _but_name(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name != "name"}
 
 
 def decode_state(user: UserKey, values: Sequence[bytes | None]) -> UserState:

@@ -132,7 +132,7 @@ class RedisUserDirectory(UserDirectory):
         script_keys = [keys.state, keys.pending, keys.lineage, keys.records, keys.partition.events]
         arguments: list[Argument] = [GROUP, json.dumps(sorted(events))]
         for revision in chain:
-            arguments += [revision.revision, encode_revision(revision), revision.last_sequence]
+            arguments += [revision.name, encode_revision(revision), revision.last_sequence]
         return bool(await _RESTORE.run(self._client, script_keys, arguments))
 
     @override

@@ -59,14 +59,14 @@ class Parents:
                 metrics.ADAPTER_REFUSED.labels(error.reason).inc()
                 _log.error(
                     "a revision is damaged, trying its parent",
-                    extra={"revision": candidate.revision, "why": error.message},
+                    extra={"revision": candidate.name, "why": error.message},
                 )
             candidate = await self._users.parent(user, candidate)
         return Weights()
 
     async def _verified(self, user: UserKey, revision: Revision) -> Weights:
         names = self._updater.files
-        contents = await asyncio.gather(*(self._revisions.get(user, revision.revision, name) for name in names))
+        contents = await asyncio.gather(*(self._revisions.get(user, revision.name, name) for name in names))
         weights = Weights(dict(zip(names, contents, strict=True)), revision.sha256)
         await self._worker.run(self._updater.verify, weights)
         return weights
@@ -91,7 +91,7 @@ class Promotion:
         revision = _record(job, trained)
         user = job.update.batch.user
         with tracing.span("write revision"):
-            await self._revisions.put(user, revision.revision, trained.files)
+            await self._revisions.put(user, revision.name, trained.files)
         reach("after_blob")
         with tracing.span("commit"):
             await self._commit(job, revision)
@@ -110,7 +110,7 @@ class Promotion:
                 await self._feedback.commit(job.gathering.lease, job.update.batch, revision)
             except StorageUnavailable as error:
                 _log.warning(
-                    "the outcome of a commit is unknown, asking again: %s", error, extra={"revision": revision.revision}
+                    "the outcome of a commit is unknown, asking again: %s", error, extra={"revision": revision.name}
                 )
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
@@ -120,13 +120,13 @@ class Promotion:
 
 def pointer(state: UserState) -> str:
     """The user's current revision, "" for the base. A lineage calls it the parent of the next one."""
-    return state.current.revision if state.current is not None else ""
+    return state.current.name if state.current is not None else ""
 
 
 def _record(job: Job, trained: Trained) -> Revision:
     events, before = job.update.batch.events, job.state.current
     return Revision(
-        revision=revision_name(job.state.revisions + 1, trained.sha256),
+        name=revision_name(job.state.revisions + 1, trained.sha256),
         parent=job.update.parent,
         created_at=time.time(),
         sha256=trained.sha256,

@@ -142,8 +142,8 @@ class Training:
                 await self._reconsider(job, error)
                 return
             job.gathering.done(batch)
-            about |= {"revision": revision.revision, "events": revision.events_applied}
-            span.note({"papa.revision": revision.revision, "papa.loss": outcome.loss})
+            about |= {"revision": revision.name, "events": revision.events_applied}
+            span.note({"papa.revision": revision.name, "papa.loss": outcome.loss})
             _log.info("committed", extra=about)
         else:
             span.settle("FAILED")

@@ -71,8 +71,8 @@ class Users(MemoryUserDirectory):
         self._state.changed(user)
 
     def commit(self, user: UserKey, made: Revision) -> None:
-        self._state.user(user).lineage[made.revision] = made
-        self.change(user, current=made.revision)
+        self._state.user(user).lineage[made.name] = made
+        self.change(user, current=made.name)
 
     def watchers(self, user: UserKey) -> int:
         return len(self._state.watchers.get(user, ()))

@@ -68,7 +68,7 @@ class UserService(user_pb2_grpc.UserServiceServicer):
             raise InvalidRequest([Violation("page_token", "is not a token of this user")]) from error
         page = found[:size]
         return user_pb2.ListRevisionsResponse(
-            revisions=map(revision_to_wire, page), next_page_token=page[-1].revision if len(found) > size else ""
+            revisions=map(revision_to_wire, page), next_page_token=page[-1].name if len(found) > size else ""
         )
 
     async def RollbackAdapter(
@@ -179,7 +179,7 @@ def state_to_wire(state: UserState) -> user_pb2.UserState:
 def revision_to_wire(revision: Revision) -> user_pb2.Revision:
     """The record of a revision in the public contract."""
     return user_pb2.Revision(
-        revision=revision.revision,
+        revision=revision.name,
         parent=revision.parent,
         created_at=timestamp(revision.created_at),
         events_applied=revision.events_applied,
