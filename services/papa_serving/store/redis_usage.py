@@ -51,10 +51,10 @@ async def observe_redis(settings: RedisSettings) -> None:
             try:
                 _report(usage_of(await _infos(client)), settings.require_persistence)
             except StorageUnavailable as error:
+                if isinstance(error.__cause__, exceptions.NoPermissionError):
+                    _log.warning("Redis refuses INFO, its memory is not measured: %s", error.__cause__)
+                    return
                 _log.debug("cannot measure Redis: %s", error.message)
-            except exceptions.ResponseError as error:
-                _log.warning("Redis refuses INFO, its memory is not measured: %s", error)
-                return
             await asyncio.sleep(EVERY)
     finally:
         await client.aclose()
