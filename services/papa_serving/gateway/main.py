@@ -74,7 +74,8 @@ def _stop_signals() -> asyncio.Event:
     """Set by the first SIGTERM, SIGINT or SIGHUP; a second one ends the process as it would any other."""
     stopping, loop = asyncio.Event(), asyncio.get_running_loop()
     # nohup has SIGHUP ignored, and so asks to live on.
-    numbers = [each for each in _STOPPING if signal.getsignal(each) is not signal.SIG_IGN]
+    live_on = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    numbers = [each for each in _STOPPING if each != signal.SIGHUP or not live_on]
 
     def stop() -> None:
         stopping.set()
