@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import subprocess
@@ -68,9 +67,10 @@ with SupervisedProcess({SLEEPER!r}, os.environ, Path({str(tmp_path / "log")!r}))
 
 def test_the_second_signal_ends_a_slow_end_at_once() -> None:
     program = f"""
-import subprocess, time
+import signal, subprocess, time
 from papa_serving.local.stop_signals import Stopped, StopSignals
 child = subprocess.Popen({SLEEPER!r}, stdout=subprocess.DEVNULL, start_new_session=True)
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell starts what is to run in the background
 with StopSignals() as signals:
     try:
         print(child.pid, flush=True)
@@ -80,9 +80,7 @@ with StopSignals() as signals:
         time.sleep(600)
 """
     command = [sys.executable, "-c", program]
-    # As a shell starts what is to run in the background.
-    deaf = functools.partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=deaf) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         child = int(process.stdout.readline())
         process.send_signal(signal.SIGTERM)

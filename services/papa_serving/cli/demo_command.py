@@ -85,7 +85,7 @@ def demo(
     if not adapted(result):
         message = f"the loop has not adapted: success {result.after.success:.2f} on fresh samples, {needed:.2f} wanted"
         raise Failure(message, "a rare taste needs more --rounds")
-    figures = f": success {result.before.success:.2f} to {result.after.success:.2f} (goal {needed:.2f})"
+    figures = f": success {result.before.success:.2f} → {result.after.success:.2f} (goal {needed:.2f})"
     voice(json).print(styled(("the loop has adapted", "green"), f"{figures} in {time.monotonic() - started:.0f} s"))
 
 

@@ -41,8 +41,8 @@ class StopSignals:
         """Takes the signals; once more where a library may have taken them for itself, as Ray does when it starts."""
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
-                # nohup has hang-ups ignored, and so asks to live on. A shell has Ctrl-C ignored in what it starts in the
-                # background, which is no reason to be deaf to whoever sends that signal on purpose.
+                # nohup has hang-ups ignored, and so asks to live on. A shell has Ctrl-C ignored in what it starts in
+                # the background, which is no reason to be deaf to whoever sends that signal on purpose.
                 if number != signal.SIGHUP or self._previous[number] is not signal.SIG_IGN:
                     signal.signal(number, self._handle)
 
