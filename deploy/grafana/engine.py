@@ -16,6 +16,12 @@ BOARD = Board(
                 Form.STACK,
             ),
             Panel(
+                "Engines",
+                "Engines that run their loop; fewer than replicas means that one has ended or is starting.",
+                "short",
+                [Query("sum(papa_engines_running)", "running")],
+            ),
+            Panel(
                 "Stages, p95",
                 "Waiting, loading the adapter, denoising, encoding.",
                 "s",

@@ -116,6 +116,13 @@ BOARD = Board(
                 "short",
                 [Query("sum(papa_feedback_backlog_events)", "events")],
             ),
+            Panel(
+                "Certificate",
+                "Time until the first of the gateways' certificates expires; below seven days an alert fires.",
+                "s",
+                [Query("min(papa_gateway_certificate_expiry_timestamp_seconds > 0) - time()", "left")],
+                eventful=True,
+            ),
         ],
     },
 )

@@ -51,6 +51,24 @@ BOARD = Board(
                 ],
             ),
         ],
+        "Redis as the gateways see it": [
+            Panel(
+                "Redis memory",
+                "Used and allowed; at the limit likes are refused, nothing is evicted. Above 85 % an alert fires.",
+                "bytes",
+                [
+                    Query("max(papa_redis_memory_used_bytes)", "used"),
+                    Query("max(papa_redis_memory_limit_bytes)", "limit"),
+                ],
+            ),
+            Panel(
+                "Append-only file",
+                "1 while Redis has none or cannot write it.",
+                "short",
+                [Query("max(papa_redis_persistence_failing)", "failing")],
+                at_most=1,
+            ),
+        ],
         "Redis server (redis_exporter)": [
             Panel(
                 "Memory",

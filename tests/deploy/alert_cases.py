@@ -174,4 +174,35 @@ CASES = (
         "60m",
         {'papa_adapter_lookups_total{tier="store"}': "0+6x70", 'papa_adapter_lookups_total{tier="host"}': "0+3x70"},
     ),
+    Case(
+        "PapaRedisNearlyFull",
+        True,
+        "15m",
+        {"papa_redis_memory_used_bytes": "90x20", "papa_redis_memory_limit_bytes": "100x20"},
+    ),
+    # Half full; and a Redis that lets nobody look, whose gauges stay at zero.
+    Case(
+        "PapaRedisNearlyFull",
+        False,
+        "15m",
+        {
+            'papa_redis_memory_used_bytes{instance="a"}': "50x20",
+            'papa_redis_memory_limit_bytes{instance="a"}': "100x20",
+            'papa_redis_memory_used_bytes{instance="b"}': "0x20",
+            'papa_redis_memory_limit_bytes{instance="b"}': "0x20",
+        },
+    ),
+    Case("PapaRedisPersistenceFailing", True, "8m", {"papa_redis_persistence_failing": "1x20"}),
+    Case("PapaRedisPersistenceFailing", False, "8m", {"papa_redis_persistence_failing": "1 0x20"}),
+    Case("PapaCertificateExpires", True, "20m", {"papa_gateway_certificate_expiry_timestamp_seconds": "600000x30"}),
+    # A month from now; and a gateway without a certificate.
+    Case(
+        "PapaCertificateExpires",
+        False,
+        "20m",
+        {
+            'papa_gateway_certificate_expiry_timestamp_seconds{instance="a"}': "2600000x30",
+            'papa_gateway_certificate_expiry_timestamp_seconds{instance="b"}': "0x30",
+        },
+    ),
 )
