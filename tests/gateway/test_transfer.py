@@ -97,7 +97,7 @@ async def test_from_one_user_to_another(stocked: Service, denoiser: Denoiser, tm
     before = outside(tmp_path)
     async with client(stocked) as papa:
         export = await papa.export_user(name)
-        assert [each.name for each in export.revisions] == [second.revision, first.revision]
+        assert [each.name for each in export.revisions] == [second.name, first.name]
         assert export.state.current_revision == export.revisions[0]
         history = [json.loads(export.files[f"history/{each.name}.json"])["events"] for each in export.revisions]
         assert history == [["e2"], ["e1"]]
@@ -108,7 +108,7 @@ async def test_from_one_user_to_another(stocked: Service, denoiser: Denoiser, tm
         assert (await papa.get_user(f"{name}x")).current_revision == imported
         again = await papa.import_adapter(f"{name}x", export.files)
         assert again.parent == imported.name
-        assert again.name > imported.revision
+        assert again.name > imported.name
         older = await papa.export_user(name, revision=first.name)
         assert older.files["manifest.json"] == export.files[f"history/{first.name}.json"]
         receipt = await papa.delete_user(f"{name}x")

@@ -23,35 +23,20 @@ from papa_serving.contracts.errors import (
     error_from_reason,
 )
 from papa_serving.contracts.generation import GenerationSpec
-from papa_serving.contracts.limits import MAX_ENGINE_MESSAGE_BYTES
-from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
+from papa_serving.gateway.engine_channel import Connection, EngineChannel
+from papa_serving.stubs.engine.v1 import engine_pb2
 
 log = logging.getLogger(__name__)
 
 # The name of the Serve application; its proxy routes by this metadata, another server ignores it.
 APPLICATION = "generator"
-# Serve's list of its applications, as bytes, so that no message class of Ray's is needed: field 1 holds a name each.
-LIST_APPLICATIONS = "/ray.serve.RayServeAPIService/ListApplications"
+# How Serve's list of its applications names it: field 1 holds a name each.
 LISTED = b"\n" + bytes([len(APPLICATION)]) + APPLICATION.encode()
 LIST_SECONDS = 2.0
 RETRY_AFTER = 1.0
 RETRY_PAUSE = 0.1
 PACK_SECONDS = 30.0
 SHORTEST = 1e-6
-
-CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.max_receive_message_length", MAX_ENGINE_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_ENGINE_MESSAGE_BYTES),
-    # A restarted generator is found within a second or two; the library's own limit is two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 500),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    # A window that does not grow with what the network could carry: what a caller does not read waits in the engine,
-    # whatever the machine.
-    ("grpc.http2.bdp_probe", 0),
-    ("grpc.http2.lookahead_bytes", 4 * 2**20),
-    ("grpc.enable_http_proxy", 0),
-)
 
 RUN = "papa.engine.v1.EngineService/Run"
 _RPC = {"rpc.system": "grpc", "rpc.service": "papa.engine.v1.EngineService", "rpc.method": "Run"}
@@ -62,37 +47,55 @@ Event = engine_pb2.ItemsDone | engine_pb2.RunDone
 class EngineClient:
     """Runs generations on whichever generator replica answers."""
 
-    def __init__(self, address: str, token: str = "") -> None:
-        """`token` is what the engine's port asks for; "" for one that asks for none."""
+    def __init__(self, address: str, token: str = "", max_age: float = 60.0) -> None:
+        """Makes a client that does not connect yet.
+
+        `token` is what the engine's port asks for, "" for one that asks for none. A connection is renewed after
+        `max_age` seconds.
+        """
         self._credentials = (("authorization", f"Bearer {token}"),) if token else ()
-        self.channel = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
-        self._stub = engine_pb2_grpc.EngineServiceStub(self.channel)
-        self._list = self.channel.unary_unary(LIST_APPLICATIONS, None, None)
+        self._channel = EngineChannel(address, max_age)
 
     async def close(self) -> None:
         """Ends running calls."""
-        await self.channel.close(None)
+        await self._channel.close()
 
-    async def deployed(self) -> bool:
-        """Whether a generator behind the channel takes new generations.
+    async def readiness(self, seconds: float) -> AsyncGenerator[bool, None]:
+        """Yields whether a generator takes new generations, every `seconds` and when the connection changes."""
+        while True:
+            channel = self._channel.current().channel
+            state = channel.get_state(try_to_connect=True)
+            changed = asyncio.ensure_future(channel.wait_for_state_change(state))
+            try:
+                yield state is grpc.ChannelConnectivity.READY and await self._deployed()
+                await asyncio.wait([changed], timeout=seconds)
+            finally:
+                changed.cancel()
+                # A channel that was closed meanwhile is an error to wait for, and no news.
+                await asyncio.gather(changed, return_exceptions=True)
+
+    async def _deployed(self) -> bool:
+        """Whether the server lists the generator.
 
         Ray Serve removes an application from its list before the running calls finish. A server without such a list
         is itself the generator.
         """
+        connection = self._channel.current()
         try:
-            return LISTED in await self._list(b"", timeout=LIST_SECONDS)
+            with connection.call():
+                return LISTED in await connection.list_applications(b"", timeout=LIST_SECONDS)
         except grpc.aio.AioRpcError as failure:
             return failure.code() is not grpc.StatusCode.UNAVAILABLE
 
     async def run(self, spec: GenerationSpec) -> AsyncGenerator[Event, None]:
         """Yields ItemsDone as items finish, then one RunDone. Closing the iterator cancels the run.
 
-        A refused or lost connection is tried once more while nothing has arrived. Raises what the engine reports,
-        GeneratorUnavailable when no generator answers, DeadlineExceeded.
+        A refused or lost connection is tried once more, on a new one, while nothing has arrived. Raises what the engine
+        reports, GeneratorUnavailable when no generator answers, DeadlineExceeded.
         """
-        arrived = False
+        arrived, connection = False, self._channel.current()
         try:
-            async with aclosing(self._attempt(spec)) as events:
+            async with aclosing(self._attempt(spec, connection)) as events:
                 async for event in events:
                     arrived = True
                     yield event
@@ -101,9 +104,9 @@ class EngineClient:
             if arrived or failure.code() is not grpc.StatusCode.UNAVAILABLE:
                 raise _translated(failure) from failure
             log.info("trying the generator again: %s", failure.details())
-        await asyncio.sleep(RETRY_PAUSE)
+        await self._renew(connection)
         try:
-            async with aclosing(self._attempt(spec)) as events:
+            async with aclosing(self._attempt(spec, self._channel.current())) as events:
                 async for event in events:
                     yield event
         except grpc.aio.AioRpcError as failure:
@@ -111,22 +114,39 @@ class EngineClient:
 
     async def pack_adapter(self, request: engine_pb2.PackAdapterRequest) -> engine_pb2.PackedAdapter:
         """Makes a revision's files of an imported adapter. Raises InvalidRequest, GeneratorUnavailable."""
-        metadata = (("application", APPLICATION), ("request_id", request.request_id), *self._credentials)
+        connection = self._channel.current()
         try:
-            response = await self._stub.PackAdapter(request, timeout=PACK_SECONDS, metadata=metadata)
+            response = await self._pack(request, connection)
         except grpc.aio.AioRpcError as failure:
-            raise _translated(failure) from failure
+            if failure.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise _translated(failure) from failure
+            await self._renew(connection)
+            try:
+                response = await self._pack(request, self._channel.current())
+            except grpc.aio.AioRpcError as second:
+                raise _translated(second) from second
         if response.WhichOneof("result") != "packed":
             raise _reported(response.error)
         return response.packed
 
-    async def _attempt(self, spec: GenerationSpec) -> AsyncGenerator[Event, None]:
+    async def _renew(self, failed: Connection) -> None:
+        await asyncio.sleep(RETRY_PAUSE)
+        await self._channel.renew(failed)
+
+    async def _pack(
+        self, request: engine_pb2.PackAdapterRequest, connection: Connection
+    ) -> engine_pb2.PackAdapterResponse:
+        metadata = (("application", APPLICATION), ("request_id", request.request_id), *self._credentials)
+        with connection.call():
+            return await connection.stub.PackAdapter(request, timeout=PACK_SECONDS, metadata=metadata)
+
+    async def _attempt(self, spec: GenerationSpec, connection: Connection) -> AsyncGenerator[Event, None]:
         timeout = _seconds_left(spec)
-        with tracing.span(RUN, "client", attributes=_RPC) as span:
+        with connection.call(), tracing.span(RUN, "client", attributes=_RPC) as span:
             route = (("application", APPLICATION), ("request_id", spec.request_id))
             metadata = (*route, *self._credentials, *_context(span))
             request = _request(replace(spec, traceparent=span.traceparent))
-            call = self._stub.Run(request, timeout=timeout, metadata=metadata)
+            call = connection.stub.Run(request, timeout=timeout, metadata=metadata)
             try:
                 async for response in call:
                     match response.WhichOneof("event"):

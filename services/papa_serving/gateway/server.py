@@ -63,7 +63,7 @@ class Gateway:
         self._credentials = server_credentials(settings.tls)
         authenticate = authenticate or open_authenticator(settings.auth)
         self._drain, self._pictures = Drain(), PictureReader(settings.max_image_pixels)
-        self._engine = EngineClient(settings.generator, engine_token)
+        self._engine = EngineClient(settings.generator, engine_token, settings.engine_channel_age)
         self._readiness = Readiness(self._engine, backends.items, self._drain)
         edge = Edge(authenticate, settings)
         self._server = _server(edge, settings)

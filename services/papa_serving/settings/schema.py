@@ -222,6 +222,9 @@ class GatewaySettings(Section):
     host: Host = "127.0.0.1"
     port: int = Field(50051, ge=0, le=65535, description="0 takes a free one")
     generator: str = Field("127.0.0.1:9000", description="host:port of the generator's gRPC")
+    engine_channel_age: float = Field(
+        60.0, gt=0, description="seconds until the generator's name is resolved anew; running calls end where they are"
+    )
     reflection: bool | None = Field(None, description="absent: on, unless callers must show a token")
     health_port: int | None = Field(
         None, ge=0, le=65535, description="the health service alone, without TLS, for probes that speak none"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -76,17 +77,9 @@ class Readiness:
         await self.servicer.enter_graceful_shutdown()
 
     async def _follow_generator(self) -> None:
-        channel = self._generator.channel
-        while True:
-            state = channel.get_state(try_to_connect=True)
-            changed = asyncio.ensure_future(channel.wait_for_state_change(state))
-            try:
-                while not changed.done():
-                    ready = state is grpc.ChannelConnectivity.READY and await self._generator.deployed()
-                    await self._set(ready, GENERATION)
-                    await asyncio.wait([changed], timeout=POLL_SECONDS)
-            finally:
-                changed.cancel()
+        async with aclosing(self._generator.readiness(POLL_SECONDS)) as readiness:
+            async for ready in readiness:
+                await self._set(ready, GENERATION)
 
     async def _follow_storage(self) -> None:
         ready = False

@@ -1,0 +1,147 @@
+"""A generator's address that begins to name another generator, as a Kubernetes Service does in an upgrade."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from papa_serving.gateway.engine_client import EngineClient
+from papa_serving.stubs.engine.v1 import engine_pb2
+from papa_serving.stubs.serving.v1 import generation_pb2, types_pb2
+
+from tests.gateway.support.fake_engine import FakeEngine, done, fail, items, wait
+from tests.gateway.support.service import Service, eventually
+
+REQUEST = generation_pb2.GenerateRequest(user=types_pb2.User(user="alice"), count=1)
+
+
+class Name:
+    """A TCP relay. New connections reach `port`; those that stand stay with whom they reached."""
+
+    def __init__(self, port: int) -> None:
+        self.port, self.connections = port, 0
+        self._open = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> str:
+        self._server = await asyncio.start_server(self._relay, "127.0.0.1", 0)
+        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back, forth = await asyncio.open_connection("127.0.0.1", self.port)
+        self.connections += 1
+        self._open += 1
+        pumps = [asyncio.create_task(_pump(reader, forth)), asyncio.create_task(_pump(back, writer))]
+        self._tasks.update(pumps)
+        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        forth.close()
+        writer.close()
+        self._open -= 1
+
+    def open(self) -> int:
+        return self._open
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(2**16):
+            writer.write(data)
+            await writer.drain()
+    except ConnectionError:
+        writer.close()
+
+
+@pytest.fixture
+async def successor() -> AsyncIterator[FakeEngine]:
+    engine = FakeEngine()
+    await engine.start()
+    yield engine
+    await engine.die()
+
+
+async def test_calls_follow_the_name_and_none_is_lost(unstarted: Service, successor: FakeEngine) -> None:
+    gate = asyncio.Event()
+    await unstarted.engine.start()
+    unstarted.engine.scripts = [[wait(gate), items(0), done()], [items(0), done()]]
+    name = Name(unstarted.engine.port)
+    async with name as address:
+        await unstarted.start(engine_up=False, generator=address, engine_channel_age=0.3)
+        long = asyncio.ensure_future(unstarted.generation.Generate(REQUEST))
+        await eventually(lambda: len(unstarted.engine.requests) == 1)
+        switched, count = False, 0
+        async with asyncio.timeout(30):
+            while len(successor.requests) < 40:
+                answers = await asyncio.gather(*(unstarted.generation.Generate(REQUEST) for _ in range(4)))
+                count += sum(len(answer.items) for answer in answers)
+                if count >= 40 and not switched:
+                    name.port, switched = successor.port, True
+        before = len(unstarted.engine.requests)
+        assert count == before - 1 + len(successor.requests), "each call was made once"
+        await asyncio.gather(*(unstarted.generation.Generate(REQUEST) for _ in range(20)))
+        assert len(unstarted.engine.requests) == before, "no new call reaches the old generator"
+        gate.set()
+        assert len((await long).items) == 1, "and the call that ran there ends well"
+        assert not unstarted.engine.cancelled.is_set()
+
+
+async def test_a_generator_that_went_away_is_replaced_at_once(unstarted: Service, successor: FakeEngine) -> None:
+    await unstarted.engine.start()
+    name = Name(unstarted.engine.port)
+    async with name as address:
+        await unstarted.start(engine_up=False, generator=address, engine_channel_age=3_600.0)
+        await unstarted.generation.Generate(REQUEST)
+        name.port = successor.port
+        await unstarted.engine.die()
+        assert len((await unstarted.generation.Generate(REQUEST)).items) == 1
+        assert len(successor.requests) == 1
+
+
+async def test_an_answer_of_unavailable_asks_the_name_again(unstarted: Service, successor: FakeEngine) -> None:
+    """The old server still stands and turns calls away: only a new connection reaches the new one."""
+
+    await unstarted.engine.start()
+    name = Name(unstarted.engine.port)
+    async with name as address:
+        await unstarted.start(engine_up=False, generator=address, engine_channel_age=3_600.0)
+        await unstarted.generation.Generate(REQUEST)
+        name.port, unstarted.engine.scripts = successor.port, [[fail(grpc.StatusCode.UNAVAILABLE)]]
+        assert len((await unstarted.generation.Generate(REQUEST)).items) == 1
+
+
+async def test_an_import_follows_the_name_too(successor: FakeEngine) -> None:
+    first = FakeEngine()
+    await first.start()
+    name = Name(first.port)
+    async with name as address:
+        client = EngineClient(address, max_age=3_600.0)
+        await client.pack_adapter(engine_pb2.PackAdapterRequest(request_id="a"))
+        name.port = successor.port
+        await first.die()
+        await client.pack_adapter(engine_pb2.PackAdapterRequest(request_id="b"))
+        assert [each.request_id for each in successor.packed] == ["b"]
+        await client.close()
+
+
+async def test_a_renewal_is_no_outage(unstarted: Service) -> None:
+    """The readiness of generation stays while connections are renewed, and renewed ones are closed."""
+    await unstarted.engine.start()
+    name = Name(unstarted.engine.port)
+    async with name as address:
+        await unstarted.start(engine_up=False, generator=address, engine_channel_age=0.05)
+        await unstarted.until_serving("papa.serving.v1.GenerationService")
+        async with asyncio.timeout(30):
+            while name.connections < 5:
+                assert await unstarted.serving("papa.serving.v1.GenerationService")
+                await unstarted.generation.Generate(REQUEST)
+                await asyncio.sleep(0.01)
+        # The library lets go of a closed connection with the last object of its calls.
+        await eventually(lambda: gc.collect() >= 0 and name.open() <= 2)
