@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import grpc
 import pytest
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from papa_serving import metrics
 from papa_serving.client import AsyncClient, CallFailed, Retry, Tls
@@ -59,6 +61,40 @@ async def test_mutual_tls(unstarted: Service, certificates: Certificates, tmp_pa
     await refused(unstarted, trusting(certificates))
     stranger = trusting(Certificates(tmp_path, "somebody"), "backend")
     await refused(unstarted, Tls(certificates.ca.read_bytes(), stranger.private_key, stranger.certificate_chain))
+
+
+@pytest.mark.parametrize(
+    ("hours", "purpose", "welcome"),
+    [
+        (1.0, ExtendedKeyUsageOID.CLIENT_AUTH, True),
+        (1.0, ExtendedKeyUsageOID.SERVER_AUTH, False),
+        (1.0, ExtendedKeyUsageOID.CODE_SIGNING, False),
+        (-1.0, None, False),
+    ],
+)
+async def test_a_client_certificate_must_be_valid_and_for_clients(
+    unstarted: Service, certificates: Certificates, hours: float, purpose: x509.ObjectIdentifier | None, welcome: bool
+) -> None:
+    await unstarted.start(tls=tls(certificates, client_ca=certificates.ca))
+    chain, key = (path.read_bytes() for path in certificates.issue("backend", hours, purpose))
+    shown = Tls(certificates.ca.read_bytes(), key, chain)
+    if welcome:
+        assert await likes(unstarted, shown) == 0
+    else:
+        await refused(unstarted, shown)
+
+
+async def test_handshakes_that_never_end_keep_nobody_out(unstarted: Service, certificates: Certificates) -> None:
+    """Sockets that send nothing, and ones that send the beginning of a ClientHello."""
+    await unstarted.start(tls=tls(certificates))
+    host, _, port = unstarted.gateway.address.rpartition(":")
+    silent = [await asyncio.open_connection(host, int(port)) for _ in range(200)]
+    for _, writer in silent[::2]:
+        writer.write(b"\x16\x03\x01\x02\x00\x01\x00")
+        await writer.drain()
+    assert await likes(unstarted, trusting(certificates)) == 0
+    for _, writer in silent:
+        writer.close()
 
 
 async def test_a_renewed_certificate_is_taken_up(

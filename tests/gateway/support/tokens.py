@@ -54,21 +54,30 @@ class Certificates:
         self._folder, self._name = folder, name
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self.ca = self._written(f"{name}.pem", self._signed(self._subject, self._key, ca=True))
+        self.ca = self._written(f"{name}.pem", self._signed(self._subject, self._key, 1.0, ca=True))
 
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """Certificate and key of a peer on this machine."""
+    def issue(self, name: str, hours: float = 1.0, purpose: x509.ObjectIdentifier | None = None) -> tuple[Path, Path]:
+        """Certificate and key of a peer on this machine, valid until in `hours`; for all purposes without one."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        return self._written(f"{name}.pem", self._signed(subject, key)), self._written(f"{name}.key", pem)
+        return self._written(f"{name}.pem", self._signed(subject, key, hours, purpose)), self._written(
+            f"{name}.key", pem
+        )
 
     def _written(self, name: str, data: bytes) -> Path:
         path = self._folder / name
         path.write_bytes(data)
         return path
 
-    def _signed(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, ca: bool = False) -> bytes:
+    def _signed(
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        hours: float,
+        purpose: x509.ObjectIdentifier | None = None,
+        ca: bool = False,
+    ) -> bytes:
         now = datetime.datetime.now(datetime.UTC)
         names = x509.SubjectAlternativeName(
             [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
@@ -79,9 +88,11 @@ class Certificates:
             .issuer_name(self._subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
+            .not_valid_before(now - datetime.timedelta(hours=2))
+            .not_valid_after(now + datetime.timedelta(hours=hours))
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             .add_extension(names, critical=False)
         )
+        if purpose is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=True)
         return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
