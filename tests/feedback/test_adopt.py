@@ -18,7 +18,7 @@ async def test_an_import_is_a_link_of_the_chain(backend: Backend, user: UserKey)
     await backend.log.adopt(user, imported)
     state = await backend.users.get(user)
     assert (state.current, state.revisions, state.pending) == (imported, 2, 1)
-    assert [each.name for each in await backend.users.lineage(user, 9)] == [imported.revision, learnt.revision]
+    assert [each.name for each in await backend.users.lineage(user, 9)] == [imported.name, learnt.name]
     await backend.commit(user, 3, parent=imported.name)
     assert (await backend.users.get(user)).pending == 0
 

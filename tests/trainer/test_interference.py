@@ -50,7 +50,7 @@ async def test_a_rollback_during_training_makes_the_update_start_from_there(worl
     learned = (await world.manifest(user, third.name))["learned"]
     assert learned == ["e1", "e2", "e3", "e7", "e8", "e9"]
     current = await world.users.current(user)
-    assert current == third and second.name != third.revision
+    assert current == third and second.name != third.name
 
 
 async def test_a_reset_during_training_makes_the_update_start_afresh(world: World, user: UserKey) -> None:
