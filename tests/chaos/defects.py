@@ -36,7 +36,7 @@ def resurrecting() -> None:
 def forgetful() -> None:
     """The append does not remember event ids."""
     redis_append._APPEND = rewritten(
-        redis_append._APPEND, lambda lua: lua.replace("said = said or said_here[event.id]", "said = nil")
+        redis_append._APPEND, lambda lua: lua.replace("said = said_here[event.id] or said", "said = nil")
     )
 
 
