@@ -153,7 +153,7 @@ async def test_users(service: Service, client: Any) -> None:
         1,
     )
     current = state.current_revision
-    assert (current.revision, current.events_total, current.sha256) == ("000005-aa", 50, "ab" * 32)
+    assert (current.name, current.events_total, current.sha256) == ("000005-aa", 50, "ab" * 32)
     assert current.created_at == datetime.fromtimestamp(1_700_000_005.5, UTC)
     names = [each.name async for each in client.list_revisions("alice", page_size=2)]
     assert names == [f"{number:06}-aa" for number in (5, 4, 3, 2, 1)]
@@ -181,8 +181,8 @@ async def test_waiting_for_a_revision(service: Service, client: Any) -> None:
     await eventually(lambda: service.users.watchers(ALICE) == 1)
     service.users.change(ALICE, likes=3)
     service.users.commit(ALICE, revision(2))
-    assert (await asyncio.wait_for(waiting, 5)).revision == "000002-aa"
-    assert (await client.wait_for_revision("alice")).revision == "000002-aa"
+    assert (await asyncio.wait_for(waiting, 5)).name == "000002-aa"
+    assert (await client.wait_for_revision("alice")).name == "000002-aa"
     await eventually(lambda: service.users.watchers(ALICE) == 0)
 
 
@@ -193,7 +193,7 @@ async def test_waiting_until_everything_is_applied(service: Service, client: Any
     await eventually(lambda: service.users.watchers(ALICE) == 1)
     service.state.partition_of(ALICE).events.clear()
     service.users.commit(ALICE, revision(2))
-    assert (await asyncio.wait_for(waiting, 5)).revision == "000002-aa"
+    assert (await asyncio.wait_for(waiting, 5)).name == "000002-aa"
 
 
 async def test_waiting_in_vain(service: Service, client: Any) -> None:
