@@ -79,7 +79,7 @@ async def test_users_are_rolled_back_reset_and_deleted(papa_call: Call, service:
     await papa_call("feedback", "alice", "--like", "known")
     revision = await _learn(service)
     listed = await papa_call("users", "revisions", "alice", "--json")
-    assert [each["revision"] for each in listed.json] == [revision]
+    assert [each["name"] for each in listed.json] == [revision]
     assert revision in (await papa_call("users", "revisions", "alice")).out
     assert "the backbone" in (await papa_call("users", "reset", "alice")).out
     assert (await papa_call("users", "rollback", "alice", revision, "--json")).json["current_revision"]["parent"] == ""
@@ -92,10 +92,10 @@ async def test_users_are_rolled_back_reset_and_deleted(papa_call: Call, service:
 async def test_adapters_are_the_users_revisions(papa_call: Call, service: Service) -> None:
     await papa_call("feedback", "alice", "--like", "known")
     revision = await _learn(service)
-    assert [each["revision"] for each in (await papa_call("adapters", "list", "alice", "--json")).json] == [revision]
+    assert [each["name"] for each in (await papa_call("adapters", "list", "alice", "--json")).json] == [revision]
     assert (await papa_call("adapters", "reset", "alice", "--json")).json["current_revision"] is None
     back = (await papa_call("adapters", "rollback", "alice", revision, "--json")).json
-    assert back["current_revision"]["revision"] == revision
+    assert back["current_revision"]["name"] == revision
 
 
 async def test_health_and_smoke_in_json(papa_call: Call, service: Service) -> None:
@@ -140,7 +140,7 @@ async def test_export_and_import(papa_call: Call, service: Service, tmp_path: Pa
 
     exported = await papa_call("users", "export", "alice", "--out", "taken", "--json")
     assert exported.code == 0, exported.err
-    assert exported.json["state"]["current_revision"]["revision"] == made.name
+    assert exported.json["state"]["current_revision"]["name"] == made.name
     assert (tmp_path / "taken" / "history" / "000001-aa.json").read_bytes() == manifest
     for name, data in files.items():
         assert (tmp_path / "taken" / name).read_bytes() == data
@@ -150,7 +150,7 @@ async def test_export_and_import(papa_call: Call, service: Service, tmp_path: Pa
     (request,) = service.engine.packed
     assert request.backbone == "b" * 64
     assert dict(request.files) == {**files, "manifest.json": manifest}
-    assert imported.json["revision"].startswith("000001-")
+    assert imported.json["name"].startswith("000001-")
     assert "serving 000002-" in (await papa_call("users", "import", "bob", "taken")).out
 
     empty = await papa_call("users", "import", "bob", ".")
