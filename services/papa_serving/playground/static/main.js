@@ -11,7 +11,7 @@ import { Viewer } from "./viewer.js";
 const $ = (id) => document.getElementById(id);
 const KNOWN = 12;
 const IDLE = 6000; // milliseconds after which ratings are sent though the grid is not finished
-const page = { user: "", perPage: Number(document.body.dataset.perPage), generation: null, state: null, before: null, prompt: "", sending: 0, unwatch: () => {} };
+const page = { user: "", perPage: Number(document.body.dataset.perPage), generation: null, state: null, before: null, prompt: "", sending: 0, notice: "", unwatch: () => {} };
 
 const viewer = new Viewer();
 const grid = new Grid($("grid"), { rated: rate, enlarge: (item) => viewer.show(item, link(item)) });
@@ -80,6 +80,7 @@ function progress() {
     const kept = waiting.length ? " Your ratings are kept." : "";
     say("error", `${outage.text}. It is tried again until it does.${kept}`);
   } else if (!page.generation) return;
+  else if (page.notice) say("ready", page.notice);
   else if (pending) say("learning", `Learning from ${pending} rating${pending === 1 ? "" : "s"}…`);
   else if (comparing()) say("ready", "The same seeds, made by the backbone alone. A rating here is of what you see here.");
   else if (current !== page.generation.revision) say("ready", "It has learnt something new. Press New grid to see it.");
@@ -88,6 +89,7 @@ function progress() {
 }
 
 function rate(item, grade) {
+  page.notice = "";
   const { items, generation } = page.generation;
   if (items.includes(item)) {
     rounds.record(generation, items.filter((each) => each.vote > 0).length, votes(items));
@@ -221,7 +223,9 @@ async function remove() {
     rounds.clear();
     localStorage.setItem("papa-users", JSON.stringify(known().filter((each) => each !== user)));
     await become(guest());
-    say("ready", `${user} is deleted: ${receipt.revisions} revisions, ${receipt.items} items, ${receipt.events} waiting ratings. Receipt ${receipt.receipt_id}.`);
+    // Stays until something else is done: nobody should have to be quick to read a receipt.
+    page.notice = `${user} is deleted: ${receipt.revisions} revisions, ${receipt.items} items, ${receipt.events} waiting ratings. Receipt ${receipt.receipt_id}.`;
+    progress();
   } catch (error) {
     refuse(error);
   }
@@ -281,11 +285,15 @@ $("who").addEventListener("submit", (event) => {
   event.preventDefault();
   const user = $("user").value.trim();
   if (!user || user === page.user) return;
+  page.notice = "";
   window.history.replaceState(null, "", `?${new URLSearchParams({ user })}`);
   become(user);
 });
 addEventListener("pagehide", send);
-$("next").addEventListener("click", next);
+$("next").addEventListener("click", () => {
+  page.notice = "";
+  next();
+});
 $("compare").addEventListener("click", compare);
 $("remove").addEventListener("click", remove);
 $("ask").addEventListener("submit", (event) => {
