@@ -18,10 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from papa.pipeline_folder import POOL_FILE
 from papa.taste import Unrated
 
-POOL_FILE = "pool.safetensors"
-"""In a backbone's folder, where it has one."""
 _SAMPLES = "samples"
 
 

@@ -249,7 +249,7 @@ def _joint_loss(denoiser: Denoiser, weights: Tensor, lessons: Sequence[Lesson], 
     eps_theta = denoiser.epsilon(x_t, t, weights.index_select(0, owner), conditions)
     weight = _relative_weights(denoiser, config.adapt_from)[t]
     per_row = personal_loss(eps, eps_theta, eps_star, weight, grade, config)
-    return torch.zeros(len(lessons), device=weights.device).index_add(0, owner, per_row)
+    return torch.zeros(len(lessons), device=weights.device).index_add(0, owner, per_row.to(weights.dtype))
 
 
 def _drawn(lesson: Lesson, low: int, high: int) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Conditions | None]:

@@ -162,7 +162,7 @@ def test_latents_and_prompts_travel_with_the_revision(text_backbone: tuple[Any, 
     prompts = ("boot", "", "a red shirt", "boot")
     adapter, _ = update(denoiser, new_adapter(denoiser), labels(denoiser, prompts), UPDATE, seed=2)
     files = pack(adapter, denoiser.layout, UPDATE, Origin(denoiser.backbone_hash, "", 0.0))
-    again = unpack(files, denoiser.layout, denoiser.backbone_hash, digest(files[MANIFEST_FILE])).replay
+    again = unpack(files, denoiser.layout, denoiser.hashes, digest(files[MANIFEST_FILE])).replay
     assert again.prompts == prompts
     assert again.samples.dtype == torch.float16
     adopted = Adoption.of(denoiser, DEFAULT_UPDATE, 1e6).adopt(files, denoiser.backbone_hash).replay

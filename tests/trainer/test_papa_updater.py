@@ -68,7 +68,7 @@ def test_an_update_makes_a_revision_that_the_next_one_starts_from(
     again = UserUpdate(UserBatch(user, events_of(user, 4, start=6)), "000001-x", start)
     (second,) = updater.update([again], 1.0)
     assert isinstance(second, Trained)
-    adapter = unpack(second.files, denoiser.layout, denoiser.backbone_hash, second.sha256)
+    adapter = unpack(second.files, denoiser.layout, denoiser.hashes, second.sha256)
     assert len(adapter.replay) == 9
     assert b'"000001-x"' in second.files[MANIFEST_FILE]
 
@@ -88,7 +88,7 @@ def test_users_together_get_what_each_would_get_alone(
     for update, one in zip(updates, together, strict=True):
         (alone,) = updater.update([update], 1.0)
         assert isinstance(one, Trained) and isinstance(alone, Trained)
-        weights = [unpack(x.files, denoiser.layout, denoiser.backbone_hash, x.sha256).weights for x in (one, alone)]
+        weights = [unpack(x.files, denoiser.layout, denoiser.hashes, x.sha256).weights for x in (one, alone)]
         # Elements whose gradient is a rounding error get a step of either sign from Adam.
         assert (weights[0] - weights[1]).abs().gt(1e-4).float().mean() < 0.01
 
