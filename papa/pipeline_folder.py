@@ -86,7 +86,7 @@ class PipelineFolder:
     def place(self, part: str) -> Path:
         """Where a component lies: in its folder, or at the root, as the first DDPM repositories have it."""
         folder = self.path / part
-        return folder if folder.is_dir() else self.path
+        return self.path if "vae" not in self.parts and not folder.is_dir() else folder
 
     def config(self, part: str) -> Mapping[str, Any]:
         """A component's configuration as published."""
@@ -183,21 +183,21 @@ def wanted_files(names: Iterable[str]) -> list[str]:
 def choose_weights(names: Iterable[str], stem: str) -> Weights | None:
     """The plain safetensors, else the plain .bin, else those of a variant such as fp16; shards count as one."""
     present = sorted(names)
-    choices: dict[tuple[bool, bool, str], list[str]] = {}
+    choices: dict[tuple[bool, bool, bool, str], list[str]] = {}
     for suffix, name in (("safetensors", stem), ("bin", "pytorch_model" if stem == "model" else stem)):
         whole = re.compile(rf"{name}(?:\.(?P<variant>\w+))?\.{suffix}(?P<index>\.index(?:\.(?P<other>\w+))?\.json)?")
         for file in present:
             if match := whole.fullmatch(file):
                 variant = match["variant"] or match["other"] or ""
                 # Training weights (non_ema) come last of all.
-                key = (variant != "", suffix == "bin", "~" * ("non_ema" in variant) + variant)
+                key = ("non_ema" in variant, variant != "", suffix == "bin", variant)
                 shard = re.compile(rf"{name}(?:\.{variant})?-\d+-of-\d+(?:\.{variant})?\.{suffix}")
                 shards = [each for each in present if shard.fullmatch(each)] if match["index"] else []
                 choices.setdefault(key, []).extend([file, *shards])
     if not choices:
         return None
     key = min(choices)
-    return Weights(tuple(choices[key]), not key[1], key[2].lstrip("~") or None)
+    return Weights(tuple(choices[key]), not key[2], key[3] or None)
 
 
 def inspect_folder(path: Path) -> PipelineFolder:
@@ -368,7 +368,8 @@ def _check_scheduler(path: Path, config: Mapping[str, Any]) -> None:
     if kind is not None and kind not in _SCHEDULERS:
         raise BackboneRefused(f"{where}: a {kind} has no noise schedule of the DDPM kind; a DDPM or DDIM scheduler has")
     if "beta_schedule" not in config or config.get("use_flow_sigmas"):
-        raise BackboneRefused(f"{where}: the {kind} has no noise schedule of the DDPM class; beta_schedule is wanted")
+        raise BackboneRefused(f"{where}: the {kind} has no noise schedule of the DDPM class; "
+                              "a beta_schedule without use_flow_sigmas is wanted")  # fmt: skip
     prediction_type(config, where)
 
 
