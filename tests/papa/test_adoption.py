@@ -92,6 +92,20 @@ def test_an_export_that_went_through_half_precision_is_adopted(adoption: Adoptio
     assert adoption.adopt(given, adoption.denoiser.backbone_hash).weights.any()
 
 
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_eight_bit_floats_are_read(kind: torch.dtype, adoption: Adoption, adapter: Adapter, files: Files) -> None:
+    """B is taken. A that all adapters share is refused with the reason: in eight bits it is another one."""
+    tensors = load(files["adapter_model.safetensors"])
+    given = {"adapter_config.json": files["adapter_config.json"]}
+    narrow = {name: tensor.to(kind) if "lora_B" in name else tensor for name, tensor in tensors.items()}
+    taken = adoption.adopt(given | {"adapter_model.safetensors": save(narrow)}, adoption.denoiser.backbone_hash)
+    torch.testing.assert_close(taken.weights, adapter.weights, rtol=0.2, atol=0.01)
+    whole = save({name: tensor.to(kind) for name, tensor in tensors.items()})
+    with pytest.raises(AdapterDamagedError) as error:
+        adoption.adopt(given | {"adapter_model.safetensors": whole}, adoption.denoiser.backbone_hash)
+    assert error.value.reason == "frozen"
+
+
 def test_a_lower_rank_is_padded_and_a_higher_one_refused(files: Files) -> None:
     wide, narrow = (Adoption.of(tiny_denoiser(rank=rank), CONFIG, 10.0) for rank in (3, 1))
     assert wide.adopt(files, wide.denoiser.backbone_hash).weights.shape == (wide.denoiser.layout.size,)
