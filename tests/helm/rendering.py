@@ -36,10 +36,10 @@ def merged(values: Manifest, more: Manifest) -> Manifest:
     return result
 
 
-def render(values: Manifest, release: str = "demo") -> list[Manifest]:
+def render(values: Manifest, release: str = "demo", namespace: str = "papa") -> list[Manifest]:
     """Every manifest, in no order; raises Helm's errors."""
     with Chart.load(CHART) as chart:
-        rendered = chart.render(values, name=release, namespace="papa")
+        rendered = chart.render(values, name=release, namespace=namespace)
     texts = (text for path, text in rendered.items() if path.endswith(".yaml"))
     return [each for text in texts for each in yaml.load_all(text, yaml.CSafeLoader) if each]
 
