@@ -152,6 +152,7 @@ def test_only_the_head_reaches_the_kubernetes_api():
     assert {name for name, ports in ways.items() if 6443 in ports} == {"demo-papa-ray-head"}
     head = only(manifests, "NetworkPolicy", "-ray-head")["spec"]["podSelector"]["matchLabels"]
     assert head["app.kubernetes.io/component"] == "ray-head"
+    assert head["ray.io/node-type"] == "head", "or KubeRay's cleanup, which bears the head's other labels, is shut in"
 
 
 def test_what_the_policies_close_off_is_said():
