@@ -6,6 +6,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from papa_serving.settings import FeedbackSettings, GateSettings, Settings, Trai
 from papa_serving.trainer.actor import NAMESPACE
 from papa_serving.trainer.deployment import application
 from ray import serve
+from ray.exceptions import RayError
 
 from tests.trainer.support import World, close_world, open_world, quick_settings, until
 from tests.trainer.tiny_backbone import SHAPE, write_tiny_backbone
@@ -92,9 +94,16 @@ async def _one_owns_every_partition(world: World) -> bool:
 async def _healths() -> list[dict[str, Any]]:
     """Of the trainers that are there and answer."""
     named = [one["name"] for one in ray.util.list_named_actors(all_namespaces=True) if one["namespace"] == NAMESPACE]
-    asked = (asyncio.wait_for(ray.get_actor(name, namespace=NAMESPACE).health.remote(), 0.2) for name in named)
-    answers = await asyncio.gather(*asked, return_exceptions=True)
-    return [answer for answer in answers if isinstance(answer, dict)]
+    answers = await asyncio.gather(*map(_health, named))
+    return [answer for answer in answers if answer is not None]
+
+
+async def _health(name: str) -> dict[str, Any] | None:
+    """None where the actor does not answer, or has gone since it was listed."""
+    with suppress(ValueError, TimeoutError, RayError):
+        health: dict[str, Any] = await asyncio.wait_for(ray.get_actor(name, namespace=NAMESPACE).health.remote(), 0.2)
+        return health
+    return None
 
 
 async def test_a_killed_actor_is_restarted_and_finishes_the_work(deployed_world: World, user: UserKey) -> None:
