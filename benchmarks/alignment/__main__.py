@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks.alignment.archive import ARCHIVE, RAW, RESULTS, pack, unpack
+from benchmarks.alignment.archive import ARCHIVE, RAW, RESULTS, completed, pack
 from benchmarks.alignment.grid import EXPERIMENTS, SHIPPED, ordered
 from benchmarks.alignment.runner import pending, run_all
 from benchmarks.alignment.world import DATA
@@ -22,9 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     every = ordered(options.experiments or SHIPPED)
     if options.dataset:
         every = [run for run in every if run.dataset == options.dataset]
-    if options.raw == RAW:
-        unpack(ARCHIVE, RAW)
-    runs = pending(every, options.raw)
+    runs = pending(every, completed(options.raw))
     console.print(f"{len(every)} runs, {len(runs)} to do; raw results: {options.raw}", soft_wrap=True)
     failed = 0
     if runs and not options.report_only:

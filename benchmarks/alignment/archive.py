@@ -53,6 +53,13 @@ def unpack(archive: Path, raw: Path) -> int:
     return len(missing)
 
 
+def completed(raw: Path) -> Path:
+    """`raw`; this checkout's own folder first gets what the archive holds. Raises ValueError like `unpack`."""
+    if raw == RAW:
+        unpack(ARCHIVE, raw)
+    return raw
+
+
 def checksum(archive: Path) -> Path:
     """Where an archive's checksum lies."""
     return archive.with_name(f"{archive.name}.sha256")

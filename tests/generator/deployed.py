@@ -22,7 +22,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from pydantic import SecretStr
 from ray import serve
 
-from tests.generator.support import tiny_unet
+from tests.papa.support import tiny_unet
 
 NAME = "generator"
 TOKEN = "the-engine-token-of-this-test"

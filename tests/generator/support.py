@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from diffusers import UNet2DModel
 from papa_serving.contracts.errors import PapaError
 from papa_serving.contracts.generation import GeneratedItem, GenerationDone, GenerationSpec
 from papa_serving.contracts.identity import UserKey
@@ -34,6 +33,7 @@ from papa.lora import LoraConfig
 from papa.revision_files import MANIFEST_FILE, Origin, digest, pack
 from papa.sampler import sample
 from papa.schedule import NoiseSchedule
+from tests.papa.support import tiny_unet
 
 # Tensors of 64 numbers: a second thread costs more than it brings.
 torch.set_num_threads(1)
@@ -42,21 +42,6 @@ SHAPE = (1, 8, 8)
 PATIENCE = 60.0
 ADAPT_FROM = 400
 GUIDANCE = 4.0
-
-
-def tiny_unet() -> UNet2DModel:
-    torch.manual_seed(0)
-    return UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        layers_per_block=1,
-        block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=8,
-        norm_num_groups=4,
-    )
 
 
 def tiny_denoiser(rank: int = 2) -> Denoiser:

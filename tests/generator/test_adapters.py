@@ -16,7 +16,8 @@ from papa.denoiser import Denoiser
 from papa.lora import LoraConfig
 from papa.revision_files import MANIFEST_FILE, WEIGHTS_FILE
 from papa.sampler import sample
-from tests.generator.support import Files, World, not_finite, random_weights, tiny_denoiser, tiny_unet
+from tests.generator.support import Files, World, not_finite, random_weights, tiny_denoiser
+from tests.papa.support import tiny_unet
 
 ANN, BOB = UserKey("tenant", "ann"), UserKey("tenant", "bob")
 

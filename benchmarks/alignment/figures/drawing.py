@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.alignment.aggregate import Curve, Loaded, Records, curve
-from benchmarks.alignment.archive import ARCHIVE, RAW, RESULTS, unpack
+from benchmarks.alignment.archive import RAW, RESULTS, completed
 from benchmarks.alignment.grid import EXPERIMENTS
 from benchmarks.alignment.plots import draw_curves
 from benchmarks.alignment.runner import load
@@ -72,8 +72,6 @@ def command(figures: Figures) -> None:
     parser.add_argument("--raw", type=Path, default=RAW, help="folder of the runs' records")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of pictures and tables")
     options = parser.parse_args()
-    if options.raw == RAW:
-        unpack(ARCHIVE, RAW)
-    for figure in figures(everything(options.raw)):
+    for figure in figures(everything(completed(options.raw))):
         if figure.worth_drawing:
             print(*figure.draw(options.out), sep="\n")

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 from PIL import Image
 
 from benchmarks.alignment.aggregate import Loaded, Records
-from benchmarks.alignment.archive import ARCHIVE, RAW, RESULTS, unpack
+from benchmarks.alignment.archive import RAW, RESULTS, completed
 from benchmarks.alignment.figures.drawing import everything, taste
 from benchmarks.alignment.runner import raw_file
 from benchmarks.alignment.runs import Run
@@ -67,9 +67,7 @@ def main() -> None:
     parser.add_argument("--raw", type=Path, default=RAW, help="folder of the runs' records and sheets")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the pictures")
     options = parser.parse_args()
-    if options.raw == RAW:
-        unpack(ARCHIVE, RAW)
-    for path in sheets(everything(options.raw), options.raw, options.out):
+    for path in sheets(everything(completed(options.raw)), options.raw, options.out):
         print(path)
 
 

@@ -42,10 +42,11 @@ def application(
             opened.append(Endpoints(client, judge, prompts))
             yield
 
+    # With as many places as a grid has, so that nothing moves when the pictures come.
+    text = (STATIC / "index.html").read_text().replace('data-per-page="10"', f'data-per-page="{per_page}"')
+
     async def page(_request: Request) -> Response:
-        """With as many places as a grid has, so that nothing moves when the pictures come."""
-        text = (STATIC / "index.html").read_text()
-        return HTMLResponse(text.replace('data-per-page="10"', f'data-per-page="{per_page}"'))
+        return HTMLResponse(text)
 
     def route(path: str, name: str, method: str) -> Route:
         async def endpoint(request: Request) -> Response:

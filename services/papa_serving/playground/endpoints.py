@@ -150,7 +150,7 @@ def _state(state: UserState) -> dict[str, Any]:
 
 
 def _revision(revision: Revision) -> dict[str, Any]:
-    return {**asdict(revision), "revision": revision.name, "created_at": revision.created_at.isoformat()}
+    return {**asdict(revision), "created_at": revision.created_at.isoformat()}
 
 
 def _outcome(event_id: str, error: PapaError | None) -> dict[str, Any]:

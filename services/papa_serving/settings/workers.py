@@ -69,14 +69,9 @@ def with_engine_token(settings: Settings) -> Settings:
     """The token of the engine's port as well, which trainers do not need. Raises ValueError."""
     if not _is_elsewhere(settings.generator.token):
         return settings
-    token = os.environ.get("PAPA_GENERATOR__TOKEN")
-    if not token and settings.generator.token_file is not None:
-        token = settings.generator.token_file.read_text().strip()
-    if not token:
-        raise ValueError(
-            "this node does not know generator.token: set PAPA_GENERATOR__TOKEN or generator.token_file there"
-        )
-    generator = settings.generator.model_copy(update={"token": SecretStr(token)})
+    given = os.environ.get("PAPA_GENERATOR__TOKEN", "")
+    hint = "generator.token: set PAPA_GENERATOR__TOKEN or generator.token_file there"
+    generator = settings.generator.model_copy(update={"token": _known(given, settings.generator.token_file, hint)})
     return settings.model_copy(update={"generator": generator})
 
 
@@ -85,29 +80,29 @@ def _with_redis_password(settings: Settings) -> Settings:
         return settings
     given = os.environ.get("PAPA_REDIS__URL", "")
     url = take_apart(given) if given else None
-    password = os.environ.get("PAPA_REDIS__PASSWORD") or (url.password if url else "")
-    if not password and settings.redis.password_file is not None:
-        password = settings.redis.password_file.read_text().strip()
-    if not password:
-        raise ValueError(
-            "this node does not know the password of Redis: set PAPA_REDIS__PASSWORD or redis.password_file there"
-        )
+    here = os.environ.get("PAPA_REDIS__PASSWORD") or (url.password if url else "")
+    hint = "the password of Redis: set PAPA_REDIS__PASSWORD or redis.password_file there"
+    password = _known(here, settings.redis.password_file, hint)
     mine = with_options(settings.redis.url, url.options if url else ())
-    redis = settings.redis.model_copy(update={"url": mine, "password": SecretStr(password)})
+    redis = settings.redis.model_copy(update={"url": mine, "password": password})
     return settings.model_copy(update={"redis": redis})
 
 
 def _with_tracing_headers(settings: Settings) -> Settings:
     if not _is_elsewhere(settings.tracing.headers):
         return settings
-    headers = os.environ.get("PAPA_TRACING__HEADERS")
-    if not headers and settings.tracing.headers_file is not None:
-        headers = settings.tracing.headers_file.read_text().strip()
-    if not headers:
-        raise ValueError(
-            "this node does not know tracing.headers: set PAPA_TRACING__HEADERS or tracing.headers_file there"
-        )
-    return settings.model_copy(update={"tracing": settings.tracing.model_copy(update={"headers": SecretStr(headers)})})
+    given = os.environ.get("PAPA_TRACING__HEADERS", "")
+    hint = "tracing.headers: set PAPA_TRACING__HEADERS or tracing.headers_file there"
+    headers = _known(given, settings.tracing.headers_file, hint)
+    return settings.model_copy(update={"tracing": settings.tracing.model_copy(update={"headers": headers})})
+
+
+def _known(given: str, file: Path | None, hint: str) -> SecretStr:
+    """What is given here, else what `file` holds. Raises ValueError with the `hint` where that is nothing."""
+    secret = given or (file.read_text().strip() if file is not None else "")
+    if not secret:
+        raise ValueError(f"this node does not know {hint}")
+    return SecretStr(secret)
 
 
 def _is_elsewhere(secret: SecretStr | None) -> bool:

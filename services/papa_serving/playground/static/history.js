@@ -26,8 +26,8 @@ export class History {
     if (asked !== this.asked) return;
     const base = { revision: "", label: "The backbone", note: "before any like" };
     const lines = revisions.map((each) => ({
-      revision: each.revision,
-      label: `Revision ${Number.parseInt(each.revision, 10)}`,
+      revision: each.name,
+      label: `Revision ${Number.parseInt(each.name, 10)}`,
       note: `${each.events_total} ratings, ${clock(each.created_at)}`,
     }));
     this.list.replaceChildren(...[...lines, base].map((line) => this.#line(line, current)));

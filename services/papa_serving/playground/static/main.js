@@ -75,7 +75,7 @@ function progress() {
   const rated = votes(items);
   document.documentElement.style.setProperty("--done", `${(100 * rated) / Math.max(1, items.length)}%`);
   const pending = (page.state?.pending_events ?? 0) + page.sending;
-  const current = page.state?.current_revision?.revision ?? "";
+  const current = page.state?.current_revision?.name ?? "";
   if (outage.text) {
     const kept = waiting.length ? " Your ratings are kept." : "";
     say("error", `${outage.text}. It is tried again until it does.${kept}`);
@@ -134,9 +134,9 @@ function takeBack({ item, rating }) {
 }
 
 function changed(state) {
-  const before = page.state?.current_revision?.revision ?? "";
+  const before = page.state?.current_revision?.name ?? "";
   page.state = state;
-  const current = state.current_revision?.revision ?? "";
+  const current = state.current_revision?.name ?? "";
   $("likes").textContent = state.likes;
   $("dislikes").textContent = state.dislikes;
   $("pending").textContent = state.pending_events;
@@ -155,7 +155,7 @@ function showHistory(current) {
 async function ask(prompt) {
   page.prompt = prompt;
   history.forget();
-  showHistory(page.state?.current_revision?.revision ?? "");
+  showHistory(page.state?.current_revision?.name ?? "");
   await next();
 }
 
