@@ -52,14 +52,13 @@ class Replay:
 
     def without(self, sequences: Collection[int]) -> Replay:
         """The labels that were not taken back."""
-        kept = [place for place, number in enumerate(self.numbers()) if not number or number not in sequences]
+        kept = [index for index, number in enumerate(self.numbers()) if not number or number not in sequences]
         return self if len(kept) == len(self) else self._rows(torch.tensor(kept, dtype=torch.long))
 
     def latest(self) -> Replay:
-        """Of opinions about one and the same sample, asked for with the same words, the newest alone: whoever changes
-        their mind is believed, and who says a thing twice has said it once."""
+        """Keeps the newest label of each pair of sample and prompt: it replaces an earlier label of the same pair."""
         raw = self.samples.numpy()
-        newest = {(raw[place].tobytes(), prompt): place for place, prompt in enumerate(self.asked())}
+        newest = {(raw[index].tobytes(), prompt): index for index, prompt in enumerate(self.asked())}
         return self if len(newest) == len(self) else self._rows(torch.tensor(sorted(newest.values())))
 
     def kept(self, config: UpdateConfig) -> Replay:
@@ -70,10 +69,10 @@ class Replay:
         keep = torch.where(liked, newer_likes <= config.replay_likes, newer_dislikes <= config.replay_dislikes)
         return self._rows(keep.nonzero()[:, 0])
 
-    def _rows(self, places: Tensor) -> Replay:
-        prompts = tuple(self.asked()[place] for place in places.tolist())
-        parts = (self.samples[places], self.grades[places], self.features[places])
-        sequences = tuple(self.numbers()[place] for place in places.tolist())
+    def _rows(self, indices: Tensor) -> Replay:
+        prompts = tuple(self.asked()[index] for index in indices.tolist())
+        parts = (self.samples[indices], self.grades[indices], self.features[indices])
+        sequences = tuple(self.numbers()[index] for index in indices.tolist())
         return Replay(*parts, prompts if any(prompts) else (), sequences if any(sequences) else ())
 
     def x0(self) -> Tensor:

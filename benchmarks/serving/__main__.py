@@ -1,4 +1,4 @@
-"""`python -m benchmarks.serving`: the whole service against its engine, and how soon an opinion shows."""
+"""`python -m benchmarks.serving`: the whole service against its engine, and how soon a label shows."""
 
 from __future__ import annotations
 

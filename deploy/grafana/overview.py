@@ -20,7 +20,7 @@ BOARD = Board(
             ),
             Panel(
                 "Likes and dislikes",
-                "Accepted opinions per second.",
+                "Accepted labels per second.",
                 "cps",
                 [Query(rate("papa_feedback_labels_total"))],
                 Form.NUMBER,

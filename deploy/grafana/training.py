@@ -10,7 +10,7 @@ BOARD = Board(
         "Alignment": [
             Panel(
                 "Share of likes",
-                "Likes among the opinions; it rises when items meet tastes.",
+                "Likes divided by all labels; it rises when items meet tastes.",
                 "percentunit",
                 [
                     Query(
@@ -25,13 +25,13 @@ BOARD = Board(
             ),
             Panel(
                 "Share of likes by experience",
-                "Over an hour, by how many opinions their users had given: users who have said more should like more.",
+                "Over an hour, by how many labels the users had given: users with more labels should like more.",
                 "percentunit",
-                [Query("papa:feedback_likes_by_cohort:ratio_rate1h", "opinions {{cohort}}")],
+                [Query("papa:feedback_likes_by_cohort:ratio_rate1h", "labels {{cohort}}")],
                 at_most=1,
             ),
             Panel(
-                "Opinions",
+                "Labels",
                 "Likes and dislikes per second.",
                 "cps",
                 [Query(rate("papa_feedback_labels_total", "label"), "{{label}}")],

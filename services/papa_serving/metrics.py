@@ -45,7 +45,7 @@ FEEDBACK_EVENTS = Counter(
 )
 FEEDBACK_LABELS = Counter(
     "papa_feedback_labels_total",
-    "Accepted opinions, like or dislike, by how many their user had given with it: 1-10, 11-30, … 1001+.",
+    "Accepted likes and dislikes, by how many labels their user had given, this one included: 1-10, 11-30, … 1001+.",
     ["label", "cohort"],
 )
 FEEDBACK_BACKLOG = Gauge(

@@ -145,5 +145,5 @@ async def test_typescript_is_run(service: Service, learner: Learner, tmp_path: P
     said = await run(
         f"{checked} && npx tsx round.mts {service.gateway.address} alice", tmp_path, PAPA_PROTOS=str(ROOT / "protos")
     )
-    assert re.search(r"4 items by .*\n4 opinions accepted\n(.*\n)*serving \d{6}-", said), said
+    assert re.search(r"4 items by .*\n4 labels accepted\n(.*\n)*serving \d{6}-", said), said
     assert learner.revisions

@@ -53,11 +53,11 @@ async def test_a_shopper_is_shown_items_and_says_what_they_are_worth(shop: httpx
     assert (picture.content, picture.headers["content-type"]) == (bytes([1]) * 16, "image/png")
     assert (await shop.get("/pictures/never-shown")).status_code == 404
 
-    opinions = [{"item": each["item"], "opinion": "like"} for each in shown[:2]]
+    labels = [{"item": each["item"], "label": "like"} for each in shown[:2]]
     service.log.missing.add(shown[2]["item"])
-    opinions.append({"item": shown[2]["item"], "opinion": "dislike"})
+    labels.append({"item": shown[2]["item"], "label": "dislike"})
     for _ in range(2):  # a double click counts once
-        answer = await shop.post("/users/ada/opinions", json=opinions)
+        answer = await shop.post("/users/ada/labels", json=labels)
         assert (answer.status_code, answer.json()) == (202, {"refused": [shown[2]["item"]]})
     taste = (await shop.get("/users/ada/taste")).json()
     assert taste == {"likes": 2, "dislikes": 0, "revision": "", "learning": True}
@@ -68,8 +68,8 @@ async def test_a_shopper_is_shown_items_and_says_what_they_are_worth(shop: httpx
 
 async def test_what_the_service_refuses_reaches_the_shop_in_http(shop: httpx.AsyncClient, service: Service) -> None:
     service.log.failure = QueueFull("too much", retry_after=100.0)
-    refused = await shop.post("/users/ada/opinions", json=[{"item": "known", "opinion": "like"}])
+    refused = await shop.post("/users/ada/labels", json=[{"item": "known", "label": "like"}])
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "100")
     assert refused.json() == {"reason": "QUEUE_FULL", "message": "too much"}
     assert (await shop.get("/users/ada/recommendations", params={"count": 65})).status_code == 422
-    assert (await shop.post("/users/ada/opinions", json=[{"item": "known", "opinion": "love"}])).status_code == 422
+    assert (await shop.post("/users/ada/labels", json=[{"item": "known", "label": "love"}])).status_code == 422

@@ -142,7 +142,7 @@ BAD: list[tuple[Event, str]] = [
     (like(0, item_id=""), "item_id"),
     (like(0, item_id="i" * 129), "item_id"),
     (Event(event_id="e0", user=ALICE, signal=LIKE), "target"),
-    (Event(event_id="e0", user=ALICE, item_id="i0"), "rating"),
+    (Event(event_id="e0", user=ALICE, item_id="i0"), "label"),
     (like(0, signal=feedback_pb2.SIGNAL_UNSPECIFIED), "signal"),
     (like(0, signal=7), "signal"),
     *[
@@ -185,7 +185,7 @@ async def test_every_violation_of_a_batch_is_named(service: Service) -> None:
         "events[0].signal",
         "events[2].user.user",
         "events[2].image.data",
-        "events[2].rating",
+        "events[2].label",
     }
 
 

@@ -19,9 +19,9 @@ ORIGIN = Origin("", "", 12.5, events=("e1", "e2"), first_sequence=1, last_sequen
 
 @pytest.fixture(scope="module")
 def adapter(denoiser: Denoiser) -> Adapter:
-    opinions = Labels(torch.randint(0, 256, (3, 1, 8, 8), dtype=torch.uint8), torch.tensor([1.0, -1.0, 0.5]))
+    labels = Labels(torch.randint(0, 256, (3, 1, 8, 8), dtype=torch.uint8), torch.tensor([1.0, -1.0, 0.5]))
     config = UpdateConfig(steps=1, like_rows=2, dislike_rows=2)
-    trained, _ = update(denoiser, new_adapter(denoiser), opinions, config, 0)
+    trained, _ = update(denoiser, new_adapter(denoiser), labels, config, 0)
     return replace(trained, weights=random_adapters(denoiser, 1)[0])
 
 

@@ -28,8 +28,8 @@ Files = dict[str, bytes]
 
 @pytest.fixture(scope="module")
 def adapter(denoiser: Denoiser) -> Adapter:
-    opinions = Labels(torch.randint(0, 256, (3, 1, 8, 8), dtype=torch.uint8), torch.tensor([1.0, -1.0, 0.5]))
-    trained, _ = update(denoiser, new_adapter(denoiser), opinions, UpdateConfig(steps=1), 0)
+    labels = Labels(torch.randint(0, 256, (3, 1, 8, 8), dtype=torch.uint8), torch.tensor([1.0, -1.0, 0.5]))
+    trained, _ = update(denoiser, new_adapter(denoiser), labels, UpdateConfig(steps=1), 0)
     return Adapter(random_adapters(denoiser, 1, scale=0.01)[0], trained.replay)
 
 

@@ -75,9 +75,9 @@ def test_an_adapter_without_an_iterate_is_learnt_on_from_its_weights(denoiser: D
 def test_an_update_learns_the_likes_and_unlearns_the_dislikes(denoiser: Denoiser) -> None:
     config = UpdateConfig(steps=40, like_rows=16, dislike_rows=16, learning_rate=2e-2, averaging=0.0)
     bright, dark = torch.full((4, 1, 8, 8), 220), torch.full((4, 1, 8, 8), 30)
-    opinions = Labels(torch.cat([bright, dark]).to(torch.uint8), torch.tensor([1.0] * 4 + [-1.0] * 4))
-    adapter, stats = update(denoiser, new_adapter(denoiser), opinions, config, 0)
-    before, after = (_errors(denoiser, opinions, weights) for weights in (None, adapter.weights))
+    labels = Labels(torch.cat([bright, dark]).to(torch.uint8), torch.tensor([1.0] * 4 + [-1.0] * 4))
+    adapter, stats = update(denoiser, new_adapter(denoiser), labels, config, 0)
+    before, after = (_errors(denoiser, labels, weights) for weights in (None, adapter.weights))
     assert after[:4].mean() < before[:4].mean()
     assert after[4:].mean() > before[4:].mean()
     assert stats.likes == stats.dislikes == 4
@@ -85,8 +85,8 @@ def test_an_update_learns_the_likes_and_unlearns_the_dislikes(denoiser: Denoiser
 
 
 @torch.no_grad()
-def _errors(denoiser: Denoiser, opinions: Labels, weights: Tensor | None) -> Tensor:
-    x0 = (opinions.samples.float() / 127.5 - 1).repeat(64, 1, 1, 1)
+def _errors(denoiser: Denoiser, labels: Labels, weights: Tensor | None) -> Tensor:
+    x0 = (labels.samples.float() / 127.5 - 1).repeat(64, 1, 1, 1)
     generator = torch.Generator().manual_seed(99)
     noise = torch.randn(x0.shape, generator=generator)
     t = torch.randint(400, 1000, (len(x0),), generator=generator)
@@ -129,14 +129,14 @@ def test_replay_keeps_the_newest_of_each_kind(denoiser: Denoiser) -> None:
     assert torch.equal(adapter.replay.samples[1:], newest)
 
 
-def test_the_newest_opinion_of_a_sample_replaces_the_older_ones(denoiser: Denoiser) -> None:
+def test_the_newest_label_of_a_sample_replaces_the_older_ones(denoiser: Denoiser) -> None:
     first = labels(2, 1)
     adapter, _ = update(denoiser, new_adapter(denoiser), first, SMALL, 0)
     changed = Labels(first.samples[:1], torch.tensor([-1.0]))
     adapter, _ = update(denoiser, adapter, changed, SMALL, 1)
     assert adapter.replay.grades.tolist() == [1.0, -1.0, -1.0]
     assert torch.equal(adapter.replay.samples[-1], first.samples[0])
-    # The same picture, asked for with other words, is another opinion.
+    # The same picture, asked for with other words, has a label of its own.
     words = Replay(
         first.samples[[0, 0, 0]], torch.tensor([1.0, -1.0, 0.5]), torch.zeros(3, 4), ("boot", "shoe", "boot")
     )
@@ -159,7 +159,7 @@ def test_after_a_change_of_taste_the_adapter_starts_afresh_from_the_newest_label
     torch.testing.assert_close(after.weights, alone.weights)
 
 
-def test_graded_opinions_are_drawn_by_their_strength(denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graded_labels_are_drawn_by_their_strength(denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
     given = Labels(labels(2, 0).samples, torch.tensor([1.0, 0.25]))
     (likes,) = drawn_by(denoiser, given, SMALL, monkeypatch)
     assert likes.tolist() == pytest.approx([0.8, 0.2])

@@ -18,7 +18,7 @@ CHUNK = 50
 
 
 class System(ABC):
-    """A model that shows items and learns from opinions about them. `cost` counts what serving and learning took,
+    """A model that shows items and learns from their labels. `cost` counts what serving and learning took,
     `prompt` is what all items are asked to show, where the backbone takes one."""
 
     def __init__(self, denoiser: Denoiser, sampling: Sampling, seed: int) -> None:
@@ -31,7 +31,7 @@ class System(ABC):
 
     @abstractmethod
     def learn(self, shown: Tensor, grades: Tensor, step: int) -> None:
-        """One interaction step's opinions."""
+        """Learns from the labels of one interaction step."""
 
     def show(self, seeds: list[int]) -> Tensor:
         """Items for the user, whose sampling counts."""

@@ -1,4 +1,4 @@
-// One round from a Go backend: items for a user, an opinion on each, and the wait for the new revision.
+// One round from a Go backend: items for a user, a label for each, and the wait for the new revision.
 package main
 
 import (
@@ -41,7 +41,7 @@ func main() {
 			EventId: "like-of-" + item.ItemId, // a repeated one changes nothing
 			User:    user,
 			Target:  &papav1.FeedbackEvent_ItemId{ItemId: item.ItemId},
-			Rating:  &papav1.FeedbackEvent_Signal{Signal: signal},
+			Label:  &papav1.FeedbackEvent_Signal{Signal: signal},
 		}
 	}
 	accepted, err := papav1.NewFeedbackServiceClient(connection).
@@ -49,7 +49,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Printf("%d opinions answered\n", len(accepted.Outcomes))
+	fmt.Printf("%d labels answered\n", len(accepted.Outcomes))
 
 	// Pushed, not polled: the stream ends when we have seen enough.
 	changes, err := papav1.NewUserServiceClient(connection).WatchUser(ctx, &papav1.WatchUserRequest{User: user})

@@ -3,8 +3,8 @@
     pip install 'papa-serving' fastapi uvicorn
     PAPA_ADDRESS=127.0.0.1:50051 uvicorn app:app --port 8000     # in this folder; then http://127.0.0.1:8000/docs
 
-It keeps the pictures that it has shown for a while, so that a browser fetches them one by one, and gives every opinion
-an event id made of its own data, so that a double click or a retry counts once.
+It keeps the pictures that it has shown for a while, so that a browser fetches them one by one, and gives every label an
+event id made of its own data, so that a double click or a retry counts once.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class Recommendation(BaseModel):
     adapted: bool
 
 
-class Opinion(BaseModel):
+class ItemLabel(BaseModel):
     """What a shopper thought of one item."""
 
     item: str
-    opinion: Literal["like", "dislike"]
+    label: Literal["like", "dislike"]
 
 
 class Taste(BaseModel):
-    """How far learning is; `learning` while some opinions are not part of the adapter yet."""
+    """How far learning is; `learning` while some labels are not part of the adapter yet."""
 
     likes: int
     dislikes: int
@@ -90,17 +90,17 @@ async def picture(item: str) -> Response:
     return Response(pictures[item].image, media_type=pictures[item].content_type)
 
 
-@app.post("/users/{user}/opinions", status_code=202)
-async def rate(request: Request, user: User, opinions: list[Opinion]) -> dict[str, list[str]]:
+@app.post("/users/{user}/labels", status_code=202)
+async def rate(request: Request, user: User, labels: list[ItemLabel]) -> dict[str, list[str]]:
     """Taken once the service has them for good. Items that are not (any more) this user's are named."""
     events = [
         FeedbackEvent(
-            user, 1.0 if each.opinion == "like" else -1.0, item_id=each.item, event_id=f"{each.opinion}:{each.item}"
+            user, 1.0 if each.label == "like" else -1.0, item_id=each.item, event_id=f"{each.label}:{each.item}"
         )
-        for each in opinions
+        for each in labels
     ]
     outcomes = await _papa(request).submit_feedback(events)
-    refused = [each.item for each, outcome in zip(opinions, outcomes, strict=True) if not outcome.accepted]
+    refused = [each.item for each, outcome in zip(labels, outcomes, strict=True) if not outcome.accepted]
     return {"refused": refused}
 
 

@@ -1,4 +1,4 @@
-// One round from a TypeScript backend: items for a user, an opinion on each, and the wait for the new revision.
+// One round from a TypeScript backend: items for a user, a label for each, and the wait for the new revision.
 //
 //   npm install @grpc/grpc-js @grpc/proto-loader
 //   npx tsx round.mts 127.0.0.1:50051 alice
@@ -41,12 +41,12 @@ const events = shown.items.map(({ item_id }, place) => ({
   signal: place % 2 ? "SIGNAL_DISLIKE" : "SIGNAL_LIKE",
 }));
 const { outcomes } = await call<{ outcomes: { ack?: object }[] }>(feedback, "SubmitFeedback", { events });
-console.log(`${outcomes.filter(({ ack }) => ack).length} opinions accepted`);
+console.log(`${outcomes.filter(({ ack }) => ack).length} labels accepted`);
 
 // Pushed, not polled: the stream ends when we have seen enough.
 const watching = users.WatchUser({ user });
 watching.on("data", ({ state }: any) => {
-  console.log(`${state.pending_events} opinions still to be learnt`);
+  console.log(`${state.pending_events} labels still to be learnt`);
   if (state.pending_events !== "0") return;
   console.log(`serving ${state.current_revision?.revision ?? "the backbone"}`);
   watching.cancel();

@@ -91,7 +91,7 @@ class UserDeleted(PapaError):
 
 
 class EventIdReused(PapaError):
-    """The event_id was accepted before with another target or rating."""
+    """The event_id was accepted before with another target or label."""
 
     status, reason = Status.INVALID_ARGUMENT, "EVENT_ID_REUSED"
 

@@ -42,8 +42,8 @@ BACKLOG_RETRY_AFTER = 2.0
 """Seconds: about what a trainer needs for one update."""
 
 
-def said(event: FeedbackEvent) -> bytes:
-    """8 bytes by which a retry is told from another opinion under the same event id."""
+def digest(event: FeedbackEvent) -> bytes:
+    """An 8-byte digest of what an event says. A retry has the same digest; another label under the same id has not."""
     text = f"{float(event.grade)!r} {event.item_id} ".encode() + event.image
     if event.cancels:
         text = f"cancels {event.cancels}".encode()
@@ -56,7 +56,12 @@ def pack_events(events: Iterable[FeedbackEvent]) -> bytes:
     for event in events:
         event_id, trace = event.event_id.encode(), event.traceparent.encode()
         sample = event.cancels.encode() if event.cancels else b"" if event.item_id else event.image
-        parts += (_HEAD.pack(len(event_id), len(sample), len(trace), said(event), event.grade), event_id, sample, trace)
+        parts += (
+            _HEAD.pack(len(event_id), len(sample), len(trace), digest(event), event.grade),
+            event_id,
+            sample,
+            trace,
+        )
     return b"".join(parts)
 
 
@@ -79,7 +84,7 @@ def refusal(code: int) -> PapaError:
         return EventNotFound(
             "no such event of this user: never accepted, or longer ago than ids are kept", field="cancels"
         )
-    return EventIdReused("this event_id was accepted before with another target or rating", field="event_id")
+    return EventIdReused("this event_id was accepted before with another target or label", field="event_id")
 
 
 def is_entry_id(text: str) -> bool:

@@ -27,10 +27,10 @@ from papa_serving.feedback.entries import (
     NO_ITEM,
     REUSED,
     USER_FULL,
+    digest,
     milliseconds,
     order,
     refusal,
-    said,
 )
 from papa_serving.store.memory import MemoryPartition, MemoryState
 
@@ -204,7 +204,7 @@ class MemoryFeedbackLog(FeedbackLog):
         now = self._state.clock()
         at, what, sequence = user.ids.get(event.event_id, (0.0, b"", 0))
         if sequence and now < at + self._state.settings.store.event_id_ttl:
-            if what != said(event):
+            if what != digest(event):
                 return AppendResult(event.event_id, error=refusal(REUSED))
             return AppendResult(event.event_id, sequence, duplicate=True)
         return self._cancel(event) if event.cancels else self._label(event)
@@ -223,7 +223,7 @@ class MemoryFeedbackLog(FeedbackLog):
         sequence = self._accept(
             LoggedEvent("", 0, event.event_id, event.user, event.grade, sample, revision, 0.0, event.traceparent)
         )
-        user.ids[event.event_id] = (now, said(event), sequence)
+        user.ids[event.event_id] = (now, digest(event), sequence)
         user.grades[sequence] = event.grade
         return AppendResult(event.event_id, sequence)
 
@@ -253,7 +253,7 @@ class MemoryFeedbackLog(FeedbackLog):
             user.sequence += 1
             sequence = user.sequence
             self._state.changed(event.user)
-        user.ids[event.event_id] = (self._state.clock(), said(event), sequence)
+        user.ids[event.event_id] = (self._state.clock(), digest(event), sequence)
         return AppendResult(event.event_id, sequence)
 
     def _full(self, user: UserKey) -> int:

@@ -32,9 +32,9 @@ MAX_PAGE = 64
 
 @dataclass(frozen=True)
 class Judge:
-    """A simulated shopper: `labels` are the classes that it tells apart, `likes` its opinion of items given a taste.
+    """A simulated shopper: `labels` are the classes that it tells apart, `likes` says which items fit a taste.
 
-    `likes` computes, so it runs in a thread.
+    `likes` computes for a while: call it in a thread.
     """
 
     labels: tuple[str, ...]

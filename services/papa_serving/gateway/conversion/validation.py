@@ -110,10 +110,10 @@ def _check_target(
 
 def _check_label(event: feedback_pb2.FeedbackEvent, path: str, violations: Violations) -> None:
     if event.WhichOneof("target") == "cancels":
-        if event.WhichOneof("rating"):
-            violations.append(Violation(f"{path}rating", "does not go with cancels: to change a label, rate again"))
+        if event.WhichOneof("label"):
+            violations.append(Violation(f"{path}label", "does not go with cancels: to change a label, rate again"))
         return
-    match event.WhichOneof("rating"):
+    match event.WhichOneof("label"):
         case "signal":
             if event.signal not in _SIGNALS:
                 violations.append(Violation(f"{path}signal", "must be SIGNAL_LIKE or SIGNAL_DISLIKE"))
@@ -122,7 +122,7 @@ def _check_label(event: feedback_pb2.FeedbackEvent, path: str, violations: Viola
             if not MIN_GRADE <= abs(event.grade) <= 1.0:
                 violations.append(Violation(f"{path}grade", f"must be in [-1, 1], and at least {MIN_GRADE} from 0"))
         case _:
-            violations.append(Violation(f"{path}rating", "give a signal or a grade"))
+            violations.append(Violation(f"{path}label", "give a signal or a grade"))
 
 
 def check_page(request: user_pb2.ListRevisionsRequest, violations: Violations) -> None:

@@ -32,7 +32,7 @@ class _SignalEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Signal.ValueTy
     SIGNAL_DISLIKE: _Signal.ValueType  # 2
 
 class Signal(_Signal, metaclass=_SignalEnumTypeWrapper):
-    """A binary opinion."""
+    """A binary label."""
 
 SIGNAL_UNSPECIFIED: Signal.ValueType  # 0
 SIGNAL_LIKE: Signal.ValueType  # 1
@@ -127,7 +127,7 @@ Global___StreamFeedbackResponse: _TypeAlias = StreamFeedbackResponse  # noqa: Y0
 
 @_typing.final
 class FeedbackEvent(_message.Message):
-    """One opinion of one user about one image, or the end of an earlier one."""
+    """One label: what one user thinks of one image. Or the withdrawal of an earlier label."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -144,7 +144,7 @@ class FeedbackEvent(_message.Message):
     item_id: _builtins.str
     """An item that Generate made for this user and whose time to live has not passed."""
     cancels: _builtins.str
-    """Takes back an earlier event of this user: its event_id. No rating goes with it. An event that no revision has
+    """Takes back an earlier event of this user: its event_id. It carries no label. An event that no revision has
     applied yet is never applied; of one that was applied, the label is forgotten at the next update, which follows
     as after any event. What it taught fades from then on. This is no change of mind: to say the opposite, rate the
     item again. Taking back what was taken back already changes nothing.
@@ -160,7 +160,7 @@ class FeedbackEvent(_message.Message):
 
     @_builtins.property
     def occurred_at(self) -> _timestamp_pb2.Timestamp:
-        """When the user gave the opinion; the time of arrival when absent."""
+        """When the user gave the label; the time of arrival when absent."""
 
     def __init__(
         self,
@@ -174,16 +174,16 @@ class FeedbackEvent(_message.Message):
         grade: _builtins.float = ...,
         occurred_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancels", b"cancels", "grade", b"grade", "image", b"image", "item_id", b"item_id", "occurred_at", b"occurred_at", "rating", b"rating", "signal", b"signal", "target", b"target", "user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancels", b"cancels", "grade", b"grade", "image", b"image", "item_id", b"item_id", "label", b"label", "occurred_at", b"occurred_at", "signal", b"signal", "target", b"target", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancels", b"cancels", "event_id", b"event_id", "grade", b"grade", "image", b"image", "item_id", b"item_id", "occurred_at", b"occurred_at", "rating", b"rating", "signal", b"signal", "target", b"target", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancels", b"cancels", "event_id", b"event_id", "grade", b"grade", "image", b"image", "item_id", b"item_id", "label", b"label", "occurred_at", b"occurred_at", "signal", b"signal", "target", b"target", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_rating: _TypeAlias = _typing.Literal["signal", "grade"]  # noqa: Y015
-    _WhichOneofArgType_rating: _TypeAlias = _typing.Literal["rating", b"rating"]  # noqa: Y015
+    _WhichOneofReturnType_label: _TypeAlias = _typing.Literal["signal", "grade"]  # noqa: Y015
+    _WhichOneofArgType_label: _TypeAlias = _typing.Literal["label", b"label"]  # noqa: Y015
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["item_id", "image", "cancels"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_rating) -> _WhichOneofReturnType_rating | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_label) -> _WhichOneofReturnType_label | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
