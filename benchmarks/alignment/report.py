@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.alignment.aggregate import Loaded, Reached, distinct, grouped, reached
@@ -62,7 +62,9 @@ def _page(loaded: dict[str, Loaded], raw: Path, drawn: list[Figure], pictures: l
         "# Alignment, measured\n",
         "Written by `papa bench alignment --report-only`; do not edit. `papa bench alignment` makes the\n"
         "runs, whose records lie in [alignment/raw.tar.xz](alignment/raw.tar.xz);\n"
-        "[the method](../researcher-guide.md#the-benchmark) says what each measure means.\n\n"
+        "[the method](../researcher-guide.md#the-benchmark) says what each measure means. Below each table and figure\n"
+        "stands the command that makes its runs; `--out FOLDER` makes them anew in a folder of yours, and `--system`,\n"
+        "`--taste` and `--seed` choose a part.\n\n"
         f"Runs: {len(heads)}, on {', '.join(dates) or 'no date yet'}; {seconds / 3600:.1f} hours of showing and\n"
         "learning, evaluation not counted. The machines did other work as well, so that seconds are indicative; the\n"
         "cost in evaluations is the measure. Where an experiment has few seeds, tastes, steps or evaluation points,\n"
@@ -72,11 +74,13 @@ def _page(loaded: dict[str, Loaded], raw: Path, drawn: list[Figure], pictures: l
         *targets(loaded),
         "## Systems\n",
         *_system_table(_systems(loaded)),
+        remade(loaded, success.COMPARED) + "\n",
     ]
     parts += [f"![{picture.stem}](alignment/{picture.name})\n" for picture in pictures]
     for figure in drawn:
         name, title = figure.name, figure.title
         parts.append(f"## {title}\n\n![{title}](alignment/{name}.png) [numbers](alignment/{name}.csv)\n")
+        parts.append(remade(loaded, figure.experiments or (name,), figure.dataset) + "\n")
         if name in said:
             parts.append(said[name] + "\n")
         if name in VARIANT_TABLES:
@@ -84,6 +88,15 @@ def _page(loaded: dict[str, Loaded], raw: Path, drawn: list[Figure], pictures: l
     parts.append("## How the defaults were chosen\n\n" + said[CHOICES] + "\n")
     parts += _missing(loaded, said[OPEN])
     return "\n".join(parts)
+
+
+def remade(loaded: Mapping[str, Loaded], experiments: Iterable[str], dataset: str = "") -> str:
+    """The command that makes these runs anew, how many there are, and what they took."""
+    chosen = {run: records for name in experiments for run, records in loaded[name].items()}
+    ended = [records[-1]["seconds"] for run, records in chosen.items() if dataset in ("", run.dataset)]
+    only = f" --dataset {dataset}" if dataset else ""
+    took = f"{sum(ended) / 60:,.0f} minutes of showing and learning on one core"
+    return f"Made by `papa bench alignment {' '.join(experiments)}{only}`: {len(ended)} runs, {took}."
 
 
 VARIANT_TABLES: dict[str, Callable[[Run], str]] = {

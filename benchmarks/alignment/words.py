@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.alignment.runner import machine
-from benchmarks.alignment.world import DATA, FILES
+from benchmarks.alignment.world import DATA, images_of
 from papa.alignment import frechet_distance
 from papa.backbone.datasets import LabelledImages, load_npz
 from papa.backbone.sheet import picture
@@ -40,7 +40,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     sheet = torch.cat([each[:SHOWN] for each in words.values()])
     picture(sheet, columns=2 * SHOWN).save(options.out / "words.png")
-    test = load_npz(options.data / FILES["fashion_mnist"], "test")
+    test = load_npz(images_of("fashion_mnist", options.data), "test")
     record = {
         "backbone": denoiser.backbone_hash, "date": datetime.now(UTC).date().isoformat(), "machine": machine(),
         "samples": options.samples, "guidance": options.guidance,

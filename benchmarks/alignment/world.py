@@ -25,16 +25,25 @@ DATA = Path(__file__).parents[2] / "data"
 """Where the data sets are looked for; docs/researcher-guide.md says where each comes from."""
 
 FILES = {
-    "fashion_mnist": "fashion_mnist.npz",
-    "fashion_mnist_text": "fashion_mnist.npz",
-    "mnist": "mnist10k.npz",
-    "fashion_mnist_32": "fashion_mnist_32.npz",
-    "cifar10": "cifar10_test_jpeg.npz",
+    "fashion_mnist": ("fashion_mnist.npz",),
+    "fashion_mnist_text": ("fashion_mnist.npz",),
+    "mnist": ("mnist10k.npz", "mnist.npz"),
+    "fashion_mnist_32": ("fashion_mnist_32.npz",),
+    "cifar10": ("cifar10_test_jpeg.npz", "cifar10.npz"),
 }
-"""Each data set's test images. A data set without a shipped backbone has its own in a folder of its name beside the
-file: `unet` and `scheduler` as `papa backbone train` writes them, `oracle.safetensors` of `papa backbone oracle`."""
+"""Each data set's test images; where there are several, those of the committed results come first. A data set without a
+shipped backbone has its own in a folder of its name beside the file: `unet` and `scheduler` as `papa backbone train`
+writes them, `oracle.safetensors` of `papa backbone oracle`."""
 
-ORIGINS = "docs/researcher-guide.md, 'The data sets', says where it comes from and how it is laid out"
+FETCH = {
+    "fashion_mnist": "fashion-mnist",
+    "fashion_mnist_text": "fashion-mnist",
+    "mnist": "mnist",
+    "cifar10": "cifar-10",
+}
+"""What `papa data fetch` calls them."""
+
+MADE = "the commands of docs/researcher-guide.md, 'The benchmark'"
 
 PROMPTS = {"fashion_mnist_text": GENERIC}
 """Of data sets whose backbone works on latents and is asked in words: what the user always asks for. Their oracle is
@@ -61,9 +70,7 @@ class World:
 @cache
 def world(dataset: str, data: Path, bfloat16: bool) -> World:
     """Raises FileNotFoundError without the data set's file in the folder `data`."""
-    path = data / FILES[dataset]
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: put it there or name its folder with --data; {ORIGINS}")
+    path = images_of(dataset, data)
     test = load_npz(path, "test")
     backbone, oracle = dataset, dataset.removesuffix("_text")
     if dataset not in shipped_names():
@@ -72,6 +79,16 @@ def world(dataset: str, data: Path, bfloat16: bool) -> World:
     with torch.no_grad():
         real = torch.cat([judge.features(chunk) for chunk in test.x.split(500)])
     return World(judge, real, test.y, backbone, torch.bfloat16 if bfloat16 else None, PROMPTS.get(dataset, ""))
+
+
+def images_of(dataset: str, data: Path) -> Path:
+    """The file in the folder `data`. Raises FileNotFoundError, which says how to get it."""
+    candidates = [data / name for name in FILES[dataset]]
+    for path in candidates:
+        if path.is_file():
+            return path
+    get = f"papa data fetch {FETCH[dataset]} --out {data}" if dataset in FETCH else MADE
+    raise FileNotFoundError(f"{candidates[-1]} is missing. Get it with: {get} (--data names another folder)")
 
 
 class SimulatedUser:

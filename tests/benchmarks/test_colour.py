@@ -32,11 +32,11 @@ def folder(tmp_path_factory):
         Image.fromarray(picture).save(buffer, "JPEG", quality=95)
         files.append(buffer.getvalue())
     offsets = np.cumsum([0, *map(len, files)])
-    np.savez(data / FILES["cifar10"], data=np.frombuffer(b"".join(files), np.uint8), offsets=offsets, y=classes)
+    np.savez(data / FILES["cifar10"][0], data=np.frombuffer(b"".join(files), np.uint8), offsets=offsets, y=classes)
     torch.manual_seed(0)
     new_unet(32, 3, (8, 16), 1).save_pretrained(data / "cifar10" / "unet")
     DDPMScheduler().save_pretrained(data / "cifar10" / "scheduler")
-    save_oracle(train_oracle(load_npz(data / FILES["cifar10"]), epochs=1), data / "cifar10" / "oracle.safetensors")
+    save_oracle(train_oracle(load_npz(data / FILES["cifar10"][0]), epochs=1), data / "cifar10" / "oracle.safetensors")
     return data
 
 
@@ -52,7 +52,7 @@ def test_a_colour_data_set_runs_through_the_whole_loop(folder, score):
 
 
 def test_without_its_backbone_the_error_names_what_is_missing(folder, tmp_path):
-    (tmp_path / FILES["cifar10"]).symlink_to(folder / FILES["cifar10"])
+    (tmp_path / FILES["cifar10"][0]).symlink_to(folder / FILES["cifar10"][0])
     with pytest.raises(FileNotFoundError, match="oracle"):
         world("cifar10", tmp_path, False)
 

@@ -25,6 +25,10 @@ class Figure:
     axis: str = "interaction step"
     compares: bool = True
     """Means nothing with a single line."""
+    experiments: tuple[str, ...] = ()
+    """Whose runs it shows, where that is not the experiment of its own name."""
+    dataset: str = ""
+    """The data set whose runs alone it shows."""
 
     @property
     def worth_drawing(self) -> bool:

@@ -17,11 +17,13 @@ def figures(loaded: Mapping[str, Loaded]) -> Iterator[Figure]:
     ours = {run: records for run, records in loaded["k-sweep"].items() if label(run) in KINDS}
     if ours:
         lines = grouped(ours, lambda run: KINDS[label(run)])
-        yield Figure("epapa", "PAPA against EPAPA, our update", panels(lines))
+        yield Figure("epapa", "PAPA against EPAPA, our update", panels(lines), experiments=("k-sweep",))
     tuned = {r: x for r, x in loaded["reference"].items() if dict(r.overrides)["learning_rate"] == TUNED}
     if shared := {run: records for run, records in tuned.items() if run.rounds == 10}:
         lines = grouped(shared, lambda run: run.system)
-        yield Figure("epapa_reference", "PAPA against EPAPA, reference recipe", panels(lines))
+        yield Figure(
+            "epapa_reference", "PAPA against EPAPA, reference recipe", panels(lines), experiments=("reference",)
+        )
 
 
 if __name__ == "__main__":

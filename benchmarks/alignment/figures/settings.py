@@ -21,7 +21,8 @@ def figures(loaded: Mapping[str, Loaded]) -> Iterator[Figure]:
             lines = grouped(runs, (lambda run: f"{run.system}, {variant(run)}") if named else variant)
             yield Figure(name, title, panels(lines))
     if sweep := {run: records for run, records in loaded["reference"].items() if run.rounds == 10}:
-        yield Figure("reference_sweep", "The reference recipe on {5, 7, 9}", panels(grouped(sweep, rate)))
+        lines = grouped(sweep, rate)
+        yield Figure("reference_sweep", "The reference recipe on {5, 7, 9}", panels(lines), experiments=("reference",))
 
 
 if __name__ == "__main__":

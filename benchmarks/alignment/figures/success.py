@@ -12,6 +12,10 @@ from benchmarks.alignment.runs import Run
 DATASETS = (("fashion_mnist", "Fashion-MNIST"), ("mnist", "MNIST"), ("cifar10", "CIFAR-10"),
             (FRAMED, "Fashion-MNIST, a U-Net of the paper's size"))  # fmt: skip
 
+COMPARED = ("base", "main", "rivals", "reference", "published")
+SHOWN = {"cifar10": ("cifar10",), FRAMED: ("paper-size",)}
+"""The experiments of the data sets that have their own."""
+
 
 def figures(loaded: Mapping[str, Loaded]) -> Iterator[Figure]:
     """Per data set: the systems, and ours by taste."""
@@ -20,11 +24,23 @@ def figures(loaded: Mapping[str, Loaded]) -> Iterator[Figure]:
         if any(systems.values()):
             lines = {name: list(runs.values()) for name, runs in systems.items() if runs}
             yield Figure(
-                f"success_{dataset}", f"{label}: success over interaction steps", panels(lines), compares=False
+                f"success_{dataset}",
+                f"{label}: success over interaction steps",
+                panels(lines),
+                compares=False,
+                experiments=SHOWN.get(dataset, COMPARED),
+                dataset=dataset,
             )
         if ours := of(dataset, by_system(loaded).get("ours", {})):
             lines = grouped(ours, lambda run: taste(run.taste))
-            yield Figure(f"tastes_{dataset}", f"{label}: ours, by taste", panels(lines), compares=False)
+            yield Figure(
+                f"tastes_{dataset}",
+                f"{label}: ours, by taste",
+                panels(lines),
+                compares=False,
+                experiments=SHOWN.get(dataset, ("main",)),
+                dataset=dataset,
+            )
 
 
 def of(dataset: str, runs: Loaded) -> Loaded:

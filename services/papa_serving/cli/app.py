@@ -13,6 +13,7 @@ from papa_serving.cli.backbone_commands import backbone
 from papa_serving.cli.bench_commands import bench
 from papa_serving.cli.config_commands import config
 from papa_serving.cli.configuration import describe
+from papa_serving.cli.data_commands import data
 from papa_serving.cli.dead_letter_commands import deadletters
 from papa_serving.cli.demo_command import demo
 from papa_serving.cli.doctor_command import doctor
@@ -69,6 +70,7 @@ app.add_typer(deadletters, rich_help_panel=CALLS)
 _add(SETUP, doctor)
 app.add_typer(store, rich_help_panel=SETUP)
 app.add_typer(config, rich_help_panel=SETUP)
+app.add_typer(data, rich_help_panel=SETUP)
 app.add_typer(backbone, rich_help_panel=SETUP)
 app.add_typer(bench, rich_help_panel=SETUP)
 _add(SETUP, version)

@@ -199,9 +199,14 @@ def report(
 
 
 def read_images(data: Path, split: str) -> LabelledImages:
-    """Raises Failure for a file that holds none."""
+    """Raises Failure for a file that is missing or holds none."""
     from papa.backbone.datasets import load_npz
+    from papa.backbone.published import PUBLISHED
 
+    if not data.exists():
+        names = {each.file: each.name for each in PUBLISHED.values()}
+        hint = f"papa data fetch {names.get(data.name, '|'.join(PUBLISHED))} --out {data.parent}"
+        raise Failure(f"{data} is missing", f"published data sets come with: {hint}")
     try:
         return load_npz(data, split)
     except (OSError, KeyError, ValueError) as error:
