@@ -15,7 +15,7 @@ CHART_DECIDES = {
     "store": ("path", "url"),
     "gateway": ("host", "port", "health_port", "generator", "drain_seconds", "notice_seconds", "tls"),
     "auth": ("keys_file",),
-    "generator": ("device", "threads", "replicas", "max_replicas", "drain_seconds"),
+    "generator": ("device", "threads", "replicas", "max_replicas", "drain_seconds", "insecure"),
     "trainer": ("device", "threads", "actors", "autoscaling"),
     "tracing": ("enabled", "endpoint", "ca", "headers", "headers_file"),
 }

@@ -56,10 +56,13 @@ async def careless_keys(target: Target, scale: float) -> Found:
 
 
 async def open_to_all(target: Target, scale: float) -> Found:
-    """Every interface, and nobody is asked who calls."""
+    """Every interface, and nobody is asked who calls, with and without TLS."""
     with tempfile.TemporaryDirectory() as place:
-        address = await started(Path(place), PAPA_GATEWAY__HOST="0.0.0.0")
-    return Found(not address, "started" if address else "does not start")
+        certificate, key = Certificates(Path(place)).issue("gateway")
+        tls = {"PAPA_GATEWAY__TLS__CERTIFICATE": str(certificate), "PAPA_GATEWAY__TLS__KEY": str(key)}
+        hosts = [("0.0.0.0", {}), ("::", {}), ("0.0.0.0", tls)]
+        running = [at for at, more in hosts if await started(Path(place), PAPA_GATEWAY__HOST=at, **more)]
+    return Found(not running, f"started at {', '.join(running)}" if running else "none starts")
 
 
 @asynccontextmanager

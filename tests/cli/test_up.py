@@ -67,7 +67,30 @@ def test_no_redis_at_all(papa: Papa) -> None:
     assert "does not answer" in refused(papa("up", *FREE, "--redis", "redis://127.0.0.1:1"))
 
 
-def test_a_ray_cluster_that_is_not_there(papa: Papa, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "ways"),
+    [
+        (("--host", "0.0.0.0"), ("gateway.auth.mode", "--insecure")),
+        (("--host", "::"), ("gateway.auth.mode", "--insecure")),
+        (("--set", "playground.host=0.0.0.0", "--playground"), ("proxy", "--insecure")),
+        (("--ray-address", "127.0.0.1:1", "--redis", "redis://127.0.0.1:1", "--set", "ray.serve_grpc_port=9000"),
+         ("generator.token", "generator.insecure")),
+    ],
+)  # fmt: skip
+def test_a_port_that_strangers_could_use_needs_leave(papa: Papa, options: tuple[str, ...], ways: list[str]) -> None:
+    said = refused(papa("up", *FREE, *options))
+    assert all(way in said for way in ways)
+    assert not Path("papa-data").exists()
+
+
+def test_what_strangers_may_use_goes_past_that_check(papa: Papa, tmp_path: Path) -> None:
+    with InstanceLock(tmp_path / "data"):
+        ended = papa("up", *FREE, "--host", "0.0.0.0", "--insecure", "--data-dir", "data")
+        assert "already running" in refused(ended)
+
+
+def test_a_ray_cluster_that_is_not_there(papa: Papa, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAPA_GENERATOR__TOKEN", "secret")
     with RedisProcess(tmp_path / "redis", port=0) as redis:
         options = ["--redis", redis.url, "--set", "ray.serve_grpc_port=9000", "--ray-address", "127.0.0.1:1"]
         assert "does not answer" in refused(papa("up", *FREE, *options))

@@ -76,6 +76,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
             "PAPA_BACKBONE": str(save_tiny_backbone(folder / "backbone")),
             "PAPA_REDIS__URL": redis.url,
             "PAPA_GATEWAY__GENERATOR": f"127.0.0.1:{release.port}",
+            "PAPA_GENERATOR__INSECURE": "true",
             "PAPA_GATEWAY__HOST": "127.0.0.1",
             "PAPA_GATEWAY__PORT": "0",
             "PAPA_METRICS__PORT": "0",

@@ -122,3 +122,13 @@ def test_notes_warn_where_nobody_is_asked() -> None:
 def test_ray_asks_for_a_token_and_its_dashboard_is_closed() -> None:
     service = only(render(example("production")), "RayService")
     assert service["spec"]["rayClusterConfig"]["authOptions"] == {"mode": "token"}
+
+
+def test_a_gateway_that_asks_nobody_is_refused_unless_it_is_said() -> None:
+    open_to_all = merged(example("dev"), {"config": {"gateway": {"insecure": False}}})
+    with pytest.raises(HelmError, match=r"config\.gateway\.auth\.mode .*config\.gateway\.insecure=true"):
+        render(open_to_all)
+    assert settings_in(render(example("dev")))["PAPA_GATEWAY__INSECURE"] == "true"
+    callers = {"gateway": {"tls": {"existingSecret": "tls", "clientCaSecret": "callers"}}}
+    for asking in (KEYS, callers):
+        assert settings_in(render(merged(open_to_all, asking)))["PAPA_GATEWAY__INSECURE"] == "false"

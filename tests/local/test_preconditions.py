@@ -156,8 +156,8 @@ def test_places_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_an_existing_ray_needs_an_existing_redis() -> None:
     with pytest.raises(Failure, match="Redis that its nodes reach"):
         check_combination(Settings(ray=RaySettings(address="10.0.0.1:6379")))
-    redis = RedisSettings(url="redis://r:6379")
-    check_combination(Settings(ray=RaySettings(address="10.0.0.1:6379"), redis=redis))
+    redis, engine = RedisSettings(url="redis://r:6379"), GeneratorSettings(token=SecretStr("t"))
+    check_combination(Settings(ray=RaySettings(address="10.0.0.1:6379"), redis=redis, generator=engine))
     with pytest.raises(Failure, match="needs a port for the generator"):
         check_combination(Settings(ray=RaySettings(address="10.0.0.1:6379", serve_grpc_port=0), redis=redis))
 
@@ -167,7 +167,8 @@ def test_an_existing_ray_with_another_port_needs_the_gateway_to_know_it() -> Non
     with pytest.raises(Failure, match=r"127\.0\.0\.1:9000, but ray\.serve_grpc_port is 9100") as refused:
         check_combination(settings)
     assert "gateway.generator=HEAD:9100" in refused.value.hint
-    check_combination(settings.model_copy(update={"gateway": GatewaySettings(generator="10.0.0.1:9100")}))
+    there = {"gateway": GatewaySettings(generator="10.0.0.1:9100"), "generator": GeneratorSettings(insecure=True)}
+    check_combination(settings.model_copy(update=there))
 
 
 def test_a_generator_that_is_not_where_the_gateway_looks_is_told_at_once(taken_port: int) -> None:

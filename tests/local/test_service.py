@@ -271,6 +271,7 @@ def test_an_existing_redis_and_ray_are_used_and_left_alone(tmp_path: Path, folde
             "PAPA_RAY__ADDRESS": ray.stdout.readline().strip(),
             "PAPA_RAY__SERVE_GRPC_PORT": str(port),
             "PAPA_GATEWAY__GENERATOR": f"127.0.0.1:{port}",
+            "PAPA_GENERATOR__TOKEN": "secret-of-the-engine",
         }
         with launched(folder, **auth, **existing) as launcher:
             with Client(launcher.addresses()["address"]) as client:

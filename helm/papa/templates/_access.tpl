@@ -4,7 +4,18 @@
 {{- dig "gateway" "auth" "mode" "none" .Values.config -}}
 {{- end -}}
 
+{{/* The gateway itself would refuse to start; so it is said before anything is installed. */}}
+{{- define "papa.isOpen" -}}
+{{- if and (eq (include "papa.authMode" .) "none") (not .Values.gateway.tls.clientCaSecret) -}}
+{{- if not (dig "gateway" "insecure" false .Values.config) -}}
+{{- fail "the gateway would ask nobody who calls: set config.gateway.auth.mode (docs/security.md), or allow it with config.gateway.insecure=true" -}}
+{{- end -}}
+yes
+{{- end -}}
+{{- end -}}
+
 {{- define "papa.accessSettings" -}}
+{{- $_ := include "papa.isOpen" . }}
 {{- with .Values.gateway.tls }}
 {{- if .existingSecret }}
 PAPA_GATEWAY__TLS__CERTIFICATE: /etc/papa/tls/tls.crt

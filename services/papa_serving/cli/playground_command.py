@@ -12,11 +12,13 @@ import typer
 
 from papa_serving.cli.configuration import ConfigFile, Overrides, load
 from papa_serving.cli.connection import Address, Tenant, open_aio_client
-from papa_serving.cli.output import AsJson, console, print_json_line
+from papa_serving.cli.output import AsJson, complain, console, print_json_line
 from papa_serving.client import Item
 from papa_serving.demo.shopper import Shopper
 from papa_serving.local.backbone_check import oracle_of, takes_prompt
+from papa_serving.local.failure import Failure
 from papa_serving.local.ports import claim_port, reachable
+from papa_serving.settings.exposure import exposed_playground
 
 if TYPE_CHECKING:
     from papa_serving.playground.endpoints import Judge
@@ -25,6 +27,7 @@ Host = Annotated[
     str | None, typer.Option("--host", help="Address to listen on; loopback when absent.", show_default=False)
 ]
 Port = Annotated[int | None, typer.Option("--port", help="HTTP port; 0 takes a free one.", show_default=False)]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Let other machines use the page, which has no login.")]
 
 
 def playground(
@@ -32,6 +35,7 @@ def playground(
     tenant: Tenant = "",
     host: Host = None,
     port: Port = None,
+    insecure: Insecure = False,
     file: ConfigFile = None,
     overrides: Overrides = [],  # noqa: B006 - typer copies it
     json: AsJson = False,
@@ -41,8 +45,13 @@ def playground(
     from papa_serving.playground.endpoints import MAX_PAGE
     from papa_serving.playground.serving import serve
 
-    settings = load(file, overrides, {"playground.host": host, "playground.port": port})
+    flags = {"playground.host": host, "playground.port": port, "playground.insecure": insecure or None}
+    settings = load(file, overrides, flags)
     mine = settings.playground
+    try:
+        exposed = exposed_playground(mine)
+    except ValueError as error:
+        raise Failure(str(error)) from error
     app = application(
         lambda: open_aio_client(settings, address, tenant),
         _judge(settings.backbone),
@@ -57,6 +66,8 @@ def playground(
             print_json_line({"playground": url})
         else:
             console.print(f"The playground is at {url}. Ctrl-C ends it.")
+        if exposed:
+            complain(exposed)
         serve(app, mine.host, free)
 
 

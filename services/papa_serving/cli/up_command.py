@@ -12,6 +12,7 @@ from papa_serving.cli.configuration import ConfigFile, Overrides, load
 from papa_serving.cli.output import (
     AsJson,
     claim_document,
+    complain,
     console,
     messages,
     print_fields,
@@ -40,6 +41,9 @@ RayAddress = Annotated[
 Backbone = Annotated[
     str | None, typer.Option("--backbone", help="A shipped name, a diffusers folder or a hub id.", show_default=False)
 ]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Let other machines call although nobody is asked who they are.")
+]
 Playground = Annotated[
     bool | None, typer.Option("--playground/--no-playground", help="The web page; on when absent.", show_default=False)
 ]
@@ -54,6 +58,7 @@ def up(
     ray_address: RayAddress = None,
     backbone: Backbone = None,
     playground: Playground = None,
+    insecure: Insecure = False,
     file: ConfigFile = None,
     overrides: Overrides = [],  # noqa: B006 - typer copies it
     json: AsJson = False,
@@ -67,6 +72,7 @@ def up(
         "data_dir": data_dir, "gateway.host": host, "gateway.port": port, "metrics.port": metrics_port,
         "redis.url": redis, "ray.address": ray_address, "backbone": backbone,
         "playground.enabled": playground,
+        **(dict.fromkeys(("gateway.insecure", "playground.insecure", "generator.insecure"), True) if insecure else {}),
     }  # fmt: skip
 
     settings = load(file, overrides, flags)
@@ -84,11 +90,13 @@ def up(
             print_fields(places)
             call = f"papa generate alice --address {service.address}"
             console.print(styled("\nTry ", (call, "bold"), ". Ctrl-C stops everything."))
+        for exposed in service.exposed:
+            complain(exposed)
         service.wait(lambda said: messages.print(f"papa: {said}"))
 
 
-def gateway(file: ConfigFile = None, overrides: Overrides = []) -> None:  # noqa: B006
+def gateway(insecure: Insecure = False, file: ConfigFile = None, overrides: Overrides = []) -> None:  # noqa: B006
     """Run the gateway process alone, as a cluster does."""
     from papa_serving.gateway.main import main
 
-    raise typer.Exit(main(load(file, overrides)))
+    raise typer.Exit(main(load(file, overrides, {"gateway.insecure": insecure or None})))

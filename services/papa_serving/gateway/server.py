@@ -31,6 +31,7 @@ from papa_serving.gateway.rpc.edge import TRANSPORT_FACTOR, Edge
 from papa_serving.gateway.transfer import Adopter
 from papa_serving.settings import GatewaySettings
 from papa_serving.settings.addresses import host_port
+from papa_serving.settings.exposure import exposed_gateway
 from papa_serving.stubs.serving.v1 import (
     dead_letter_pb2_grpc,
     feedback_pb2_grpc,
@@ -57,9 +58,10 @@ class Gateway:
     ) -> None:
         """`authenticate` replaces the authenticator that the settings describe; `engine_token` is shown to the engine.
 
-        Raises ValueError for keys or certificates that cannot be used.
+        Raises ValueError for keys or certificates that cannot be used, and for a gateway that strangers could call.
         """
         self._settings, self._backends = settings, backends
+        self._warning = "" if authenticate else exposed_gateway(settings)
         self._credentials = server_credentials(settings.tls)
         authenticate = authenticate or open_authenticator(settings.auth)
         self._drain, self._pictures = Drain(), PictureReader(settings.max_image_pixels)
@@ -75,6 +77,8 @@ class Gateway:
         """Binds and serves. Raises CannotBind."""
         host, port, credentials = self._settings.host, self._settings.port, self._credentials
         self.address = _bind(self._server, "gRPC", host, port, credentials)
+        if self._warning:
+            log.warning("%s", self._warning)
         if credentials is None and self._settings.auth.mode != "none" and not is_loopback(self.address):
             log.warning("tokens travel unencrypted to this gateway: set gateway.tls, or end TLS right before it")
         if self._probes is not None:

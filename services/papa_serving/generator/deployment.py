@@ -22,6 +22,7 @@ from papa_serving.generator.access import EngineAccess
 from papa_serving.generator.adapters import forget_deleted_users
 from papa_serving.generator.wiring import Stores, assemble, defaults
 from papa_serving.settings import GeneratorSettings, Settings
+from papa_serving.settings.exposure import exposed_engine
 from papa_serving.settings.workers import (
     absolute,
     metrics_environment,
@@ -57,6 +58,8 @@ class GeneratorReplica:
         logs.configure(settings.log)
         settings = with_engine_token(with_secrets(settings))
         self._access = EngineAccess(_token(settings.generator))
+        if exposed := exposed_engine(settings.generator):
+            _log.warning("%s", exposed)
         tracing.begin(settings.tracing, "papa-generator")
         stores = Stores(open_users(settings), open_revisions(settings), open_items(settings))
         room = assemble(settings, stores)
@@ -69,8 +72,6 @@ class GeneratorReplica:
         # What a readiness probe of the pod looks for: a replica that has come up.
         self._serving = settings.data_dir / "serving"
         self._serving.touch()
-        if self._access.open:
-            _log.warning("the engine's port asks nobody who calls: set generator.token or generator.token_file")
         _log.info(
             "the generator is ready", extra={"backbone": room.backbone.backbone, "device": settings.generator.device}
         )

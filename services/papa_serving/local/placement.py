@@ -14,6 +14,7 @@ from papa_serving.local.backbone_check import find_backbone
 from papa_serving.local.failure import Failure
 from papa_serving.local.ports import claim_port
 from papa_serving.settings import GatewaySettings, Settings
+from papa_serving.settings.exposure import exposed_engine, exposed_gateway, exposed_playground
 
 
 def with_places(settings: Settings) -> Settings:
@@ -68,6 +69,19 @@ def fresh_metrics_folder(settings: Settings) -> Path:
     return folder
 
 
+def exposed_ports(settings: Settings) -> list[str]:
+    """What to say aloud of ports that strangers can use. Raises Failure where they are not allowed."""
+    try:
+        said = [
+            exposed_gateway(settings.gateway),
+            exposed_playground(settings.playground) if settings.playground.enabled else "",
+            exposed_engine(settings.generator) if settings.ray.address else "",
+        ]
+    except ValueError as error:
+        raise Failure(str(error)) from error
+    return [each for each in said if each]
+
+
 def check_combination(settings: Settings) -> None:
     """Raises Failure for settings that cannot work together."""
     if settings.ray.address and not settings.redis.url:
@@ -81,3 +95,4 @@ def check_combination(settings: Settings) -> None:
             f"the gateway would look for the generator at {generator}, but ray.serve_grpc_port is {port}",
             f"set gateway.generator to the host of Ray's head and that port: --set gateway.generator=HEAD:{port}",
         )
+    exposed_ports(settings)

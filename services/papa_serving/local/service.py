@@ -6,7 +6,7 @@ import os
 import time
 import urllib.request
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from papa_serving.local.failure import Failure
 from papa_serving.local.instance_lock import InstanceLock
 from papa_serving.local.placement import (
     check_combination,
+    exposed_ports,
     fresh_metrics_folder,
     updated,
     with_places,
@@ -55,7 +56,7 @@ _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 class RunningService:
     """What a person needs to know: `address` of the gateway, where metrics, data and logs are.
 
-    `playground` is the address of the page, "" where there is none.
+    `playground` is the address of the page, "" where there is none; `exposed` tells of ports that strangers can use.
     """
 
     address: str
@@ -64,6 +65,7 @@ class RunningService:
     data_dir: Path
     logs: Path
     redis: RedisProcess | None
+    exposed: Sequence[str]
 
     def wait(self, say: Callable[[str], None]) -> None:
         """For ever: starts a Redis that has died again on the same data, and tells `say` of it.
@@ -147,7 +149,7 @@ def _start(
             _playground(stack, playground, logs / "playground.log")
             step.result = playground
     scraped_at = f"http://{reachable(settings.metrics.host, settings.metrics.port)}/metrics"
-    return RunningService(address, playground, scraped_at, settings.data_dir, logs, redis)
+    return RunningService(address, playground, scraped_at, settings.data_dir, logs, redis, exposed_ports(settings))
 
 
 def _redis(stack: ExitStack, settings: Settings) -> tuple[Settings, RedisProcess | None]:

@@ -146,6 +146,7 @@ class GeneratorSettings(Section):
     token_file: Path | None = Field(
         None, description="file with that token; of several lines all are accepted and the first one is shown"
     )
+    insecure: bool = Field(False, description="open the engine's port without a token; Serve listens everywhere")
     max_rows: int = Field(64, ge=1, description="rows of one denoising step")
     max_queued_rows: int = Field(1024, ge=1, description="rows waiting before QUEUE_FULL; half of them of one user")
     sampler: Literal["ddpm", "ddim", "dpmpp_2m"] = "dpmpp_2m"
@@ -221,6 +222,7 @@ class GatewaySettings(Section):
 
     host: Host = "127.0.0.1"
     port: int = Field(50051, ge=0, le=65535, description="0 takes a free one")
+    insecure: bool = Field(False, description="let other machines call although nobody is asked who they are")
     generator: str = Field("127.0.0.1:9000", description="host:port of the generator's gRPC")
     engine_channel_age: float = Field(
         60.0, gt=0, description="seconds until the generator's name is resolved anew; running calls end where they are"
@@ -266,6 +268,7 @@ class PlaygroundSettings(Section):
     enabled: bool = Field(True, description="start it with papa up")
     host: Host = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8484, ge=0, le=65535, description="0 takes a free one")
+    insecure: bool = Field(False, description="let other machines use it; it has no login")
     hosts: tuple[str, ...] = Field((), description="names, besides loopback's, by which browsers may call it")
     per_page: int | None = Field(
         None, ge=1, le=64, description="items of one grid; trainer.min_labels when absent, so that a grid is an update"

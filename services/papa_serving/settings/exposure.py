@@ -1,0 +1,61 @@
+"""Whether strangers can use a port: it listens beyond loopback, and nobody is asked who calls.
+
+Such a port must be allowed in so many words, by `insecure` of its section, and is then announced. Metrics and the
+health port are open by design: they tell of no user, and scrapers and probes carry no credentials.
+"""
+
+from __future__ import annotations
+
+from papa_serving.contracts.channels import is_loopback
+from papa_serving.settings.addresses import host_port
+from papa_serving.settings.schema import GatewaySettings, GeneratorSettings, PlaygroundSettings
+
+_EVERYBODY = "may read, change and delete every user"
+
+
+def exposed_gateway(settings: GatewaySettings) -> str:
+    """What to say aloud of a gateway that asks nobody; "" where someone is asked, or only this machine can call.
+
+    A client certificate counts as asking. Raises ValueError where such a gateway is not allowed.
+    """
+    asked = settings.auth.mode != "none" or settings.tls.client_ca is not None
+    if asked or is_loopback(host_port(settings.host, settings.port)):
+        return ""
+    if not settings.insecure:
+        raise ValueError(
+            f"gateway.host {settings.host} lets other machines call, and nobody is asked who they are: set "
+            "gateway.auth.mode (docs/security.md), or allow it with --insecure (gateway.insecure = true)"
+        )
+    where = host_port(settings.host, settings.port)
+    return f"INSECURE: nobody is asked who calls, and whoever reaches the gateway at {where} {_EVERYBODY}"
+
+
+def exposed_playground(settings: PlaygroundSettings) -> str:
+    """What to say aloud of a web page that other machines reach; "" where only this machine does.
+
+    The page has no login: it shows its own token for everybody. Raises ValueError where that is not allowed.
+    """
+    if is_loopback(host_port(settings.host, settings.port)):
+        return ""
+    if not settings.insecure:
+        raise ValueError(
+            f"playground.host {settings.host} lets other machines use the page, which has no login: keep it on "
+            "loopback behind a proxy that asks who they are, or allow it with --insecure (playground.insecure = true)"
+        )
+    where = host_port(settings.host, settings.port)
+    return f"INSECURE: the playground has no login, and whoever reaches it at {where} {_EVERYBODY} that its token may"
+
+
+def exposed_engine(settings: GeneratorSettings) -> str:
+    """What to say aloud of an engine's port without a token; Ray Serve opens that port on every interface.
+
+    Raises ValueError where that is not allowed.
+    """
+    if settings.token is not None and settings.token.get_secret_value().split():
+        return ""
+    if not settings.insecure:
+        raise ValueError(
+            "the engine's port listens on every interface, and nobody is asked who calls: set generator.token or "
+            "generator.token_file for generators and gateways, or allow it with generator.insecure = true"
+        )
+    return "INSECURE: the engine's port asks nobody who calls, and whoever reaches it may generate for every user"
