@@ -10,6 +10,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 SERVER := $(VENV)/.installed-server
 DEV := $(VENV)/.installed-dev
+WORKERS ?= 2  # processes that the tests run in; tests/lanes.py says which may run at the same time
 
 # pip's own output is a wall of text: show one counted line a package instead, and pip's errors as they are.
 COUNT = awk -v total="$$(grep -c '^[a-zA-Z]' $<)" '/^(Collecting|Processing) /{sub(".*/", "", $$2); printf "  %d/%d %s\n", ++n, total, $$2; fflush()} \
@@ -25,7 +26,7 @@ up: $(SERVER) ## start the service and keep it running until Ctrl-C
 	@$(BIN)/papa up $(ARGS)
 
 test: $(DEV) ## every test and check
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 screenshots: $(DEV) ## the README's pictures of the playground, taken by its test with the shipped backbone (two minutes)
 	@SCREENSHOTS=docs/images $(BIN)/python -m pytest -q tests/playground/test_screenshots.py
@@ -49,7 +50,7 @@ attack: $(DEV) ## the attacks of docs/security.md on real processes of this mach
 	@PYTHONPATH=. $(BIN)/python -m tests.attack $(ARGS)
 
 check: $(DEV) ## the inner loop: static checks and the units that start no server and no browser (under three minutes)
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not (redis or ray or browser or prometheus or slow)" $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "not (redis or ray or browser or prometheus or slow)" $(ARGS)
 
 format: $(DEV) ## ruff's formatting and its safe fixes, in place
 	@$(BIN)/ruff check --fix --quiet . && $(BIN)/ruff format --quiet .

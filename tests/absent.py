@@ -12,7 +12,11 @@ from typing import NoReturn
 
 import pytest
 
-SHARED = Path(os.environ.get("PAPA_SHARED") or Path(__file__).parents[2] / "shared")
+_HANDED_ON = "SHARED_OF_THE_TESTS"
+SHARED = Path(
+    os.environ.get("PAPA_SHARED") or os.environ.get(_HANDED_ON) or Path(__file__).parents[2] / "shared"
+).absolute()
+os.environ[_HANDED_ON] = str(SHARED)  # to pytest-xdist's processes, which start where PAPA_* variables are removed
 SYSTEM_PACKAGES = "make system-packages"
 
 

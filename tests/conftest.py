@@ -4,61 +4,45 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
+from xdist.remote import Producer
 
-from tests import absent
+from tests import absent, lanes, markers
 
 for variable in [name for name in os.environ if name.startswith("PAPA_")]:
     del os.environ[variable]
 
-ROOT = Path(__file__).parent
-FIXTURES = {
-    "redis": {"redis_server", "redis_backend", "redis_cluster", "raw"},
-    "browser": {"browser", "page"},
-}
-"""Marker → fixtures, any of which starts such a thing."""
+if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # several processes share the cores
 
-MODULES = {
-    "redis": (
-        "chaos/test_chaos.py", "cli/test_up.py", "cluster", "deploy/test_live.py", "demo",
-        "attack", "docs/test_against_a_service.py", "docs/test_recommender.py", "feedback/test_redis_",
-        "feedback/test_state_machine.py", "fuzz", "gateway/test_memory.py", "gateway/test_real_storage.py",
-        "generator/test_deployment.py", "helm/test_commands.py", "helm/test_deployment.py",
-        "local/test_redis_check.py", "local/test_service.py", "loop", "packaging/test_wheel.py",
-        "playground/test_page.py", "store/test_redis_", "store/test_census.py", "trainer/test_actor.py",
-        "trainer/test_crashes.py",
-    ),
-    "ray": (
-        "cli/test_up.py", "cluster", "deploy/test_live.py", "demo", "docs/test_against_a_service.py",
-        "docs/test_recommender.py", "generator/test_deployment.py", "helm/test_deployment.py",
-        "local/test_ray_token.py", "local/test_service.py", "loop", "packaging/test_wheel.py",
-        "playground/test_page.py", "trainer/test_actor.py",
-    ),
-    "browser": ("playground/test_page.py", "playground/test_screenshots.py"),
-    "prometheus": ("deploy/test_rules.py", "deploy/test_live.py", "deploy/test_pictures.py"),
-    "slow": ("attack", "benchmarks", "chaos", "fuzz", "packaging/test_wheel.py", "docs/test_site.py"),
-}  # fmt: skip
-"""Marker → the beginnings of the paths, below this folder, of modules that are so as a whole."""
+STARTED = markers.Started()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks each test with what it needs, so that `-m "not ray"` leaves out all that would start a Ray."""
+    """Marks each test with what it needs, and puts what takes long first."""
     for item in items:
-        for marker in _needs(item):
+        for marker in markers.needs(item):
             item.add_marker(marker)
+    items.sort(key=lambda item: lanes.position(markers.path(item)))
 
 
-def _needs(item: pytest.Item) -> set[str]:
-    path = item.path.relative_to(ROOT).as_posix()
-    found = {marker for marker, paths in MODULES.items() if path.startswith(paths)}
-    fixtures = set(getattr(item, "fixturenames", ()))
-    found |= {marker for marker, names in FIXTURES.items() if names & fixtures}
-    variant = getattr(item, "callspec", None)
-    if variant is not None and {"redis", "cluster"} & set(variant.id.split("-")):
-        found.add("redis")
-    return found
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> lanes.Lanes:
+    """How `-n` distributes them, whatever `--dist` says."""
+    config.option.loadscopereorder = False
+    return lanes.Lanes(config, log)
+
+
+@pytest.fixture(autouse=True)
+def _its_markers_are_true(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test that starts a Redis, a Ray, a browser or a Prometheus and does not say so."""
+    yield
+    unsaid = STARTED.markers - {marker.name for marker in request.node.iter_markers()}
+    STARTED.markers.clear()
+    if unsaid:
+        pytest.fail(f"starts what it has no marker for: {', '.join(sorted(unsaid))} (tests/markers.py)")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,16 +36,18 @@ Papa = Callable[..., Ended]
 
 
 @pytest.fixture
-def papa(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Papa:
-    """Runs `papa` with these arguments in an empty folder."""
+def papa(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Papa]:
+    """Runs `papa` with these arguments in an empty folder. What it changes of this process is put back."""
     monkeypatch.chdir(tmp_path)
+    mask = os.umask(0o022)
 
     def call(*arguments: str) -> Ended:
         code = run(arguments)
         captured = capsys.readouterr()
         return Ended(code, captured.out, captured.err)
 
-    return call
+    yield call
+    os.umask(mask)
 
 
 @pytest.fixture

@@ -108,6 +108,7 @@ def test_a_benchmark_says_in_json_what_it_wrote(tmp_path: Path) -> None:
     program.mkdir(parents=True)
     (tmp_path / "docs" / "results").mkdir(parents=True)
     (tmp_path / "docs" / "results" / "old.md").touch()
+    (program.parent / "__init__.py").touch()
     (program / "__main__.py").write_text(
         "import pathlib, sys; print('measuring', sys.argv[1:]); pathlib.Path('docs/results/new.md').touch(); exit(3)"
     )

@@ -1,0 +1,86 @@
+"""What a test needs, as a marker, so that `-m "not ray"` leaves out all that would start a Ray.
+
+The markers are given by file, by fixture and by the variant of a test. What is forgotten here is found when it runs: a
+test fails that starts such a program without its marker.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import lanes
+
+TESTS = Path(__file__).parent
+
+FIXTURES = {
+    "redis": {"redis_server", "redis_backend", "redis_cluster", "raw"},
+    "browser": {"browser", "page"},
+}
+"""Marker → fixtures, any of which starts such a thing."""
+
+MODULES = {
+    "redis": (
+        "chaos/test_chaos.py", "cli/test_up.py", "cluster", "deploy/test_live.py", "demo",
+        "attack", "docs/test_against_a_service.py", "docs/test_recommender.py", "feedback/test_redis_",
+        "feedback/test_state_machine.py", "fuzz", "gateway/test_memory.py", "gateway/test_real_storage.py",
+        "generator/test_deployment.py", "helm/test_commands.py", "helm/test_deployment.py",
+        "local/test_redis_check.py", "local/test_service.py", "loop", "packaging/test_wheel.py",
+        "playground/test_page.py", "store/test_redis_", "store/test_census.py", "trainer/test_actor.py",
+        "trainer/test_crashes.py",
+    ),
+    "ray": lanes.RAY,
+    "browser": ("playground/test_page.py", "playground/test_screenshots.py"),
+    "prometheus": ("deploy/test_rules.py", "deploy/test_live.py", "deploy/test_pictures.py"),
+    "slow": ("attack", "benchmarks", "chaos", "fuzz", "packaging/test_wheel.py", "docs/test_site.py"),
+}  # fmt: skip
+"""Marker → the beginnings of the paths, below this folder, of modules that are so as a whole."""
+
+PROGRAMS = {
+    "redis": r"(^|/)redis-server( |$)|falkordb",
+    "ray": r"(^|/)(raylet|gcs_server)( |$)|papa_serving\.local\.ray_host|run_placeholder",
+    "browser": r"/playwright/driver/|(^|/)chrom(e|ium)\b",
+    "prometheus": r"(^|/)prom(etheus|tool)( |$)",
+}
+"""Marker → how a word of a command line begins that starts such a thing, itself or in turn."""
+
+
+def path(item: pytest.Item) -> str:
+    """Of a test's file below this folder."""
+    return Path(os.path.relpath(item.path, TESTS)).as_posix()
+
+
+def needs(item: pytest.Item) -> set[str]:
+    """Its markers."""
+    found = {marker for marker, beginnings in MODULES.items() if path(item).startswith(beginnings)}
+    fixtures = set(getattr(item, "fixturenames", ()))
+    found |= {marker for marker, names in FIXTURES.items() if names & fixtures}
+    variant = getattr(item, "callspec", None)
+    if variant is not None and {"redis", "cluster"} & set(variant.id.split("-")):
+        found.add("redis")
+    return found
+
+
+def programs(command: list[str]) -> set[str]:
+    """The markers of what a command line starts; one that only asks for a version starts nothing."""
+    if "--version" in command:
+        return set()
+    return {marker for marker, known in PROGRAMS.items() if any(re.search(known, word) for word in command)}
+
+
+class Started:
+    """Hears of every child process that this one starts."""
+
+    def __init__(self) -> None:
+        self.markers: set[str] = set()
+        sys.addaudithook(self._hear)
+
+    def _hear(self, event: str, arguments: tuple[object, ...]) -> None:
+        if event == "subprocess.Popen":
+            _, command, *_ = arguments
+            words = [command] if isinstance(command, str | bytes) else list(command)  # type: ignore[call-overload]
+            self.markers |= programs([word.decode() if isinstance(word, bytes) else str(word) for word in words])
