@@ -73,6 +73,7 @@ LIMITS: dict[str, Schema] = {
     },
     "revisions.objectStore.url": {"type": "string", "pattern": "^((s3|gs|az)://[^ ?]+)?$"},
     "revisions.objectStore.endpoint": {"type": "string", "pattern": "^(https?://[^ /]+)?$"},
+    "revisions.check.schedule": {"type": "string", "pattern": "^(\\S+( \\S+){4})?$"},
     "*.hubClaim": _NAME,
     "*.caConfigMap": _NAME,
     "redis.prefix": {"type": "string", "pattern": "^[a-z0-9_-]{0,32}$"},

@@ -17,9 +17,10 @@ def files() -> dict[Path, str]:
     """What each generated file should hold."""
     text = (CHART / "values.yaml").read_text()
     values = yaml.safe_load(text)
+    oldest = yaml.safe_load((CHART / "Chart.yaml").read_text())["annotations"]["papa/kuberay"].removeprefix(">=")
     return {
         CHART / "values.schema.json": json.dumps(values_schema(values), indent=2) + "\n",
-        CHART / "README.md": readme(text, values),
+        CHART / "README.md": readme(text, values, oldest),
     }
 
 

@@ -92,7 +92,31 @@ def cluster_hash(service: Manifest) -> str:
     return hashlib.sha1(json.dumps(spec, sort_keys=True).encode()).hexdigest()
 
 
-def cleanup_account(service: Manifest) -> str:
-    """The account of the Job that clears Ray's keys from its Redis after a deletion: the head's
-    (raycluster_controller.go, buildRedisCleanupJob starts from the head's pod)."""
-    return service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"].get("serviceAccountName", "default")
+def cleanup_pod(service: Manifest) -> Pod:
+    """The pod of the Job that clears Ray's keys from its Redis after a deletion (raycluster_controller.go,
+    buildRedisCleanupJob): the head's, with all its labels but the kind of node, and its first container alone.
+
+    Its account and Secrets are the head's, so they must outlive the release.
+    """
+    head = pods(service)[0]
+    spec = {**head.spec, "containers": head.spec["containers"][:1], "restartPolicy": "Never"}
+    return Pod("redis-cleanup", {**head.labels, NODE_TYPE: "redis-cleanup"}, spec)
+
+
+def ways_out(pod: Pod, manifests: list[Manifest]) -> list[Manifest] | None:
+    """The egress rules of all policies that select the pod; None where none does, and all is open to it.
+
+    As Kubernetes adds them up (networking.k8s.io/v1, NetworkPolicySpec): what one of them allows is allowed.
+    """
+    policies = [each["spec"] for each in manifests if each["kind"] == "NetworkPolicy" and _selects(each["spec"], pod)]
+    policies = [each for each in policies if "Egress" in each["policyTypes"]]
+    return [rule for each in policies for rule in each["egress"]] if policies else None
+
+
+def _selects(policy: Manifest, pod: Pod) -> bool:
+    selector = policy["podSelector"]
+    labelled = selector.get("matchLabels", {}).items() <= pod.labels.items()
+    return labelled and all(
+        {"In": pod.labels.get(each["key"]) in each["values"]}[each["operator"]]
+        for each in selector.get("matchExpressions", [])
+    )

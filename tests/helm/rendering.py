@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,17 @@ def merged(values: Manifest, more: Manifest) -> Manifest:
 
 def render(values: Manifest, release: str = "demo") -> list[Manifest]:
     """Every manifest, in no order; raises Helm's errors."""
+    manifests: list[Manifest] = pickle.loads(_rendered(json.dumps(values), release))
+    return manifests
+
+
+@functools.lru_cache(maxsize=256)
+def _rendered(values: str, release: str) -> bytes:
+    """The manifests, pickled: many tests look at the same ones, and some change theirs."""
     with Chart.load(CHART) as chart:
-        rendered = chart.render(values, name=release, namespace="papa")
+        rendered = chart.render(json.loads(values), name=release, namespace="papa")
     texts = (text for path, text in rendered.items() if path.endswith(".yaml"))
-    return [each for text in texts for each in yaml.load_all(text, yaml.CSafeLoader) if each]
+    return pickle.dumps([each for text in texts for each in yaml.load_all(text, yaml.CSafeLoader) if each])
 
 
 def notes(values: Manifest) -> str:
@@ -76,6 +84,8 @@ def pod_specs(manifests: list[Manifest]) -> dict[str, Manifest]:
                 specs[name] = spec
             case "Deployment" | "StatefulSet":
                 specs[name] = spec["template"]["spec"]
+            case "CronJob":
+                specs[name] = spec["jobTemplate"]["spec"]["template"]["spec"]
             case "RayService":
                 cluster = spec["rayClusterConfig"]
                 specs[f"{name} head"] = cluster["headGroupSpec"]["template"]["spec"]

@@ -25,9 +25,9 @@ def test_papa_commands_exist_with_their_options(name, capsys):
         tuple(container["args"])
         for spec in pod_specs(render(example(name))).values()
         for container in (*spec["containers"], *spec.get("initContainers", []))
-        if "papa-gateway" in container["image"]
+        if "args" in container and "papa-" in container["image"]
     }
-    assert {command[0] for command in commands} == {"gateway", "metrics", "smoke"}
+    assert {command[0] for command in commands} == {"gateway", "metrics", "smoke", "store"}
     for command in commands:
         assert run([*command, "--help"]) == 0
         assert "Usage" in capsys.readouterr().out

@@ -86,6 +86,14 @@ TRIFLES: dict[str, dict[str, Any]] = {
     "live settings": {"config": {"generator": {"steps": 9}}},
     "stopped trainers": {"trainer": {"stopped": True}},
     "a label on objects": {"commonLabels": {"team": "shop"}},
+    "an image of the gateway": {"image": {"gateway": {"tag": "9.9.9"}}},
+    "another trace collector": {"tracing": {"endpoint": "http://other:4317"}},
+    "a share of traces": {"config": {"tracing": {"sample_ratio": 0.5}}},
+    "a gateway's variable": {"gateway": {"extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}]}},
+    "gateways that scale": {"gateway": {"autoscaling": {"maxReplicas": 40}, "drainSeconds": 40}},
+    "who may call": {"networkPolicy": {"gatewayFrom": [{"podSelector": {}}], "redisTo": [{"podSelector": {}}]}},
+    "a nightly check": {"revisions": {"check": {"schedule": "0 3 * * *"}}},
+    "when to scale": {"generator": {"autoscaling": {"targetOngoingRequests": 3}}},
 }
 
 
@@ -115,6 +123,105 @@ def test_what_ray_depends_on_starts_one(change: Manifest) -> None:
     assert kuberay.cluster_hash(only(before, "RayService")) != kuberay.cluster_hash(only(after, "RayService"))
 
 
+ROWS = re.findall(r"^\| (`.+?) \| .* \|$", (CHART / "README.md").read_text().partition("## Values")[0], re.MULTILINE)
+LISTED = [path for row in ROWS for path in re.findall(r"`([\w.]+)`", row)]
+"""Values that the chart's README says start a second cluster."""
+
+NO_FREE_CHOICE: dict[str, Any] = {
+    "image.gateway.digest": "sha256:" + "a" * 64,
+    "valkey.image.digest": "sha256:" + "b" * 64,
+    "gateway.route.parentRefs": [{"name": "other"}],
+    "gateway.route.hostnames": ["other.example.com"],
+    "gateway.service.type": "NodePort",
+    "gateway.service.externalTrafficPolicy": "Local",
+    "gateway.ingress": {"enabled": True, "host": "papa.example.com", "tlsSecret": "papa-tls"},
+    "generator.podDisruptionBudget.maxUnavailable": 2,
+    "revisions.size": "9Gi",
+    "valkey.persistence.size": "9Gi",
+    "revisions.accessModes": ["ReadWriteOnce"],
+    "revisions.objectStore.endpoint": "",
+    "revisions.check.schedule": "1 2 * * *",
+    "service.ipFamilyPolicy": "PreferDualStack",
+    "ray.upgrade.type": "None",
+    "metrics.monitors.interval": "30s",
+    "metrics.rules.runbookUrl": "https://other.example.com",
+    "tracing.endpoint": "https://other.example.com:4317",
+    "networkPolicy.operatorFrom": [{"podSelector": {}}],
+    "gateway.autoscaling.metrics": [],
+    "gateway.extraEnv": [{"name": "A", "value": "1"}],
+    "extraObjects": [],
+}
+"""Values that are limited, or that depend on others."""
+
+
+def leaves(values: Manifest, path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        here = f"{path}.{name}".lstrip(".")
+        if isinstance(value, dict) and value and here not in NO_FREE_CHOICE:
+            yield from leaves(value, here)
+        else:
+            yield here, value
+
+
+def listed(path: str) -> bool:
+    return any(path == each or path.startswith(f"{each}.") for each in LISTED)
+
+
+def another(path: str, value: Any) -> Any:
+    if path in NO_FREE_CHOICE:
+        return NO_FREE_CHOICE[path]
+    match value:
+        case bool():
+            return not value
+        case int():
+            return value + 1
+        case str():
+            return "other"
+        case list():
+            return [{"podSelector": {}}]
+    return {"other": "other"}
+
+
+def nested(path: str, value: Any) -> Manifest:
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    return value
+
+
+def test_whatever_the_readme_does_not_list_starts_no_second_cluster() -> None:
+    """Every other value is another one, all at once."""
+    values, changed = yaml.safe_load((CHART / "values.yaml").read_text()), 0
+    before = example("production")
+    after = before
+    for path, value in leaves(merged(values, before)):
+        if not listed(path) and not path.startswith("config."):
+            after = merged(after, nested(path, another(path, value)))
+            changed += 1
+    assert changed > 80
+    services = [only(render(each), "RayService") for each in (before, after)]
+    assert kuberay.cluster_hash(services[0]) == kuberay.cluster_hash(services[1])
+    assert services[0]["spec"] != services[1]["spec"], "what Serve deploys does change"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metrics": {"resources": {"limits": {"memory": "1Gi"}}}},
+        {"ray": {"autoscaler": {"idleTimeoutSeconds": 9}}},
+        {"extraEnv": [{"name": "A", "value": "1"}]},
+        {"image": {"server": {"tag": "9.9.9"}}},
+        {"tracing": {"caSecret": "other"}},
+        {"generator": {"autoscaling": {"maxReplicas": 40}}},
+    ],
+    ids=str,
+)
+def test_what_the_readme_lists_cannot_change_in_place(change: Manifest) -> None:
+    (path, _) = next(leaves(change))
+    assert listed(path)
+    before, after = render(example("production")), render(merged(example("production"), change))
+    assert kuberay.cluster_hash(only(before, "RayService")) != kuberay.cluster_hash(only(after, "RayService"))
+
+
 def test_a_running_pod_keeps_its_settings() -> None:
     """Settings are immutable and named by what they hold; those before are kept for pods of the old template."""
     before = render(example("production"))
@@ -125,7 +232,9 @@ def test_a_running_pod_keeps_its_settings() -> None:
             hashed, log = (each["configMapRef"]["name"] for each in pod.ray["envFrom"][:2])
             assert named[hashed]["immutable"] is True
             assert named[hashed]["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
-            assert set(named[log].get("data") or {}) <= {"PAPA_LOG__LEVEL", "PAPA_LOG__FORMAT"}
+            later = set(named[log].get("data") or {})
+            assert {name for name in later if not name.startswith(("PAPA_LOG__", "PAPA_TRACING__"))} == set()
+            assert not later & {"PAPA_TRACING__ENABLED", "PAPA_TRACING__CA"}, "an older pod has not the file"
     ours, theirs = (kuberay.pods(only(each, "RayService"))[0].ray["envFrom"][0] for each in (before, after))
     assert ours != theirs
 
@@ -152,10 +261,26 @@ def test_the_account_of_the_cleanup_outlives_the_release(values: Manifest) -> No
     service = only(manifests, "RayService")
     if "gcsFaultToleranceOptions" not in service["spec"]["rayClusterConfig"]:
         return
-    name = kuberay.cleanup_account(service)
+    name = kuberay.cleanup_pod(service).spec["serviceAccountName"]
     accounts = [each for each in manifests if each["kind"] == "ServiceAccount" and each["metadata"]["name"] == name]
     for account in accounts:
         assert account["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+@pytest.mark.parametrize("values", CASES)
+def test_the_cleanup_reaches_rays_redis_and_nothing_of_kubernetes(values: Manifest) -> None:
+    """Its labels are nearly the head's: a policy for the head must neither shut it in nor let it out further."""
+    manifests = render(values)
+    service = only(manifests, "RayService")
+    cluster = service["spec"]["rayClusterConfig"]
+    if "gcsFaultToleranceOptions" not in cluster or not [e for e in manifests if e["kind"] == "NetworkPolicy"]:
+        return
+    ways = kuberay.ways_out(kuberay.cleanup_pod(service), manifests)
+    assert ways is not None, "a namespace that denies by default would shut it in"
+    ports = {port["port"] for rule in ways for port in rule.get("ports", [])}
+    redis = int(cluster["gcsFaultToleranceOptions"]["redisAddress"].rpartition(":")[2])
+    assert {53, redis} <= ports
+    assert 6443 not in ports
 
 
 @pytest.mark.parametrize("values", CASES)
@@ -164,6 +289,8 @@ def test_pods_that_ask_for_no_gpu_see_none(values: Manifest) -> None:
         asked = any("gpu" in name for name in pod.ray["resources"]["limits"])
         hidden = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"} in pod.ray["env"]
         assert asked != hidden, pod.group
+        for sidecar in pod.spec.get("initContainers", []):
+            assert {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"} in sidecar["env"], pod.group
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -17,7 +17,7 @@ def containers(spec: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_where_pods_go_is_said_once_for_all_of_them():
     specs = pod_specs(render(merged(example("dev"), TOGGLES["everything placed"])))
-    assert len(specs) == 7
+    assert len(specs) == 8
     for pod, spec in specs.items():
         assert spec["nodeSelector"] == {"pool": "papa"}, pod
         assert spec["tolerations"] == [{"key": "papa", "operator": "Exists"}], pod
@@ -46,10 +46,19 @@ def test_no_variable_is_set_twice(name):
     assert {"name": "HF_HOME", "value": "/cache"} in gateway["env"]
 
 
-def test_a_name_that_the_operator_gives_twice_is_refused():
+@pytest.mark.parametrize("component", ["", "gateway"])
+def test_a_name_that_the_operator_gives_twice_is_refused(component):
     twice = {"extraEnv": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}
     with pytest.raises(HelmError, match="extraEnv sets a name twice"):
-        render(merged(example("dev"), twice))
+        render(merged(example("dev"), {component: twice} if component else twice))
+
+
+def test_what_the_gateway_alone_is_given_wins_there_and_is_nowhere_else():
+    values = {"extraEnv": [{"name": "A", "value": "all"}], "gateway": {"extraEnv": [{"name": "A", "value": "gateway"}]}}
+    specs = pod_specs(render(merged(example("dev"), values)))
+    expected = {"demo-papa-gateway": "gateway", "demo-papa-store-check": "gateway", "demo-papa trainer": "all"}
+    for pod, given in expected.items():
+        assert [each["value"] for each in specs[pod]["containers"][0]["env"] if each["name"] == "A"] == [given]
 
 
 def test_authorities_certificates_and_a_shared_cache_are_mounted_where_they_are_named():
@@ -109,6 +118,14 @@ def test_releases_that_share_a_redis_do_not_meet():
         settings_in(render(merged(example("production"), {"redis": {"prefix": "kept"}})))["PAPA_REDIS__PREFIX"]
         == "kept"
     )
+
+
+@pytest.mark.parametrize("name", ["production", "gpu"])
+def test_rendering_twice_gives_the_same(name):
+    """As GitOps renders, without the cluster: a generated password would be another one each time."""
+    uncached = [render(merged(example(name), {"global": {"again": times}})) for times in (1, 2)]
+    assert uncached[0] == uncached[1]
+    assert "Secret" not in {each["kind"] for each in uncached[0]}
 
 
 def test_passwords_under_gitops_are_those_that_are_named():

@@ -1,6 +1,7 @@
 {{/* Parts that all pods share. */}}
 
-{{/* Call with (dict "root" $ "config" (list NAMES-OF-CONFIGMAPS) "more" TEXT), TEXT a list of variables. */}}
+{{/* Call with (dict "root" $ "config" (list NAMES-OF-CONFIGMAPS) "more" TEXT "own" LIST): TEXT is a list of variables, LIST
+what the operator gives this component alone. */}}
 {{- define "papa.environment" -}}
 envFrom:
 {{- range .config }}
@@ -9,7 +10,7 @@ envFrom:
 {{- with .root.Values.revisions.objectStore.existingSecret }}
   - secretRef: {name: {{ . }}}
 {{- end }}
-env: {{- include "papa.mergedEnvironment" (dict "root" .root "env" (printf "%s\n%s" (include "papa.chartEnvironment" .root) (default "" .more))) | nindent 2 }}
+env: {{- include "papa.mergedEnvironment" (dict "root" .root "own" (default list .own) "env" (printf "%s\n%s" (include "papa.chartEnvironment" .root) (default "" .more))) | nindent 2 }}
 {{- end -}}
 
 {{- define "papa.chartEnvironment" -}}
@@ -33,15 +34,20 @@ env: {{- include "papa.mergedEnvironment" (dict "root" .root "env" (printf "%s\n
   valueFrom: {secretKeyRef: {name: {{ include "papa.engineSecret" . }}, key: {{ .Values.generator.token.key }}}}
 {{- end -}}
 
-{{/* The chart's variables and .Values.extraEnv, each name once: the latter wins. Kubernetes would keep both, and its API
-refuses some such lists. Call with (dict "root" $ "env" TEXT), TEXT a list of variables. */}}
+{{/* The chart's variables, .Values.extraEnv and those of one component, each name once: the last wins. Kubernetes would keep
+all, and its API refuses some such lists. Call with (dict "root" $ "env" TEXT "own" LIST), TEXT a list of variables. */}}
 {{- define "papa.mergedEnvironment" -}}
+{{- range $given := list .root.Values.extraEnv .own }}
 {{- $names := list }}
-{{- range .root.Values.extraEnv }}{{ $names = append $names .name }}{{ end }}
+{{- range $given }}{{ $names = append $names .name }}{{ end }}
 {{- if ne (len $names) (len (uniq $names)) }}{{ fail "extraEnv sets a name twice" }}{{ end }}
+{{- end }}
+{{- $last := dict }}
+{{- $all := concat (.env | fromYamlArray) .root.Values.extraEnv .own }}
+{{- range $at, $each := $all }}{{ $_ := set $last $each.name $at }}{{ end }}
 {{- $merged := list }}
-{{- range .env | fromYamlArray }}{{ if not (has .name $names) }}{{ $merged = append $merged . }}{{ end }}{{ end }}
-{{- concat $merged .root.Values.extraEnv | toYaml }}
+{{- range $at, $each := $all }}{{ if eq (get $last $each.name) $at }}{{ $merged = append $merged $each }}{{ end }}{{ end }}
+{{- $merged | toYaml }}
 {{- end -}}
 
 {{- define "papa.engineSecret" -}}

@@ -105,7 +105,7 @@ applications:
 name: {{ .name }}
 image: {{ include "papa.serverImage" .root }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
-{{ include "papa.environment" (dict "root" .root "config" (list (include "papa.rayConfig" .root) (printf "%s-ray-log" (include "papa.fullname" .root))) "more" (include "papa.rayEnvironment" .)) }}
+{{ include "papa.environment" (dict "root" .root "config" (list (include "papa.rayConfig" .root) (printf "%s-ray-observability" (include "papa.fullname" .root))) "more" (include "papa.rayEnvironment" .)) }}
 securityContext: {{- toYaml .root.Values.containerSecurityContext | nindent 2 }}
 volumeMounts: {{- include "papa.volumeMounts" .root | nindent 2 }}
 {{- if .root.Values.backbone.existingClaim }}
@@ -129,19 +129,21 @@ volumeMounts: {{- include "papa.volumeMounts" .root | nindent 2 }}
 {{- end }}
 {{- end -}}
 
-{{/* Serves what the processes of the Ray container have written; it must see them, to know which of them live. */}}
+{{/* Serves what the processes of the Ray container have written; it must see them, to know which of them live. It runs the
+server's image, which the pod has anyway: a new image of the gateway then leaves Ray's pods as they are. */}}
 {{- define "papa.metricsContainer" -}}
 name: metrics
-image: {{ include "papa.gatewayImage" . }}
+image: {{ include "papa.serverImage" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 args: [metrics]
 # A native sidecar: it is started again by itself, and a pod whose metrics are away still generates.
 restartPolicy: Always
 envFrom:
   - configMapRef: {name: {{ include "papa.rayConfig" . }}}
-  - configMapRef: {name: {{ include "papa.fullname" . }}-ray-log}
+  - configMapRef: {name: {{ include "papa.fullname" . }}-ray-observability}
 env:
   - {name: HOME, value: /var/lib/papa}
+  - {name: NVIDIA_VISIBLE_DEVICES, value: void}
 ports:
   - {name: papa-metrics, containerPort: 9464}
 resources: {{- toYaml .Values.metrics.resources | nindent 2 }}

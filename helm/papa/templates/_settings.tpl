@@ -67,12 +67,19 @@ PAPA_TRAINER__AUTOSCALING__MAX_ACTORS: {{ include "papa.mostTrainers" $ | quote 
 {{- end -}}
 
 
-{{/* Sections that are no business of Ray's pods: a change of one of them must not start a second Ray cluster. */}}
+{{/* What is logged and traced, as far as it needs no file in the pod. */}}
+{{- define "papa.isObservability" -}}
+{{- $fixed := list "PAPA_TRACING__ENABLED" "PAPA_TRACING__CA" -}}
+{{- if and (or (hasPrefix "PAPA_LOG__" .) (hasPrefix "PAPA_TRACING__" .)) (not (has . $fixed)) }}yes{{ end -}}
+{{- end -}}
+
+{{/* All but the sections that are no business of Ray's pods: a change of one of those must not start a second Ray cluster. */}}
 {{- define "papa.isOfRay" -}}
 {{- $of := "yes" -}}
-{{- range list "PAPA_GATEWAY__" "PAPA_PLAYGROUND__" "PAPA_CLIENT__" "PAPA_LOG__" -}}
+{{- range list "PAPA_GATEWAY__" "PAPA_PLAYGROUND__" "PAPA_CLIENT__" -}}
 {{- if hasPrefix . $ }}{{ $of = "" }}{{ end -}}
 {{- end -}}
+{{- if include "papa.isObservability" . }}{{ $of = "" }}{{ end -}}
 {{- $of -}}
 {{- end -}}
 
@@ -86,9 +93,9 @@ PAPA_TRAINER__AUTOSCALING__MAX_ACTORS: {{ include "papa.mostTrainers" $ | quote 
 {{- end -}}
 
 {{/* Settings of Ray's pods that take effect in those that start from now on, and change no running cluster. */}}
-{{- define "papa.rayLogSettings" -}}
+{{- define "papa.rayObservability" -}}
 {{- range $name, $value := include "papa.settings" . | fromYaml }}
-{{- if hasPrefix "PAPA_LOG__" $name }}
+{{- if include "papa.isObservability" $name }}
 {{ $name }}: {{ $value | quote }}
 {{- end }}
 {{- end }}
