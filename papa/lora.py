@@ -52,7 +52,7 @@ class LoraConfig:
 
 @dataclass(frozen=True)
 class LayerSlice:
-    """One adapted layer's place in the flat vector: A, unless it is frozen, then B.
+    """The position of one adapted layer in the flat vector: A, unless it is frozen, then B.
 
     Shape: Linear has A [r, in] and B [out, r]; Conv2d has A [r, in, kh, kw] and B [out, r] (a 1×1 convolution).
     """

@@ -280,8 +280,8 @@ SHIPPED = tuple(name for name in EXPERIMENTS if name not in ("paper-size", "cifa
 def ordered(names: Iterable[str]) -> list[Run]:
     """The runs of these experiments, each once: the first seed before the second, and the first run of every experiment
     before the second of any, so that an interrupted grid says something about everything."""
-    places = [(run.seed, place, run) for name in names for place, run in enumerate(EXPERIMENTS[name]())]
-    return list(dict.fromkeys(run for _, _, run in sorted(places, key=lambda each: each[:2])))
+    ranked = [(run.seed, index, run) for name in names for index, run in enumerate(EXPERIMENTS[name]())]
+    return list(dict.fromkeys(run for _, _, run in sorted(ranked, key=lambda each: each[:2])))
 
 
 def _thinned(system: str, taste: tuple[int, ...], rate: float, dataset: str = "fashion_mnist", rounds: int = 30) -> Run:

@@ -16,8 +16,8 @@ from benchmarks.alignment.aggregate import Curve
 MEASURES = {"success": "success rate", "coverage": "coverage", "frechet": "Fréchet distance",
             "mean_grade": "mean grade", "jpeg_bytes": "bytes as JPEG"}  # fmt: skip
 
-PALETTE = [plt.get_cmap("tab10")(place) for place in range(10)]
-MORE = [plt.get_cmap("tab20")(place) for place in range(20)]
+PALETTE = [plt.get_cmap("tab10")(index) for index in range(10)]
+MORE = [plt.get_cmap("tab20")(index) for index in range(20)]
 """Of lines in a panel: ten colours, or twenty where there are more lines."""
 
 

@@ -45,8 +45,8 @@ def main() -> None:
         "backbone": denoiser.backbone_hash, "date": datetime.now(UTC).date().isoformat(), "machine": machine(),
         "samples": options.samples, "guidance": options.guidance,
         "recognised": {
-            word: float((oracle.classify(each) == place).double().mean())
-            for place, (word, each) in enumerate(words.items())
+            word: float((oracle.classify(each) == index).double().mean())
+            for index, (word, each) in enumerate(words.items())
         },
     }  # fmt: skip
     record |= _against_real(denoiser, oracle, test, options.samples * len(words))

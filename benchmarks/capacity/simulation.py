@@ -68,9 +68,9 @@ def caches(asked: Iterable[int], slots: int, host: int) -> Hits:
     order: Sequence[int] = list(asked)
     device, memory = Lru(slots), Lru(host)
     counts = {"device": 0, "host": 0, "store": 0}
-    for place, user in enumerate(order):
+    for index, user in enumerate(order):
         on_device, in_memory = device.touch(user), memory.touch(user)
-        if place >= len(order) // 10:
+        if index >= len(order) // 10:
             counts["device" if on_device else "host" if in_memory else "store"] += 1
     total = max(1, sum(counts.values()))
     return Hits(*(counts[tier] / total for tier in ("device", "host", "store")))

@@ -68,7 +68,7 @@ def _batching(axes: Any, figures: Figures) -> None:
 def _freshness(axes: Any, figures: Figures) -> None:
     for users, seconds in figures["seconds"].items():
         ordered = sorted(seconds)
-        shares = [(place + 1) / len(ordered) for place in range(len(ordered))]
+        shares = [(index + 1) / len(ordered) for index in range(len(ordered))]
         axes.step([0, *ordered], [0, *shares], where="post", label=f"{users} active")
     axes.axvline(5, color="black", linestyle="--", linewidth=1, label="goal for one, p95")
     axes.set_xlabel("like → revision served, s")

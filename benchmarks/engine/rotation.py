@@ -78,7 +78,7 @@ class Rotation:
 
     async def turn(self) -> None:
         """The next PER_TURN users, one item each."""
-        numbers = [(self._next + place) % self.users for place in range(PER_TURN)]
+        numbers = [(self._next + index) % self.users for index in range(PER_TURN)]
         self._next = (self._next + PER_TURN) % self.users
         await asyncio.gather(*(self._one(number) for number in numbers))
 

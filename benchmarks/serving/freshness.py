@@ -28,8 +28,8 @@ async def _user(client: AsyncClient, user: str, rounds: int) -> list[float]:
 async def _round(client: AsyncClient, user: str, number: int) -> float:
     shown = await client.generate(user, LABELS, timeout=300.0)
     events = [
-        FeedbackEvent(user, 1.0 if (place + number) % 2 else -1.0, item_id=item.item_id)
-        for place, item in enumerate(shown.items)
+        FeedbackEvent(user, 1.0 if (index + number) % 2 else -1.0, item_id=item.item_id)
+        for index, item in enumerate(shown.items)
     ]
     begun = time.monotonic()
     await client.submit_feedback(events)

@@ -103,7 +103,7 @@ BOARD = Board(
             ),
             Panel(
                 "Rows in the engines",
-                "Rows waiting for a place and rows being denoised.",
+                "Rows waiting to be admitted to the batch, and rows being denoised.",
                 "short",
                 [
                     Query("sum(papa_engine_queued_rows)", "waiting"),

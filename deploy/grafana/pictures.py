@@ -79,73 +79,73 @@ def _draw_row(
     for number, line in enumerate(lines):
         at = 0
         for panel in line:
-            place = part.add_subplot(grid[number, at : at + panel.width])
+            axes = part.add_subplot(grid[number, at : at + panel.width])
             at += panel.width
             answers = [(query, ask(address, query.expression, begin, end, step, "30s")) for query in panel.queries]
-            place.set_title(panel.title, fontsize=10, loc="left", weight="bold", pad=18)
-            _draw_panel(panel, answers, place, begin)
+            axes.set_title(panel.title, fontsize=10, loc="left", weight="bold", pad=18)
+            _draw_panel(panel, answers, axes, begin)
             if panel.form is not Form.NUMBER:
-                place.set_xlim(0, (end - begin) / 60)
-                place.set_xlabel("minutes", fontsize=7, labelpad=1)
-            place.tick_params(labelsize=7, length=0)
+                axes.set_xlim(0, (end - begin) / 60)
+                axes.set_xlabel("minutes", fontsize=7, labelpad=1)
+            axes.tick_params(labelsize=7, length=0)
 
 
-def _draw_panel(panel: Panel, answers: Answers, place: Axes, begin: float) -> None:
+def _draw_panel(panel: Panel, answers: Answers, axes: Axes, begin: float) -> None:
     lines = [(_legend(query, labels), points) for query, series in answers for labels, points in series]
     if not lines:
-        place.set_xticks([])
-        place.set_yticks([])
+        axes.set_xticks([])
+        axes.set_yticks([])
         said = "none, as it should be" if panel.eventful else "no data"
-        place.text(0.5, 0.5, said, transform=place.transAxes, ha="center", va="center", color=FAINT)
+        axes.text(0.5, 0.5, said, transform=axes.transAxes, ha="center", va="center", color=FAINT)
     elif panel.form is Form.NUMBER:
-        _draw_number(panel, lines[0][1], place)
+        _draw_number(panel, lines[0][1], axes)
     elif panel.form is Form.HEAT:
-        _draw_buckets(answers[0][1], place, begin)
+        _draw_buckets(answers[0][1], axes, begin)
     else:
-        _draw_lines(panel, lines, place, begin)
+        _draw_lines(panel, lines, axes, begin)
 
 
-def _draw_number(panel: Panel, points: list[tuple[float, float]], place: Axes) -> None:
+def _draw_number(panel: Panel, points: list[tuple[float, float]], axes: Axes) -> None:
     """The newest value, over how it came to be."""
     values = [value for _, value in points]
-    place.fill_between(range(len(values)), values, color=SERIES[0], alpha=0.15, linewidth=0)
-    place.set_ylim(0, 2.5 * max(*values, 1e-9))
-    place.set_xlim(0, max(1, len(values) - 1))
-    place.set_xticks([])
-    place.set_yticks([])
+    axes.fill_between(range(len(values)), values, color=SERIES[0], alpha=0.15, linewidth=0)
+    axes.set_ylim(0, 2.5 * max(*values, 1e-9))
+    axes.set_xlim(0, max(1, len(values) - 1))
+    axes.set_xticks([])
+    axes.set_yticks([])
     text = _formatted(panel.unit, values[-1])
-    place.text(0.5, 0.6, text, transform=place.transAxes, ha="center", va="center", fontsize=26, color=SERIES[0])
+    axes.text(0.5, 0.6, text, transform=axes.transAxes, ha="center", va="center", fontsize=26, color=SERIES[0])
 
 
-def _draw_lines(panel: Panel, lines: list[tuple[str, list[tuple[float, float]]]], place: Axes, begin: float) -> None:
+def _draw_lines(panel: Panel, lines: list[tuple[str, list[tuple[float, float]]]], axes: Axes, begin: float) -> None:
     lines = lines[: len(SERIES)]
     if panel.form is Form.STACK:
         times = sorted({t for _, points in lines for t, _ in points})
         table = [[dict(points).get(t, 0.0) for t in times] for _, points in lines]
         names = [name or panel.title for name, _ in lines]
-        place.stackplot([(t - begin) / 60 for t in times], table, labels=names, alpha=0.55)
+        axes.stackplot([(t - begin) / 60 for t in times], table, labels=names, alpha=0.55)
     else:
         for name, points in lines:
-            place.plot([(t - begin) / 60 for t, _ in points], [value for _, value in points], label=name, linewidth=1.4)
-    place.set_ylim(bottom=0, top=panel.at_most)
-    place.yaxis.set_major_locator(MaxNLocator(5))
-    place.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _formatted(panel.unit, value)))
+            axes.plot([(t - begin) / 60 for t, _ in points], [value for _, value in points], label=name, linewidth=1.4)
+    axes.set_ylim(bottom=0, top=panel.at_most)
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _formatted(panel.unit, value)))
     if len(lines) > 1 or lines[0][0]:
-        _place_legend(place, len(lines))
+        _place_legend(axes, len(lines))
 
 
-def _place_legend(place: Axes, lines: int) -> None:
+def _place_legend(axes: Axes, lines: int) -> None:
     """Between title and curves, so that it hides none of them."""
-    legend = place.legend(
+    legend = axes.legend(
         fontsize=7, loc="lower left", bbox_to_anchor=(-0.02, 0.99), ncols=LEGEND_COLUMNS, frameon=False,
         borderaxespad=0, handlelength=0.8, columnspacing=1.0, handletextpad=0.4,
     )  # fmt: skip
     legend.set_in_layout(False)  # it may be wider than its panel, and panels of a row are equally wide
     if lines > LEGEND_COLUMNS:
-        place.set_title(place.get_title(loc="left"), fontsize=10, loc="left", weight="bold", pad=28)
+        axes.set_title(axes.get_title(loc="left"), fontsize=10, loc="left", weight="bold", pad=28)
 
 
-def _draw_buckets(series: list[Series], place: Axes, begin: float) -> None:
+def _draw_buckets(series: list[Series], axes: Axes, begin: float) -> None:
     """Cumulative buckets become counts of their own, drawn as bands between the first and the last that hold any."""
     ordered = sorted(series, key=lambda each: float(each[0]["le"]))
     times = sorted({t for _, points in ordered for t, _ in points})
@@ -157,13 +157,13 @@ def _draw_buckets(series: list[Series], place: Axes, begin: float) -> None:
             for below, row in itertools.pairwise(table)
         ),
     ]
-    filled = [place for place, row in enumerate(own) if max(row) > 0]
+    filled = [index for index, row in enumerate(own) if max(row) > 0]
     first, last = max(0, min(filled, default=0) - 1), min(len(own), max(filled, default=0) + 2)
     shown = [[value if value > 0 else float("nan") for value in row] for row in own[first:last]]
     minutes = [(t - begin) / 60 for t in times]
-    place.pcolormesh(minutes, range(len(shown)), shown, cmap="Blues", vmin=0, shading="nearest")
-    place.set_yticks(range(len(shown)), [f"≤ {float(labels['le']):g}" for labels, _ in ordered[first:last]])
-    place.grid(visible=False)
+    axes.pcolormesh(minutes, range(len(shown)), shown, cmap="Blues", vmin=0, shading="nearest")
+    axes.set_yticks(range(len(shown)), [f"≤ {float(labels['le']):g}" for labels, _ in ordered[first:last]])
+    axes.grid(visible=False)
 
 
 def _formatted(unit: str, value: float) -> str:

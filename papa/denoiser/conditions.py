@@ -98,9 +98,9 @@ class Guided:
 
     def joined(self, output: Tensor) -> Tensor:
         """ε_∅ + s (ε_c − ε_∅). Shape: [n + g, ...] → [n, ...]."""
-        place = self.source.argsort()
-        asked = output.index_select(0, place[: self.rows])
-        against = output.index_select(0, place[self.rows :])
+        order = self.source.argsort()
+        asked = output.index_select(0, order[: self.rows])
+        against = output.index_select(0, order[self.rows :])
         own = asked.index_select(0, self.guided)
         scale = self.scale.to(output.dtype).view(-1, *[1] * (output.ndim - 1))
         return asked.index_copy(0, self.guided, against + scale * (own - against))

@@ -76,7 +76,9 @@ ENGINE_STEP_ROWS = Histogram("papa_engine_step_rows", "Rows of one denoising ste
 ENGINE_STEP_USERS = Histogram(
     "papa_engine_step_users", "Distinct adapters in one denoising step.", buckets=ROWS_BUCKETS
 )
-ENGINE_QUEUED_ROWS = Gauge("papa_engine_queued_rows", "Rows waiting for a place.", multiprocess_mode="livesum")
+ENGINE_QUEUED_ROWS = Gauge(
+    "papa_engine_queued_rows", "Rows waiting for the running batch.", multiprocess_mode="livesum"
+)
 ENGINE_RUNNING_ROWS = Gauge("papa_engine_running_rows", "Rows being denoised.", multiprocess_mode="livesum")
 ENGINE_SLOTS_USED = Gauge("papa_engine_slots_used", "Adapters resident on the device.", multiprocess_mode="livesum")
 ADAPTER_LOOKUPS = Counter("papa_adapter_lookups_total", "Where an adapter was found: device, host or store.", ["tier"])

@@ -41,8 +41,8 @@ async def _all(words: list[str]) -> list[Row]:
 
     rows: list[Row] = []
     if chosen := wanted(GATEWAY):
-        with tempfile.TemporaryDirectory(prefix="papa-attack-") as place:
-            async with attacked(Path(place)) as (target, process):
+        with tempfile.TemporaryDirectory(prefix="papa-attack-") as folder:
+            async with attacked(Path(folder)) as (target, process):
                 rows += await attack(target, process, chosen, 1.0, _told)
     if chosen := wanted(machine.ATTACKS):
         with machine.whole_service() as (target, process):

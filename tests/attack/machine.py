@@ -25,8 +25,8 @@ from tests.loop.service_process import papa_up
 @contextmanager
 def whole_service() -> Iterator[tuple[Target, psutil.Process]]:
     """`papa up` with the shipped backbone, static keys and everything else as it comes."""
-    with tempfile.TemporaryDirectory(prefix="papa-attack-") as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory(prefix="papa-attack-") as name:
+        folder = Path(name)
         folder.chmod(0o755)
         settings = {
             "PAPA_GATEWAY__AUTH__MODE": "keys",
@@ -82,10 +82,10 @@ def open_to_others(root: Path) -> list[str]:
 def _folders(data: Path) -> set[Path]:
     """The service's own folder, and those that Ray's processes were told to use."""
     named = [argument.partition("=") for process in _below(data) for argument in process.cmdline()]
-    places = {
+    folders = {
         Path(value) for name, _, value in named if name.lstrip("-").replace("-", "_") in ("session_dir", "temp_dir")
     }
-    return {data, *(place for place in places if place.is_dir())}
+    return {data, *(folder for folder in folders if folder.is_dir())}
 
 
 async def files_of_others(target: Target, scale: float) -> Found:

@@ -50,26 +50,26 @@ async def careless_keys(target: Target, scale: float) -> Found:
     """A key for the user "", and one key for two tenants."""
     key = '[[keys]]\nkey = "at-least-sixteen-characters"\nscopes = ["admin"]\ntenant = '
     files = {"an empty user": f'{key}"a"\nuser = ""\n', "a key twice": f'{key}"a"\n{key}"b"\n'}
-    with tempfile.TemporaryDirectory() as place:
-        running = [name for name, text in files.items() if await started(Path(place), **with_keys(Path(place), text))]
+    with tempfile.TemporaryDirectory() as folder:
+        running = [name for name, text in files.items() if await started(Path(folder), **with_keys(Path(folder), text))]
     return Found(not running, f"started with {', '.join(running)}" if running else "neither starts")
 
 
 async def open_to_all(target: Target, scale: float) -> Found:
     """Every interface, and nobody is asked who calls, with and without TLS."""
-    with tempfile.TemporaryDirectory() as place:
-        certificate, key = Certificates(Path(place)).issue("gateway")
+    with tempfile.TemporaryDirectory() as folder:
+        certificate, key = Certificates(Path(folder)).issue("gateway")
         tls = {"PAPA_GATEWAY__TLS__CERTIFICATE": str(certificate), "PAPA_GATEWAY__TLS__KEY": str(key)}
         hosts = [("0.0.0.0", {}), ("::", {}), ("0.0.0.0", tls)]
-        running = [at for at, more in hosts if await started(Path(place), PAPA_GATEWAY__HOST=at, **more)]
+        running = [at for at, more in hosts if await started(Path(folder), PAPA_GATEWAY__HOST=at, **more)]
     return Found(not running, f"started at {', '.join(running)}" if running else "none starts")
 
 
 @asynccontextmanager
 async def with_jwt(authority: Authority, keys: str = "") -> AsyncIterator[str]:
     """The address of a gateway that trusts this authority."""
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "jwks.json"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "jwks.json"
         path.write_text(jwks(authority))
         settings = {
             "PAPA_GATEWAY__AUTH__MODE": "jwt",
@@ -77,7 +77,7 @@ async def with_jwt(authority: Authority, keys: str = "") -> AsyncIterator[str]:
             "PAPA_GATEWAY__AUTH__AUDIENCE": AUDIENCE,
             "PAPA_GATEWAY__AUTH__ISSUER": ISSUER,
         }
-        async with Process(Path(place), **settings) as gateway:
+        async with Process(Path(folder), **settings) as gateway:
             yield (await gateway.ready())["grpc"]
 
 
@@ -133,15 +133,15 @@ async def slow_authority(target: Target, scale: float) -> Found:
 
 async def wrong_certificates(target: Target, scale: float) -> Found:
     """Mutual TLS: a stranger's certificate, none at all, and no TLS."""
-    with tempfile.TemporaryDirectory() as place:
-        mine, strange = Certificates(Path(place)), Certificates(Path(place), "stranger")
+    with tempfile.TemporaryDirectory() as folder:
+        mine, strange = Certificates(Path(folder)), Certificates(Path(folder), "stranger")
         certificate, key = mine.issue("gateway")
         settings = {
             "PAPA_GATEWAY__TLS__CERTIFICATE": str(certificate),
             "PAPA_GATEWAY__TLS__KEY": str(key),
             "PAPA_GATEWAY__TLS__CLIENT_CA": str(mine.ca),
         }
-        async with Process(Path(place), **settings) as gateway:
+        async with Process(Path(folder), **settings) as gateway:
             address = (await gateway.ready())["grpc"]
             trusted = await _with(address, mine, mine.issue("backend"))
             answers = [await _with(address, mine, strange.issue("foreign")), await _with(address, mine, None)]
@@ -184,9 +184,9 @@ async def lying_redis(target: Target, scale: float) -> Found:
 
 @asynccontextmanager
 async def with_redis(url: str) -> AsyncIterator[tuple[str, psutil.Process]]:
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as folder:
         settings = {"PAPA_REDIS__URL": url, "PAPA_REDIS__SOCKET_TIMEOUT": "2"}
-        async with Process(Path(place), **settings) as gateway:
+        async with Process(Path(folder), **settings) as gateway:
             yield (await gateway.ready())["grpc"], psutil.Process(gateway.process.pid)
 
 

@@ -84,7 +84,7 @@ class Callers:
         number = 0
         for pause, count in visitor.calls:
             await asyncio.sleep(pause)
-            names = [f"{number + place}" for place in range(count)]
+            names = [f"{number + index}" for index in range(count)]
             number += count
             if visitor.special and number <= count:
                 names[0] = f"{visitor.special}-{names[0]}"

@@ -19,7 +19,7 @@ from tests.chaos.nursery import Child, Nursery
 
 @dataclass
 class Role:
-    """One place that is always filled. `first`: more environment for the first process in it only."""
+    """One process that is replaced whenever it dies. `first`: more environment for the first process in it only."""
 
     nursery: Nursery
     main: str
@@ -36,7 +36,7 @@ class Role:
         return self.child is not None and self.child.alive
 
     def start(self) -> None:
-        """Fills the place."""
+        """Starts the process."""
         if self.child is not None:
             self.child.close()
         self.deaths += 1

@@ -19,7 +19,7 @@ from tests.chaos.scripts import rewritten
 
 
 def unfenced() -> None:
-    """The commit trusts its caller: neither epoch nor parent nor the place of the events is checked.
+    """The commit trusts its caller: neither epoch nor parent nor the sequence numbers of the events is checked.
 
     Updates are given a seed of their own as well: with the real one a successor makes the very same revision, under the
     same name, and the second commit of it changes nothing.

@@ -149,8 +149,8 @@ class Play:
         for number in range(max(self._schedule.trainers, 1 + stops)):
             log = stage.folder / f"trainer-{number}.log"
             settings = self._settings(stage.proxies["trainer"].url)
-            place = {"CHAOS_NAMESPACE": stage.cable.namespace} if stage.cable else {}
-            role = Role(nursery, f"{module}:trainer", settings, log, self._environment | place, first)
+            network = {"CHAOS_NAMESPACE": stage.cable.namespace} if stage.cable else {}
+            role = Role(nursery, f"{module}:trainer", settings, log, self._environment | network, first)
             stage.cast.trainers.append(role)
         gateway = self._settings(stage.proxies["gateway"].url)
         log = stage.folder / "gateway.log"

@@ -72,5 +72,5 @@ def test_for_people_the_hint_follows_its_finding(papa: Papa) -> None:
     ended = papa("doctor", *FREE, "--set", "backbone=nothing")
     assert ended.code == 1
     lines = ended.out.splitlines()
-    place = next(index for index, line in enumerate(lines) if "no backbone 'nothing'" in line)
-    assert "papa backbone train" in lines[place + 1]
+    index = next(index for index, line in enumerate(lines) if "no backbone 'nothing'" in line)
+    assert "papa backbone train" in lines[index + 1]

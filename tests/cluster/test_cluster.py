@@ -18,7 +18,7 @@ def test_generations_under_way_bring_a_second_replica_as_soon_as_a_machine_has_r
     with Traffic(service.address, "crowd", 4, pause=0.0) as traffic:
         until(lambda: service.release.state("generator") == "UPSCALING")
     assert traffic.errors == []
-    # What Ray's autoscaler does about the replica that finds no place.
+    # What Ray's autoscaler does about the replica that finds no pod.
     service.start("generator-2", "generator")
     until(lambda: set(service.replicas()) == {"generator-1", "generator-2"})
     until(lambda: service.release.state("generator") == "HEALTHY")

@@ -93,16 +93,16 @@ def _ray_exporter(papa: int) -> str:
         processes = psutil.Process(papa).children(recursive=True)
         for agent in [each for each in processes if "DashboardAgent" in " ".join(each.cmdline())]:
             for connection in agent.net_connections("tcp"):
-                place = f"127.0.0.1:{connection.laddr.port}"
-                if connection.status == psutil.CONN_LISTEN and _serves_metrics(place):
-                    return place
+                address = f"127.0.0.1:{connection.laddr.port}"
+                if connection.status == psutil.CONN_LISTEN and _serves_metrics(address):
+                    return address
         time.sleep(0.5)
     raise AssertionError(f"Ray serves no metrics; it runs {[each.cmdline()[:2] for each in processes]}")
 
 
-def _serves_metrics(place: str) -> bool:
+def _serves_metrics(address: str) -> bool:
     try:
-        with urllib.request.urlopen(f"http://{place}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
             return b"ray_" in answer.read()
     except (OSError, http.client.HTTPException):
         return False

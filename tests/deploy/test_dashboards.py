@@ -1,4 +1,4 @@
-"""The dashboards' JSON is that of the code, and Grafana can place it."""
+"""The dashboards' JSON is that of the code, and Grafana can lay them out."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_panels_say_what_they_show_and_do_not_overlap(name):
     board = json.loads((DASHBOARDS / f"{name}.json").read_text())
     taken: set[tuple[int, int]] = set()
     for panel in board["panels"]:
-        place = panel["gridPos"]
-        cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        cell = panel["gridPos"]
+        cells = {(cell["x"] + x, cell["y"] + y) for x in range(cell["w"]) for y in range(cell["h"])}
         assert not cells & taken and max(x for x, _ in cells) < 24, panel["title"]
         taken |= cells
         if panel["type"] != "row":

@@ -58,7 +58,7 @@ class LoopMachine(RuleBasedStateMachine):
         self.backend = self.wait(_opened(open_backend))
         self.models = {user: Model() for user in USERS}
         self.order: list[tuple[UserKey, str]] = []
-        self.places: dict[tuple[UserKey, str], int] = {}
+        self.sequences: dict[tuple[UserKey, str], int] = {}
         self.attempts: dict[tuple[UserKey, str], int] = {}
         self.leases: dict[str, Lease] = {}
         self.holder, self.epoch, self.made = "", 0, 0
@@ -264,12 +264,12 @@ class LoopMachine(RuleBasedStateMachine):
         return UserBatch(user, tuple(events[skip : skip + size]))
 
     def _is_pending(self, event: LoggedEvent) -> bool:
-        """Not an earlier place of the same event, which has died and was retried since."""
+        """Not an earlier append of the same event, which has died and was retried since."""
         model = self.models[event.user]
-        return event.event_id in model.pending and self.places[event.user, event.event_id] == event.sequence
+        return event.event_id in model.pending and self.sequences[event.user, event.event_id] == event.sequence
 
     def _accept(self, user: UserKey, event_id: str) -> None:
-        self.places[user, event_id] = self.models[user].sequence
+        self.sequences[user, event_id] = self.models[user].sequence
         self.models[user].pending.append(event_id)
         self.order.append((user, event_id))
         self.attempts.pop((user, event_id), None)

@@ -78,14 +78,14 @@ async def test_a_full_redis_can_be_drained(backend: Backend, server: Redis, user
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 2 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", place]
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk]
     mounted = subprocess.run(command, check=False, capture_output=True)
     if mounted.returncode:
         absent.skip(f"mounting a small file system needs root ({mounted.stderr.decode().strip()})", "sudo make test")
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 @pytest.mark.parametrize("appendfsync", ["everysec", "always"])

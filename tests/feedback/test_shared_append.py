@@ -32,14 +32,14 @@ class Log:
             raise self.failure
         if any(each.event_id == "poison" for each in events):
             raise UnicodeError("cannot be encoded")
-        return [self._result(place, each.event_id) for place, each in enumerate(events)]
+        return [self._result(index, each.event_id) for index, each in enumerate(events)]
 
-    def _result(self, place: int, name: str) -> AppendResult:
+    def _result(self, index: int, name: str) -> AppendResult:
         if name == "no item":
             return AppendResult(name, error=ItemNotFound("no such item"))
         if name.startswith("down"):
             return AppendResult(name, error=StorageUnavailable("down", retry_after=1.0))
-        return AppendResult(name, sequence=place + 1)
+        return AppendResult(name, sequence=index + 1)
 
 
 async def together(log: Log, *names: list[str]):
@@ -92,7 +92,7 @@ async def test_a_storage_that_fails_fails_everybody_in_the_round():
 async def test_events_that_cannot_be_sent_fail_their_caller_alone():
     answers = await together(Log(), ["a"], ["poison"], ["b"])
     assert isinstance(answers[1], UnicodeError)
-    assert [answers[place][0].event_id for place in (0, 2)] == ["a", "b"]
+    assert [answers[index][0].event_id for index in (0, 2)] == ["a", "b"]
 
 
 async def test_rounds_are_bounded_and_a_large_call_waits_for_nobody():

@@ -50,7 +50,7 @@ def test_the_loop_on_redis(redis_server: RedisProcess, tmp_path: Path) -> None:
 def test_a_commit_that_does_not_ask_who_owns_the_partition_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The epoch alone: parent and place of the events are still checked, and a history could look sound."""
+    """The epoch alone: parent and sequence numbers of the events are still checked, and a history could look sound."""
     monkeypatch.setattr(MemoryFeedbackLog, "_owned", lambda log, lease: log._state.partitions[lease.partition])
     with pytest.raises(AssertionError, match="Fenced was not raised"):
         run_state_machine_as_test(lambda: LoopMachine(lambda: memory(tmp_path)), settings=budget(200, Phase.generate))

@@ -1,4 +1,4 @@
-"""A canary in every place that holds a secret: it must come out nowhere."""
+"""A canary in every setting and file that holds a secret: it must come out nowhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who gets a place: nobody waits for another's many rows or long ones, and no row is lost or run twice."""
+"""Who gets a row of the batch: nobody waits for another's many rows or long ones, and no row is lost or run twice."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def always(_row: Row) -> bool:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(1, 9)), min_size=1, max_size=8), st.integers(1, 12))
-def test_places_are_shared_equally(asked: list[tuple[str, int]], places: int) -> None:
+def test_rows_are_shared_equally(asked: list[tuple[str, int]], rows: int) -> None:
     queue, waiting = FairQueue(), Counter[str]()
     for name, count in asked:
         queue.push(rows_of(name, count))
         waiting[name] += count
-    admitted = queue.admit(places, [], always)
+    admitted = queue.admit(rows, [], always)
     got = users_of(admitted)
-    assert len(admitted) == len(set(admitted)) == min(places, sum(waiting.values()))
+    assert len(admitted) == len(set(admitted)) == min(rows, sum(waiting.values()))
     assert len(queue) == sum(waiting.values()) - len(admitted)
     hungry = [got[name] for name in waiting if got[name] < waiting[name]]
     assert all(got[name] <= least + 1 for least in hungry for name in waiting)
@@ -49,26 +49,26 @@ def test_places_are_shared_equally(asked: list[tuple[str, int]], places: int) ->
     st.integers(1, 12),
 )
 def test_newcomers_get_their_share_of_a_full_batch(
-    first: list[tuple[str, int]], second: list[tuple[str, int]], places: int
+    first: list[tuple[str, int]], second: list[tuple[str, int]], rows: int
 ) -> None:
     queue, total = FairQueue(), Counter[str]()
     for name, count in first:
         queue.push(rows_of(name, count))
         total[name] += count
-    batch = queue.admit(places, [], always)
+    batch = queue.admit(rows, [], always)
     for name, count in second:
         queue.push(rows_of(name, count))
         total[name] += count
     for _ in range(3):
-        parked = queue.displaced(batch, places - len(batch), always)
+        parked = queue.displaced(batch, rows - len(batch), always)
         batch = [row for row in batch if row not in parked]
         queue.park(parked)
-        batch += queue.admit(places - len(batch), batch, always)
+        batch += queue.admit(rows - len(batch), batch, always)
         got = users_of(batch)
-        assert len(batch) == min(places, sum(total.values()))
+        assert len(batch) == min(rows, sum(total.values()))
         hungry = [got[name] for name in total if got[name] < total[name]]
         assert all(got[name] <= least + 1 for least in hungry for name in total)
-    assert not queue.displaced(batch, places - len(batch), always), "shares that are equal are left alone"
+    assert not queue.displaced(batch, rows - len(batch), always), "shares that are equal are left alone"
 
 
 def test_who_was_served_longest_ago_is_next() -> None:
@@ -107,7 +107,7 @@ def test_ones_own_short_generation_does_not_wait_for_the_long_one(gate: GatedDen
         assert short.wait().samples
 
 
-def test_more_users_than_places_take_turns(gate: GatedDenoiser) -> None:
+def test_more_users_than_rows_take_turns(gate: GatedDenoiser) -> None:
     with running(gate, max_rows=2) as engine:
         for name in ("ann", "bob"):
             submit(engine, Run(name, 1, 1000))

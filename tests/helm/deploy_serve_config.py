@@ -1,7 +1,7 @@
 """Deploys the Serve configuration on standard input, as the KubeRay operator would, into a Ray of its own.
 
-That Ray has the places of one pod of each group. Prints one JSON object: the applications' states, what is left of the
-resources, and the kinds of metrics that were written.
+That Ray has the resources of one pod of each group. Prints one JSON object: the applications' states, what is left of
+the resources, and the kinds of metrics that were written.
 """
 
 from __future__ import annotations
@@ -53,5 +53,5 @@ def main(config: dict, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(prefix="papa-ray-", ignore_cleanup_errors=True) as place:
-        main(json.load(sys.stdin), place)
+    with tempfile.TemporaryDirectory(prefix="papa-ray-", ignore_cleanup_errors=True) as folder:
+        main(json.load(sys.stdin), folder)

@@ -107,7 +107,7 @@ def test_ray_knows_every_parameter_and_the_drain_command(name):
                 assert parsed.exit_code == 0, parsed.output
 
 
-def test_places_fit_what_is_placed():
+def test_pods_have_room_for_all_actors():
     """A generator pod holds one replica and no trainer; a trainer pod holds two trainers, one with a GPU."""
     from papa_serving.trainer.actor import CPUS
 
@@ -124,10 +124,10 @@ def test_places_fit_what_is_placed():
         assert groups["generator"]["maxReplicas"] >= replica["autoscaling_config"]["max_replicas"]
         settings = settings_in(values)
         start = groups["trainer"]["rayStartParams"]
-        places = int(start["num-cpus"]) / CPUS if start["num-gpus"] == "0" else int(start["num-gpus"])
+        actors_per_pod = int(start["num-cpus"]) / CPUS if start["num-gpus"] == "0" else int(start["num-gpus"])
         for bound, setting in (("minReplicas", "ACTORS"), ("maxReplicas", "AUTOSCALING__MAX_ACTORS")):
             actors, pods = int(settings[f"PAPA_TRAINER__{setting}"]), groups["trainer"][bound]
-            assert pods * places >= actors > (pods - 1) * places
+            assert pods * actors_per_pod >= actors > (pods - 1) * actors_per_pod
 
 
 def test_nothing_is_scaled_beyond_pods_that_nobody_adds():

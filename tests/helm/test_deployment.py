@@ -1,4 +1,4 @@
-"""The rendered Serve configuration deploys on a real Ray: both applications run, in the places that the pods offer."""
+"""The rendered Serve configuration deploys on a real Ray: both applications run, on what the pods offer."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_rendered_configuration_runs_on_ray(tmp_path):
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("outcome ")]
     outcome = json.loads(line.removeprefix("outcome "))
     assert outcome["states"] == {"generator": "RUNNING", "trainer": "RUNNING"}
-    assert outcome["generators"] == 0, "the replica takes its pod's only place"
+    assert outcome["generators"] == 0, "the replica takes the whole resource of its pod"
     assert outcome["cpus"] == 0.5, "one trainer takes half of what its pod offers, the replica nothing"
     assert "gauge" in outcome["metrics"], "the processes write where the exporter looks"
 

@@ -62,8 +62,8 @@ def pictures(page: Page) -> list[str]:
 def test_ratings_are_learnt_and_a_new_grid_comes(page: Page, service: Running) -> None:
     first = opened(page, service, "mouse")
     expect(page.locator("#said")).to_contain_text("Made by the backbone")
-    for place in range(4):
-        page.locator(".item").nth(place).locator(".yes" if place % 2 else ".no").click()
+    for index in range(4):
+        page.locator(".item").nth(index).locator(".yes" if index % 2 else ".no").click()
     expect(page.locator("#said")).to_contain_text("Made by your own adapter", timeout=PATIENCE)
     expect(page.locator("#history li")).to_have_count(2)
     assert pictures(page) != first
@@ -97,8 +97,8 @@ def test_the_page_works_under_any_path_of_a_proxy(page: Page, service: Running) 
     with proxied(service.playground) as address:
         page.goto(f"{address}?user=proxied")
         expect(page.locator(".item img")).to_have_count(4, timeout=PATIENCE)
-        for place in range(4):
-            page.locator(".item").nth(place).locator(".yes").click()
+        for index in range(4):
+            page.locator(".item").nth(index).locator(".yes").click()
         expect(page.locator("#said")).to_contain_text("Made by your own adapter", timeout=PATIENCE)
         page.goto("about:blank")
     assert not missing
@@ -146,8 +146,8 @@ def test_letters_act_anywhere_but_where_text_is_typed_and_can_be_switched_off(pa
 def test_a_rating_is_of_the_picture_that_is_seen(page: Page, service: Running) -> None:
     opened(page, service, "beholder")
     with Client(service.grpc) as client:
-        for place in range(4):
-            page.locator(".item").nth(place).locator(".yes").click()
+        for index in range(4):
+            page.locator(".item").nth(index).locator(".yes").click()
         expect(page.locator("#said")).to_contain_text("Made by your own adapter", timeout=PATIENCE)
         after = pictures(page)
         page.get_by_role("button", name="Before").click()
@@ -268,8 +268,8 @@ def test_a_phone_shows_it_all_without_scrolling_sideways_and_swipes_rate(browser
         box for button in page.locator(".vote button").all() if (box := button.bounding_box()) and box["height"] < 44
     ]
     assert not small, "a finger needs 44 pixels"
-    for place, way in ((0, 1), (1, -1)):
-        page.locator(".item").nth(place).evaluate(
+    for index, way in ((0, 1), (1, -1)):
+        page.locator(".item").nth(index).evaluate(
             """(item, way) => {
                 const at = (kind, x) => item.dispatchEvent(
                     new PointerEvent(kind, {pointerType: "touch", clientX: x, clientY: 20, bubbles: true}));

@@ -31,7 +31,7 @@ class RedisNode:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
-    def place(self) -> str:
+    def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
     def client(self) -> redis.Redis:
@@ -89,7 +89,7 @@ class RedisClusterNodes:
 
     @property
     def url(self) -> str:
-        return f"redis+cluster://:{PASSWORD}@{','.join(node.place for node in self.nodes)}"
+        return f"redis+cluster://:{PASSWORD}@{','.join(node.address for node in self.nodes)}"
 
     def __enter__(self) -> Self:
         for node in self.nodes:
@@ -135,7 +135,7 @@ class RedisSentinels:
     @property
     def url(self) -> str:
         # The first one is not there: any of the others will do.
-        return f"redis+sentinel://:{PASSWORD}@127.0.0.1:1,{self.sentinel.place}/{SERVICE}"
+        return f"redis+sentinel://:{PASSWORD}@127.0.0.1:1,{self.sentinel.address}/{SERVICE}"
 
     def __enter__(self) -> Self:
         for node in (self.primary, self.replica, self.sentinel):

@@ -36,11 +36,11 @@ def test_the_usual_forms_are_taken(url: str) -> None:
 
 async def test_the_password_of_the_settings_counts(tmp_path: Path) -> None:
     with RedisProcess(tmp_path / "redis", port=0) as server:
-        password, _, place = server.url.removeprefix("redis://:").partition("@")
-        right = connect(RedisSettings(url=f"redis://:wrong@{place}", password=SecretStr(password)))
+        password, _, address = server.url.removeprefix("redis://:").partition("@")
+        right = connect(RedisSettings(url=f"redis://:wrong@{address}", password=SecretStr(password)))
         assert await call(right, "PING")
         await right.aclose()
-        wrong = connect(RedisSettings(url=f"redis://{place}"))
+        wrong = connect(RedisSettings(url=f"redis://{address}"))
         with pytest.raises(StorageUnavailable, match=r"(?i)auth"):
             await call(wrong, "PING")
         await wrong.aclose()

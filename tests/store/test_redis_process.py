@@ -69,9 +69,9 @@ def test_a_data_folder_with_a_long_path_has_its_socket_elsewhere(tmp_path: Path)
 
 def test_its_port_is_on_loopback_and_behind_a_password(tmp_path: Path) -> None:
     with RedisProcess(tmp_path, port=0) as server:
-        place = server.url.rpartition("@")[2]
-        assert place.startswith("127.0.0.1:")
-        with client(f"redis://{place}") as stranger, pytest.raises(redis.AuthenticationError):
+        address = server.url.rpartition("@")[2]
+        assert address.startswith("127.0.0.1:")
+        with client(f"redis://{address}") as stranger, pytest.raises(redis.AuthenticationError):
             stranger.ping()
         with client(server.url) as connection:
             assert connection.config_get("bind")["bind"] == "127.0.0.1"

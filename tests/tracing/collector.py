@@ -49,10 +49,8 @@ class Collector(service_grpc.TraceServiceServicer):
         self._arrived = threading.Condition()
         self._server = grpc.server(futures.ThreadPoolExecutor(2))
         service_grpc.add_TraceServiceServicer_to_server(self, self._server)
-        place = f"127.0.0.1:{port}"
-        bound = (
-            self._server.add_secure_port(place, credentials) if credentials else self._server.add_insecure_port(place)
-        )
+        at = f"127.0.0.1:{port}"
+        bound = self._server.add_secure_port(at, credentials) if credentials else self._server.add_insecure_port(at)
         self.endpoint = f"{'https' if credentials else 'http'}://127.0.0.1:{bound}"
 
     def __enter__(self) -> Collector:

@@ -71,7 +71,7 @@ class D3po(LoraSystem):
 
     def _gain(self, index: int, rows: Tensor, reference: Tensor) -> Tensor:
         """log π_θ / π_ref of one denoising step of the rows."""
-        needed, place = rows.unique(return_inverse=True)
+        needed, inverse = rows.unique(return_inverse=True)
         x, x_next = self.trajectory[index][needed], self.trajectory[index + 1][needed]
         t, t_next = self.plan[index], self.plan[index + 1]
         mean, deviation = self._policy(x, t, t_next, self.weights)
@@ -81,7 +81,7 @@ class D3po(LoraSystem):
         self.cost.plain += len(needed)
         closer = (x_next - mean_ref).square() - (x_next - mean).square()
         gain = closer.flatten(1).sum(dim=1) / (2 * deviation**2)
-        return gain.clamp(-self.config.clip, self.config.clip)[place]
+        return gain.clamp(-self.config.clip, self.config.clip)[inverse]
 
     def _policy(self, x: Tensor, t: int, t_next: int, weights: Tensor) -> tuple[Tensor, float]:
         """μ and σ of ancestral sampling from t to t_next (arXiv 2006.11239, eq. 7, for a coarser plan)."""

@@ -1,4 +1,4 @@
-"""The command tree, and the one place that turns errors into a line and an exit code."""
+"""The command tree, and the one function that turns errors into a line and an exit code."""
 
 from __future__ import annotations
 

@@ -79,15 +79,15 @@ def up(
     if json:
         claim_document()  # Ray says on standard output that a worker died
     with contextlib.suppress(Stopped), foreground_service(settings, StartupSteps(voice(json))) as service:
-        places: dict[str, object] = {
+        addresses: dict[str, object] = {
             "gRPC": service.address, **({"playground": service.playground} if service.playground else {}),
             "metrics": service.metrics, "data": service.data_dir, "logs": service.logs,
         }  # fmt: skip
         if json:
-            print_json_line({name.lower(): place for name, place in places.items()})
+            print_json_line({name.lower(): at for name, at in addresses.items()})
         else:
             console.print()
-            print_fields(places)
+            print_fields(addresses)
             call = f"papa generate alice --address {service.address}"
             console.print(styled("\nTry ", (call, "bold"), ". Ctrl-C stops everything."))
         for exposed in service.exposed:

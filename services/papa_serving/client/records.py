@@ -135,7 +135,7 @@ class FeedbackEvent:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one event: its place `sequence` in the order of its user's events, or an `error`."""
+    """What became of one event: its number `sequence` in the order of its user's events, or an `error`."""
 
     event_id: str
     sequence: int = 0

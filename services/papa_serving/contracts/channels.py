@@ -39,8 +39,8 @@ def is_loopback(target: str) -> bool:
     """Whether a target, or the host of a URL, is on this machine: 127.0.0.0/8, ::1, localhost, or a unix socket."""
     if target.lower().startswith(("unix:", "unix-abstract:")):
         return True
-    place = re.sub(r"^(?:dns|ipv4|ipv6):(?://[^/]*/)?", "", target, flags=re.IGNORECASE)
-    host = place[1:].partition("]")[0] if place.startswith("[") else place
+    authority = re.sub(r"^(?:dns|ipv4|ipv6):(?://[^/]*/)?", "", target, flags=re.IGNORECASE)
+    host = authority[1:].partition("]")[0] if authority.startswith("[") else authority
     if host.count(":") == 1:
         host = host.partition(":")[0]
     if host.lower().rstrip(".") == "localhost" or host.lower().endswith(".localhost"):
@@ -51,15 +51,15 @@ def is_loopback(target: str) -> bool:
         return False
 
 
-def _with_port(place: str) -> str:
+def _with_port(authority: str) -> str:
     """Raises InvalidRequest unless it is host:port; an IPv6 address stands in brackets."""
-    host, colon, port = place.rpartition(":")
+    host, colon, port = authority.rpartition(":")
     bare = host.startswith("[") and host.endswith("]")
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
         raise _bad("HOST:PORT, for instance 127.0.0.1:50051 or [::1]:50051")
     if (":" in host and not bare) or re.search(r"[\s/\\@]", host):
         raise _bad("HOST:PORT; an IPv6 address stands in brackets, for instance [::1]:50051")
-    return place
+    return authority
 
 
 def _bad(form: str) -> InvalidRequest:

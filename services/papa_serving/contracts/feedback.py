@@ -56,7 +56,7 @@ class Lease:
 
 @dataclass(frozen=True)
 class LoggedEvent:
-    """An accepted event as the owner reads it: `entry_id` is its place in the partition's stream.
+    """An accepted event as the owner reads it: `entry_id` is its id in the partition's stream.
 
     `sample` is the packed x0 (of the item or the image), copied into the event when it was accepted, so that an item's
     time to live does not matter any more. `revision` is the one that made the item ("" for base or catalogue).

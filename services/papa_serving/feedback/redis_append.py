@@ -44,13 +44,13 @@ class _ScriptCall:
     def full(self) -> bool:
         return self._size >= EVENTS_PER_CALL
 
-    def add(self, place: int, user: UserKey, keys: UserKeys) -> None:
-        self._runs.setdefault(user, (keys, []))[1].append(place)
+    def add(self, index: int, user: UserKey, keys: UserKeys) -> None:
+        self._runs.setdefault(user, (keys, []))[1].append(index)
         self._size += 1
 
-    def places(self) -> Iterator[int]:
-        """Places in the caller's list, in the order of the script's answers."""
-        return (place for _, places in self._runs.values() for place in places)
+    def indices(self) -> Iterator[int]:
+        """Indices into the caller's list, in the order of the script's answers."""
+        return (index for _, indices in self._runs.values() for index in indices)
 
     def keys_and_arguments(
         self, events: Sequence[FeedbackEvent], limit: int, ttl: int
@@ -58,9 +58,9 @@ class _ScriptCall:
         """As append.lua takes them."""
         keys: list[str] = [self._partition.events, self._partition.dead]
         arguments: list[Argument] = [limit, ttl, GROUP]
-        for user, (own, places) in self._runs.items():
+        for user, (own, indices) in self._runs.items():
             keys += (own.state, own.pending, own.letters, own.ids, own.older_ids)
-            of_user = [events[place] for place in places]
+            of_user = [events[index] for index in indices]
             keys += [own.item(event.item_id) for event in of_user if event.item_id]
             arguments += (user.tenant, user.user, len(of_user), pack_events(of_user))
         return keys, arguments
@@ -83,8 +83,8 @@ class Appender:
             for call, reply in zip(calls, await self._send(calls, events), strict=True):
                 if isinstance(reply, RedisError):
                     failures.append(unavailable(reply))
-                for place, result in _results(call, reply, events):
-                    results[place] = result
+                for index, result in _results(call, reply, events):
+                    results[index] = result
         done = [result for result in results if result is not None]
         if failures and all(isinstance(result.error, StorageUnavailable) for result in done):
             raise failures[0]
@@ -94,17 +94,17 @@ class Appender:
         """Round k holds the k-th call of each partition that has one."""
         calls: dict[PartitionKeys, list[_ScriptCall]] = {}
         known: dict[UserKey, UserKeys] = {}
-        for place, event in enumerate(events):
+        for index, event in enumerate(events):
             keys = known.get(event.user) or known.setdefault(event.user, self._keys.user(event.user))
             of_partition = calls.setdefault(keys.partition, [_ScriptCall(keys.partition)])
             if of_partition[-1].full:
                 of_partition.append(_ScriptCall(keys.partition))
-            of_partition[-1].add(place, event.user, keys)
+            of_partition[-1].add(index, event.user, keys)
         for column in zip_longest(*calls.values()):
             yield [call for call in column if call is not None]
 
     async def _send(self, calls: Sequence[_ScriptCall], events: Sequence[FeedbackEvent]) -> list[bytes | RedisError]:
-        """The script's answers; a refusal takes the place of an answer."""
+        """The script's answers; a refusal stands where its answer would be."""
         wanted = [call.keys_and_arguments(events, self._limit, self._ttl) for call in calls]
         replies = await call_all(self._client, [_APPEND.by_sha1(*call) for call in wanted])
         unknown = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
@@ -120,15 +120,15 @@ def _results(
 ) -> Iterator[tuple[int, AppendResult]]:
     if isinstance(reply, RedisError):
         error = unavailable(reply)
-        yield from ((place, AppendResult(events[place].event_id, error=error)) for place in call.places())
+        yield from ((index, AppendResult(events[index].event_id, error=error)) for index in call.indices())
         return
     numbers = [int(number) for number in reply.split()]
-    for place, code, sequence in zip(call.places(), numbers[::2], numbers[1::2], strict=True):
-        event_id = events[place].event_id
+    for index, code, sequence in zip(call.indices(), numbers[::2], numbers[1::2], strict=True):
+        event_id = events[index].event_id
         if code in (ACCEPTED, DUPLICATE):
-            yield place, AppendResult(event_id, sequence, code == DUPLICATE)
+            yield index, AppendResult(event_id, sequence, code == DUPLICATE)
         else:
-            yield place, AppendResult(event_id, error=refusal(code))
+            yield index, AppendResult(event_id, error=refusal(code))
 
 
 @dataclass(eq=False)

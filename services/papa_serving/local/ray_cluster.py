@@ -135,7 +135,7 @@ def _new_token(data_dir: Path) -> Path:
 
 
 def _logical_cpus(settings: Settings) -> int:
-    """Ray's CPUs only count places for actors; on one machine every configured actor gets one."""
+    """Ray's CPUs only limit the number of actors here: every configured actor gets one."""
     trainers = max(settings.trainer.actors, settings.trainer.autoscaling.max_actors)
     actors = settings.generator.max_replicas + settings.generator.replicas + trainers
     return max(os.cpu_count() or 1, actors + 1)

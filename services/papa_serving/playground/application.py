@@ -42,7 +42,7 @@ def application(
             opened.append(Endpoints(client, judge, prompts))
             yield
 
-    # With as many places as a grid has, so that nothing moves when the pictures come.
+    # With as many cells as a grid has, so that nothing moves when the pictures come.
     text = (STATIC / "index.html").read_text().replace('data-per-page="10"', f'data-per-page="{per_page}"')
 
     async def page(_request: Request) -> Response:

@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 MASK = "*" * 10
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.IGNORECASE)
-_PLACE = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:@/?#\[\],]+)(:\d{1,5})?")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:@/?#\[\],]+)(:\d{1,5})?")
 _HARMLESS = frozenset(
     (
         "username",
@@ -62,8 +62,8 @@ def take_apart(url: str) -> SecretUrl:
         raise ValueError("not understood: write @ : / ? # and % in a password as %40 %3A %2F %3F %23 and %25")
     harmless, secret = _options(parts)
     user, colon, password = parts.netloc.rpartition("@")[0].partition(":")
-    place = parts.netloc.rpartition("@")[2]
-    bare = parts._replace(netloc=f"{user}@{place}" if user else place, query=urlencode(harmless, safe="/:,"))
+    hosts = parts.netloc.rpartition("@")[2]
+    bare = parts._replace(netloc=f"{user}@{hosts}" if user else hosts, query=urlencode(harmless, safe="/:,"))
     of_query = [value for name, value in secret if name == "password"]
     others = tuple((name, value) for name, value in secret if name != "password")
     return SecretUrl(bare.geturl() if colon or secret else url, unquote(password) or next(iter(of_query), ""), others)
@@ -83,13 +83,13 @@ def shown(url: str) -> str:
         return f"{scheme}://{MASK}" if mark and _SCHEME.fullmatch(scheme) else MASK if url else ""
     harmless, secret = _options(parts)
     user, colon, _ = parts.netloc.rpartition("@")[0].partition(":")
-    place = parts.netloc.rpartition("@")[2]
+    hosts = parts.netloc.rpartition("@")[2]
     if colon:
-        place = f"{user}:{MASK}@{place}"
+        hosts = f"{user}:{MASK}@{hosts}"
     elif user:
-        place = f"{MASK}@{place}"  # a password whose colon was forgotten looks like a user name
+        hosts = f"{MASK}@{hosts}"  # a password whose colon was forgotten looks like a user name
     query = "&".join([urlencode(harmless, safe="/:,"), *(f"{name}={MASK}" for name, _ in secret)]).strip("&")
-    masked = parts._replace(netloc=place, query=query).geturl()
+    masked = parts._replace(netloc=hosts, query=query).geturl()
     return masked if colon or user or secret else url
 
 
@@ -114,11 +114,11 @@ def _split(url: str) -> SplitResult | None:
         parts = urlsplit(url)
     except ValueError:
         return None
-    place = parts.netloc.rpartition("@")[2]
+    hosts = parts.netloc.rpartition("@")[2]
     in_doubt = (
         parts.fragment
         or "@" in parts.path
-        or not all(_PLACE.fullmatch(each) for each in place.split(",") if place)
+        or not all(_HOST.fullmatch(each) for each in hosts.split(",") if hosts)
         or not all("=" in option for option in parts.query.split("&") if option)
         or any("@" in value for name, value in parse_qsl(parts.query) if name not in (*_HARMLESS, "password"))
     )

@@ -68,8 +68,8 @@ def address_of(settings: RedisSettings) -> RedisAddress:
 
 def _of_many(url: str, scheme: str, topology: Topology, password: Mapping[str, str]) -> RedisAddress:
     parts = urlsplit(url)
-    credentials, at, places = parts.netloc.rpartition("@")
-    nodes = tuple(_node(place, _PORTS[topology]) for place in places.split(","))
+    credentials, at, hosts = parts.netloc.rpartition("@")
+    nodes = tuple(_node(netloc, _PORTS[topology]) for netloc in hosts.split(","))
     service, _, database = parts.path.strip("/").partition("/")
     if topology is Topology.SENTINEL and not service:
         raise ValueError("redis.url names no service: redis+sentinel://host:port/SERVICE")
@@ -83,8 +83,8 @@ def _of_many(url: str, scheme: str, topology: Topology, password: Mapping[str, s
     return RedisAddress(topology, nodes, service, {**options, **password})
 
 
-def _node(place: str, port: int) -> tuple[str, int]:
-    parts = urlsplit(f"//{place}")
+def _node(netloc: str, port: int) -> tuple[str, int]:
+    parts = urlsplit(f"//{netloc}")
     if not parts.hostname:
-        raise ValueError(f"redis.url names a node without a host: {place!r}")
+        raise ValueError(f"redis.url names a node without a host: {netloc!r}")
     return parts.hostname, parts.port or port

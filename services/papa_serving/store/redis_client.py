@@ -145,7 +145,7 @@ class ClusterClient(RedisCluster):
             protocol=2,
             **{name: value for name, value in address.options.items() if name != "db"},
         )
-        self.places = asyncio.Semaphore(MAX_CONNECTIONS)
+        self.connection_limit = asyncio.Semaphore(MAX_CONNECTIONS)
 
     async def _determine_nodes(self, command: str, *args: Any, **given: Any) -> list[ClusterNode]:
         """A script goes to the node of its keys; redis-py sends it anywhere and lets itself be redirected."""
@@ -157,22 +157,22 @@ class ClusterClient(RedisCluster):
 async def call(client: Client, *command: Argument) -> Any:
     """One command and its reply, undecoded; all its keys lie in one slot. Raises StorageUnavailable."""
     with storage_errors():
-        async with _place(client):
+        async with _connection_permit(client):
             return await client.execute_command(*command)
 
 
 async def call_all(client: Client, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
-    """Many commands, sent together; a refusal takes the place of a reply. Raises StorageUnavailable."""
+    """Many commands, sent together; a refused command has its error in the list instead. Raises StorageUnavailable."""
     with storage_errors():
-        async with _place(client), client.pipeline(transaction=False) as pipeline:
+        async with _connection_permit(client), client.pipeline(transaction=False) as pipeline:
             for command in commands:
                 pipeline.execute_command(*command)
             replies: list[Any] = await pipeline.execute(raise_on_error=False)
         return replies
 
 
-def _place(client: Client) -> AbstractAsyncContextManager[Any]:
-    return client.places if isinstance(client, ClusterClient) else nullcontext()
+def _connection_permit(client: Client) -> AbstractAsyncContextManager[Any]:
+    return client.connection_limit if isinstance(client, ClusterClient) else nullcontext()
 
 
 @contextmanager

@@ -296,7 +296,7 @@ class FeedbackAck(_message.Message):
     duplicate: _builtins.bool
     """True when this event_id had been accepted before."""
     sequence: _builtins.int
-    """The event's place in the order of this user's events, from 1."""
+    """The event's number in the order of this user's events, from 1."""
     def __init__(
         self,
         *,

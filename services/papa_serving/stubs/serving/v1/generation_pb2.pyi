@@ -354,7 +354,7 @@ class Timings(_message.Message):
     ADAPTER_LOAD_SECONDS_FIELD_NUMBER: _builtins.int
     TOTAL_SECONDS_FIELD_NUMBER: _builtins.int
     queued_seconds: _builtins.float
-    """Waiting for a place in a batch."""
+    """Waiting to be admitted to the running batch."""
     denoising_seconds: _builtins.float
     """From the first denoising step to the last."""
     adapter_load_seconds: _builtins.float
