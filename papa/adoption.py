@@ -60,10 +60,10 @@ class Adoption:
         """Runs the backbone once: to be called before anybody else does."""
         return cls(denoiser, denoiser.feature_size, config, max_norm)
 
-    def adopt(self, files: Mapping[str, bytes], backbone: str) -> Adapter:
+    def adopt(self, files: Mapping[str, bytes], backbone_hash: str) -> Adapter:
         """The adapter in these files, of the backbone with that hash; learning goes on from its weights, whatever
         iterate lies beside them. Raises AdapterDamagedError."""
-        if backbone != self.denoiser.backbone_hash:
+        if backbone_hash != self.denoiser.backbone_hash:
             raise AdapterDamagedError("backbone", "the adapter was made for another backbone")
         if MANIFEST_FILE in files:
             self._check_manifest(files)

@@ -85,23 +85,23 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def unpack_weights(files: Mapping[str, bytes], layout: AdapterLayout, backbone: str, sha256: str) -> Tensor:
+def unpack_weights(files: Mapping[str, bytes], layout: AdapterLayout, backbone_hash: str, sha256: str) -> Tensor:
     """The weights [P] alone, checked: all a generator needs. `files` holds manifest and weights; `sha256` is the
     manifest's.
 
     Raises AdapterDamagedError.
     """
     manifest = _verified_manifest(files, sha256)
-    if manifest["backbone"] != backbone:
+    if manifest["backbone"] != backbone_hash:
         raise AdapterDamagedError("backbone", "the adapter was made for another backbone")
     tensors = read_tensors(_verified(files, manifest, WEIGHTS_FILE))
     lora = manifest["lora"]
     return flat_weights(tensors, layout, int(lora["rank"]), float(lora["alpha"]))
 
 
-def unpack(files: Mapping[str, bytes], layout: AdapterLayout, backbone: str, sha256: str) -> Adapter:
+def unpack(files: Mapping[str, bytes], layout: AdapterLayout, backbone_hash: str, sha256: str) -> Adapter:
     """Weights and state, checked: what the next update builds on. Raises AdapterDamagedError."""
-    weights = unpack_weights(files, layout, backbone, sha256)
+    weights = unpack_weights(files, layout, backbone_hash, sha256)
     tensors = read_tensors(_verified(files, _verified_manifest(files, sha256), STATE_FILE))
     iterate = tensors.get(_ITERATE)
     if iterate is not None and iterate.shape != weights.shape:

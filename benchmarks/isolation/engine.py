@@ -42,7 +42,7 @@ async def serve(settings: Settings) -> None:
     """Prints the address, then serves until standard input ends."""
     items = open_items(settings)
     room = assemble(settings, Stores(open_users(settings), open_revisions(settings), items))
-    await items.publish_backbone(room.backbone)
+    await items.publish_backbone(room.backbone_info)
     room.engine.start()
     server = grpc.aio.server()
     engine_pb2_grpc.add_EngineServiceServicer_to_server(EngineService(room.generator), server)

@@ -176,7 +176,7 @@ class Play:
     async def _furnish(self) -> None:
         """The backbone and an item for everybody."""
         items = open_items(self._settings(self._stage.server.url, OWN_COMMAND_SECONDS))
-        backbone, sample = BackboneInfo(ChaosUpdater.backbone, "chaos", (1, 8, 8)), b"sample"
+        backbone, sample = BackboneInfo(ChaosUpdater.backbone_hash, "chaos", (1, 8, 8)), b"sample"
         if self._schedule.real:
             from tests.chaos.learning import furnish  # torch, which the other schedules do without
 

@@ -21,7 +21,7 @@ MANIFEST = "manifest.json"
 class ChaosUpdater(Updater):
     """Files: one manifest in the fields of the real one that the checker reads, and `learned`."""
 
-    backbone = "c" * 64
+    backbone_hash = "c" * 64
     files = (MANIFEST,)
 
     def flaw(self, event: LoggedEvent) -> str:
@@ -41,14 +41,14 @@ class ChaosUpdater(Updater):
         events = [event.event_id for event in update.batch.events]
         before = json.loads(update.start.files[MANIFEST])["learned"] if update.start.files else []
         content = {
-            "backbone": self.backbone,
+            "backbone": self.backbone_hash,
             "parent": update.parent,
             "created_at": update.batch.events[-1].accepted_at,
             "events": events,
             "first_sequence": update.batch.events[0].sequence,
             "last_sequence": update.batch.events[-1].sequence,
             "learned": before + events,
-            "seed": update_seed(self.backbone, update),
+            "seed": update_seed(self.backbone_hash, update),
         }
         manifest = json.dumps(content).encode()
         return Trained({MANIFEST: manifest}, hashlib.sha256(manifest).hexdigest())

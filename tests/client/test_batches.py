@@ -63,9 +63,9 @@ async def test_the_limits_can_be_read(service: Service, client: Any) -> None:
     info = await client.server_info()
     assert info.limits == Limits()
     assert info.version
-    known = await service.items.backbone()
+    known = await service.items.backbone_info()
     assert known is not None
-    assert (info.backbone_name, info.backbone_hash) == (known.name, known.backbone)
+    assert (info.backbone_name, info.backbone_hash) == (known.name, known.backbone_hash)
     assert info.image_shape == known.image_shape
 
 

@@ -98,7 +98,7 @@ async def test_a_redis_that_is_away_is_one_typed_error_and_comes_back(tmp_path: 
             backend.log.stats(0),
             backend.users.get(user),
             backend.items.get(user, "x"),
-            backend.items.backbone(),
+            backend.items.backbone_info(),
         ):
             with pytest.raises(StorageUnavailable) as caught:
                 await call

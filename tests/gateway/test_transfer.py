@@ -166,7 +166,7 @@ async def test_what_does_not_fit_is_refused_and_changes_nothing(stocked: Service
         }
         for field, given in wrong.items():
             with pytest.raises(InvalidRequest) as refused:
-                await papa.import_adapter("bob", given, backbone="f" * 64 if field == "backbone" else "")
+                await papa.import_adapter("bob", given, backbone_hash="f" * 64 if field == "backbone" else "")
             assert [each.field for each in refused.value.violations] == [field]
         with pytest.raises(InvalidRequest, match="name the hash"):
             await papa.import_adapter("bob", wrong["backbone"])

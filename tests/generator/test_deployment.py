@@ -111,7 +111,7 @@ def test_base_serves_and_the_items_can_be_named(service: Deployed, stub: engine_
 
     async def check() -> None:
         store = open_items(service.settings)
-        info = await store.backbone()
+        info = await store.backbone_info()
         assert info is not None
         assert info.image_shape == (1, 8, 8)
         for item in items:

@@ -46,17 +46,17 @@ async def test_no_items_are_no_work(backend: Backend, user: UserKey) -> None:
 
 
 async def test_the_backbone_is_announced_once_per_store(backend: Backend) -> None:
-    assert await backend.items.backbone() is None
+    assert await backend.items.backbone_info() is None
     await backend.items.publish_backbone(BACKBONE)
     await backend.items.publish_backbone(BACKBONE)
-    assert await backend.items.backbone() == BACKBONE
-    renamed = BackboneInfo(BACKBONE.backbone, "another name", (3, 8, 8), takes_prompt=True)
+    assert await backend.items.backbone_info() == BACKBONE
+    renamed = BackboneInfo(BACKBONE.backbone_hash, "another name", (3, 8, 8), takes_prompt=True)
     await backend.items.publish_backbone(renamed)
-    assert await backend.items.backbone() == renamed
+    assert await backend.items.backbone_info() == renamed
 
 
 async def test_a_store_refuses_another_backbone(backend: Backend) -> None:
     await backend.items.publish_backbone(BACKBONE)
     with pytest.raises(ValueError, match="belongs to the backbone fashion_mnist"):
         await backend.items.publish_backbone(BackboneInfo("cd" * 32, "mnist", (1, 28, 28)))
-    assert await backend.items.backbone() == BACKBONE
+    assert await backend.items.backbone_info() == BACKBONE

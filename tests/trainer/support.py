@@ -31,7 +31,7 @@ class TallyUpdater(Updater):
     `refuse` says why an update should not pass the gate.
     """
 
-    backbone = "tally"
+    backbone_hash = "tally"
     files = (MANIFEST,)
 
     def __init__(
@@ -63,7 +63,7 @@ class TallyUpdater(Updater):
             "parent": update.parent,
             "events": events,
             "learned": learned(update.start.files) + events,
-            "seed": update_seed(self.backbone, update),
+            "seed": update_seed(self.backbone_hash, update),
             "step_scale": step_scale,
         }
         manifest = json.dumps(content).encode()

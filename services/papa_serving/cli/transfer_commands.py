@@ -19,7 +19,7 @@ Out = Annotated[Path, typer.Option("--out", help="Folder for the files; created 
 RevisionName = Annotated[str, typer.Option("--revision", help="Not the current one.", show_default=False)]
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="An export, or a folder that peft has saved.")]
 BackboneHash = Annotated[
-    str, typer.Option("--backbone", help="Hash of its backbone; the one in manifest.json.", show_default=False)
+    str, typer.Option("--backbone-hash", help="Hash of its backbone; the one in manifest.json.", show_default=False)
 ]
 
 
@@ -54,7 +54,7 @@ def export_user(
 def import_adapter(
     user: UserId,
     folder: Folder,
-    backbone: BackboneHash = "",
+    backbone_hash: BackboneHash = "",
     address: Address = "",
     tenant: Tenant = "",
     json: AsJson = False,
@@ -67,7 +67,7 @@ def import_adapter(
     if not files:
         raise Failure(f"{folder} holds no adapter", f"it wants {ADAPTER_FILES[0]} and {ADAPTER_FILES[1]}")
     with connect(address, tenant) as client:
-        made = client.import_adapter(user, files, backbone=backbone)
+        made = client.import_adapter(user, files, backbone_hash=backbone_hash)
     if json:
         print_json(made)
     else:

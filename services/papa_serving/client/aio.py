@@ -216,14 +216,14 @@ class AsyncClient:
                 call.cancel()
 
     async def import_adapter(
-        self, user: str | User, files: Mapping[str, bytes], *, backbone: str = "", timeout: float | None = None
+        self, user: str | User, files: Mapping[str, bytes], *, backbone_hash: str = "", timeout: float | None = None
     ) -> Revision:
         """Makes an adapter of an export, or one in peft's format, the user's current revision.
 
-        `backbone` is the hash of the backbone that it was made for; the one in manifest.json when "". Raises
+        `backbone_hash` is that of the backbone that it was made for; the one in manifest.json when "". Raises
         InvalidRequest for an adapter that does not fit.
         """
-        return await self._run(self._calls.import_adapter(user, files, backbone), timeout)
+        return await self._run(self._calls.import_adapter(user, files, backbone_hash), timeout)
 
     async def dead_letters(self, user: str | User | None = None, *, page_size: int = 100) -> AsyncIterator[DeadLetter]:
         """Accepted events that no revision applied; as Client.dead_letters."""

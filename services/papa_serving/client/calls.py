@@ -152,9 +152,9 @@ class Calls:
         """The request of UserService.ExportUser."""
         return user_pb2.ExportUserRequest(user=self.user(user), revision=revision)
 
-    def import_adapter(self, user: str | User, files: Mapping[str, bytes], backbone: str) -> UnaryCall[Revision]:
+    def import_adapter(self, user: str | User, files: Mapping[str, bytes], backbone_hash: str) -> UnaryCall[Revision]:
         """UserService.ImportAdapter. Raises InvalidRequest where no backbone is named."""
-        request = import_request(self.user(user), files, backbone)
+        request = import_request(self.user(user), files, backbone_hash)
         return UnaryCall(
             lambda stubs: stubs.users.ImportAdapter,
             request,

@@ -50,12 +50,14 @@ class Assembly:
             self._files[chunk.name] = data
 
 
-def import_request(user: types_pb2.User, files: Mapping[str, bytes], backbone: str) -> user_pb2.ImportAdapterRequest:
+def import_request(
+    user: types_pb2.User, files: Mapping[str, bytes], backbone_hash: str
+) -> user_pb2.ImportAdapterRequest:
     """Of `files`, those of an adapter; the backbone is the manifest's where none is named. Raises InvalidRequest."""
     chosen = {name: files[name] for name in ADAPTER_FILES if name in files}
     return user_pb2.ImportAdapterRequest(
         user=user,
-        backbone=backbone or _backbone(chosen),
+        backbone=backbone_hash or _backbone_hash(chosen),
         files=[
             user_pb2.AdapterFile(name=name, data=data, sha256=hashlib.sha256(data).hexdigest())
             for name, data in chosen.items()
@@ -63,7 +65,7 @@ def import_request(user: types_pb2.User, files: Mapping[str, bytes], backbone: s
     )
 
 
-def _backbone(files: Mapping[str, bytes]) -> str:
+def _backbone_hash(files: Mapping[str, bytes]) -> str:
     try:
         return str(json.loads(files[MANIFEST])["backbone"])
     except (KeyError, TypeError, ValueError) as error:

@@ -22,10 +22,12 @@ class StoredItem:
 
 @dataclass(frozen=True)
 class BackboneInfo:
-    """What everybody must know of the deployed backbone: its hash and the shape [channels, height, width] of its images
-    (pixels, also for latent backbones), and whether it takes a prompt."""
+    """The record about the deployed backbone that the generator announces.
 
-    backbone: str
+    `name` is the configured one. `image_shape` is [channels, height, width] in pixels, for latent backbones as well.
+    """
+
+    backbone_hash: str
     name: str
     image_shape: tuple[int, int, int]
     takes_prompt: bool = False
@@ -51,7 +53,7 @@ class ItemStore(ABC):
         """Announces the deployed backbone. Raises ValueError when the store belongs to another backbone."""
 
     @abstractmethod
-    async def backbone(self) -> BackboneInfo | None:
+    async def backbone_info(self) -> BackboneInfo | None:
         """The announced backbone; None before a generator has started."""
 
     @abstractmethod

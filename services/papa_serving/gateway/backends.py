@@ -44,7 +44,7 @@ class KnownBackbone:
     async def info(self) -> BackboneInfo:
         """Raises GeneratorUnavailable before a generator has ever started, StorageUnavailable."""
         if self._info is None:
-            self._info = await self._items.backbone()
+            self._info = await self._items.backbone_info()
         if self._info is None:
             raise GeneratorUnavailable("no generator has announced a backbone yet")
         return self._info

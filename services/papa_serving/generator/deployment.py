@@ -64,7 +64,7 @@ class GeneratorReplica:
         stores = Stores(open_users(settings), open_revisions(settings), open_items(settings))
         room = assemble(settings, stores)
         await refuse_emptied(stores.items, stores.users, stores.revisions)
-        await stores.items.publish_backbone(room.backbone)
+        await stores.items.publish_backbone(room.backbone_info)
         self._settings = settings.generator
         self._engine, self._generator, self._packer = room.engine, room.generator, room.packer
         self._forgetting = asyncio.create_task(forget_deleted_users(stores.users, room.adapters, FORGET_SECONDS))
@@ -73,7 +73,8 @@ class GeneratorReplica:
         self._serving = settings.data_dir / "serving"
         self._serving.touch()
         _log.info(
-            "the generator is ready", extra={"backbone": room.backbone.backbone, "device": settings.generator.device}
+            "the generator is ready",
+            extra={"backbone_hash": room.backbone_info.backbone_hash, "device": settings.generator.device},
         )
 
     # Serve passes its context to methods that name it so.

@@ -38,7 +38,7 @@ class Room:
     generator: Generator
     adapters: Adapters
     packer: Packer
-    backbone: BackboneInfo
+    backbone_info: BackboneInfo
 
 
 def assemble(settings: Settings, stores: Stores) -> Room:

@@ -71,7 +71,7 @@ async def refuse_ahead(users: UserDirectory, revisions: RevisionStore, digest: s
 
 async def refuse_emptied(items: ItemStore, users: UserDirectory, revisions: RevisionStore) -> None:
     """Raises ValueError when Redis knows no deployment, and the revision store a user of whom Redis knows nothing."""
-    if await items.backbone() is not None:
+    if await items.backbone_info() is not None:
         return
     async for holding in revisions.holdings():
         if await users.standing(holding.digest) == Standing():

@@ -73,7 +73,7 @@ class MemoryState:
         self.clock = clock
         self.partitions = [MemoryPartition() for _ in range(settings.feedback.partitions)]
         self.trainers: dict[str, tuple[float, float]] = {}
-        self.backbone: BackboneInfo | None = None
+        self.backbone_info: BackboneInfo | None = None
         self.watchers: dict[UserKey, set[asyncio.Event]] = {}
         self._users: dict[UserKey, MemoryUser] = {}
         self._ids_given = 0
@@ -295,12 +295,12 @@ class MemoryItemStore(ItemStore):
 
     @override
     async def publish_backbone(self, info: BackboneInfo) -> None:
-        check_backbone(self._state.backbone or info, info)
-        self._state.backbone = info
+        check_backbone(self._state.backbone_info or info, info)
+        self._state.backbone_info = info
 
     @override
-    async def backbone(self) -> BackboneInfo | None:
-        return self._state.backbone
+    async def backbone_info(self) -> BackboneInfo | None:
+        return self._state.backbone_info
 
     @override
     async def close(self) -> None:

@@ -60,10 +60,10 @@ def decode_receipt(text: bytes) -> DeletionReceipt:
 
 def check_backbone(known: BackboneInfo, deployed: BackboneInfo) -> None:
     """Raises ValueError when a store with adapters for `known` is opened with another backbone."""
-    if known.backbone != deployed.backbone:
+    if known.backbone_hash != deployed.backbone_hash:
         raise ValueError(
-            f"this store belongs to the backbone {known.name} ({known.backbone[:12]}), and its users' adapters do not "
-            f"fit {deployed.name} ({deployed.backbone[:12]}): choose another redis.prefix or data_dir"
+            f"this store belongs to the backbone {known.name} ({known.backbone_hash[:12]}), and its users' adapters "
+            f"do not fit {deployed.name} ({deployed.backbone_hash[:12]}): choose another redis.prefix or data_dir"
         )
 
 

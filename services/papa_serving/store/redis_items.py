@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 
 from typing_extensions import override
 
@@ -70,21 +69,28 @@ class RedisItemStore(ItemStore):
         laid_out = int(await call(self._client, "GET", self._keys.partition_count))
         if laid_out != count:
             raise ValueError(f"this store has {laid_out} partitions for ever: set feedback.partitions to {laid_out}")
-        text = json.dumps(asdict(info))
+        text = json.dumps(
+            {
+                "backbone": info.backbone_hash, "name": info.name, "image_shape": info.image_shape,
+                "takes_prompt": info.takes_prompt,
+            }
+        )  # fmt: skip
         await call(self._client, "SETNX", self._keys.backbone, text)
-        known = await self.backbone()
+        known = await self.backbone_info()
         check_backbone(known or info, info)
         if known != info:
             await call(self._client, "SET", self._keys.backbone, text)
 
     @override
-    async def backbone(self) -> BackboneInfo | None:
+    async def backbone_info(self) -> BackboneInfo | None:
         text = await call(self._client, "GET", self._keys.backbone)
         if text is None:
             return None
         fields = json.loads(text)
         channels, height, width = fields["image_shape"]
-        return BackboneInfo(**{**fields, "image_shape": (channels, height, width)})
+        return BackboneInfo(
+            fields["backbone"], fields["name"], (channels, height, width), fields.get("takes_prompt", False)
+        )
 
     @override
     async def close(self) -> None:

@@ -40,7 +40,7 @@ class TrainerActor:
         settings = with_secrets(settings)
         tracing.begin(settings.tracing, "papa-trainer")
         updater = load_updater(settings)
-        asyncio.run(check_backbone(settings, updater.backbone))
+        asyncio.run(check_backbone(settings, updater.backbone_hash))
         self._trainer = TrainerThread(settings, name, updater)
 
     def health(self) -> dict[str, Any]:

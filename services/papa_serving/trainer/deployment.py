@@ -32,7 +32,7 @@ class Trainers:
         self._settings, self._limits = settings, limits(settings)
         self._pool = Pool(settings, environment)
         self._scaling = Scaling(await self._pool.take_over(self._limits.least, self._limits.most))
-        self._keeping = asyncio.create_task(self._keep())
+        self._watch = asyncio.create_task(self._watch_actors())
         _log.info("the trainers are ready", extra={"actors": self._scaling.desired})
 
     def reconfigure(self, changes: dict[str, object]) -> None:
@@ -41,16 +41,16 @@ class Trainers:
 
     def check_health(self) -> None:
         """Serve replaces this replica when nobody looks after the actors any more; the actors stay."""
-        if self._keeping.done():
-            raise RuntimeError("the trainers are not looked after any more") from self._keeping.exception()
+        if self._watch.done():
+            raise RuntimeError("the trainers are not looked after any more") from self._watch.exception()
 
     async def __del__(self) -> None:
-        if keeping := getattr(self, "_keeping", None):
-            keeping.cancel()
+        if watch := getattr(self, "_watch", None):
+            watch.cancel()
         if pool := getattr(self, "_pool", None):
             await pool.close()
 
-    async def _keep(self) -> None:
+    async def _watch_actors(self) -> None:
         while True:
             answers = await self._pool.look()
             await self._scale(answers)

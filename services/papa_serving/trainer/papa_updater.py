@@ -39,7 +39,7 @@ class PapaUpdater(Updater):
     files = (MANIFEST_FILE, WEIGHTS_FILE, STATE_FILE)
 
     def __init__(self, denoiser: Denoiser, config: UpdateConfig, gate: GateSettings) -> None:
-        self.backbone = denoiser.backbone_hash
+        self.backbone_hash = denoiser.backbone_hash
         self._denoiser = denoiser
         self._config = config
         self._gate = Gate(denoiser, gate, config)
@@ -68,7 +68,7 @@ class PapaUpdater(Updater):
     def update(self, updates: Sequence[UserUpdate], step_scale: float) -> list[Trained | Refused]:
         """One forward and backward pass a step for all users; then the gate, also for all in one batch."""
         config = replace(self._config, learning_rate=self._config.learning_rate * step_scale)
-        seeds = [update_seed(self.backbone, update) for update in updates]
+        seeds = [update_seed(self.backbone_hash, update) for update in updates]
         jobs = [self._job(update, seed) for update, seed in zip(updates, seeds, strict=True)]
         learning = [job for job in jobs if len(job.labels.grades) or len(job.adapter.replay)]
         results = iter(update_many(self._denoiser, learning, config) if learning else ())
@@ -95,7 +95,7 @@ class PapaUpdater(Updater):
         if not weights.files:
             return new_adapter(self._denoiser, seed)
         try:
-            return unpack(weights.files, self._denoiser.layout, self.backbone, weights.sha256)
+            return unpack(weights.files, self._denoiser.layout, self.backbone_hash, weights.sha256)
         except AdapterDamagedError as error:
             raise RevisionDamaged(f"{error.reason}: {error}") from error
 
@@ -104,7 +104,7 @@ class PapaUpdater(Updater):
     ) -> Trained:
         events = update.batch.events
         origin = Origin(
-            backbone_hash=self.backbone,
+            backbone_hash=self.backbone_hash,
             parent=update.parent,
             # Not the time of this attempt, which would give the same revision another name each time.
             created_at=events[-1].accepted_at,

@@ -34,7 +34,7 @@ async def check_backbone(settings: Settings, backbone_hash: str) -> None:
         while True:
             try:
                 await refuse_emptied(items, users, open_revisions(settings))
-                announced = await items.backbone()
+                announced = await items.backbone_info()
             except StorageUnavailable as error:
                 _log.warning("waiting for Redis: %s", error)
                 await asyncio.sleep(_STORAGE_PAUSE)
@@ -43,9 +43,9 @@ async def check_backbone(settings: Settings, backbone_hash: str) -> None:
     finally:
         await items.close()
         await users.close()
-    if announced is not None and announced.backbone != backbone_hash:
+    if announced is not None and announced.backbone_hash != backbone_hash:
         raise ValueError(
-            f"the adapters in this store belong to the backbone {announced.name} ({announced.backbone[:12]}), "
+            f"the adapters in this store belong to the backbone {announced.name} ({announced.backbone_hash[:12]}), "
             f"not to {settings.backbone} ({backbone_hash[:12]})"
         )
 

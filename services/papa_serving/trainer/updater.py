@@ -50,10 +50,10 @@ class Refused:
 class Updater(ABC):
     """Learning as the loop sees it. Methods block and are called from one worker thread.
 
-    `backbone` is the hash of the deployed backbone, `files` names the files of a revision that `update` starts from.
+    `backbone_hash` is that of the deployed backbone, `files` names the files of a revision that `update` starts from.
     """
 
-    backbone: str
+    backbone_hash: str
     files: tuple[str, ...]
 
     @abstractmethod
@@ -73,8 +73,8 @@ class Updater(ABC):
         """
 
 
-def update_seed(backbone: str, update: UserUpdate) -> int:
+def update_seed(backbone_hash: str, update: UserUpdate) -> int:
     """All randomness of one update, 63 bits: an attempt that is repeated after a crash does the same again."""
     last = update.batch.events[-1].sequence
-    text = f"{backbone}|{update.batch.user.digest}|{update.parent}|{last}"
+    text = f"{backbone_hash}|{update.batch.user.digest}|{update.parent}|{last}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

@@ -13,7 +13,7 @@ from papa_serving.contracts.revisions import Revision, UserState
 from papa_serving.feedback.memory import MemoryFeedbackLog
 from papa_serving.store.memory import MemoryItemStore, MemoryRevisionStore, MemoryState, MemoryUserDirectory
 
-GREY = BackboneInfo(backbone="b" * 64, name="grey", image_shape=(1, 28, 28))
+GREY = BackboneInfo(backbone_hash="b" * 64, name="grey", image_shape=(1, 28, 28))
 
 
 def revision(number: int, parent: str = "") -> Revision:
@@ -86,7 +86,7 @@ class Items(MemoryItemStore):
         self.info: BackboneInfo | None = GREY
         self.failure: Exception | None = None
 
-    async def backbone(self) -> BackboneInfo | None:
+    async def backbone_info(self) -> BackboneInfo | None:
         if self.failure is not None:
             raise self.failure
         return self.info

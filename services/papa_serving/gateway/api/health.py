@@ -86,7 +86,7 @@ class Readiness:
         while True:
             before = ready
             try:
-                await self._items.backbone()
+                await self._items.backbone_info()
                 ready = True
             except PapaError as error:
                 ready = False

@@ -34,12 +34,12 @@ class InfoService(info_pb2_grpc.InfoServiceServicer):
         self, request: info_pb2.GetServerInfoRequest, context: Context
     ) -> info_pb2.GetServerInfoResponse:
         answer = info_pb2.GetServerInfoResponse(version=self._version, limits=self._limits)
-        if (known := await self._items.backbone()) is not None:
+        if (known := await self._items.backbone_info()) is not None:
             channels, height, width = known.image_shape
             answer.backbone.CopyFrom(
                 info_pb2.Backbone(
                     name=known.name,
-                    backbone_hash=known.backbone,
+                    backbone_hash=known.backbone_hash,
                     channels=channels,
                     height=height,
                     width=width,
