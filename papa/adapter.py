@@ -1,4 +1,4 @@
-"""What belongs to one user: the weights of their adapter and what learning goes on from."""
+"""The adapter of one user: the weights that are served, and the state from which learning continues."""
 
 from __future__ import annotations
 

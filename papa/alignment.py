@@ -1,4 +1,4 @@
-"""How well a model serves a taste: the measures of docs/results, on samples from fixed evaluation seeds.
+"""Measures of alignment, as reported in docs/results, on samples from fixed evaluation seeds.
 
 A simulated user has a hidden taste, a set of the oracle's classes, and likes exactly the items of those classes.
 """
@@ -46,5 +46,5 @@ def frechet_distance(features: Tensor, reference: Tensor) -> float:
 
 
 def labels_to(threshold: float, labels: Sequence[int], success: Sequence[float]) -> int | None:
-    """The first number of labels at which the success rate reaches the threshold; None when it never does."""
+    """The smallest number of labels at which the success rate reaches the threshold; None if it never does."""
     return next((count for count, rate in zip(labels, success, strict=True) if rate >= threshold), None)

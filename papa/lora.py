@@ -1,11 +1,11 @@
 """LoRA for many users in one forward pass.
 
-An adapter is one flat vector. Its layout says which slice of it is A and which B of each adapted layer, so that the
-adapters of a whole batch are gathered by a single `index_select` into `weights` [m, P] and every layer reads its
-slice as a view; nothing loops over adapters and nothing is merged into the backbone's weights.
+An adapter is one flat vector. Its layout says which slice holds A and which holds B of each adapted layer. The adapters
+of a whole batch are gathered by a single `index_select` into `weights` [m, P], and every layer reads its slice as a
+view. Nothing loops over adapters, and nothing is merged into the backbone's weights.
 
-Where A is frozen it is one and the same for all users and no part of the vector: A x is then one ordinary product or
-convolution for the whole batch, and only the small B differ from row to row.
+A frozen A is shared by all users and is not part of the vector. A x is then one ordinary product or convolution for the
+whole batch, and only the small B differ from row to row.
 
 Symbols (LoRA, Hu et al., arXiv 2106.09685): r = rank, s = alpha / r, ΔW = s · B A.
 """
@@ -30,19 +30,19 @@ _Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Which layers are adapted, and how finely. One per deployment; adapters of a lower rank are padded."""
+    """Which layers are adapted, and at which rank. One per deployment; adapters of a lower rank are padded."""
 
     rank: int = 4
     alpha: float = 4.0
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2")
     """Suffixes of module names, matched on whole name parts."""
     widest: bool = True
-    """Of the convolutions, adapt only those with the most output channels: a U-Net's lowest resolution, where meaning
-    is made. All of them cost half as much again per training step and teach no better (experiment "lora")."""
+    """Adapt only the convolutions with the most output channels, which are a U-Net's lowest resolution. Adapting all
+    convolutions makes a training step half as long again and does not learn better (experiment "lora")."""
     frozen_a: bool = True
-    """A is fixed, the same for all users, and only B learns (LoRA-FA, Zhang et al., arXiv 2308.03303): what an adapter
-    does is linear in what is learnt, and an adapter is several times smaller. Where A learns too, at a fifth of the
-    rate, the first ten interaction steps bring a little more (experiment "both-learn")."""
+    """A is fixed and shared by all users; only B is learnt (LoRA-FA, Zhang et al., arXiv 2308.03303). ΔW is then linear
+    in the learnt weights, and an adapter is several times smaller. Learning A as well, at a fifth of the rate, gains a
+    little in the first ten interaction steps (experiment "both-learn")."""
 
     @property
     def scale(self) -> float:
@@ -90,9 +90,10 @@ class LayerSlice:
         return weights[:, self.offset + self.a_size : self.end].view(-1, *self.b_shape)
 
     def frozen_a(self) -> Tensor:
-        """The A of every deployment that adapts a layer of this name and input: U(−1/√fan_in, 1/√fan_in) as in peft.
+        """The frozen A for a layer of this name and input size: U(−1/√fan_in, 1/√fan_in), as in peft.
 
-        Out of a hash, which no version of a random generator changes; a lower rank has the first rows of a higher one.
+        It is derived from a hash, so it never changes with the version of a random generator. The A of a lower rank is
+        the first rows of the A of a higher rank.
         Shape: a_shape, float32; not to be written to.
         """
         return _frozen_a(self.name, self.a_shape)
@@ -100,7 +101,7 @@ class LayerSlice:
 
 @cache
 def _frozen_a(name: str, shape: tuple[int, ...]) -> Tensor:
-    """Made once: every adapter that is loaded is compared with it."""
+    """Cached, because every adapter that is loaded is compared with it."""
     per_row = math.prod(shape[1:])
     drawn = [hashlib.shake_128(f"{name}/{row}".encode()).digest(4 * per_row) for row in range(shape[0])]
     uniform = np.frombuffer(b"".join(drawn), "<u4") / 2**32
@@ -120,10 +121,10 @@ class AdapterLayout:
         return self.layers[-1].end
 
     def parts(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """What the vectors hold of every layer, in order, as views: (A, B), of which a frozen A is empty.
+        """Views of (A, B) for every layer, in order; a frozen A is empty.
 
-        One split for all of them: its backward pass is one concatenation, where that of a slice per layer would
-        fill and add a whole [m, P] each time. Shape: weights [m, P] → [m, *a_shape] or [m, 0], and [m, out, r].
+        All layers share one split. Its backward pass is one concatenation, while a slice per layer would fill and add
+        a whole [m, P] for each. Shape: weights [m, P] → [m, *a_shape] or [m, 0], and [m, out, r].
         """
         sizes = [size for layer in self.layers for size in (layer.a_size, layer.b_size)]
         flat = weights.split(sizes, dim=1)
@@ -143,12 +144,12 @@ class AdapterLayout:
         return flat[0]
 
     def norm(self, weights: Tensor) -> float:
-        """Of all A and B together, frozen or not. Shape: weights [P]."""
+        """The norm of all A and B together, frozen or not. Shape: weights [P]."""
         return math.sqrt(float(weights.float().square().sum()) + self._frozen_square)
 
     @cached_property
     def fresh_norm(self) -> float:
-        """That of a fresh adapter, the unit of the bounds on what an update changes."""
+        """The norm of a fresh adapter. Bounds on an update are multiples of it."""
         return self.norm(self.initial(torch.Generator().manual_seed(0)))
 
     @cached_property
@@ -173,7 +174,7 @@ class SlotLora:
 
     @contextmanager
     def rows(self, weights: Tensor | None) -> Iterator[None]:
-        """Within the block, row i of every batch runs with adapter `weights[i]`; rows from m on run without one.
+        """Within the block, row i of every batch runs with adapter `weights[i]`; rows m and above run without one.
 
         Shape: weights [m, P] with m ≤ the batch, in the type of the products; None is m = 0.
         """
@@ -204,8 +205,8 @@ _FROZEN = "lora_frozen_a"
 def _plus(
     output: Tensor, adapted: int, b: Tensor, reduced: Tensor, scale: float, kind: Literal["linear", "conv"]
 ) -> Tensor:
-    """output_i + s B_i reduced_i for the rows i below `adapted`: one product that adds, and in place where nobody
-    differentiates. Shape: b [m, out, r]; linear: reduced [m, tokens, r]; conv: reduced [m, r, h w]."""
+    """output_i + s B_i reduced_i for the rows i < `adapted`, in one fused product, in place when no gradient is needed.
+    Shape: b [m, out, r]; linear: reduced [m, tokens, r]; conv: reduced [m, r, h w]."""
     rows = output[:adapted]
     b, reduced = b.to(output.dtype), reduced.to(output.dtype)
     left, right = (reduced, b.transpose(1, 2)) if kind == "linear" else (b, reduced)

@@ -42,11 +42,11 @@ def enhancer_loss(eps: Tensor, eps_theta: Tensor, weight: Tensor, grade: Tensor)
 def bounded_enhancer_loss(
     eps: Tensor, eps_theta: Tensor, eps_star: Tensor, weight: Tensor, grade: Tensor, beta: float
 ) -> Tensor:
-    """−|y| w_t log σ(β (‖ε − ε_θ‖² − ‖ε − ε_θ*‖²)) · 2/β where y < 0, else 0: L^PAE, made harmless.
+    """−|y| w_t log σ(β (‖ε − ε_θ‖² − ‖ε − ε_θ*‖²)) · 2/β where y < 0, else 0: the bounded L^PAE.
 
     The gradient equals that of `enhancer_loss` while θ is still at the backbone, and fades once the error on the
-    disliked sample exceeds the backbone's by a few 1/β: forgetting stops when it is done (compare negative preference
-    optimisation, Zhang et al., arXiv 2404.05868). Bounded below by 0.
+    disliked sample exceeds the backbone's by a few 1/β, so forgetting stops once it has succeeded (compare negative
+    preference optimisation, Zhang et al., arXiv 2404.05868). Bounded below by 0.
     """
     gap = squared_error(eps, eps_theta) - squared_error(eps, eps_star)
     return -grade.clamp(max=0) * weight * F.softplus(-beta * gap) * (2 / beta)
@@ -55,10 +55,10 @@ def bounded_enhancer_loss(
 def bounded_likes_loss(
     eps: Tensor, eps_theta: Tensor, eps_star: Tensor, weight: Tensor, grade: Tensor, beta: float
 ) -> Tensor:
-    """y w_t log(1 + exp(β (‖ε − ε_θ‖² − ‖ε − ε_θ*‖²))) · 2/β where y > 0, else 0: L^p that knows when it is done.
+    """y w_t log(1 + exp(β (‖ε − ε_θ‖² − ‖ε − ε_θ*‖²))) · 2/β where y > 0, else 0: the bounded L^p.
 
-    The gradient equals that of `likes_loss` while θ is at the backbone and fades for a sample that θ already explains
-    better than the backbone does, so that what is common among the likes does not crowd out what is rare.
+    The gradient equals that of `likes_loss` while θ is at the backbone. It fades for a sample that θ already explains
+    better than the backbone, so common likes do not crowd out rare ones.
     """
     gap = squared_error(eps, eps_theta) - squared_error(eps, eps_star)
     return grade.clamp(min=0) * weight * F.softplus(beta * gap) * (2 / beta)

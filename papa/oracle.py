@@ -31,7 +31,7 @@ class Oracle(nn.Module):
         self.head = nn.Linear(features, classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """The space in which Fréchet distances are taken. Shape: x [n, C, H, W] in [−1, 1] → [n, 64]."""
+        """The features in whose space Fréchet distances are measured. Shape: x [n, C, H, W] in [−1, 1] → [n, 64]."""
         out: Tensor = self.body(x)
         return out
 

@@ -1,4 +1,4 @@
-"""Pixels as people see them and x0 as a backbone of pixels sees them: 0…255 and [−1, 1]."""
+"""Converts between pixels (0…255) and the x0 of a pixel backbone ([−1, 1])."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The backbone's own samples that nobody has rated: one set, which all users' replay draws from.
+"""The pool: one fixed set of the backbone's own samples, unlabelled, that the updates of all users draw from.
 
-The ideal model of a taste is the backbone restricted to it, p(x) ∝ p_θ*(x) · [x is liked]. What a user has rated was
-shown by a model on its way there and is ever less like p_θ*: a loop that learns from its own samples alone narrows
-(arXiv 2607.00486, Theorem 4.1). Samples of p_θ* itself, weighed by what the user's labels foretell of them
-(`papa.taste.Taste.foretold`), have no such bias; and where the two sets differ in density it shows how much each shown
-sample is to weigh (`papa.taste.density_ratio`).
+The ideal model of a taste is the backbone restricted to it: p(x) ∝ p_θ*(x) · [x is liked]. The samples that a user has
+labelled were drawn from a model on its way there, which resembles p_θ* less and less. A loop that learns only from its
+own samples therefore narrows (arXiv 2607.00486, Theorem 4.1). Samples of p_θ* do not have this bias. They are weighted
+by the grades that the user's labels predict for them (`papa.taste.Taste.foretold`). The ratio of the two densities also
+gives the weight of each labelled sample (`papa.taste.density_ratio`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from papa.taste import Unrated
 
 POOL_FILE = "pool.safetensors"
-"""In a backbone's folder, where it has one."""
+"""The name of the pool's file in a backbone's folder. Not every backbone has one."""
 _SAMPLES = "samples"
 
 
@@ -34,20 +34,22 @@ class Pool:
 
     @cached_property
     def unrated(self) -> Unrated:
-        """What the labels of every user are measured by; the first call works it out."""
+        """The pool's features as the reference scale for all labels; computed on first use."""
         return Unrated(self.features)
 
 
 def write_pool(folder: Path, samples: Tensor) -> Path:
-    """Samples as a replay keeps them. Shape: [m, C, H, W] uint8."""
+    """Writes samples in the type that a replay uses. Shape: [m, C, H, W] uint8."""
     path = folder / POOL_FILE
     path.write_bytes(save({_SAMPLES: samples.contiguous()}))
     return path
 
 
 def read_pool(folder: Path, shape: tuple[int, int, int]) -> Tensor | None:
-    """The samples [m, *shape] uint8 in that folder, None where there are none. Raises ValueError for others' samples or
-    a damaged file."""
+    """Reads the samples [m, *shape] uint8 in that folder; None when there is no pool.
+
+    Raises ValueError for a damaged file or the samples of another backbone.
+    """
     path = folder / POOL_FILE
     if not path.is_file():
         return None

@@ -1,9 +1,9 @@
-"""The reference recipe, as a preset: what the paper's released script does, less its faults (arXiv 2607.00486).
+"""The reference recipe, as a preset: the paper's released script without its faults (arXiv 2607.00486).
 
 Full-parameter fine-tuning; per labelled sample one Adam step on the loss summed over all timesteps in [K, T) with one
 shared noise draw; only the newest samples, no replay. The sum is computed in chunks whose gradients add up to the
-same step. Of the script's behaviour, `quality_at_last_timestep` is kept as a switch: there L^QPDE is evaluated at the
-last timestep of the loop only, where the formula sums it.
+same step. One fault is kept as a switch, `quality_at_last_timestep`: the script evaluates L^QPDE only at the last
+timestep of its loop, while the formula sums it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a user liked and disliked so far: D_p and D_np, bounded."""
+"""The replay: a bounded memory of what a user has liked and disliked (D_p and D_np)."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class Replay:
     grades: Tensor
     features: Tensor
     prompts: tuple[str, ...] = ()
-    """What each sample was asked to show; empty where nothing was asked at all."""
+    """The prompt of each sample; empty when no sample had one."""
     sequences: tuple[int, ...] = ()
-    """The number of each label among its user's, by which it can be taken back; 0 where it is not known."""
+    """The sequence number of each label, by which it can be taken back; 0 when unknown."""
 
     def __len__(self) -> int:
         return len(self.grades)
 
     @classmethod
     def join(cls, parts: list[Replay]) -> Replay:
-        """One after another."""
+        """Concatenates replays, oldest first."""
         samples, grades, features = (
             torch.cat([getattr(part, name) for part in parts]) for name in ("samples", "grades", "features")
         )
@@ -51,7 +51,7 @@ class Replay:
         return self.sequences or (0,) * len(self)
 
     def without(self, sequences: Collection[int]) -> Replay:
-        """The labels that were not taken back."""
+        """Leaves out the labels with these sequence numbers, which were taken back."""
         kept = [index for index, number in enumerate(self.numbers()) if not number or number not in sequences]
         return self if len(kept) == len(self) else self._rows(torch.tensor(kept, dtype=torch.long))
 
@@ -62,7 +62,7 @@ class Replay:
         return self if len(newest) == len(self) else self._rows(torch.tensor(sorted(newest.values())))
 
     def kept(self, config: UpdateConfig) -> Replay:
-        """The newest within the configured numbers of likes and dislikes."""
+        """Keeps the newest labels, up to the configured numbers of likes and of dislikes."""
         liked = self.grades > 0
         newer_likes = liked.flip(0).cumsum(0).flip(0)
         newer_dislikes = (~liked).flip(0).cumsum(0).flip(0)
@@ -76,14 +76,16 @@ class Replay:
         return Replay(*parts, prompts if any(prompts) else (), sequences if any(sequences) else ())
 
     def x0(self) -> Tensor:
-        """The samples as the backbone sees them, float32."""
+        """The samples as the backbone's x0, float32."""
         if self.samples.dtype == torch.uint8:
             return to_x0(self.samples)
         return self.samples.float()
 
     def of_this_taste(self, config: UpdateConfig, unrated: Unrated | None) -> Replay:
-        """The newest labels alone, `change_window` of them, where they show that the taste is another than before.
-        `unrated`: the backbone's pool."""
+        """Keeps only the newest `change_window` labels if they show that the taste has changed.
+
+        `unrated` is the backbone's pool.
+        """
         window, share = config.change_window, config.change_share
         fit = (config.trust_ridge, config.neighbours)
         if not changed(self.features, self.grades, unrated, window, share, *fit):

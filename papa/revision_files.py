@@ -33,7 +33,7 @@ STATE_FILE = "state.safetensors"
 MANIFEST_FILE = "manifest.json"
 FORMAT = 1
 HALF_PRECISION = 2**-7
-"""How far a number may be from itself after it was kept in bfloat16, as a share."""
+"""Largest relative error of a number that was stored in bfloat16."""
 
 
 class AdapterDamagedError(ValueError):
@@ -100,7 +100,7 @@ def unpack_weights(files: Mapping[str, bytes], layout: AdapterLayout, backbone_h
 
 
 def unpack(files: Mapping[str, bytes], layout: AdapterLayout, backbone_hash: str, sha256: str) -> Adapter:
-    """Weights and state, checked: what the next update builds on. Raises AdapterDamagedError."""
+    """The checked weights and state, from which the next update starts. Raises AdapterDamagedError."""
     weights = unpack_weights(files, layout, backbone_hash, sha256)
     tensors = read_tensors(_verified(files, _verified_manifest(files, sha256), STATE_FILE))
     iterate = tensors.get(_ITERATE)
@@ -121,7 +121,7 @@ _ITERATE = "iterate"
 
 
 def _state_tensors(adapter: Adapter) -> dict[str, Tensor]:
-    """Prompts travel as the bytes of a JSON list, and only where there are any."""
+    """Prompts are stored as the bytes of a JSON list, and only if there are any."""
     replay = adapter.replay
     tensors = {name: getattr(replay, name).contiguous() for name in _REPLAY_FIELDS}
     if replay.prompts:
@@ -134,7 +134,7 @@ def _state_tensors(adapter: Adapter) -> dict[str, Tensor]:
 
 
 def read_replay(tensors: Mapping[str, Tensor]) -> Replay:
-    """Raises KeyError for a missing part, AdapterDamagedError for prompts that are none."""
+    """Reads the replay. Raises KeyError for a missing part, AdapterDamagedError for malformed prompts."""
     replay = Replay(tensors["samples"], tensors["grades"], tensors["features"])
     if _SEQUENCES in tensors and tensors[_SEQUENCES].shape == replay.grades.shape:
         replay = replace(replay, sequences=tuple(int(number) for number in tensors[_SEQUENCES]))

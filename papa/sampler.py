@@ -1,4 +1,4 @@
-"""The reverse process, one function per published method, every row of a batch at its own timestep.
+"""The reverse process: one function per published method. Every row of a batch has its own timestep.
 
 | here | paper |
 |---|---|
@@ -173,11 +173,11 @@ def sample(
     clip: bool | None = None,
     conditions: Conditions | None = None,
 ) -> Tensor:
-    """Whole trajectories of one batch, for the library's user; the service steps `Rows` itself.
+    """Samples one batch from x_T to x0. This is the library's entry point; the service steps `Rows` itself.
 
     Shape: adapters [len(seeds), P] or None; conditions of len(seeds) rows or None; result [len(seeds), C, H, W], an x0
-    (`Denoiser.decode` makes pictures of them). `clip` None is what the backbone wants. Rows use their adapter at
-    t ≥ `adapt_from` (K of EPAPA) and the backbone below.
+    (`Denoiser.decode` makes pictures of them). `clip` None takes the backbone's choice. Rows use their adapter at
+    t ≥ `adapt_from` (K of EPAPA) and the backbone alone below.
     """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 

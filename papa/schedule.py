@@ -37,7 +37,7 @@ class NoiseSchedule:
 
     @classmethod
     def from_diffusers(cls, config: Mapping[str, Any]) -> NoiseSchedule:
-        """The schedule that a diffusers `scheduler_config.json` describes (with any `beta_schedule` of its)."""
+        """The schedule that a diffusers `scheduler_config.json` describes, with any of diffusers' `beta_schedule`s."""
         from diffusers import DDPMScheduler
 
         scheduler = DDPMScheduler.from_config(dict(config))

@@ -1,10 +1,10 @@
-"""What a user's labels say of each other and of what is not rated: how well each stands for the backbone's own samples,
-which are to be trusted, what else would be liked, and whether the taste has changed.
+"""What can be inferred from a user's labels: importance weights, trust in each label, predicted grades, changed tastes.
 
-All but the first are put to a kernel ridge regression of the grades on the backbone's own features of the samples:
-f(x) = Σ_i α_i k(x, x_i), α = (K + Λ)⁻¹ y, with k(x, x') = exp(−‖z − z'‖² / median) of standardised features z. A label
-so speaks for its surroundings alone: one liked class among disliked ones is not taken for mistakes. Λ is diagonal, λ
-over each label's weight: likes weigh as much in all as dislikes, and within a kind a label by its importance.
+The importance weights come from a density ratio. Everything else comes from one kernel ridge regression of the grades
+on the backbone's features of the samples: f(x) = Σ_i α_i k(x, x_i), α = (K + Λ)⁻¹ y, with the kernel
+k(x, x') = exp(−‖z − z'‖² / median) on standardised features z. The kernel is local, so a label influences only similar
+samples, and one liked class among disliked ones is not mistaken for noise. Λ is diagonal and holds λ divided by each
+label's weight. Likes and dislikes have the same total weight; within a kind, labels are weighted by importance.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 FEWEST = 20
-"""Labels below which nothing is said about a change."""
+"""The fewest labels from which a change of taste is inferred."""
 
 
 class Unrated:
-    """Samples that nobody has rated, by which the labels of all users are measured: features are standardised by
-    theirs, and how far apart they lie is the unit of distance.
+    """Samples that nobody has labelled. They define the scale on which all users' labels are compared.
+
+    Features are standardised by the mean and deviation of these samples, and distances are divided by their median.
 
     Shape: features [m, F].
     """
@@ -31,22 +32,22 @@ class Unrated:
         self.z = self.scaled(own)
 
     def scaled(self, features: Tensor) -> Tensor:
-        """Standardised. Shape: [n, F] → [n, F] float64."""
+        """Standardises features. Shape: [n, F] → [n, F] float64."""
         return (features.double() - self._mean) / self._deviation
 
     @cached_property
     def distance(self) -> Tensor:
-        """The median squared distance of two of them that differ; 1 where none do."""
+        """The median squared distance between two different samples; 1 when all are equal."""
         squared = torch.pdist(self.z).square()
         apart = squared[squared > 0]
         return apart.median() if len(apart) else torch.ones((), dtype=squared.dtype)
 
 
 class Taste:
-    """The labels of one user, as far as they are known, seen from the backbone.
+    """The kernel ridge regression over the known labels of one user.
 
-    Shape: features [n, F]; grades [n], not 0. `unrated`: samples of the backbone itself, by which importance is
-    measured too. Without them the labelled samples take their place, and every label weighs alike.
+    Shape: features [n, F]; grades [n], not 0. `unrated` holds samples of the backbone, which are also needed for the
+    importance weights. Without them, distances are scaled by the labelled samples and every label has the same weight.
     """
 
     def __init__(
@@ -55,21 +56,21 @@ class Taste:
         self._own = Unrated(features) if unrated is None else unrated
         self.grades = grades.double()
         self.decided = bool((grades > 0).any()) and bool((grades < 0).any())
-        """Whether both kinds of labels are known: one kind alone says nothing of the other."""
+        """Whether there are both likes and dislikes: one kind alone cannot be regressed."""
         self._z = self._own.scaled(features)
         self.importance = torch.ones(len(grades))
-        """p_θ*(x) / p_shown(x) up to a common factor: what is shown comes from a model that is ever less like the
-        backbone, whose restriction to the taste is the ideal. Shape: [n] float32."""
+        """p_θ*(x) / p_shown(x) up to a common factor. Shown samples come from a model that moves away from the
+        backbone, while the ideal is the backbone restricted to the taste. Shape: [n] float32."""
         if unrated is not None and neighbours and len(grades):
             self.importance = density_ratio(self._z, unrated.z, neighbours).float()
         if self.decided:
             self._inverse = torch.linalg.inv(self._kernel(self._z) + torch.diag(ridge / self._weights()))
 
     def trust(self, strength: float) -> Tensor:
-        """Whether the others bear each label out: σ(strength · sign(y_i) f₋ᵢ(x_i)), f₋ᵢ fitted without label i.
+        """How far the other labels agree with each label: σ(strength · sign(y_i) f₋ᵢ(x_i)).
 
-        f₋ᵢ(x_i) = y_i − α_i / ((K + Λ)⁻¹)_ii, so that one fit does for all. A label given by mistake is most often
-        contradicted by its neighbours. All ones where the taste is not decided. Shape: [n] float32.
+        f₋ᵢ is fitted without label i. f₋ᵢ(x_i) = y_i − α_i / ((K + Λ)⁻¹)_ii, so one fit serves all labels. The
+        neighbours of a mistaken label usually contradict it. All ones unless `decided`. Shape: [n] float32.
         """
         if not strength or not self.decided:
             return torch.ones(len(self.grades))
@@ -78,27 +79,27 @@ class Taste:
         return torch.sigmoid(strength * agreed).float()
 
     def foretold(self, features: Tensor) -> Tensor:
-        """f(x) of other samples; zeros where the taste is not decided. Shape: [m, F] → [m] float32."""
+        """Predicts f(x) for other samples; zeros unless `decided`. Shape: [m, F] → [m] float32."""
         if not self.decided:
             return torch.zeros(len(features))
         fitted: Tensor = self._kernel(self._own.scaled(features)) @ (self._inverse @ self.grades)
         return fitted.float()
 
     def _weights(self) -> Tensor:
-        """Of each label in the fit: one on average, and as much in all for either kind. Shape: [n]."""
+        """The weight of each label in the fit: 1 on average, with equal totals for likes and dislikes. Shape: [n]."""
         weights, liked = self.importance.double(), self.grades > 0
         return weights * len(weights) / torch.where(liked, weights[liked].sum(), weights[~liked].sum()) / 2
 
     def _kernel(self, z: Tensor) -> Tensor:
-        """k of each of `z` with each label's sample. Shape: [m, F] → [m, n]."""
+        """k between each row of `z` and each labelled sample. Shape: [m, F] → [m, n]."""
         return torch.exp(-torch.cdist(z, self._z).square() / self._own.distance)
 
 
 def density_ratio(shown: Tensor, own: Tensor, neighbours: int) -> Tensor:
-    """p_own(x) / p_shown(x) at each of `shown`, from the kinds of its nearest `neighbours` among both sets.
+    """Estimates p_own(x) / p_shown(x) at each row of `shown` from its nearest `neighbours` in both sets.
 
-    With a of them own and b shown: ((a + ½) / m) / ((b + ½) / n). The halves keep it finite; the sample itself does not
-    count. Shape: [n, F], [m, F] → [n].
+    If a of these neighbours are from `own` and b from `shown`, the ratio is ((a + ½) / m) / ((b + ½) / n). The halves
+    keep it finite. The sample itself is not counted. Shape: [n, F], [m, F] → [n].
     """
     distances = torch.cdist(shown, torch.cat([shown, own]))
     distances[:, : len(shown)].fill_diagonal_(torch.inf)
@@ -110,10 +111,10 @@ def density_ratio(shown: Tensor, own: Tensor, neighbours: int) -> Tensor:
 def changed(
     features: Tensor, grades: Tensor, unrated: Unrated | None, window: int, share: float, ridge: float, neighbours: int
 ) -> bool:
-    """Whether of the newest `window` labels at least `share` are the opposite of what all older ones foretell.
+    """Whether at least `share` of the newest `window` labels contradict the prediction from all older labels.
 
-    A mistaken label or two, or a taste that gains or loses a part, is no change; a user who now dislikes what they
-    liked is one. Shape: features [n, F], grades [n].
+    One or two mistaken labels are not a change, nor is a taste that gains or loses a part. A user who now dislikes what
+    they used to like is one. Shape: features [n, F], grades [n].
     """
     old = len(grades) - window
     if not share or old < FEWEST:

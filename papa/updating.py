@@ -47,7 +47,7 @@ class Labels:
     grades: Tensor
     prompts: tuple[str, ...] = ()
     sequences: tuple[int, ...] = ()
-    """The number of each label among its user's; empty where labels are never taken back."""
+    """The sequence number of each label; empty when labels are never taken back."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +81,11 @@ class UpdateStats:
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """What is known of a user when an update begins. `adapter` is where it starts from, on the backbone's device: a
-    fresh one where the taste has changed (`restarted`). `replay` includes the new labels."""
+    """The state of a user at the beginning of an update.
+
+    `adapter` is the starting point, on the backbone's device. It is a fresh one if the taste has changed
+    (`restarted`). `replay` includes the new labels.
+    """
 
     adapter: Adapter
     replay: Replay
@@ -139,8 +142,12 @@ def update_many(
 
 
 def remember(denoiser: Denoiser, job: UpdateJob, config: UpdateConfig) -> Memory:
-    """The replay with the new labels in it, within its bounds; of a changed taste the newest labels alone, and a fresh
-    adapter. Runs the backbone once over the new samples. Raises ValueError for unusable labels."""
+    """Adds the new labels to the replay and bounds it.
+
+    If the taste has changed, it keeps only the newest labels and starts from a fresh adapter.
+
+    Runs the backbone once over the new samples. Raises ValueError for unusable labels.
+    """
     labels = job.labels
     if not len(labels.grades) + len(job.adapter.replay) or not bool(
         ((labels.grades.abs() <= 1) & (labels.grades != 0)).all()
@@ -165,7 +172,7 @@ def remember(denoiser: Denoiser, job: UpdateJob, config: UpdateConfig) -> Memory
 
 
 def weigh(denoiser: Denoiser, memory: Memory, config: UpdateConfig) -> Lesson:
-    """How often each sample of the replay and of the backbone's pool is drawn, for likes and for dislikes."""
+    """Computes how often each sample of the replay and of the pool is drawn, for likes and for dislikes."""
     replay, pool = memory.replay, denoiser.pool
     unrated = None if pool is None else pool.unrated
     taste = Taste(replay.features, replay.grades, unrated, config.trust_ridge, config.neighbours)
@@ -200,8 +207,10 @@ def descend(
 def average(
     denoiser: Denoiser, memory: Memory, iterate: Tensor, losses: Tensor, evaluations: int, config: UpdateConfig
 ) -> tuple[Adapter, UpdateStats]:
-    """What is served: (1 − a) · iterate + a · what was served before, a = `config.averaging`. Shape: iterate [P],
-    losses [steps]."""
+    """Averages what is served: (1 − a) · iterate + a · the weights served before, a = `config.averaging`.
+
+    Shape: iterate [P], losses [steps].
+    """
     grades = memory.labels.grades
     stats = UpdateStats(
         likes=int((grades > 0).sum()),
@@ -219,8 +228,8 @@ def average(
 
 
 def _probabilities(known: Tensor, foretold: Tensor, pool_share: float) -> Tensor:
-    """`pool_share` of the rows from the pool by its foretold grades, the others from the replay by `known`. All from
-    the replay where the pool foretells nothing. Shape: [n], [m] → [n + m], sums to 1."""
+    """A share `pool_share` of the rows is drawn from the pool by its predicted grades, the rest from the replay by
+    `known`. Without predictions all rows come from the replay. Shape: [n], [m] → [n + m], sums to 1."""
     known, foretold = known / known.sum(), foretold.clamp(0, 1)
     total = float(foretold.sum())
     if not total or not pool_share:
@@ -262,7 +271,7 @@ def _joint_loss(denoiser: Denoiser, weights: Tensor, lessons: Sequence[Lesson], 
 
 
 def _drawn(lesson: Lesson, low: int, high: int) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Conditions | None]:
-    """One step's rows of a user, x0, ε, t and y / count, and the conditions that they were made under."""
+    """Draws one step's rows of a user: x0, ε, t, y / count and the conditions of each row."""
     index, t, grade = draw_rows(lesson.shares, low, high, lesson.generator)
     x0 = lesson.x0[index]
     noise = torch.randn(x0.shape, generator=lesson.generator)
@@ -271,7 +280,7 @@ def _drawn(lesson: Lesson, low: int, high: int) -> tuple[tuple[Tensor, Tensor, T
 
 
 def _relative_weights(denoiser: Denoiser, adapt_from: int) -> Tensor:
-    """w_t over its mean on [K, T): the sum over timesteps becomes a mean, which Adam cannot tell apart."""
+    """w_t divided by its mean on [K, T), so that the sum over timesteps is a mean. Adam is invariant to the factor."""
     table = denoiser.schedule.loss_weights()
     return (table / table[adapt_from:].mean()).float().to(denoiser.device)
 
@@ -282,7 +291,7 @@ def _clipped(gradient: Tensor, config: UpdateConfig) -> Tensor:
 
 
 def _adam_direction(gradient: Tensor, first: Tensor, second: Tensor, step: int) -> Tensor:
-    """m̂ / (√v̂ + ε) with β = (0.9, 0.999) (Kingma & Ba, arXiv 1412.6980), elementwise and so separate per user."""
+    """m̂ / (√v̂ + ε) with β = (0.9, 0.999) (Kingma & Ba, arXiv 1412.6980). It is elementwise, so users do not mix."""
     first.lerp_(gradient, 0.1)
     second.lerp_(gradient.square(), 0.001)
     return (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)

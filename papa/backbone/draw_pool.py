@@ -12,7 +12,7 @@ from papa.pixels import to_pixels
 from papa.sampler import sample
 
 FIRST_SEED = 1 << 48
-"""Seeds from here on are the pool's alone: nothing that is shown or measured begins from one of them."""
+"""Seeds from here on are reserved for the pool. Nothing that is shown or measured uses them."""
 _CHUNK = 64
 
 
@@ -24,7 +24,7 @@ def draw_pool(
     steps: int = 12,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """`count` samples of the backbone alone, as items are sampled by default. Shape: [count, C, H, W] uint8.
+    """Draws `count` samples of the backbone alone, with the default sampler of items. Shape: [count, C, H, W] uint8.
 
     Raises ValueError for a backbone of latents or of prompts, whose samples depend on what is asked for.
     """

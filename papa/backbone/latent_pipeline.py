@@ -18,7 +18,7 @@ SCHEDULER: dict[str, Any] = {
     "timestep_spacing": "trailing",
     "steps_offset": 1,
 }
-"""Of Stable Diffusion 1.x and 2.x, but for the spacing, which is that of papa.sampler."""
+"""The scheduler of Stable Diffusion 1.x and 2.x, with the timestep spacing of papa.sampler."""
 
 
 def new_vae(shape: torch.Size, channels: tuple[int, ...], latent_channels: int) -> AutoencoderKL:

@@ -1,4 +1,4 @@
-"""`papa backbone report`: how good a backbone is, in the oracle's eyes."""
+"""`papa backbone report`: the quality of a backbone, as measured by the oracle."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def backbone_report(
         seeds = list(range(start, min(start + 64, count)))
         parts.append(denoiser.decode(sample(denoiser, seeds, None, sampler, steps)))
         progress(start + len(parts[-1]))
-    # A data set may be sorted by class: its first images would not stand for all of it.
+    # A data set may be sorted by class, so its first images would not be representative.
     some = torch.randperm(len(train.x), generator=torch.Generator().manual_seed(0))[:count]
     samples, real = torch.cat(parts), train.x[some]
     reference = _features(oracle, test.x)

@@ -39,7 +39,7 @@ def save_state(
 def load_state(
     folder: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
 ) -> Mapping[str, Any] | None:
-    """Restores in place and returns the record; None where there is no whole state."""
+    """Restores everything in place and returns the record; None if there is no complete state."""
     states = (folder, folder.with_name(folder.name + ".old"))
     found = next((path for path in states if (path / _RUN).is_file()), None)
     if found is None:

@@ -46,7 +46,7 @@ class LatentConfig:
     generic: float = 0.2
     """Share of images described by the generic word."""
     unasked: float = 0.1
-    """Share of images described by nothing: what guidance compares with."""
+    """Share of images without a description, from which the unconditional prediction of guidance is learnt."""
     ema_decay: float = 0.998
     bfloat16: bool = False
     seed: int = 0
@@ -100,14 +100,14 @@ class _Stage:
         self.step = 0
 
     def loss(self, generator: torch.Generator) -> Tensor:
-        """Of the step to come."""
+        """The loss of the next step."""
         raise NotImplementedError
 
     def stepped(self) -> None:
-        """After each optimiser step."""
+        """A hook that runs after each optimiser step."""
 
     def saved(self) -> None:
-        """After each save."""
+        """A hook that runs after each save."""
 
     def run_stage(self, steps: int, report: Report, save_every: int) -> None:
         self._resume()
@@ -176,7 +176,7 @@ class _Autoencoder(_Stage):
 
     @torch.no_grad()
     def latents(self) -> tuple[Tensor, float]:
-        """Of every image, and the factor that makes their variance one."""
+        """The latents of every image, and the factor that scales their variance to 1."""
         self.vae.eval().requires_grad_(False)
         modes = torch.cat([self.vae.encode(part).latent_dist.mode() for part in self.images.split(256)])
         scale = 1 / float(modes.std())

@@ -24,10 +24,10 @@ class Conditioner(ABC):
 
     @abstractmethod
     def parts(self, prompt: str) -> Parts:
-        """One prompt ("" is none), each part [1, ...]. Raises PromptRefused."""
+        """The model inputs for one prompt ("" means none), each [1, ...]. Raises PromptRefused."""
 
     def absent(self) -> Parts:
-        """∅, where no negative prompt is given."""
+        """The condition ∅ that is used when no negative prompt is given."""
         return self.parts("")
 
 
@@ -85,7 +85,7 @@ class SdxlConditioner(Conditioner):
         return {"encoder_hidden_states": tokens, "text_embeds": pooled, "time_ids": sizes}
 
     def absent(self) -> Parts:
-        """Zeros where the pipeline was trained so."""
+        """Zeros, if the pipeline was trained that way."""
         empty = self.parts("")
         if not self._zeros_for_empty:
             return empty

@@ -1,4 +1,4 @@
-"""What the rows of a batch are asked to show and how strictly, and the batch that a model runs for it.
+"""Prompts and guidance of the rows of a batch, and the enlarged batch that classifier-free guidance needs.
 
 Symbols (classifier-free guidance, Ho & Salimans, arXiv 2207.12598): s = guidance scale, c = condition, ∅ = none;
 ε = ε_θ(x, ∅) + s (ε_θ(x, c) − ε_θ(x, ∅)), which at s = 1 is ε_θ(x, c) alone.
@@ -18,7 +18,7 @@ Parts = Mapping[str, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """One condition per row, each its own: rows of different prompts and scales share a batch.
+    """One condition per row. Rows with different prompts and guidance scales can share a batch.
 
     Shape: `asked` holds c and `against` ∅ (or the negative prompt), by the model's own names, each [n, ...];
     `guidance` is s, [n] float32, on the host, where the rows to run twice are chosen without waiting for the device.
@@ -49,7 +49,7 @@ class Conditions:
         return Conditions(asked, against, self.guidance.index_select(0, index))
 
     def repeat(self, count: int) -> Conditions:
-        """`count` rows of the one condition that this is."""
+        """Repeats a single condition for `count` rows."""
         return self.select(torch.zeros(count, dtype=torch.int64))
 
 
@@ -70,7 +70,7 @@ class Guided:
 
     @classmethod
     def of(cls, conditions: Conditions, adapted: int, device: torch.device) -> Guided | None:
-        """None where no row is guided, s = 1."""
+        """The guided batch; None if every row has s = 1."""
         n = len(conditions)
         guided = (conditions.guidance != 1).nonzero()[:, 0].tolist()
         if not guided:
@@ -81,7 +81,7 @@ class Guided:
         return cls(n, adapted, torch.tensor(first + rest, device=device), torch.tensor(guided, device=device), scale)
 
     def spread(self, tensor: Tensor) -> Tensor:
-        """Each row, and its copies. Shape: [n, ...] → [n + g, ...]."""
+        """Copies each row to all its positions. Shape: [n, ...] → [n + g, ...]."""
         return tensor.index_select(0, self.source % self.rows)
 
     def spread_adapters(self, adapters: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ def backbone_hash(
 ) -> str:
     """sha256 over every tensor (name, shape, half-precision bytes), ᾱ and the kind of prediction.
 
-    `companions` are what gives the model's inputs and outputs their meaning: text encoders, then the VAE.
+    `companions` are the networks that define the meaning of the model's inputs and outputs: text encoders, then VAE.
     """
     digest = hashlib.sha256(prediction.encode())
     digest.update(schedule.alphas_cumprod.numpy().tobytes())

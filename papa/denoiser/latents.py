@@ -1,4 +1,4 @@
-"""Between pictures and what is denoised: the same for a pixel backbone, a VAE's latents for a latent one."""
+"""Converts between pictures and the latents that a latent backbone denoises."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 DECODED_AT_ONCE = 4
-"""Pictures that a VAE decodes together: its activations are the largest of the whole pipeline."""
+"""Number of pictures that a VAE decodes together. Its activations are the largest of the whole pipeline."""
 
 
 class LatentSpace:

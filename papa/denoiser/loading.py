@@ -35,11 +35,11 @@ def load_denoiser(
 ) -> Denoiser:
     """Loads a shipped name, a diffusers folder or a hub id.
 
-    `lora` None is what suits the backbone's class: attention only, but for small pixel U-Nets. `dtype` is the type of
-    the weights, `autocast` that of products and convolutions (see Denoiser). `channels_last` lays the convolutions'
-    weights out so that the channels of one pixel lie together, and the activations follow.
+    `lora` None takes the default for the backbone's class: attention layers, and for small pixel U-Nets convolutions as
+    well. `dtype` is the type of the weights, `autocast` that of products and convolutions (see Denoiser).
+    `channels_last` stores the weights of convolutions, and so the activations, with the channels of a pixel together.
 
-    Raises FileNotFoundError when it is none of them, ValueError when the pipeline's class is not supported.
+    Raises FileNotFoundError when none of these is found, ValueError when the pipeline's class is not supported.
     """
     folder = resolve_backbone(backbone)
     part = "transformer" if (folder / "transformer" / "config.json").is_file() else "unet"
@@ -182,7 +182,7 @@ def _json(path: Path) -> Config:
 
 
 def fast_type(device: str) -> torch.dtype | None:
-    """bfloat16 where the device multiplies it faster than float32, else None: what `autocast` is best set to."""
+    """The best `autocast` for a device: bfloat16 if it multiplies that faster than float32, else None."""
     if device.startswith("cuda"):
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
     can = torch.cpu.get_capabilities()
@@ -192,7 +192,7 @@ def fast_type(device: str) -> torch.dtype | None:
 def plain_attention(model: nn.Module) -> None:
     """Attention as two matrix products and a softmax, for small images on a CPU.
 
-    torch's fused kernel has a backward pass in bfloat16 there that takes a quarter of a whole training step.
+    In bfloat16, the backward pass of torch's fused kernel would take a quarter of a whole training step there.
     """
     from diffusers.models.attention_processor import Attention, AttnProcessor
 

@@ -1,4 +1,4 @@
-"""Where a backbone lies: in the package, in a folder, or on the hub."""
+"""Finds a backbone: in the package, in a folder, or on the hub."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from papa.pool import POOL_FILE
 
 SHIPPED = Path(__file__).parents[1] / "backbone" / "weights"
-"""Where the backbones lie that come with the package, each a standard diffusers folder."""
+"""The folder of the shipped backbones, each a standard diffusers folder."""
 
 PARTS = ("unet", "transformer", "vae", "scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 """The folders of a pipeline that are used; nothing else is downloaded."""

@@ -41,7 +41,7 @@ def unconditional(model: nn.Module, x: Tensor, t: Tensor, parts: Parts) -> Tenso
 
 
 def text_conditional(model: nn.Module, x: Tensor, t: Tensor, parts: Parts) -> Tensor:
-    """UNet2DConditionModel; what is not the text's hidden states are its added conditions (SDXL)."""
+    """UNet2DConditionModel. All parts except the text's hidden states are added conditions (SDXL)."""
     added = {name: part for name, part in parts.items() if name != "encoder_hidden_states"}
     tokens = parts["encoder_hidden_states"]
     output: Tensor = model(x, t, encoder_hidden_states=tokens, added_cond_kwargs=added or None).sample
@@ -49,7 +49,7 @@ def text_conditional(model: nn.Module, x: Tensor, t: Tensor, parts: Parts) -> Te
 
 
 def class_conditional(model: nn.Module, x: Tensor, t: Tensor, parts: Parts) -> Tensor:
-    """DiTTransformer2DModel; a variance that it learnt beside is left out, samplers here do not use it."""
+    """DiTTransformer2DModel. A learnt variance is left out: the samplers do not use it."""
     output: Tensor = model(x, timestep=t, class_labels=parts["class_labels"]).sample
     return output[:, : x.shape[1]]
 
@@ -95,7 +95,7 @@ class Denoiser:
 
     @property
     def device(self) -> torch.device:
-        """Where the backbone lies."""
+        """The device that holds the backbone."""
         return next(self.model.parameters()).device
 
     @property
@@ -105,12 +105,12 @@ class Denoiser:
 
     @property
     def takes_prompt(self) -> bool:
-        """Whether `conditions` makes anything of a prompt."""
+        """Whether the backbone can be conditioned on a prompt."""
         return self._conditioner is not None
 
     @property
     def clips(self) -> bool:
-        """Whether x0 lies in [−1, 1], to which samplers then keep it: pixels do, latents do not."""
+        """Whether samplers clip x0 to [−1, 1]: true for pixels, false for latents."""
         return self._latents is None
 
     @property
@@ -123,7 +123,7 @@ class Denoiser:
 
     @property
     def sample_dtype(self) -> torch.dtype:
-        """How an x0 is kept: uint8 for pixels (0…255), float16 for latents."""
+        """The type in which an x0 is stored: uint8 for pixels (0…255), float16 for latents."""
         return torch.uint8 if self._latents is None else torch.float16
 
     def to(self, device: str, dtype: torch.dtype) -> Denoiser:
@@ -138,10 +138,10 @@ class Denoiser:
     def conditions(
         self, prompts: Sequence[str], guidance: float | Sequence[float] = 1.0, negative: str = ""
     ) -> Conditions | None:
-        """What rows with these prompts need; None for a backbone that takes none.
+        """The conditions of rows with these prompts; None for a backbone without prompts.
 
-        `guidance` is s, for all or each; a row without a prompt is not guided. May be called from any thread; each
-        prompt is encoded once while it is remembered. Raises PromptRefused.
+        `guidance` is s, one value or one per row. A row without a prompt is not guided. May be called from any thread.
+        Encoded prompts are cached. Raises PromptRefused.
         """
         if self._conditioner is None:
             return None
@@ -194,7 +194,7 @@ class Denoiser:
 
     @cached_property
     def pool(self) -> Pool | None:
-        """Samples of its own that came with it, and their features; the first call runs the backbone over them."""
+        """The samples that came with the backbone, and their features. The first call runs the backbone over them."""
         if self._unrated is None:
             return None
         x0 = to_x0(self._unrated)
@@ -203,8 +203,9 @@ class Denoiser:
 
     @torch.no_grad()
     def features(self, x0: Tensor) -> Tensor:
-        """The backbone's own description of samples: its mid-block at little noise, averaged over quarters of the
-        picture (a transformer's over all positions).
+        """Features of samples from the backbone's mid-block at a low noise level.
+
+        A U-Net's activations are averaged over quarters of the picture, a transformer's over all positions.
 
         Shape: x0 [n, C, H, W] → [n, F] float32.
         """
@@ -229,7 +230,7 @@ class Denoiser:
         return found + ([self._latents.vae] if self._latents is not None else [])
 
     def _parts(self, prompt: str | None) -> Parts:
-        """Encoded, in the backbone's type and place; None is no negative prompt."""
+        """Encodes a prompt in the backbone's type and on its device; None means no negative prompt."""
         assert self._conditioner is not None
         # What is remembered may serve an update as well, which inference mode's tensors cannot.
         with self._lock, torch.inference_mode(False), torch.no_grad():
