@@ -17,9 +17,9 @@ import psutil
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import BackboneInfo, StoredItem
 from papa_serving.contracts.samples import pack_sample
-from papa_serving.local.environment import settings_environment
 from papa_serving.local.redis_process import RedisProcess
 from papa_serving.settings import FeedbackSettings, GatewaySettings, MetricsSettings, RedisSettings, Settings
+from papa_serving.settings.variables import settings_environment
 from papa_serving.store import open_items
 
 from benchmarks.engine.paired import Paired, take_turns

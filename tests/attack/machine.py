@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 from papa_serving.client import AsyncClient, FeedbackEvent, PapaError
-from papa_serving.local.descendants import descendants
+from papa_serving.local.child_processes import descendants
 from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
 
 from tests.attack.pictures import png

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from papa_serving.local.environment import settings_environment
 from papa_serving.settings import Settings
+from papa_serving.settings.variables import settings_environment
 
 from tests.chaos.nursery import Child, Nursery
 

@@ -52,7 +52,7 @@ def test_a_group_alone_shows_its_help(papa: Papa, command: list[str]) -> None:
     ("arguments", "expected"),
     [
         (["nonsense"], "No such command 'nonsense' (see papa --help)"),
-        (["up", "--nonsense"], "No such option: --nonsense (see papa up --help)"),
+        (["up", "--qqq"], "No such option: --qqq (see papa up --help)"),
         (["users", "get"], "Missing argument 'USER' (see papa users get --help)"),
         (["up", "--port", "many"], "Invalid value for '--port'"),
     ],

@@ -8,7 +8,7 @@ import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from papa_serving.cli.hints import HINTS
+from papa_serving.cli.app import HINTS
 from papa_serving.client import CallFailed
 from papa_serving.contracts import errors
 from papa_serving.contracts.feedback import UserBatch

@@ -6,8 +6,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from papa_serving.local.environment import settings_environment
 from papa_serving.settings import Settings
+from papa_serving.settings.variables import settings_environment
 
 from tests.cli.conftest import Papa
 

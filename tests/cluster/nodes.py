@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 import ray
-from papa_serving.local.descendants import descendants
+from papa_serving.local.child_processes import descendants
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 180.0

@@ -18,7 +18,7 @@ from papa_serving.contracts.items import StoredItem
 from papa_serving.contracts.revisions import Revision
 from papa_serving.contracts.samples import pack_sample, unpack_sample
 from papa_serving.gateway.backends import Backends, open_backends
-from papa_serving.local.redis_binary import find_redis_server
+from papa_serving.local.redis_process import find_redis_server
 from papa_serving.settings import FeedbackSettings, RedisSettings, Settings
 from papa_serving.stubs.serving.v1 import feedback_pb2, types_pb2, user_pb2
 from PIL import Image

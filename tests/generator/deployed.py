@@ -14,9 +14,9 @@ import ray
 from diffusers import DDPMPipeline, DDPMScheduler
 from papa_serving.contracts.identity import UserKey
 from papa_serving.generator.deployment import SERVICER, application
-from papa_serving.local.environment import in_environment
 from papa_serving.local.redis_process import RedisProcess
 from papa_serving.settings import FeedbackSettings, GeneratorSettings, RedisSettings, Settings
+from papa_serving.settings.variables import in_environment
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from pydantic import SecretStr

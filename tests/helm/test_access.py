@@ -9,7 +9,7 @@ import pytest
 from helm_python.chart import Chart
 from helm_python.errors import HelmError
 from papa_serving.cli.configuration import load
-from papa_serving.local.environment import in_environment
+from papa_serving.settings.variables import in_environment
 
 from tests.helm.rendering import CHART, example, merged, notes, only, pod_specs, render, settings_in
 

@@ -12,7 +12,7 @@ import yaml
 from papa_serving.cli.app import run
 from papa_serving.cli.configuration import load
 from papa_serving.generator import deployment as generator
-from papa_serving.local.redis_binary import find_redis_server
+from papa_serving.local.redis_process import find_redis_server
 from papa_serving.local.serve_applications import APPLICATIONS
 from papa_serving.trainer import deployment as trainer
 

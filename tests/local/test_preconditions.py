@@ -16,13 +16,13 @@ import grpc
 import pytest
 from papa_serving.contracts.channels import target_of
 from papa_serving.local.backbone_check import SUPPORTED, find_backbone, oracle_of, takes_prompt
-from papa_serving.local.environment import settings_environment
 from papa_serving.local.failure import Failure
 from papa_serving.local.instance_lock import InstanceLock
 from papa_serving.local.placement import check_combination, with_places, with_ports
 from papa_serving.local.ports import check_generator, claim_port, reachable
 from papa_serving.settings import GatewaySettings, GeneratorSettings, RaySettings, RedisSettings, Settings
 from papa_serving.settings.addresses import host_port
+from papa_serving.settings.variables import settings_environment
 from pydantic import SecretStr
 
 from papa.denoiser.loading import _LOADERS

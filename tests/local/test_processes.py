@@ -8,8 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from papa_serving.local.descendants import descendants
-from papa_serving.local.supervised_process import SupervisedProcess
+from papa_serving.local.child_processes import SupervisedProcess, descendants
 
 from tests.local.support import eventually, running
 
@@ -51,7 +50,7 @@ def test_a_supervised_process_does_not_outlive_a_killed_parent(tmp_path: Path) -
     program = f"""
 import os, sys, time
 from pathlib import Path
-from papa_serving.local.supervised_process import SupervisedProcess
+from papa_serving.local.child_processes import SupervisedProcess
 with SupervisedProcess({SLEEPER!r}, os.environ, Path({str(tmp_path / "log")!r})) as child:
     print(child.pid, flush=True)
     time.sleep(600)

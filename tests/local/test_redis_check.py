@@ -14,9 +14,8 @@ from papa_serving.cli.configuration import as_json, as_toml
 from papa_serving.local import redis_check
 from papa_serving.local.failure import Failure
 from papa_serving.local.ports import claim_port
-from papa_serving.local.redis_binary import find_redis_server
 from papa_serving.local.redis_check import COMMANDS, RIGHTS, check_redis
-from papa_serving.local.redis_process import RedisProcess
+from papa_serving.local.redis_process import RedisProcess, find_redis_server
 from papa_serving.settings import RedisSettings, Settings
 from papa_serving.settings.secret_urls import shown
 from pydantic import SecretStr

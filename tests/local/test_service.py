@@ -21,7 +21,7 @@ import grpc
 import psutil
 import pytest
 from papa_serving.client import Client, FeedbackEvent
-from papa_serving.local.descendants import descendants
+from papa_serving.local.child_processes import descendants
 from papa_serving.local.ports import claim_port
 from papa_serving.local.redis_process import RedisProcess
 from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc

@@ -11,7 +11,7 @@ from typing import Self
 import redis
 from papa_serving.local.parent_death import tied_to_parent
 from papa_serving.local.ports import claim_port
-from papa_serving.local.redis_binary import find_redis_server
+from papa_serving.local.redis_process import find_redis_server
 
 PASSWORD = "secret"
 SERVICE = "likes"

@@ -15,9 +15,9 @@ from papa_serving.contracts.feedback import UserBatch
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import BackboneInfo
 from papa_serving.contracts.revisions import Revision, RevisionStore, revision_name
-from papa_serving.local.environment import settings_environment
 from papa_serving.local.redis_process import RedisProcess
 from papa_serving.settings import TrainerSettings
+from papa_serving.settings.variables import settings_environment
 from papa_serving.store import open_revisions
 from papa_serving.store.census import Kind, census, refuse_ahead, refuse_emptied, repair, sweep
 from redis.asyncio import Redis

@@ -14,9 +14,8 @@ from urllib.parse import unquote
 
 import pytest
 import redis
-from papa_serving.local import redis_binary, redis_folder
-from papa_serving.local.redis_binary import RedisProcessError, find_redis_server
-from papa_serving.local.redis_process import RedisProcess
+from papa_serving.local import redis_process
+from papa_serving.local.redis_process import RedisProcess, RedisProcessError, find_redis_server
 
 
 def client(url: str) -> redis.Redis:
@@ -82,7 +81,7 @@ def test_its_port_is_on_loopback_and_behind_a_password(tmp_path: Path) -> None:
 
 
 def test_a_folder_holds_one_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_folder, "LOCK_PATIENCE", 0.2)
+    monkeypatch.setattr(redis_process, "LOCK_PATIENCE", 0.2)
     with RedisProcess(tmp_path), pytest.raises(RedisProcessError, match="in use"):
         RedisProcess(tmp_path).start()
     with RedisProcess(tmp_path):
@@ -165,5 +164,5 @@ def test_only_a_recent_server_on_the_path_is_taken(
     found = tmp_path / "redis-server"
     found.write_text(f"#!/bin/sh\necho 'Redis server v={version} sha=00000000:0 malloc=libc bits=64'\n")
     found.chmod(0o755)
-    monkeypatch.setattr(redis_binary.shutil, "which", lambda name: str(found))
+    monkeypatch.setattr(redis_process.shutil, "which", lambda name: str(found))
     assert (find_redis_server() == str(found)) == taken

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from papa_serving.local.environment import settings_environment
 from papa_serving.settings import Settings
+from papa_serving.settings.variables import settings_environment
 
 ROOT = Path(__file__).parents[2]
 

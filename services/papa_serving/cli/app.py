@@ -8,32 +8,40 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from papa_serving.cli.adapters_commands import adapters
+from papa_serving.cli.adapters_commands import adapters, export_user, import_adapter
 from papa_serving.cli.backbone_commands import backbone
 from papa_serving.cli.bench_commands import bench
-from papa_serving.cli.config_commands import config
 from papa_serving.cli.configuration import describe
 from papa_serving.cli.data_commands import data
 from papa_serving.cli.dead_letter_commands import deadletters
 from papa_serving.cli.demo_command import demo
-from papa_serving.cli.doctor_command import doctor
 from papa_serving.cli.feedback_command import feedback
 from papa_serving.cli.generate_command import generate
 from papa_serving.cli.health_command import health, smoke
-from papa_serving.cli.hints import hint as hint_for
 from papa_serving.cli.latent_commands import lora, train_latent
-from papa_serving.cli.metrics_command import metrics
 from papa_serving.cli.output import complain, print_text
 from papa_serving.cli.playground_command import playground
+from papa_serving.cli.service_commands import gateway, metrics, up
+from papa_serving.cli.setup_commands import config, doctor, version
 from papa_serving.cli.store_commands import store
-from papa_serving.cli.transfer_commands import export_user, import_adapter
-from papa_serving.cli.up_command import gateway, up
 from papa_serving.cli.users_commands import users
-from papa_serving.cli.version_command import version
 from papa_serving.contracts.errors import PapaError
 from papa_serving.local.failure import Failure
 
 SERVICE, CALLS, SETUP = "The service", "Calling a running service", "Setting up"
+
+HINTS = {
+    "CALL_FAILED": "does a service run there? papa up starts one, --address names another",
+    "UNAUTHENTICATED": "the settings client.token and client.token_file say who you are",
+    "CREDENTIAL_EXPIRED": "the settings client.token and client.token_file say who you are",
+    "FORBIDDEN": "another token is needed: see client.token",
+    "ITEM_NOT_FOUND": "papa generate prints items that may be rated",
+    "REVISION_NOT_FOUND": "papa adapters list prints them",
+    "GENERATOR_UNAVAILABLE": "papa health says what serves; the service's log says more",
+    "STORAGE_UNAVAILABLE": "is its Redis there? the service's log says more",
+    "USER_DELETED": "the name is free again after store.tombstone_ttl",
+}
+"""What a person may do about an error of the service, by its reason."""
 
 app = typer.Typer(
     name="papa",
@@ -88,6 +96,13 @@ def run(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _service_hint(error: PapaError) -> str:
+    """The reason, by which documentation and logs know the error, and what to do about it."""
+    after = f", try again in {error.retry_after:g} s" if error.retry_after else ""
+    known = HINTS.get(error.reason, "")
+    return error.reason + after + (f"; {known}" if known else "")
+
+
 def _report(error: Exception) -> int:
     """Prints what a person needs to know of `error` on standard error."""
     match error:
@@ -105,7 +120,7 @@ def _report(error: Exception) -> int:
         case ValidationError():
             line, hint, code = describe(error), "papa config show prints what is in effect", 1
         case PapaError():
-            line, hint, code = error.message, hint_for(error), 1
+            line, hint, code = error.message, _service_hint(error), 1
         case _:
             line, hint, code = f"{type(error).__name__}: {error}", "run it again with --debug for the traceback", 1
     complain(line + (f" ({hint})" if hint else ""))

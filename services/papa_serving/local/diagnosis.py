@@ -12,11 +12,11 @@ from enum import Enum
 from pathlib import Path
 
 from papa_serving.local.backbone_check import find_backbone, taught_backbone
-from papa_serving.local.child_python import python_program
+from papa_serving.local.child_processes import python_program
 from papa_serving.local.failure import Failure
 from papa_serving.local.ports import claim_port
-from papa_serving.local.redis_binary import RedisProcessError, find_redis_server, server_version
 from papa_serving.local.redis_check import check_redis
+from papa_serving.local.redis_process import RedisProcessError, find_redis_server, server_version
 from papa_serving.settings import Settings
 from papa_serving.settings.addresses import host_port
 

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from papa_serving.local.child_python import python_module, python_program
-from papa_serving.local.environment import in_environment
+from papa_serving.local.child_processes import python_module, python_program
 from papa_serving.local.failure import Failure
 from papa_serving.settings import Settings
+from papa_serving.settings.variables import in_environment
 
 _FOLDER_PREFIX = "papa-ray-"
 _RAY_FOLDER = "r"

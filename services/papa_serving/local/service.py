@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from papa_serving.client import Client
-from papa_serving.local.child_python import python_module
-from papa_serving.local.environment import in_environment, settings_environment
+from papa_serving.local.child_processes import SupervisedProcess, python_module
 from papa_serving.local.failure import Failure
 from papa_serving.local.instance_lock import InstanceLock
 from papa_serving.local.placement import (
@@ -26,9 +25,8 @@ from papa_serving.local.placement import (
 )
 from papa_serving.local.ports import check_generator, reachable
 from papa_serving.local.ray_cluster import existing_ray, local_ray
-from papa_serving.local.redis_binary import RedisProcessError
 from papa_serving.local.redis_check import check_redis
-from papa_serving.local.redis_process import RedisProcess
+from papa_serving.local.redis_process import RedisProcess, RedisProcessError
 from papa_serving.local.serve_applications import (
     APPLICATIONS,
     ENGINE,
@@ -38,9 +36,9 @@ from papa_serving.local.serve_applications import (
 )
 from papa_serving.local.startup_steps import StartupSteps
 from papa_serving.local.stop_signals import StopSignals
-from papa_serving.local.supervised_process import SupervisedProcess
 from papa_serving.settings import Settings
 from papa_serving.settings.secret_urls import shown
+from papa_serving.settings.variables import in_environment, settings_environment
 
 _GATEWAY_SECONDS = 60.0
 _PLAYGROUND_SECONDS = 30.0

@@ -1,4 +1,4 @@
-"""PAPA_* variables: which name a setting, and which are somebody else's.
+"""PAPA_* variables: which name a setting, which belong to somebody else, and how settings travel to child processes.
 
 A variable that names no setting is no error: a deployment sets some for its own use, Kubernetes sets some beside a
 Service whose name begins with papa, and a ConfigMap may be of a newer release than the process that reads it.
@@ -7,10 +7,13 @@ Service whose name begins with papa, and a ConfigMap may be of a newer release t
 from __future__ import annotations
 
 import difflib
+import json
+import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 PREFIX = "PAPA_"
 FILE_VARIABLE = "PAPA_CONFIG"
@@ -53,3 +56,37 @@ def _variables(model: type[BaseModel], prefix: str) -> Iterator[str]:
         yield (variable := f"{prefix}{name.upper()}")
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             yield from _variables(info.annotation, f"{variable}__")
+
+
+def settings_environment(settings: BaseModel) -> dict[str, str]:
+    """The variables that make `Settings()` equal to `settings` in another process, whatever papa.toml it finds there.
+
+    Values that are absent stay unset.
+    """
+    return {FILE_VARIABLE: "", **dict(_values("PAPA", settings))}
+
+
+@contextmanager
+def in_environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Sets them for this process and the children that it starts inside; afterwards all is as it was."""
+    before = dict(os.environ)
+    os.environ |= variables
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ |= before
+
+
+def _values(name: str, value: object) -> list[tuple[str, str]]:
+    if isinstance(value, BaseModel):
+        prefix = "PAPA_" if name == "PAPA" else f"{name}__"
+        fields = type(value).model_fields
+        return [each for field in fields for each in _values(f"{prefix}{field.upper()}", getattr(value, field))]
+    return [] if value is None else [(name, _text(value))]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return json.dumps(value) if isinstance(value, bool | list | tuple | dict) else str(value)

@@ -1,10 +1,15 @@
-"""A child process that is started again when it dies."""
+"""Child processes: how Python ones are started, how one is kept running, and how all below this one are found."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
+import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -83,3 +88,37 @@ class SupervisedProcess:
             pause = _FIRST_PAUSE if time.monotonic() - started > _STABLE_SECONDS else min(2 * pause, _LONGEST_PAUSE)
             if not self._stopping.wait(pause):
                 self.restarts += 1
+
+
+def python_module(name: str, *arguments: str) -> list[str]:
+    """The command that runs a module; `-P` keeps the working folder off its path, where `redis.py` may lie."""
+    return [sys.executable, "-P", "-m", name, *arguments]
+
+
+def python_program(text: str, *arguments: str) -> list[str]:
+    """The command that runs a program given as text."""
+    return [sys.executable, "-P", "-c", text, *arguments]
+
+
+def descendants(root: int) -> list[int]:
+    """The ids of the children of `root`, their children, and so on, as /proc has them; [] where there is no /proc."""
+    children: dict[int, list[int]] = defaultdict(list)
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # The name, in parentheses, may hold anything; state and parent follow it.
+            parent = status.read_text().rpartition(")")[2].split()[1]
+            children[int(parent)].append(int(status.parent.name))
+    found: list[int] = []
+    unseen = [root]
+    while unseen:
+        below = children[unseen.pop()]
+        found += below
+        unseen += below
+    return found
+
+
+def kill_descendants() -> None:
+    """SIGKILL to all of them."""
+    for pid in descendants(os.getpid()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
