@@ -1,4 +1,4 @@
-"""Whether the configured backbone exists, without importing torch to find out."""
+"""Checks that the configured backbone exists and can be served, without importing torch."""
 
 from __future__ import annotations
 

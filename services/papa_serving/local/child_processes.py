@@ -1,4 +1,4 @@
-"""Child processes: how Python ones are started, how one is kept running, and how all below this one are found."""
+"""Child processes: starts Python safely, keeps a process running, and finds all descendants of this one."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _STABLE_SECONDS = 30.0
 class SupervisedProcess:
     """Runs `command` in a session of its own, so that a terminal's Ctrl-C reaches it only through stop().
 
-    Its output is appended to `log`. A death is followed by a restart after a pause that doubles up to ten seconds, and
-    that starts small again once the process has lived for half a minute.
+    Its output is appended to `log`. When the process dies it is restarted after a pause. The pause doubles up to ten
+    seconds and is reset once the process has lived for half a minute.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
@@ -49,11 +49,11 @@ class SupervisedProcess:
 
     @property
     def pid(self) -> int:
-        """Of the newest process; 0 when it could not be started."""
+        """The id of the newest process; 0 when it could not be started."""
         return self._process.pid if self._process else 0
 
     def stop(self, grace: float = 60.0) -> None:
-        """SIGTERM, `grace` seconds to drain, then SIGKILL. Harmless when it has ended."""
+        """Sends SIGTERM, waits `grace` seconds, then sends SIGKILL. Harmless when the process has ended."""
         self._stopping.set()
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
@@ -64,13 +64,13 @@ class SupervisedProcess:
         self._thread.join()
 
     def kill(self) -> None:
-        """SIGKILL, and no restart."""
+        """Sends SIGKILL and does not restart the process."""
         self._stopping.set()
         if self._process is not None:
             self._process.kill()
 
     def _supervise(self) -> None:
-        """The child is started by this thread because it is ended with the thread that started it."""
+        """Starts the child from this thread, because the child ends with the thread that started it."""
         pause = _FIRST_PAUSE
         while not self._stopping.is_set():
             started = time.monotonic()
@@ -91,7 +91,7 @@ class SupervisedProcess:
 
 
 def python_module(name: str, *arguments: str) -> list[str]:
-    """The command that runs a module; `-P` keeps the working folder off its path, where `redis.py` may lie."""
+    """The command that runs a module. `-P` keeps the working folder off its path: a `redis.py` may lie there."""
     return [sys.executable, "-P", "-m", name, *arguments]
 
 
@@ -101,11 +101,11 @@ def python_program(text: str, *arguments: str) -> list[str]:
 
 
 def descendants(root: int) -> list[int]:
-    """The ids of the children of `root`, their children, and so on, as /proc has them; [] where there is no /proc."""
+    """The process ids of all descendants of `root`, read from /proc; [] on a system without /proc."""
     children: dict[int, list[int]] = defaultdict(list)
     for status in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            # The name, in parentheses, may hold anything; state and parent follow it.
+            # The name is in parentheses and may contain anything. State and parent follow it.
             parent = status.read_text().rpartition(")")[2].split()[1]
             children[int(parent)].append(int(status.parent.name))
     found: list[int] = []
@@ -118,7 +118,7 @@ def descendants(root: int) -> list[int]:
 
 
 def kill_descendants() -> None:
-    """SIGKILL to all of them."""
+    """Sends SIGKILL to all descendants of this process."""
     for pid in descendants(os.getpid()):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

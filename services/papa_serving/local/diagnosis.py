@@ -1,4 +1,4 @@
-"""The checks behind `papa doctor`: each says what it found and, where that is not good, how to mend it."""
+"""The checks of `papa doctor`. Each reports what it found and, if something is wrong, how to mend it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One check; `hint` says how to mend what is not good."""
+    """The result of one check; `hint` says how to mend a problem."""
 
     check: str
     verdict: Verdict
@@ -43,7 +43,7 @@ class Finding:
 
 
 def diagnose(settings: Settings) -> Iterator[Finding]:
-    """One finding a check, as soon as it is made."""
+    """Yields one finding per check, each as soon as it is known."""
     yield _finding("python", lambda: sys.version.split()[0])
     yield _finding("gateway port", lambda: _port(settings.gateway.host, settings.gateway.port, "gateway.port"))
     yield _finding("metrics port", lambda: _port(settings.metrics.host, settings.metrics.port, "metrics.port"))
@@ -101,7 +101,7 @@ def _disk(data_dir: Path) -> Finding:
 
 
 def _device(device: str) -> str:
-    """Torch is asked in a process of its own: it takes seconds to import, and may not be there at all."""
+    """Asks torch in a separate process: it takes seconds to import and may be missing."""
     program = (
         "import sys, torch; torch.zeros(1, device=sys.argv[1]); print(torch.__version__, torch.cuda.is_available())"
     )
@@ -132,11 +132,11 @@ def _hash(settings: Settings) -> str:
 
 
 class _Unanswered(Exception):
-    """Why a program of ours has failed, in its last line."""
+    """A diagnostic program failed; the message is the last line of its output."""
 
 
 def _asked(program: str, argument: str) -> str:
-    """What a Python program prints, run beside this one."""
+    """Runs a Python program in a separate process and returns what it prints."""
     done = subprocess.run(python_program(program, argument), capture_output=True, text=True, check=False)
     if done.returncode:
         raise _Unanswered((done.stderr.strip().splitlines() or ["no reason given"])[-1])

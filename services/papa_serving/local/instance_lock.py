@@ -1,4 +1,4 @@
-"""One service per data folder."""
+"""Allows one running service per data folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from papa_serving.local.failure import Failure
 
 
 class InstanceLock:
-    """Holds `data_dir`/papa.lock while the service runs; the kernel lets go of it when the process ends, however."""
+    """Holds `data_dir`/papa.lock while the service runs. The kernel releases it however the process ends."""
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
@@ -22,7 +22,7 @@ class InstanceLock:
         """Raises Failure when another service runs on this folder, or the folder cannot be written."""
         try:
             self._data_dir.mkdir(parents=True, exist_ok=True)
-            # Liked pictures, logs and the socket of Redis lie below it.
+            # It contains liked pictures, logs and the socket of Redis.
             self._data_dir.chmod(0o700)
             self._file = os.open(self._data_dir / "papa.lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:

@@ -1,8 +1,8 @@
-"""So that nothing outlives a launcher that is killed.
+"""Ends child processes when their launcher is killed.
 
-A child process runs this file first, which asks the kernel (Linux) to kill the process when the thread that started it
-ends, and then becomes the wanted program. `subprocess`'s preexec_fn would do the same between fork and exec, where a
-parent with gRPC's threads may crash the child.
+A child process runs this file first. It asks the kernel (Linux) to kill the process when the thread that started it
+ends, and then replaces itself by the wanted program. `subprocess`'s preexec_fn would run this code between fork and
+exec, where the threads of gRPC in the parent may crash the child.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _PR_SET_PDEATHSIG = 1
 
 
 def tied_to_parent(command: Sequence[str]) -> list[str]:
-    """The command line that runs `command` under this rule; its process keeps its id."""
+    """The command line that runs `command` so that it ends with this process. The process id stays the same."""
     return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *command]
 
 
 def main(parent: int, command: Sequence[str]) -> None:
-    """Becomes `command`, unless the parent has ended before the rule stood."""
+    """Replaces this process by `command`, unless the parent has already ended."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:

@@ -1,4 +1,4 @@
-"""From settings as given to settings as this machine runs them: absolute paths, ports that are free."""
+"""Adapts the given settings to this machine: absolute paths and free ports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from papa_serving.settings.exposure import exposed_engine, exposed_gateway, expo
 
 
 def with_places(settings: Settings) -> Settings:
-    """Absolute paths, since child processes may run elsewhere. Raises Failure for a backbone that does not exist."""
+    """Makes paths absolute, since child processes may run in another folder. Raises Failure for a missing backbone."""
     backbone = settings.backbone
     if find_backbone(backbone) == Path(backbone):
         backbone = str(Path(backbone).absolute())
@@ -28,9 +28,9 @@ def with_places(settings: Settings) -> Settings:
 
 
 def with_ports(settings: Settings, held: ExitStack | None = None) -> Settings:
-    """Every port checked, chosen where it is 0, and kept for us until `held` closes.
+    """Checks every port, chooses one for each 0, and reserves them until `held` closes.
 
-    The gateway is told the local generator's port, and the token that it asks for. Raises Failure.
+    Sets the local generator's port and token in the gateway's settings. Raises Failure.
     """
     gateway: dict[str, object] = {
         "port": claim_port(settings.gateway.host, settings.gateway.port, "gateway.port", held)
@@ -55,14 +55,14 @@ def with_ports(settings: Settings, held: ExitStack | None = None) -> Settings:
 
 
 def updated(settings: Settings, **sections: Mapping[str, object]) -> Settings:
-    """Settings with some fields of some sections replaced."""
+    """Returns the settings with some fields of some sections replaced."""
     return settings.model_copy(
         update={name: getattr(settings, name).model_copy(update=dict(changes)) for name, changes in sections.items()}
     )
 
 
 def fresh_metrics_folder(settings: Settings) -> Path:
-    """Empty: the files of processes that have ended would be summed as if they lived."""
+    """Empties the folder of metrics: the files of ended processes would be counted as if they were running."""
     folder = settings.data_dir / "metrics"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -70,7 +70,7 @@ def fresh_metrics_folder(settings: Settings) -> Path:
 
 
 def exposed_ports(settings: Settings) -> list[str]:
-    """What to say aloud of ports that strangers can use. Raises Failure where they are not allowed."""
+    """Warnings about ports that strangers can use. Raises Failure if the settings do not allow such ports."""
     try:
         said = [
             exposed_gateway(settings.gateway),

@@ -1,4 +1,4 @@
-"""TCP ports: which are taken, and free ones."""
+"""Checks and reserves TCP ports."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _PAUSE = 0.1
 
 
 def claim_port(host: str, port: int, setting: str, held: ExitStack | None = None) -> int:
-    """`port`, or a free one where it is 0. Raises Failure, naming the `setting`, when something listens there already.
+    """Returns `port`, or a free port if it is 0. Raises Failure, naming the `setting`, when the port is in use.
 
-    Until `held` closes, neither an outgoing connection nor another program that asks for a free port is given this
-    one: it stays bound here, without listening. A server that sets SO_REUSEADDR, as gRPC's and Python's do, may listen
-    there meanwhile, and again after it was restarted.
+    The port stays bound, without listening, until `held` closes. So no outgoing connection and no other program that
+    asks for a free port can get it. A server that sets SO_REUSEADDR, as those of gRPC and Python do, can listen on it
+    meanwhile, also after a restart.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with ExitStack() as stack:
         probe = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
-        # Connections of an earlier run that are still closing do not count as "in use".
+        # Closing connections of an earlier run do not make the port count as in use.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -36,7 +36,7 @@ def claim_port(host: str, port: int, setting: str, held: ExitStack | None = None
 
 
 def check_generator(address: str, seconds: float = 5.0) -> None:
-    """Raises Failure when nothing listens at gateway.generator, which the gateway would only find after a minute."""
+    """Raises Failure when nothing listens at gateway.generator. The gateway would notice only after a minute."""
     host, _, port = address.rpartition(":")
     deadline = time.monotonic() + seconds
     while True:
@@ -54,6 +54,6 @@ def check_generator(address: str, seconds: float = 5.0) -> None:
 
 
 def reachable(host: str, port: int) -> str:
-    """host:port at which this machine reaches a server that may listen on all interfaces."""
+    """The host:port at which this machine reaches a server, also when that listens on all interfaces."""
     on_all_interfaces = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound
     return host_port(on_all_interfaces.get(host, host), port)

@@ -1,4 +1,4 @@
-"""The Ray that everything runs on: a lean, private one of our own, or an existing cluster."""
+"""Provides the Ray cluster: a private local one with few extras, or an existing one."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ _ASK = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.arg
 _REFUSED = "InvalidAuthToken"
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray's only switch for "this node is 127.0.0.1, listen there alone"; named after the systems that default to it.
+    # Makes Ray use 127.0.0.1 and listen there alone. It is named after the systems on which that is the default.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AUTH_MODE": "token",
-    # Ray would start them at 15, behind everything else on the machine; here they are what the user waits for.
+    # Ray would start workers at niceness 15, behind all else on the machine. Here the user waits for them.
     "RAY_worker_niceness": "0",
-    # Threads that wait give their core away: trainer and generator share the machine, and spinning doubles their times.
+    # Waiting threads yield their core. Trainer and generator share the machine, and spinning doubles their times.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 
 
 @contextmanager
 def local_ray(settings: Settings) -> Iterator[None]:
-    """Starts Ray on this machine and joins it; its logs stay in data_dir/logs/ray. Raises Failure."""
+    """Starts Ray on this machine and connects to it. Its logs are kept in data_dir/logs/ray. Raises Failure."""
     logs = settings.data_dir / "logs" / "ray"
     _clear_up_after_a_kill(logs)
-    # Ray's own metrics cost a process and some CPU; whoever wants them here says so.
+    # Ray's own metrics cost a process and some CPU, so they are off by default.
     measured = {_METRICS: os.environ.get(_METRICS, "0")}
     environment = _ENVIRONMENT | measured | {"RAY_AUTH_TOKEN_PATH": str(_new_token(settings.data_dir))}
     private = _private_folder()
-    # Ray opens its folder to everybody; nobody else can reach it below one that is ours alone.
+    # Ray makes its folder accessible to everybody. Inside a private folder nobody else can reach it.
     folder = private / _RAY_FOLDER
     _link_logs(logs, folder / "session_latest" / "logs")
     try:
@@ -66,7 +66,7 @@ def local_ray(settings: Settings) -> Iterator[None]:
 
 @contextmanager
 def existing_ray(settings: Settings) -> Iterator[None]:
-    """Joins the cluster at settings.ray.address. Raises Failure when it does not answer, or not to us."""
+    """Connects to the cluster at settings.ray.address. Raises Failure when it does not answer or refuses us."""
     _check_listening(settings.ray.address)
     with in_environment(_token_mode()):
         _check_token(settings.ray.address)
@@ -75,7 +75,7 @@ def existing_ray(settings: Settings) -> Iterator[None]:
 
 
 def _check_listening(address: str) -> None:
-    """Ray would try for minutes to reach what is not there. An address without a port ("auto") is left to Ray."""
+    """Fails early: Ray would try to connect for minutes. An address without a port ("auto") is left to Ray."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not port.isdigit():
         return
@@ -86,7 +86,7 @@ def _check_listening(address: str) -> None:
 
 
 def _token_mode() -> dict[str, str]:
-    """A token is shown where there is one, as `ray start` does it; a cluster without tokens ignores it."""
+    """Uses token authentication if a token exists, as `ray start` does. A cluster without tokens ignores it."""
     given = [name for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH") if os.environ.get(name)]
     if "RAY_AUTH_MODE" in os.environ or not (given or (Path.home() / ".ray" / "auth_token").is_file()):
         return {}
@@ -94,7 +94,7 @@ def _token_mode() -> dict[str, str]:
 
 
 def _check_token(address: str) -> None:
-    """Asks in a process of its own: Ray would try a wrong token for twenty seconds, and say so in as many lines."""
+    """Checks the token in a separate process: with a wrong one Ray retries for twenty seconds and logs every try."""
     if "://" in address or not address.rpartition(":")[2].isdigit():
         return
     command = python_program(_ASK, address)
@@ -109,7 +109,7 @@ def _check_token(address: str) -> None:
 
 @contextmanager
 def _joined(address: str, data_dir: Path) -> Iterator[None]:
-    """Ray adds the working folder of who joins to the path of every worker: it is an empty one while we do."""
+    """Connects from an empty working folder, because Ray adds the caller's folder to the path of every worker."""
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)
@@ -127,7 +127,7 @@ def _joined(address: str, data_dir: Path) -> Iterator[None]:
 
 
 def _new_token(data_dir: Path) -> Path:
-    """A secret that every process of this Ray must show; only this user can read it."""
+    """Writes a new secret that every process of this Ray must present. Only this user can read it."""
     token = data_dir / "ray.token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
@@ -143,7 +143,7 @@ def _logical_cpus(settings: Settings) -> int:
 
 @contextmanager
 def _host(folder: Path, settings: Settings) -> Iterator[str]:
-    """The process that holds Ray, and the address that it says once Ray is up."""
+    """Starts the process that holds Ray. Returns it and the address that it prints once Ray is up."""
     command = python_module("papa_serving.local.ray_host", str(folder), str(_logical_cpus(settings)))
     errors = settings.data_dir / "logs" / "ray_host.log"
     pipe = subprocess.PIPE
@@ -162,7 +162,7 @@ def _host(folder: Path, settings: Settings) -> Iterator[str]:
 
 
 def _end(host: subprocess.Popen[str]) -> None:
-    """The end of its input asks it to stop."""
+    """Asks the process to stop by closing its input."""
     assert host.stdin is not None
     assert host.stdout is not None
     with host.stdin, host.stdout:
@@ -182,9 +182,9 @@ def _link_logs(logs: Path, session_logs: Path) -> None:
 
 
 def _keep_logs(logs: Path) -> None:
-    """Replaces the link by the files, so that they outlive Ray's own folder; links in them stay links.
+    """Replaces the link by the log files, so that they outlive Ray's own folder. Links among them stay links.
 
-    Nothing is copied that lies outside the folder which was made for this Ray, or in one that others could write to.
+    Copies nothing from outside the folder of this Ray, and nothing from a folder that others can write to.
     """
     if logs.is_symlink():
         private, source = _private_folder_of(logs), logs.resolve()
@@ -194,7 +194,7 @@ def _keep_logs(logs: Path) -> None:
 
 
 def _clear_up_after_a_kill(logs: Path) -> None:
-    """A launcher that was killed left its link, and with it the way to Ray's own folder."""
+    """Removes the folder of a Ray whose launcher was killed. The left-over link to the logs leads to it."""
     if logs.is_symlink():
         private = _private_folder_of(logs)
         _keep_logs(logs)
@@ -203,7 +203,7 @@ def _clear_up_after_a_kill(logs: Path) -> None:
 
 
 def _private_folder_of(logs: Path) -> Path | None:
-    """The folder that `local_ray` made for the Ray whose logs are linked; None where it is not ours alone any more."""
+    """The folder that `local_ray` made for the Ray with the linked logs; None if others can write to it."""
     private = logs.readlink().parents[2]  # PRIVATE/RAY/session_latest/logs
     try:
         found = private.lstat()
@@ -214,9 +214,9 @@ def _private_folder_of(logs: Path) -> Path | None:
 
 
 def _private_folder() -> Path:
-    """A new temporary folder for this user alone. Raises Failure where every path below it would be too long for Ray.
+    """Makes a temporary folder for this user alone. Raises Failure when all possible paths are too long for Ray.
 
-    Unix sockets lie below it and their paths may have 107 bytes at most: data_dir may be too deep, and TMPDIR as well.
+    It contains unix sockets, whose paths may have 107 bytes at most. Both data_dir and TMPDIR may be too deep for that.
     """
     for parent in (tempfile.gettempdir(), "/tmp", "/var/tmp"):  # noqa: S108 - mkdtemp makes a private one there
         if len(os.fsencode(parent)) <= _LONGEST_TEMPORARY_PATH and os.access(parent, os.W_OK | os.X_OK):

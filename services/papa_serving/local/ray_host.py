@@ -1,8 +1,8 @@
 """`python -m papa_serving.local.ray_host FOLDER CPUS`: holds a local Ray until standard input ends.
 
-A process of its own because Ray starts everything in its caller's process group: a SIGTERM or a hang-up to the group of
-`papa up` would end Ray before the launcher could stop what runs on it. The end of the launcher, however it comes, ends
-the input and so Ray.
+Ray starts its processes in the process group of its caller. A SIGTERM or hang-up to the group of `papa up` would
+therefore end Ray before the launcher could stop the applications, so Ray is started from a separate process. When the
+launcher ends, for whatever reason, its end of the pipe closes and Ray ends too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ OBJECT_STORE_BYTES = 200 * 2**20
 
 
 def hold(folder: Path, cpus: int) -> None:
-    """Prints the address on the one line of standard output, then waits."""
+    """Starts Ray, prints its address as the only line of standard output, and waits."""
     context = ray.init(
         address="local",
         num_cpus=cpus,

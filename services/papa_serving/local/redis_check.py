@@ -1,7 +1,7 @@
-"""Whether a Redis may hold likes: recent enough, durable, not about to evict them, and open to this user.
+"""Checks that a Redis is fit to hold feedback: version, durability, eviction policy and access rights.
 
-The rights are tried, not read: every command that the service sends and its scripts call, on a key and a channel of the
-service's own prefix that nobody else uses.
+The rights are tested by use. Every command of the service and of its scripts is run on a key and a channel under the
+service's own prefix that nothing else uses.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OLDEST = (6, 2)
 RIGHTS = (
     "~{prefix}:* &{prefix}:* -@all +@read +@write -@dangerous +@connection +@pubsub +@scripting +info +time +cluster"
 )
-"""What the service's user needs, as ACL SETUSER takes it; the sharded Cluster client asks `cluster` for its slots."""
+"""The rights that the service's user needs, as ACL SETUSER takes them. The Cluster client needs `cluster` for slots."""
 
 COMMANDS: tuple[tuple[str, ...], ...] = (
     ("SET", "KEY", "1"),
@@ -70,12 +70,12 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("TIME",),
     ("PUBLISH", "KEY", ""),
 )
-"""Every command of the service and of its Lua scripts, in an order in which all of them succeed; KEY is the probe's."""
+"""Every command of the service and of its Lua scripts, in an order in which all succeed; KEY is the probe key."""
 
 
 @dataclass(frozen=True)
 class RedisFacts:
-    """What matters of a server. `may_evict`: it has a memory limit and a policy other than noeviction."""
+    """The checked properties of a server. `may_evict`: it has a memory limit and a policy other than noeviction."""
 
     version: str
     append_only: bool
@@ -84,7 +84,7 @@ class RedisFacts:
 
 
 def check_redis(settings: RedisSettings) -> RedisFacts:
-    """The facts of the Redis at `settings.url`; raises Failure where it is not fit, with the way to mend it."""
+    """Returns the facts of the Redis at `settings.url`. If it is not fit, raises Failure with the way to mend it."""
     url = shown(settings.url)
     with _problems(settings, url):
         facts = _facts(settings)
@@ -105,7 +105,7 @@ def check_redis(settings: RedisSettings) -> RedisFacts:
 
 @contextmanager
 def _problems(settings: RedisSettings, url: str) -> Iterator[None]:
-    """What goes wrong inside, as a Failure that repeats no secret."""
+    """Turns errors of the block into a Failure that contains no secret."""
     try:
         yield
     except NoPermissionError as error:
@@ -118,13 +118,13 @@ def _problems(settings: RedisSettings, url: str) -> Iterator[None]:
 
 
 def _grant(settings: RedisSettings) -> str:
-    """The line that gives the service's user what it needs."""
+    """The ACL command that grants the service's user its rights."""
     user = unquote(urlsplit(settings.url).username or "") or "default"
     return f"grant what is needed: ACL SETUSER {user} {RIGHTS.format(prefix=settings.prefix)}"
 
 
 def _missing_right(server: Any, prefix: str) -> str:
-    """The first thing that this user may not do, "" when nothing is missing. What it tries leaves nothing behind."""
+    """The first right that this user lacks; "" when none is missing. The test leaves nothing behind."""
     keys = Keys(prefix, 1)
     user = keys.of_digest(secrets.token_hex(16))
     partition, key = user.partition, user.state
@@ -160,7 +160,7 @@ def _missing_channel(server: Any, channel: str) -> str:
 
 
 def _facts(settings: RedisSettings) -> RedisFacts:
-    """Reads INFO: managed servers often refuse CONFIG. Of a Cluster's primaries, the worst counts."""
+    """Reads INFO, because managed servers often refuse CONFIG. In a Cluster the worst primary counts."""
     infos = _infos(settings)
     oldest = min(infos, key=lambda info: _release(str(info.get("redis_version", "0.0"))))
     policies = [str(info.get("maxmemory_policy", "noeviction")) for info in infos]
@@ -175,7 +175,7 @@ def _facts(settings: RedisSettings) -> RedisFacts:
 
 
 def _infos(settings: RedisSettings) -> list[Mapping[str, object]]:
-    """INFO of each server that holds data."""
+    """The INFO of each server that holds data."""
     with _server(settings) as server:
         if isinstance(server, redis.RedisCluster):
             answers = server.info(target_nodes=redis.RedisCluster.PRIMARIES)

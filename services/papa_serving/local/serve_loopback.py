@@ -1,8 +1,8 @@
-"""The engine's service for callers of this machine only.
+"""Restricts the engine's port to callers on this machine.
 
-Serve's gRPC proxy listens on all interfaces, whatever it is told, without TLS or credentials. In a cluster a network
-policy stands before it; on a single machine this does: Serve calls the function below to register the service, and it
-lets only loopback peers through.
+Serve's gRPC proxy always listens on all interfaces, without TLS or credentials. In a cluster a network policy protects
+it. On a single machine this module does: Serve calls the function below to register the service, and the function
+refuses all peers that are not on loopback.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _LOOPBACK = ("ipv4:127.", "ipv6:[::1]", "ipv6:[::ffff:127.", "unix:")
 
 
 def add_engine_for_loopback(servicer: Any, server: Any) -> None:
-    """What Serve's option grpc_servicer_functions names.
+    """Registers the service; Serve's option grpc_servicer_functions names this function.
 
-    `server` is Serve's own, which makes each method's handler with its service_handler_factory.
+    `server` is Serve's own object, which makes the handler of each method with its service_handler_factory.
     """
     factory = server.service_handler_factory
     server.service_handler_factory = lambda **method: _for_loopback(factory(**method))

@@ -44,15 +44,15 @@ _GATEWAY_SECONDS = 60.0
 _PLAYGROUND_SECONDS = 30.0
 _LOOK_SECONDS = 0.2
 _REDIS_DEATHS, _REDIS_DEATHS_WITHIN = 5, 300.0
-"""A Redis that dies more often within so many seconds is not started again: something else is wrong."""
+"""After this many deaths within this many seconds Redis is not restarted: something else is wrong."""
 
 _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""What runs on this machine is asked directly, whatever http_proxy says."""
+"""Servers on this machine are reached directly, whatever http_proxy says."""
 
 
 @dataclass(frozen=True)
 class RunningService:
-    """What a person needs to know: `address` of the gateway, where metrics, data and logs are.
+    """The running service: the `address` of the gateway, and where metrics, data and logs are.
 
     `playground` is the address of the page, "" where there is none; `exposed` tells of ports that strangers can use.
     """
@@ -66,9 +66,9 @@ class RunningService:
     exposed: Sequence[str]
 
     def wait(self, say: Callable[[str], None]) -> None:
-        """For ever: starts a Redis that has died again on the same data, and tells `say` of it.
+        """Waits for ever. Restarts a Redis that has died, on the same data, and reports it to `say`.
 
-        Raises Failure where it dies too often, or cannot start.
+        Raises Failure when it dies too often or cannot start.
         """
         deaths: deque[float] = deque(maxlen=_REDIS_DEATHS)
         while True:
@@ -96,10 +96,10 @@ class RunningService:
 def foreground_service(
     settings: Settings, steps: StartupSteps, applications: Mapping[str, str] = APPLICATIONS
 ) -> Iterator[RunningService]:
-    """Runs what `settings` do not name as existing; afterwards nothing that was started here is left.
+    """Starts everything that `settings` do not name as existing, and stops it at the end.
 
-    Ctrl-C, SIGTERM or a hang-up raise Stopped inside; a second one ends everything at once. What is written, here and
-    by all that is started here, is for this user alone. Raises Failure, in one line, where something cannot start.
+    Ctrl-C, SIGTERM or a hang-up raise Stopped inside; a second one ends everything at once. Only this user can read the
+    files that the service writes. Raises Failure, in one line, when something cannot start.
     """
     os.umask(0o077)
     settings = with_places(settings)
@@ -123,12 +123,12 @@ def _start(
         facts = check_redis(settings.redis)
         step.result = f"{facts.version}, {'embedded' if redis else shown(settings.redis.url)}"
     metrics = fresh_metrics_folder(settings)
-    # The applications read their settings from here; the metrics folder is not set, Ray's own processes would use it.
+    # The applications read these settings. The metrics folder is not set: Ray's own processes would use it.
     stack.enter_context(in_environment(settings_environment(settings)))
     with steps.step("ray") as step:
         stack.enter_context(existing_ray(settings) if settings.ray.address else local_ray(settings))
         signals.install()
-        # The head of an existing cluster is another machine, as a rule.
+        # The head of an existing cluster is usually another machine.
         start_serve(settings.ray.serve_grpc_port, ENGINE if settings.ray.address else ENGINE_FOR_LOOPBACK)
         step.result = settings.ray.address or "local"
     stack.enter_context(running_applications(steps, applications))
@@ -151,7 +151,7 @@ def _start(
 
 
 def _redis(stack: ExitStack, settings: Settings) -> tuple[Settings, RedisProcess | None]:
-    """Starts the embedded server where no other is named, and enters its URL into the settings."""
+    """Starts the embedded server if no other is configured, and sets its URL in the settings."""
     if settings.redis.url:
         return settings, None
     try:

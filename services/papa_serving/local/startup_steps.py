@@ -1,4 +1,4 @@
-"""The visible progress of start-up and shutdown: one line a step, with its time."""
+"""Shows the progress of start-up and shutdown: one line per step, with its duration."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _MARKS = {"ok": ("✓", "ok", "green"), "warning": ("!", "!", "yellow"), "error"
 
 
 class Step:
-    """One step under way; whoever does it may say what came out in `result`."""
+    """A step in progress; its `result` is printed at the end."""
 
     def __init__(self) -> None:
         self.result = ""
 
 
 class StartupSteps:
-    """On a terminal a spinner runs until a step's line is final; elsewhere the line is printed when the step ends."""
+    """Prints a line when a step ends. On a terminal a spinner is shown until then."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
 
     @contextmanager
     def step(self, name: str) -> Iterator[Step]:
-        """Times what happens inside; a step that raises is marked and the exception goes on."""
+        """Times the block. If the block raises, the step is marked as failed and the exception propagates."""
         step, started = Step(), time.monotonic()
         try:
             if self.console.is_terminal:
@@ -47,6 +47,6 @@ class StartupSteps:
 
 
 def mark(outcome: str, console: Console) -> tuple[str, str]:
-    """The sign of "ok", "warning" or "error" and its colour; a terminal that has no such sign gets letters."""
+    """The sign and colour for "ok", "warning" or "error"; letters on a terminal without Unicode."""
     sign, letters, colour = _MARKS[outcome]
     return (sign if console.encoding.startswith("utf") else letters), colour

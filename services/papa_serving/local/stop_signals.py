@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a terminal that hangs up: the first asks for an orderly end, the second for an immediate one."""
+"""Handles Ctrl-C, SIGTERM and hang-ups: the first signal ends the service in order, the second at once."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(BaseException):
-    """Somebody asked the service to stop; like KeyboardInterrupt it passes every `except Exception`."""
+    """The service was asked to stop. Like KeyboardInterrupt, it is not caught by `except Exception`."""
 
 
 class StopSignals:
-    """While entered, the first signal raises Stopped in the main thread, unless the end has begun already.
+    """Within the block, the first signal raises Stopped in the main thread, unless the end has already begun.
 
-    A second one kills every process below this one and leaves with exit code 130 at once.
+    A second signal kills all descendants and exits with code 130 at once.
     """
 
     def __init__(self) -> None:
@@ -38,16 +38,16 @@ class StopSignals:
             signal.signal(number, handler)
 
     def install(self) -> None:
-        """Takes the signals; once more where a library may have taken them for itself, as Ray does when it starts."""
+        """Installs the handlers. Call it again after a library has replaced them, as Ray does when it starts."""
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
-                # nohup has hang-ups ignored, and so asks to live on. A shell has Ctrl-C ignored in what it starts in
-                # the background, which is no reason to be deaf to whoever sends that signal on purpose.
+                # nohup ignores hang-ups so that the service lives on. A shell ignores Ctrl-C in background processes,
+                # but a SIGINT that somebody sends on purpose must still work.
                 if number != signal.SIGHUP or self._previous[number] is not signal.SIG_IGN:
                     signal.signal(number, self._handle)
 
     def begin_end(self) -> None:
-        """From now on a signal no longer asks for an orderly end, which has begun: it forces one."""
+        """Notes that the orderly end has begun: from now on a signal forces an immediate end."""
         self._ending = True
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
