@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from papa.backbone.datasets import LabelledImages
 from papa.backbone.latent_pipeline import SCHEDULER, new_networks, new_vae, save_latent_pipeline
 from papa.backbone.run_state import load_state, save_state
-from papa.backbone.words import FASHION_WORDS, GENERIC, word_tokenizer
+from papa.backbone.vocabulary_file import write_vocabulary
+from papa.backbone.words import FASHION_NEAR, FASHION_WORDS, GENERIC, word_tokenizer
 from papa.denoiser import plain_attention
 from papa.schedule import NoiseSchedule
 
@@ -233,6 +234,8 @@ class _Denoising(_Stage):
     def saved(self) -> None:
         unet, text = (deepcopy(average).eval().half() for average in self.averages)
         save_latent_pipeline(deepcopy(self.vae).half(), text, self.tokenizer, unet, self.run / "pipeline")
+        near = {said: word for said, word in FASHION_NEAR.items() if not word or word in (*self.words, GENERIC)}
+        write_vocabulary(self.run / "pipeline", [*self.words, GENERIC], near)
 
     def _captions(self) -> Tensor:
         """Token ids of every description: per class with and without article, then the generic one, then none."""

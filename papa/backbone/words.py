@@ -14,6 +14,21 @@ FASHION_WORDS = ("tee", "trousers", "pullover", "dress", "coat", "sandal", "shir
 GENERIC = "clothing"
 """The word for all of them."""
 
+FASHION_NEAR = {
+    "t-shirt": "tee", "tshirt": "tee", "top": "tee",
+    "pants": "trousers", "jeans": "trousers", "slacks": "trousers", "chinos": "trousers", "leggings": "trousers",
+    "sweater": "pullover", "jumper": "pullover", "hoodie": "pullover", "sweatshirt": "pullover", "jersey": "pullover",
+    "gown": "dress", "frock": "dress",
+    "jacket": "coat", "parka": "coat", "overcoat": "coat", "blazer": "coat",
+    "heel": "sandal", "pump": "sandal", "flip-flop": "sandal", "slipper": "sandal",
+    "blouse": "shirt",
+    "trainer": "sneaker", "shoe": "sneaker", "footwear": "sneaker",
+    "handbag": "bag", "purse": "bag", "tote": "bag", "backpack": "bag", "satchel": "bag",
+    "ankle": "", "pair": "",
+    "clothes": "clothing", "garment": "clothing", "outfit": "clothing", "fashion": "clothing", "anything": "clothing",
+}  # fmt: skip
+"""What people say for these classes; "ankle" (boot) and "pair" (of trousers) add nothing to the word beside them."""
+
 LENGTH = 16
 """Tokens of a prompt, the first and the last among them."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from papa.backbone.vocabulary_file import VOCABULARY_FILE
 from papa.pool import POOL_FILE
 
 SHIPPED = Path(__file__).parents[1] / "backbone" / "weights"
@@ -23,7 +24,7 @@ def resolve_backbone(backbone: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    wanted = ["model_index.json", POOL_FILE]
+    wanted = ["model_index.json", POOL_FILE, VOCABULARY_FILE]
     wanted += [f"{part}/{name}" for part in PARTS for name in ("*.json", "*.txt", "*.safetensors")]
     # A repository often holds the same weights several times over.
     variants = ["*.fp16.*", "*.non_ema.*", "*.bf16.*"]

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from papa_serving.client import FeedbackEvent, InvalidRequest, Limits
+from papa_serving.client import FeedbackEvent, InvalidRequest, Limits, PromptReading
 from papa_serving.client.batches import split
+from papa_serving.contracts.items import BackboneInfo
+from papa_serving.contracts.vocabulary import Vocabulary
 from papa_serving.stubs.serving.v1 import feedback_pb2
 from PIL import Image
 
@@ -67,6 +69,20 @@ async def test_the_limits_can_be_read(service: Service, client: Any) -> None:
     assert known is not None
     assert (info.backbone_name, info.backbone_hash) == (known.name, known.backbone_hash)
     assert info.image_shape == known.image_shape
+
+
+async def test_the_words_that_the_backbone_knows_can_be_read_and_what_was_made_of_a_prompt(
+    service: Service, client: Any
+) -> None:
+    vocabulary = Vocabulary(("boot", "bag"))
+    service.items.info = BackboneInfo("b", "text", (1, 28, 28), takes_prompt=True, vocabulary=vocabulary)
+    assert (await client.server_info()).vocabulary == ("boot", "bag")
+    generation = await client.generate("alice", 1, prompt="red boots")
+    assert generation.prompt_reading == PromptReading("boot", {"boots": "boot"}, ("red",))
+    stream = client.stream_generate("alice", 1, prompt="red boots")
+    assert len([item async for item in stream]) == 1
+    assert stream.prompt_reading == generation.prompt_reading
+    assert (await client.generate("alice", 1, prompt="boot")).prompt_reading is None
 
 
 def test_parts_are_as_long_as_the_limits_allow() -> None:

@@ -7,6 +7,7 @@ import asyncio
 import grpc
 import pytest
 from papa_serving.contracts.items import BackboneInfo
+from papa_serving.contracts.vocabulary import Vocabulary
 from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2
 
 from tests.gateway.support.fake_engine import done, error, fail, free_port, items, wait
@@ -245,6 +246,21 @@ BAD = [
     (Request(user=ALICE, count=1, exploration=float("nan")), {"exploration"}),
     (Request(count=0, seed=2**64 - 1, steps=0), {"user.user", "count", "seed", "steps"}),
 ]
+
+
+async def test_a_prompt_is_read_by_the_words_that_the_backbone_knows(service: Service) -> None:
+    vocabulary = Vocabulary(("boot", "bag"), {"wellington": "boot"})
+    service.items.info = BackboneInfo("b", "text", (1, 28, 28), takes_prompt=True, vocabulary=vocabulary)
+    asked = {"user": ALICE, "count": 1, "prompt": "red wellingtons", "negative_prompt": "bags, please"}
+    response = await service.generation.Generate(Request(**asked))
+    expected = generation_pb2.PromptReading(prompt="boot", read_as={"wellingtons": "boot"}, unknown_words=["red"])
+    assert response.prompt_reading == expected
+    streamed = [each async for each in service.generation.StreamGenerate(StreamRequest(**asked))]
+    assert [each.prompt_reading for each in streamed if each.HasField("prompt_reading")] == [expected]
+    assert streamed[-1].HasField("prompt_reading")
+    assert [(sent.prompt, sent.negative_prompt) for sent in service.engine.requests] == [("boot", "bag")] * 2
+    plain = await service.generation.Generate(Request(user=ALICE, count=1, prompt="a boot"))
+    assert not plain.HasField("prompt_reading")
 
 
 def _named(value: object) -> str:

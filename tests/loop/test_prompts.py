@@ -12,6 +12,7 @@ from papa_serving.client import Client, FeedbackEvent, InvalidRequest, ServedBy
 from PIL import Image
 from playwright.sync_api import expect
 
+from papa.backbone.vocabulary_file import write_vocabulary
 from tests.loop.service_process import Running, papa_up
 from tests.papa.pipelines import saved, stable_diffusion
 from tests.playground.browser import chromium
@@ -33,7 +34,9 @@ BOOT = {"prompt": "a red boot", "guidance_scale": 3.0, "seed": 5, "steps": 5}
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("prompts")
-    with papa_up(folder / "data", Path(saved(stable_diffusion(), folder / "backbone")), ENVIRONMENT) as service:
+    backbone = Path(saved(stable_diffusion(), folder / "backbone"))
+    write_vocabulary(backbone, ["boot", "shirt"], {"wellington": "boot"})
+    with papa_up(folder / "data", backbone, ENVIRONMENT) as service:
         yield service
 
 
@@ -71,8 +74,16 @@ def test_the_page_asks_for_what_is_written(running: Running) -> None:
         page.get_by_label("Show me").fill("a red boot")
         page.keyboard.press("Enter")
         expect(page.locator("#said")).to_contain_text("Made by the backbone", timeout=60_000)
+        expect(page.locator("#reading")).to_have_text("The backbone does not know “red”: left out.")
         page.get_by_role("button", name="Before").click()
         expect(page.locator(".badge")).to_have_count(4)
         expect(page.locator("#history .strip img")).to_have_count(6, timeout=60_000)
-    assert len(asked) == 3
-    assert all('"prompt":"a red boot"' in body for body in asked)
+        assert len(asked) == 3
+        assert all('"prompt":"a red boot"' in body for body in asked)
+        asked.clear()
+        words = page.get_by_role("group", name="Words that the backbone knows").get_by_role("button")
+        expect(words).to_have_text(["boot", "shirt"])
+        words.nth(1).click()
+        expect(page.get_by_label("Show me")).to_have_value("shirt")
+        expect(page.locator("#reading")).to_be_hidden(timeout=60_000)
+        assert any('"prompt":"shirt"' in body for body in asked)

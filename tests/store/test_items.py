@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from papa_serving.contracts.errors import ItemNotFound
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import BackboneInfo, StoredItem
+from papa_serving.contracts.vocabulary import Vocabulary
 from papa_serving.settings import StoreSettings
+from papa_serving.store.records import decode_backbone, encode_backbone
 
 from tests.store.support import Backend, OpenBackend, an_item
 
@@ -50,9 +54,17 @@ async def test_the_backbone_is_announced_once_per_store(backend: Backend) -> Non
     await backend.items.publish_backbone(BACKBONE)
     await backend.items.publish_backbone(BACKBONE)
     assert await backend.items.backbone_info() == BACKBONE
-    renamed = BackboneInfo(BACKBONE.backbone_hash, "another name", (3, 8, 8), takes_prompt=True)
+    words = Vocabulary(("boot", "bag"), {"boots": "boot"})
+    renamed = BackboneInfo(BACKBONE.backbone_hash, "another name", (3, 8, 8), takes_prompt=True, vocabulary=words)
     await backend.items.publish_backbone(renamed)
     assert await backend.items.backbone_info() == renamed
+
+
+def test_the_record_of_another_version_of_the_service_is_read() -> None:
+    former = {"backbone": "ab", "name": "text", "image_shape": [1, 28, 28]}
+    assert decode_backbone(json.dumps(former).encode()) == BackboneInfo("ab", "text", (1, 28, 28))
+    later = json.loads(encode_backbone(BACKBONE)) | {"frames_per_second": 24}
+    assert decode_backbone(json.dumps(later).encode()) == BACKBONE
 
 
 async def test_a_store_refuses_another_backbone(backend: Backend) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,7 @@ import typer
 from papa_serving.cli import terminal_pictures
 from papa_serving.cli.connection import Address, Tenant, UserId, connect
 from papa_serving.cli.output import AsJson, check_writable, console, print_json, print_table, voice
-from papa_serving.client import Generation, Sampler
+from papa_serving.client import Generation, PromptReading, Sampler
 from papa_serving.client.records import GenerateOptions
 
 Count = Annotated[int, typer.Option("--count", "-n", min=1, help="Number of items.")]
@@ -62,6 +63,8 @@ def generate(
     check_writable(out)
     with connect(address, tenant) as client, voice(json).status(f"generating {count} items …"):
         generation = client.generate(user, count, **options)
+        reading = generation.prompt_reading
+        words = client.server_info().vocabulary if reading and reading.unknown_words else ()
     files = _save(generation, out)
     if json:
         items = [{**asdict(item), "file": file} for item, file in zip(generation.items, files, strict=True)]
@@ -75,7 +78,20 @@ def generate(
         for item, file in zip(generation.items, files, strict=True)
     ]
     print_table("", ("item", "seed", "served by", "file"), rows)
+    for line in _readings(reading, words):
+        console.print(line)
     console.print(f"{len(rows)} items by {made_by} in {generation.timings.total:.2f} s")
+
+
+def _readings(reading: PromptReading | None, words: Sequence[str]) -> Iterator[str]:
+    """What a person who wrote the prompt needs to know."""
+    if reading is None:
+        return
+    for said, word in reading.read_as.items():
+        yield f"“{said}” was read as “{word}”"
+    if reading.unknown_words:
+        unknown = ", ".join(f"“{word}”" for word in reading.unknown_words)
+        yield f"the backbone does not know {unknown}: left out; it knows {', '.join(words)}"
 
 
 def _save(generation: Generation, folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ import grpc
 
 from papa_serving.client import wire
 from papa_serving.client.errors import ended_early, error_of_call
-from papa_serving.client.records import FeedbackEvent, Item, Outcome, ServedBy, Timings
+from papa_serving.client.records import FeedbackEvent, Item, Outcome, PromptReading, ServedBy, Timings
 from papa_serving.client.retry import Attempts
 from papa_serving.client.window import Window
 from papa_serving.contracts.errors import PapaError
@@ -33,6 +33,7 @@ class AsyncItemStream(AsyncIterator[Item]):
     revision: str = ""
     served_by: ServedBy | None = None
     timings: Timings | None = None
+    prompt_reading: PromptReading | None = None
 
     def __init__(self, start: Callable[[], Items], attempts: Attempts) -> None:
         self._start, self._attempts = start, attempts
@@ -53,6 +54,7 @@ class AsyncItemStream(AsyncIterator[Item]):
             if message.HasField("item"):
                 return wire.item(message.item)
             self.timings = wire.timings(message.timings)
+            self.prompt_reading = wire.prompt_reading(message)
 
     def cancel(self) -> None:
         """Ends the generation early; the next item raises CancelledError."""

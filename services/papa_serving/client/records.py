@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -98,14 +99,26 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class PromptReading:
+    """How a prompt was read by a backbone that knows a handful of words: what it was given, words of the request and
+    what each was taken for, and words that were left out because the backbone does not know them."""
+
+    prompt: str
+    read_as: Mapping[str, str]
+    unknown_words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Generation:
-    """All items of one generation; `revision` is "" where the backbone served."""
+    """All items of one generation; `revision` is "" where the backbone served. `prompt_reading` is None where the
+    prompt was taken word for word."""
 
     generation_id: str
     items: tuple[Item, ...]
     revision: str
     served_by: ServedBy
     timings: Timings
+    prompt_reading: PromptReading | None = None
 
 
 @dataclass(frozen=True)
@@ -199,7 +212,8 @@ class Limits:
 @dataclass(frozen=True)
 class ServerInfo:
     """A deployment: its version, its limits, and its backbone. `image_shape` is (channels, height, width) in pixels;
-    before a generator has started there is no backbone, and name, hash and shape are "", "" and (0, 0, 0)."""
+    before a generator has started there is no backbone, and name, hash and shape are "", "" and (0, 0, 0).
+    `vocabulary` holds all words of its prompts where they are few, and nothing where any text is read."""
 
     version: str
     limits: Limits
@@ -207,6 +221,7 @@ class ServerInfo:
     backbone_hash: str
     image_shape: tuple[int, int, int]
     takes_prompt: bool
+    vocabulary: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from papa_serving.client.records import (
     Item,
     Limits,
     Outcome,
+    PromptReading,
     Revision,
     Sampler,
     ServedBy,
@@ -117,7 +118,18 @@ def generation(message: generation_pb2.GenerateResponse) -> Generation:
         revision=message.revision,
         served_by=served_by(message.served_by),
         timings=timings(message.timings),
+        prompt_reading=prompt_reading(message),
     )
+
+
+def prompt_reading(
+    message: generation_pb2.GenerateResponse | generation_pb2.StreamGenerateResponse,
+) -> PromptReading | None:
+    """How a prompt was read; None where it was taken word for word."""
+    if not message.HasField("prompt_reading"):
+        return None
+    reading = message.prompt_reading
+    return PromptReading(reading.prompt, dict(reading.read_as), tuple(reading.unknown_words))
 
 
 def server_info(message: info_pb2.GetServerInfoResponse) -> ServerInfo:
@@ -130,6 +142,7 @@ def server_info(message: info_pb2.GetServerInfoResponse) -> ServerInfo:
         backbone_hash=backbone.backbone_hash,
         image_shape=(backbone.channels, backbone.height, backbone.width),
         takes_prompt=backbone.takes_prompt,
+        vocabulary=tuple(backbone.vocabulary),
     )
 
 

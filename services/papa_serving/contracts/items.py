@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,14 @@ class BackboneInfo:
     """The record about the deployed backbone that the generator announces.
 
     `name` is the configured one. `image_shape` is [channels, height, width] in pixels, for latent backbones as well.
+    `vocabulary` holds the words of its prompts where they are few.
     """
 
     backbone_hash: str
     name: str
     image_shape: tuple[int, int, int]
     takes_prompt: bool = False
+    vocabulary: Vocabulary = field(default_factory=Vocabulary)
 
 
 class ItemStore(ABC):

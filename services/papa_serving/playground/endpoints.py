@@ -51,9 +51,10 @@ class Endpoints:
     async def about(self, request: Request) -> Response:
         """How the page is to be set up, and whether the service answers."""
         labels = list(self._judge.labels) if self._judge else []
+        serving = await self._client.is_serving()
+        words = (await self._client.server_info()).vocabulary if serving and self._prompts else ()
         return JSONResponse({
-            "labels": labels, "prompts": self._prompts,
-            "serving": await self._client.is_serving(),
+            "labels": labels, "prompts": self._prompts, "vocabulary": words, "serving": serving,
         })  # fmt: skip
 
     async def generate(self, request: Request) -> Response:
@@ -71,6 +72,7 @@ class Endpoints:
         return JSONResponse({
             "generation": made.generation_id, "revision": made.revision, "served_by": made.served_by.value,
             "seconds": made.timings.total, "items": [_item(item) for item in made.items],
+            "prompt_reading": asdict(made.prompt_reading) if made.prompt_reading else None,
         })  # fmt: skip
 
     async def feedback(self, request: Request) -> Response:

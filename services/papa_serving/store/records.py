@@ -11,6 +11,7 @@ from papa_serving.contracts.errors import LineageConflict, UserDeleted
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import BackboneInfo
 from papa_serving.contracts.revisions import DeletionReceipt, Revision, UserState
+from papa_serving.contracts.vocabulary import Vocabulary
 
 _NAME = "revision"
 """How the record of a revision calls its name, since the first one was written."""
@@ -56,6 +57,30 @@ def decode_receipt(text: bytes) -> DeletionReceipt:
     """The JSON that delete.lua leaves in the tombstone; its time is in milliseconds."""
     fields = json.loads(text)
     return DeletionReceipt(**{**fields, "deleted_at": fields["deleted_at"] / 1000})
+
+
+_HASH = "backbone"
+"""How the record about a backbone calls its hash, since the first one was written."""
+
+
+def encode_backbone(info: BackboneInfo) -> str:
+    """One line of JSON."""
+    fields = asdict(info)
+    return json.dumps({_HASH: fields.pop("backbone_hash"), **fields})
+
+
+def decode_backbone(text: bytes) -> BackboneInfo:
+    """The inverse of `encode_backbone`; fields of later versions are left out."""
+    fields = json.loads(text)
+    channels, height, width = fields["image_shape"]
+    vocabulary = fields.get("vocabulary", {})
+    return BackboneInfo(
+        backbone_hash=fields[_HASH],
+        name=fields["name"],
+        image_shape=(channels, height, width),
+        takes_prompt=fields.get("takes_prompt", False),
+        vocabulary=Vocabulary(tuple(vocabulary.get("words", ())), dict(vocabulary.get("near", {}))),
+    )
 
 
 def check_backbone(known: BackboneInfo, deployed: BackboneInfo) -> None:

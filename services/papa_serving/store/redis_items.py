@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -12,7 +11,7 @@ from papa_serving.contracts.errors import ItemNotFound
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import BackboneInfo, ItemStore, StoredItem
 from papa_serving.settings import StoreSettings
-from papa_serving.store.records import check_backbone, user_deleted
+from papa_serving.store.records import check_backbone, decode_backbone, encode_backbone, user_deleted
 from papa_serving.store.redis_client import Client, call
 from papa_serving.store.redis_keys import Keys
 from papa_serving.store.redis_scripts import load
@@ -69,12 +68,7 @@ class RedisItemStore(ItemStore):
         laid_out = int(await call(self._client, "GET", self._keys.partition_count))
         if laid_out != count:
             raise ValueError(f"this store has {laid_out} partitions for ever: set feedback.partitions to {laid_out}")
-        text = json.dumps(
-            {
-                "backbone": info.backbone_hash, "name": info.name, "image_shape": info.image_shape,
-                "takes_prompt": info.takes_prompt,
-            }
-        )  # fmt: skip
+        text = encode_backbone(info)
         await call(self._client, "SETNX", self._keys.backbone, text)
         known = await self.backbone_info()
         check_backbone(known or info, info)
@@ -84,13 +78,7 @@ class RedisItemStore(ItemStore):
     @override
     async def backbone_info(self) -> BackboneInfo | None:
         text = await call(self._client, "GET", self._keys.backbone)
-        if text is None:
-            return None
-        fields = json.loads(text)
-        channels, height, width = fields["image_shape"]
-        return BackboneInfo(
-            fields["backbone"], fields["name"], (channels, height, width), fields.get("takes_prompt", False)
-        )
+        return None if text is None else decode_backbone(text)
 
     @override
     async def close(self) -> None:

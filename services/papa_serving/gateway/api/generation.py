@@ -14,6 +14,7 @@ from papa_serving import tracing
 from papa_serving.contracts.errors import InvalidRequest, Violation
 from papa_serving.contracts.generation import GenerationSpec
 from papa_serving.contracts.limits import MAX_SEED
+from papa_serving.contracts.vocabulary import Reading, Vocabulary
 from papa_serving.gateway.backends import KnownBackbone
 from papa_serving.gateway.conversion import validation
 from papa_serving.gateway.engine_client import EngineClient
@@ -42,8 +43,8 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         self, request: generation_pb2.GenerateRequest, context: Context
     ) -> generation_pb2.GenerateResponse:
         started = time.monotonic()
-        spec = await self._spec(request, context)
-        response = generation_pb2.GenerateResponse(generation_id=spec.generation_id)
+        spec, reading = await self._spec(request, context)
+        response = generation_pb2.GenerateResponse(generation_id=spec.generation_id, prompt_reading=_reading(reading))
         items: list[generation_pb2.Item] = []
         async with aclosing(self._engine.run(spec)) as events:
             async for event in events:
@@ -60,7 +61,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         self, request: generation_pb2.StreamGenerateRequest, context: Context
     ) -> AsyncIterator[generation_pb2.StreamGenerateResponse]:
         started = time.monotonic()
-        spec = await self._spec(request, context)
+        spec, reading = await self._spec(request, context)
         async with aclosing(self._engine.run(spec)) as events:
             async for event in events:
                 response = generation_pb2.StreamGenerateResponse(
@@ -70,26 +71,33 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
                 )
                 if isinstance(event, engine_pb2.RunDone):
                     response.timings.CopyFrom(_timings(event, started))
+                    if said := _reading(reading):
+                        response.prompt_reading.CopyFrom(said)
                     yield response
                     return
                 for item in event.items:
                     response.item.CopyFrom(_item(item))
                     yield response
 
-    async def _spec(self, request: validation.GenerateRequest, context: Context) -> GenerationSpec:
+    async def _spec(self, request: validation.GenerateRequest, context: Context) -> tuple[GenerationSpec, Reading]:
         violations: list[Violation] = []
         validation.check_generation(request, self._limits, violations)
-        if request.prompt and not (await self._backbone.info()).takes_prompt:
-            violations.append(Violation("prompt", "the deployed backbone takes no prompt"))
+        vocabulary = Vocabulary()
+        if request.prompt:
+            backbone = await self._backbone.info()
+            vocabulary = backbone.vocabulary
+            if not backbone.takes_prompt:
+                violations.append(Violation("prompt", "the deployed backbone takes no prompt"))
         validation.refuse(violations)
+        reading = vocabulary.read(request.prompt)
         remaining = context.time_remaining()
-        return GenerationSpec(
+        spec = GenerationSpec(
             request_id=request_id.get(),
             generation_id=uuid.uuid4().hex,
             user=caller.get().charge(request.user, request.count),
             count=request.count,
             seed=request.seed if request.HasField("seed") else _random_seed(request.count),
-            prompt=request.prompt,
+            prompt=reading.prompt,
             sampler=_SAMPLERS[request.sampler],
             steps=request.steps,
             revision=request.revision,
@@ -97,8 +105,9 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
             deadline=0.0 if remaining is None else time.monotonic() + remaining,
             traceparent=tracing.current().traceparent,
             guidance=request.guidance_scale if request.HasField("guidance_scale") else -1.0,
-            negative_prompt=request.negative_prompt,
+            negative_prompt=vocabulary.read(request.negative_prompt).prompt,
         )
+        return spec, reading
 
     def _refuse_oversize(self, response: generation_pb2.GenerateResponse) -> None:
         size = response.ByteSize()
@@ -110,6 +119,13 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
 def _random_seed(count: int) -> int:
     """A seed so small that the seed of the last item, `seed + count − 1`, is valid as well."""
     return secrets.randbelow(MAX_SEED - count)
+
+
+def _reading(reading: Reading) -> generation_pb2.PromptReading | None:
+    """None where there is nothing to say."""
+    if not reading.read_as and not reading.unknown:
+        return None
+    return generation_pb2.PromptReading(prompt=reading.prompt, read_as=reading.read_as, unknown_words=reading.unknown)
 
 
 def _item(item: engine_pb2.EngineItem) -> generation_pb2.Item:

@@ -44,6 +44,7 @@ class InfoService(info_pb2_grpc.InfoServiceServicer):
                     height=height,
                     width=width,
                     takes_prompt=known.takes_prompt,
+                    vocabulary=known.vocabulary.words,
                 )
             )
         return answer

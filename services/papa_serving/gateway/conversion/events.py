@@ -86,7 +86,8 @@ class EventReader:
             if image.prompt and not backbone.takes_prompt:
                 violations.append(Violation(f"{path}image.prompt", "the deployed backbone takes no prompt"))
                 return b""
-            return await self._pictures.read(user, image.data, backbone.image_shape, image.prompt, deadline)
+            prompt = backbone.vocabulary.read(image.prompt).prompt
+            return await self._pictures.read(user, image.data, backbone.image_shape, prompt, deadline)
         except BadPicture as error:
             violations.append(Violation(f"{path}image.data", str(error)))
             return b""

@@ -58,6 +58,7 @@ async function next() {
     if (user !== page.user || prompt !== page.prompt) return;
     page.generation = made;
     grid.show(made.items);
+    read(made.prompt_reading);
     progress();
   } catch (error) {
     if (user !== page.user) return;
@@ -152,6 +153,34 @@ function showHistory(current) {
 }
 
 // What all items are to show from now on, those of the revisions' strips as well.
+// The backbone's own words, each of which asks for itself.
+function offerWords(words) {
+  $("words").hidden = !words.length;
+  $("words").replaceChildren(...words.map((word) => {
+    const chip = document.createElement("button");
+    chip.type = "button";
+    chip.className = "quiet";
+    chip.textContent = word;
+    chip.addEventListener("click", () => {
+      $("prompt").value = word;
+      ask(word);
+    });
+    return chip;
+  }));
+  if (words.length) $("prompt").placeholder = `${words[0]}, ${words.at(-2)}…`;
+}
+
+// Says what was made of the prompt, where it was not taken word for word.
+function read(reading) {
+  const quoted = (words) => words.map((word) => `“${word}”`).join(", ");
+  const taken = Object.entries(reading?.read_as ?? {}).map(([said, word]) => `“${said}” was read as “${word}”.`);
+  const unknown = reading?.unknown_words ?? [];
+  const left = unknown.length ? [`The backbone does not know ${quoted(unknown)}: left out.`] : [];
+  const nothing = reading && !reading.prompt ? ["So these pictures follow no prompt."] : [];
+  $("reading").textContent = [...taken, ...left, ...nothing].join(" ");
+  $("reading").hidden = !reading;
+}
+
 async function ask(prompt) {
   page.prompt = prompt;
   history.forget();
@@ -314,6 +343,7 @@ grid.wait(page.perPage);
 try {
   const about = await get("about");
   $("ask").hidden = !about.prompts;
+  offerWords(about.vocabulary);
   shopper.offer(about.labels);
 } catch (error) {
   refuse(error);

@@ -83,7 +83,9 @@ class GenerateRequest(_message.Message):
     count: _builtins.int
     """Number of items, 1 to 64 (the upper limit is configurable)."""
     prompt: _builtins.str
-    """What the items should show, for a backbone that takes a prompt; at most 1,000 characters."""
+    """What the items should show, for a backbone that takes a prompt; at most 1,000 characters. Where the backbone has a
+    vocabulary (GetServerInfo), the response says how the prompt was read.
+    """
     seed: _builtins.int
     """Seed of the first item, below 2^63; item i has seed + i. Random when absent."""
     sampler: Global___Sampler.ValueType
@@ -166,6 +168,7 @@ class GenerateResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     SERVED_BY_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    PROMPT_READING_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     revision: _builtins.str
     """The revision that made the items; empty when SERVED_BY_BASE."""
@@ -174,6 +177,10 @@ class GenerateResponse(_message.Message):
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Item]: ...
     @_builtins.property
     def timings(self) -> Global___Timings: ...
+    @_builtins.property
+    def prompt_reading(self) -> Global___PromptReading:
+        """Present where the prompt was not taken word for word."""
+
     def __init__(
         self,
         *,
@@ -182,14 +189,69 @@ class GenerateResponse(_message.Message):
         revision: _builtins.str = ...,
         served_by: Global___ServedBy.ValueType = ...,
         timings: Global___Timings | None = ...,
+        prompt_reading: Global___PromptReading | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prompt_reading", b"prompt_reading", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id", "items", b"items", "revision", b"revision", "served_by", b"served_by", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id", "items", b"items", "prompt_reading", b"prompt_reading", "revision", b"revision", "served_by", b"served_by", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
+
+@_typing.final
+class PromptReading(_message.Message):
+    """How a prompt was read by a backbone that knows a handful of words."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ReadAsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PROMPT_FIELD_NUMBER: _builtins.int
+    READ_AS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_WORDS_FIELD_NUMBER: _builtins.int
+    prompt: _builtins.str
+    """What the backbone was given."""
+    @_builtins.property
+    def read_as(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Words of the request (plurals, near words, misspellings) and the word that each was taken for."""
+
+    @_builtins.property
+    def unknown_words(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words of the request that the backbone does not know. They were left out."""
+
+    def __init__(
+        self,
+        *,
+        prompt: _builtins.str = ...,
+        read_as: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        unknown_words: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt", "read_as", b"read_as", "unknown_words", b"unknown_words"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromptReading: _TypeAlias = PromptReading  # noqa: Y015
 
 @_typing.final
 class StreamGenerateRequest(_message.Message):
@@ -278,6 +340,7 @@ class StreamGenerateResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     SERVED_BY_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    PROMPT_READING_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     revision: _builtins.str
     served_by: Global___ServedBy.ValueType
@@ -285,6 +348,10 @@ class StreamGenerateResponse(_message.Message):
     def item(self) -> Global___Item: ...
     @_builtins.property
     def timings(self) -> Global___Timings: ...
+    @_builtins.property
+    def prompt_reading(self) -> Global___PromptReading:
+        """In the last message, where the prompt was not taken word for word."""
+
     def __init__(
         self,
         *,
@@ -293,10 +360,11 @@ class StreamGenerateResponse(_message.Message):
         revision: _builtins.str = ...,
         served_by: Global___ServedBy.ValueType = ...,
         timings: Global___Timings | None = ...,
+        prompt_reading: Global___PromptReading | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["item", b"item", "timings", b"timings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["item", b"item", "prompt_reading", b"prompt_reading", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id", "item", b"item", "revision", b"revision", "served_by", b"served_by", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id", "item", b"item", "prompt_reading", b"prompt_reading", "revision", b"revision", "served_by", b"served_by", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -126,6 +128,7 @@ class Backbone(_message.Message):
     HEIGHT_FIELD_NUMBER: _builtins.int
     WIDTH_FIELD_NUMBER: _builtins.int
     TAKES_PROMPT_FIELD_NUMBER: _builtins.int
+    VOCABULARY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     backbone_hash: _builtins.str
     """SHA-256 of what decides on its pictures, hexadecimal; ImportAdapter asks for it."""
@@ -134,6 +137,10 @@ class Backbone(_message.Message):
     """Of its pictures, in pixels."""
     width: _builtins.int
     takes_prompt: _builtins.bool
+    @_builtins.property
+    def vocabulary(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All words that its prompts are made of, where they are few; empty where any text is read."""
+
     def __init__(
         self,
         *,
@@ -143,10 +150,11 @@ class Backbone(_message.Message):
         height: _builtins.int = ...,
         width: _builtins.int = ...,
         takes_prompt: _builtins.bool = ...,
+        vocabulary: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backbone_hash", b"backbone_hash", "channels", b"channels", "height", b"height", "name", b"name", "takes_prompt", b"takes_prompt", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backbone_hash", b"backbone_hash", "channels", b"channels", "height", b"height", "name", b"name", "takes_prompt", b"takes_prompt", "vocabulary", b"vocabulary", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
