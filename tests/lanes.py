@@ -10,10 +10,8 @@ from __future__ import annotations
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 RAY = (
-    "cli/test_up.py", "cluster", "deploy/test_live.py", "demo", "docs/test_against_a_service.py",
-    "docs/test_recommender.py", "generator/test_deployment.py", "helm/test_deployment.py",
-    "local/test_ray_token.py", "local/test_service.py", "loop", "packaging/test_wheel.py",
-    "playground/test_page.py", "trainer/test_actor.py",
+    "cluster", "deploy/test_live.py", "generator/test_deployment.py", "helm/test_deployment.py",
+    "local/test_service.py", "loop", "packaging/test_wheel.py", "playground/test_page.py", "trainer/test_actor.py",
 )  # fmt: skip
 """The beginnings of the paths, below this folder, of files that start a Ray."""
 

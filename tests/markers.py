@@ -25,8 +25,7 @@ FIXTURES = {
 
 MODULES = {
     "redis": (
-        "chaos/test_chaos.py", "cli/test_up.py", "cluster", "deploy/test_live.py", "demo",
-        "attack", "docs/test_against_a_service.py", "docs/test_recommender.py", "feedback/test_redis_",
+        "attack", "chaos/test_chaos.py", "cli/test_up.py", "cluster", "deploy/test_live.py", "feedback/test_redis_",
         "feedback/test_state_machine.py", "fuzz", "gateway/test_memory.py", "gateway/test_real_storage.py",
         "generator/test_deployment.py", "helm/test_commands.py", "helm/test_deployment.py",
         "local/test_redis_check.py", "local/test_service.py", "loop", "packaging/test_wheel.py",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import absent, lanes, markers
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 FILES = [each.relative_to(ROOT / "tests").as_posix() for each in (ROOT / "tests").rglob("test_*.py")]
@@ -60,6 +61,11 @@ def test_all_that_starts_a_ray_shares_a_lane_and_comes_first() -> None:
     assert with_ray == {"ray"}
     assert {lanes.lane(each) for each in without} == set(without)
     assert max(map(lanes.position, set(FILES) - set(without))) < min(map(lanes.position, without))
+
+
+def test_ports_for_servers_are_none_of_those_that_connections_take() -> None:
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert {free_port() < lowest for _ in range(20)} == {True}
 
 
 def test_processes_gather_the_skipped_and_find_what_is_unmarked(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from papa_serving.store import open_items
 from tests.attack.messages import PARTITIONS
 from tests.attack.result import Target
 from tests.gateway.support.doubles import GREY
-from tests.gateway.support.fake_engine import FakeEngine, free_port
+from tests.gateway.support.fake_engine import FakeEngine
 from tests.gateway.support.process import Process
+from tests.ports import free_port
 
 KEYS = {"mallory": ("shop", "mallory"), "alice": ("shop", "alice"), "shop": ("shop", ""), "other": ("other", "")}
 BACKLOG = 10_000

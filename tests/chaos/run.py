@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import socket
 import time
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict, dataclass, replace
@@ -44,6 +43,7 @@ from tests.chaos.nursery import CHILDREN, LEARNING, Nursery
 from tests.chaos.proxy import Proxy
 from tests.chaos.schedule import Schedule
 from tests.chaos.updater import ChaosUpdater
+from tests.ports import free_port
 
 LOOPBACK = "127.0.0.1"
 PARTITIONS = 2
@@ -97,12 +97,6 @@ async def run(schedule: Schedule, nursery: Nursery, root: Path, defect: str = ""
     return Result(schedule, history, final, violations, time.monotonic() - begun, died, play.generated)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _plain(value: object) -> object:
     return sorted(value) if isinstance(value, frozenset) else asdict(value)  # type: ignore[call-overload]
 
@@ -113,7 +107,7 @@ class Play:
     def __init__(self, schedule: Schedule, stage: Stage, nursery: Nursery, defect: str) -> None:
         self.odd: list[str] = []
         self.generated = 0
-        self._engine = f"127.0.0.1:{_free_port()}" if schedule.real else "127.0.0.1:1"
+        self._engine = f"127.0.0.1:{free_port()}" if schedule.real else "127.0.0.1:1"
         self._schedule, self._stage = schedule, stage
         self._users = [UserKey(DEFAULT_TENANT, visitor.name) for visitor in schedule.visitors]
         self._environment = {"CHAOS_CLOCK": str(stage.clock), "CHAOS_BREAK": defect}

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 from papa_serving.client import Client
-from papa_serving.local.ports import claim_port
 from papa_serving.local.redis_process import RedisProcess
 from ray import serve
 
 from tests.cluster.nodes import ROOT, Cluster, Node, ray_cluster
 from tests.cluster.release import Release
 from tests.papa.support import save_tiny_backbone
+from tests.ports import free_port
 
 VALUES = {
     "ray": {"autoscaler": {"enabled": True}},
@@ -82,7 +82,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
             "PAPA_METRICS__PORT": "0",
         }
         environment = {**os.environ, **release.settings(), **local}
-        with ray_cluster(folder, environment, claim_port("127.0.0.1", 0, "")) as cluster:
+        with ray_cluster(folder, environment, free_port()) as cluster:
             for group in ("generator", "trainer"):
                 cluster.start(f"{group}-1", release.groups()[group]["rayStartParams"])
             release.deploy()

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from papa_serving.local.ports import claim_port
 from ray import serve
 from ray.serve._private.api import serve_start
 from ray.serve.schema import ServeDeploySchema
 
 from tests.cluster.nodes import until
 from tests.helm.rendering import Manifest, example, merged, only, render, settings_in
+from tests.ports import free_port
 
 
 class Release:
@@ -21,8 +21,8 @@ class Release:
 
     def __init__(self, values: Manifest, folder: Path) -> None:
         self._values, self._folder = values, folder
-        self.port = claim_port("127.0.0.1", 0, "")
-        self._http = claim_port("127.0.0.1", 0, "")
+        self.port = free_port()
+        self._http = free_port()
 
     def manifests(self, changes: Manifest) -> list[Manifest]:
         return render(merged(merged(example("dev"), self._values), changes))

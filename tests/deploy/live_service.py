@@ -7,7 +7,6 @@ import itertools
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +25,7 @@ from papa_serving.contracts.errors import PapaError
 
 from tests.deploy.rules import ROOT, RULES, program
 from tests.helm.rendering import example, merged, only, render
+from tests.ports import free_port
 
 USERS = ("ada", "bob", "eve")
 
@@ -128,9 +128,7 @@ def _prometheus(binary: str, folder: Path, target: str, ray: str) -> Iterator[st
         ],
     }
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     command = [binary, f"--config.file={folder}/prometheus.yaml", f"--storage.tsdb.path={folder}/series"]
     with (folder / "prometheus.log").open("w") as log:
         process = subprocess.Popen([*command, f"--web.listen-address={address}"], stdout=log, stderr=log)

@@ -10,8 +10,9 @@ from papa_serving.contracts.items import BackboneInfo
 from papa_serving.contracts.vocabulary import Vocabulary
 from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2
 
-from tests.gateway.support.fake_engine import done, error, fail, free_port, items, wait
+from tests.gateway.support.fake_engine import done, error, fail, items, wait
 from tests.gateway.support.service import Service, refusal
+from tests.ports import free_port
 
 ALICE = types_pb2.User(user="alice")
 Request, StreamRequest = generation_pb2.GenerateRequest, generation_pb2.StreamGenerateRequest

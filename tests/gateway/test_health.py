@@ -11,8 +11,9 @@ from grpc_reflection.v1alpha import reflection_pb2_grpc
 from papa_serving.contracts.errors import StorageUnavailable
 from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
 
-from tests.gateway.support.fake_engine import done, free_port, items, wait
+from tests.gateway.support.fake_engine import done, items, wait
 from tests.gateway.support.service import Service, eventually, refusal
+from tests.ports import free_port
 
 GENERATION, FEEDBACK, USER = (f"papa.serving.v1.{name}Service" for name in ("Generation", "Feedback", "User"))
 ALICE = types_pb2.User(user="alice")

@@ -24,8 +24,8 @@ from papa_serving.stubs.serving.v1 import feedback_pb2, types_pb2, user_pb2
 from PIL import Image
 
 from tests.gateway.support.doubles import GREY
-from tests.gateway.support.fake_engine import free_port
 from tests.gateway.support.service import Service, refusal
+from tests.ports import free_port
 
 ALICE, KEY = types_pb2.User(user="alice"), UserKey("default", "alice")
 PARTITIONS = 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from pydantic import SecretStr
 from ray import serve
 
 from tests.papa.support import tiny_unet
+from tests.ports import free_port
 
 NAME = "generator"
 TOKEN = "the-engine-token-of-this-test"
@@ -91,7 +91,7 @@ def deployed(folder: Path, ray_folder: Path) -> Iterator[Deployed]:
 
 
 def _serve(settings: Settings) -> int:
-    http, grpc = _free_port(), _free_port()
+    http, grpc = free_port(), free_port()
     serve.start(
         proxy_location="HeadOnly",
         http_options={"host": "127.0.0.1", "port": http},
@@ -99,13 +99,6 @@ def _serve(settings: Settings) -> int:
     )
     serve.run(application(settings), name=NAME, route_prefix=f"/{NAME}")
     return grpc
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def key(name: str) -> UserKey:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 
@@ -12,6 +11,7 @@ import yaml
 from papa_serving.local.redis_process import RedisProcess
 
 from tests.helm.rendering import ROOT, example, only, render, settings_in
+from tests.ports import free_port
 from tests.trainer.tiny_backbone import write_tiny_backbone
 
 
@@ -46,9 +46,3 @@ def test_the_rendered_configuration_runs_on_ray(tmp_path):
     assert outcome["generators"] == 0, "the replica takes the whole resource of its pod"
     assert outcome["cpus"] == 0.5, "one trainer takes half of what its pod offers, the replica nothing"
     assert "gauge" in outcome["metrics"], "the processes write where the exporter looks"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -13,12 +13,13 @@ import redis
 from papa_serving.cli.configuration import as_json, as_toml
 from papa_serving.local import redis_check
 from papa_serving.local.failure import Failure
-from papa_serving.local.ports import claim_port
 from papa_serving.local.redis_check import COMMANDS, RIGHTS, check_redis
 from papa_serving.local.redis_process import RedisProcess, find_redis_server
 from papa_serving.settings import RedisSettings, Settings
 from papa_serving.settings.secret_urls import shown
 from pydantic import SecretStr
+
+from tests.ports import free_port
 
 Start = Callable[..., str]
 
@@ -29,7 +30,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     processes: list[subprocess.Popen[bytes]] = []
 
     def make(**options: str) -> str:
-        port = claim_port("127.0.0.1", 0, "redis")
+        port = free_port()
         command = [
             find_redis_server(),
             "--port",
@@ -185,7 +186,7 @@ def test_no_error_shows_a_secret_of_the_url(url: str) -> None:
 
 
 def test_nobody_there_is_one_line() -> None:
-    port = claim_port("127.0.0.1", 0, "redis")
+    port = free_port()
     with pytest.raises(Failure, match="does not answer"):
         check_redis(RedisSettings(url=f"redis://127.0.0.1:{port}"))
     with pytest.raises(Failure, match="does not answer"):

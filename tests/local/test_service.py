@@ -22,13 +22,13 @@ import psutil
 import pytest
 from papa_serving.client import Client, FeedbackEvent
 from papa_serving.local.child_processes import descendants
-from papa_serving.local.ports import claim_port
 from papa_serving.local.redis_process import RedisProcess
 from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
 from PIL import Image
 from ray.serve.generated import serve_pb2
 
 from tests.local.support import eventually, running
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 RAY_HOST = [sys.executable, "-m", "papa_serving.local.ray_host"]
@@ -254,7 +254,7 @@ def test_an_application_that_cannot_start_is_one_line_with_its_cause(folder: Pat
 
 
 def test_an_existing_redis_and_ray_are_used_and_left_alone(tmp_path: Path, folder: Path) -> None:
-    token, port = tmp_path / "token", claim_port("127.0.0.1", 0, "ray.serve_grpc_port")
+    token, port = tmp_path / "token", free_port()
     token.write_text("0" * 64)
     auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

@@ -10,8 +10,9 @@ from typing import Self
 
 import redis
 from papa_serving.local.parent_death import tied_to_parent
-from papa_serving.local.ports import claim_port
 from papa_serving.local.redis_process import find_redis_server
+
+from tests.ports import free_port
 
 PASSWORD = "secret"
 SERVICE = "likes"
@@ -23,7 +24,7 @@ class RedisNode:
 
     def __init__(self, folder: Path, *arguments: str, config: str = "") -> None:
         folder.mkdir(parents=True)
-        self.port = claim_port("127.0.0.1", 0, "test")
+        self.port = free_port()
         self._folder = folder
         self._config = folder / "node.conf"
         self._config.write_text(f"port {self.port}\nbind 127.0.0.1\ndir {folder}\n{config}")
@@ -83,7 +84,7 @@ class RedisClusterNodes:
 
     @staticmethod
     def _node(folder: Path) -> RedisNode:
-        bus = claim_port("127.0.0.1", 0, "test")
+        bus = free_port()
         config = f"cluster-enabled yes\ncluster-port {bus}\ncluster-node-timeout 1000\n"
         return RedisNode(folder, config=config + _durable())
 

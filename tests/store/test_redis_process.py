@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -78,6 +79,17 @@ def test_its_port_is_on_loopback_and_behind_a_password(tmp_path: Path) -> None:
         password = server.url.removeprefix("redis://:").partition("@")[0]
         assert len(password) >= 32
         assert password not in arguments
+
+
+def test_its_port_is_kept_for_it_while_it_is_down(tmp_path: Path) -> None:
+    """Nobody who asks for a free port, nor an outgoing connection, may get it meanwhile."""
+    with RedisProcess(tmp_path, port=0) as server:
+        url = server.url
+        server.kill()
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", int(url.rpartition(":")[2])))
+        server.start()
+        assert server.url == url
 
 
 def test_a_folder_holds_one_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -29,23 +30,30 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+@asynccontextmanager
+async def observed(server: RedisProcess) -> AsyncIterator[None]:
+    observing = asyncio.create_task(observe_redis(RedisSettings(url=server.url)))
+    yield
+    observing.cancel()
+    await asyncio.gather(observing, return_exceptions=True)  # it closes its connections
+
+
 async def test_gauges_follow_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_usage, "EVERY", 0.01)
     with RedisProcess(tmp_path) as server:
         admin = Redis.from_url(server.url, protocol=2)
-        observing = asyncio.create_task(observe_redis(RedisSettings(url=server.url)))
-        await until(lambda: value(metrics.REDIS_MEMORY_LIMIT) > 0)
-        assert value(metrics.REDIS_PERSISTENCE_FAILING) == 0
+        async with observed(server):
+            await until(lambda: value(metrics.REDIS_MEMORY_LIMIT) > 0)
+            assert value(metrics.REDIS_PERSISTENCE_FAILING) == 0
 
-        await admin.config_set("maxmemory", 64 * MEBIBYTE)
-        await until(lambda: value(metrics.REDIS_MEMORY_LIMIT) == 64 * MEBIBYTE)
-        before = value(metrics.REDIS_MEMORY_USED)
-        await admin.set("weight", b"x" * 8 * MEBIBYTE)
-        await until(lambda: value(metrics.REDIS_MEMORY_USED) > before + 7 * MEBIBYTE)
+            await admin.config_set("maxmemory", 64 * MEBIBYTE)
+            await until(lambda: value(metrics.REDIS_MEMORY_LIMIT) == 64 * MEBIBYTE)
+            before = value(metrics.REDIS_MEMORY_USED)
+            await admin.set("weight", b"x" * 8 * MEBIBYTE)
+            await until(lambda: value(metrics.REDIS_MEMORY_USED) > before + 7 * MEBIBYTE)
 
-        await admin.config_set("appendonly", "no")
-        await until(lambda: value(metrics.REDIS_PERSISTENCE_FAILING) == 1)
-        observing.cancel()
+            await admin.config_set("appendonly", "no")
+            await until(lambda: value(metrics.REDIS_PERSISTENCE_FAILING) == 1)
         await admin.aclose()
 
 
@@ -63,11 +71,11 @@ async def test_a_server_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: 
     server = RedisProcess(tmp_path)
     with server:
         pass
-    observing = asyncio.create_task(observe_redis(RedisSettings(url=server.url)))
-    metrics.REDIS_MEMORY_USED.set(0)
-    with server:
+    async with observed(server):
+        metrics.REDIS_MEMORY_USED.set(0)
+        server.start()
         await until(lambda: value(metrics.REDIS_MEMORY_USED) > 0)
-        observing.cancel()
+    server.stop()
 
 
 def test_the_fullest_primary_counts_and_every_one_must_be_persistent() -> None:

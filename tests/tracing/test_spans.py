@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from papa_serving.settings.tracing import TracingSettings, headers_of
 from pydantic import ValidationError
 
 from tests.gateway.support.tokens import Certificates
+from tests.ports import free_port
 from tests.tracing.collector import Collector
 
 SAMPLED = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
@@ -44,12 +44,6 @@ with tracing.span("nothing") as span:
     assert span is tracing.current()
 print(sorted(name for name in sys.modules if name.startswith("opentelemetry")))
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_while_it_is_off_the_gateway_does_not_even_import_the_sdk() -> None:

