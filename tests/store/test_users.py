@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from papa_serving.contracts.errors import ItemNotFound, RevisionNotFound, UserDeleted
 from papa_serving.contracts.identity import UserKey
-from papa_serving.contracts.revisions import UserState
+from papa_serving.contracts.revisions import Revision, Standing, UserState
 from papa_serving.settings import StoreSettings
 
-from tests.store.support import Backend, OpenBackend, an_item
+from tests.store.support import Backend, OpenBackend, a_revision, an_item
 
 
 async def three_revisions(backend: Backend, user: UserKey) -> list[str]:
@@ -150,3 +151,44 @@ async def test_every_change_raises_the_version(backend: Backend, user: UserKey) 
     await backend.users.reset(user)
     await note()
     assert versions == sorted(set(versions))
+
+
+def a_chain() -> list[Revision]:
+    chain: list[Revision] = []
+    for number in (1, 2, 4):  # the third was rolled back and is not part of it
+        made = a_revision(number, chain[-1].name if chain else "")
+        chain.append(replace(made, first_sequence=number, last_sequence=number))
+    return chain
+
+
+async def test_a_lost_lineage_is_restored(backend: Backend, user: UserKey) -> None:
+    """For a user of whom nothing is known any more, as for one whose events are older than the lineage."""
+    chain = a_chain()
+    assert await backend.users.restore(user.digest, chain, {"1", "2"})
+    standing = await backend.users.standing(user.digest)
+    assert standing == Standing(revisions=4, lineage=frozenset(each.name for each in chain))
+    state = await backend.users.get(user)
+    assert (state.current, state.revisions, state.pending) == (chain[-1], 4, 0)
+    assert await backend.users.lineage(user, 10) == chain[::-1]
+    await backend.append(user, "new")
+    (event,) = await backend.pending(await backend.own(user), user)
+    assert event.sequence == chain[-1].last_sequence + 1
+
+
+async def test_a_restored_lineage_takes_the_events_with_it_that_it_has_applied(backend: Backend, user: UserKey) -> None:
+    await backend.append(user, "1", "not in the chain", "2", "late")
+    before = await backend.users.get(user)
+    first, second, third = a_chain()
+    chain = [first, second, replace(third, last_sequence=3)]
+    assert await backend.users.restore(user.digest, chain, {"1", "2", "late"})
+    pending = await backend.pending(await backend.own(user), user)
+    assert [event.event_id for event in pending] == ["not in the chain", "late"]
+    state = await backend.users.get(user)
+    assert (state.pending, state.version) == (2, before.version + 1)
+
+
+async def test_the_lineage_of_a_deleted_user_is_not_restored(backend: Backend, user: UserKey) -> None:
+    await three_revisions(backend, user)
+    await backend.users.delete(user)
+    assert not await backend.users.restore(user.digest, a_chain(), ())
+    assert (await backend.users.standing(user.digest)).lineage == frozenset()

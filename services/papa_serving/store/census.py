@@ -1,7 +1,7 @@
-"""The revision store against Redis: what one has and the other does not know, and what is done about it.
+"""Compares the revision store with Redis, and removes or restores what only one of them has.
 
-A revision's files are written before the commit names them, so the store may hold one revision more than Redis knows,
-under the next number: an update that never committed. More than that means that Redis was emptied or set back.
+A revision's files are written before the commit names them. So the store may hold one revision more than Redis, under
+the next number, from an update that never committed. More than one means that Redis was emptied or set back.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from papa_serving.contracts.revisions import Holding, Revision, RevisionStore, S
 
 MANIFEST = "manifest.json"
 SETTLED = 86_400.0
-"""Seconds after which no update can still be about to commit what it has written."""
+"""Seconds after which an update can no longer commit what it has written."""
 
 
 class Kind(StrEnum):
-    """Of a user whose files are not those of the lineage."""
+    """Why a user's files differ from the lineage."""
 
     DELETED = "deleted"
     LOST = "lost"
@@ -31,7 +31,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """`revisions`: those that Redis does not know, with their age in seconds."""
+    """One user's difference; `revisions` maps those that Redis does not know to their age in seconds."""
 
     digest: str
     kind: Kind
@@ -39,7 +39,7 @@ class Finding:
 
 
 async def census(users: UserDirectory, revisions: RevisionStore) -> AsyncIterator[Finding]:
-    """Everybody whose files are not those of the lineage. Raises StorageUnavailable."""
+    """Yields all users whose files differ from their lineage. Raises StorageUnavailable."""
     async for holding in revisions.holdings():
         standing = await users.standing(holding.digest)
         unknown = {name: age for name, age in holding.revisions.items() if name not in standing.lineage}
@@ -51,10 +51,10 @@ async def census(users: UserDirectory, revisions: RevisionStore) -> AsyncIterato
 
 
 async def is_ahead(revisions: RevisionStore, holding: Holding, standing: Standing) -> bool:
-    """Whether the store holds revisions that can only be there because they were committed: numbers that Redis has not
-    given yet, at the end of a whole chain.
+    """Whether the store holds committed revisions that Redis has lost.
 
-    What an update in flight leaves behind after a deletion is no chain: its parents are gone.
+    They have numbers that Redis has not given yet and are the end of a complete chain. The remains of an update that
+    met a deletion are not a chain, because their parents are gone.
     """
     if max(map(revision_number, holding.revisions)) <= standing.revisions + 1:
         return False
@@ -62,7 +62,7 @@ async def is_ahead(revisions: RevisionStore, holding: Holding, standing: Standin
 
 
 async def refuse_ahead(users: UserDirectory, revisions: RevisionStore, digest: str) -> None:
-    """Raises StoreAhead when an update of this user would start over what Redis has lost."""
+    """Raises StoreAhead when an update would overwrite revisions of this user that Redis has lost."""
     async for holding in revisions.holdings(digest):
         if await is_ahead(revisions, holding, await users.standing(digest)):
             newest = max(holding.revisions)
@@ -70,7 +70,7 @@ async def refuse_ahead(users: UserDirectory, revisions: RevisionStore, digest: s
 
 
 async def refuse_emptied(items: ItemStore, users: UserDirectory, revisions: RevisionStore) -> None:
-    """Raises ValueError when Redis knows no deployment, and the revision store a user of whom Redis knows nothing."""
+    """Raises ValueError when Redis is empty but the revision store holds a user."""
     if await items.backbone_info() is not None:
         return
     async for holding in revisions.holdings():
@@ -83,9 +83,9 @@ async def refuse_emptied(items: ItemStore, users: UserDirectory, revisions: Revi
 
 
 async def sweep(users: UserDirectory, revisions: RevisionStore, settled: float = SETTLED) -> int:
-    """Removes what deleted users have left, and orphans that are older than `settled` seconds; how many.
+    """Removes revisions of deleted users and orphans older than `settled` seconds; returns how many.
 
-    What Redis lost is never touched.
+    Revisions that Redis has lost are never removed.
     """
     removed = 0
     async for finding in census(users, revisions):
@@ -97,7 +97,7 @@ async def sweep(users: UserDirectory, revisions: RevisionStore, settled: float =
 
 
 async def repair(users: UserDirectory, revisions: RevisionStore) -> int:
-    """Puts back the lineages that Redis lost, from the manifests; of how many users."""
+    """Restores lineages that Redis has lost from the manifests; returns the number of users."""
     repaired = 0
     async for finding in census(users, revisions):
         if finding.kind is Kind.LOST:
@@ -107,8 +107,10 @@ async def repair(users: UserDirectory, revisions: RevisionStore) -> int:
 
 
 async def chain_of(revisions: RevisionStore, digest: str) -> tuple[list[Revision], set[str]]:
-    """The lineage that ends in the user's newest revision, oldest first, and the events that it applied; nothing when
-    a part of it is missing."""
+    """The lineage that ends in the user's newest revision, oldest first, and the ids of the events that it applied.
+
+    Both are empty when a part of the chain is missing.
+    """
     names = [name async for holding in revisions.holdings(digest) for name in holding.revisions]
     chain: list[tuple[str, bytes]] = []
     wanted = max(names, default="")

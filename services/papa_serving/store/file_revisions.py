@@ -1,4 +1,4 @@
-"""Revisions on a file system: one folder a revision, written beside its place and then renamed into it."""
+"""Revisions on a file system: one folder per revision, written under another name and then renamed."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from papa_serving.contracts.revisions import Holding, RevisionStore, plain_name
 
 _RETRY_AFTER = 1.0
 _DELETED_MEANWHILE = 8
-"""Times that a writing begins again because the user's folder went away under it."""
+"""Number of retries of a write when the user's folder is deleted meanwhile."""
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 T = TypeVar("T")
 
 
 class FileRevisionStore(RevisionStore):
-    """`root`/xx/digest/revision/file: a path is made of the user's digest and of checked names only.
+    """Stores `root`/xx/digest/revision/file. Paths consist only of the user's digest and of checked names.
 
-    A folder under its final name is complete and on the disk: files, folder and parents are synchronised before and
-    after the rename. Names that begin with a dot are unfinished, or on their way out.
+    A folder under its final name is complete and on disk: files, folder and parents are synchronised before and after
+    the rename. Names that begin with a dot are unfinished or are being removed.
     """
 
     def __init__(self, root: Path) -> None:
@@ -38,7 +38,7 @@ class FileRevisionStore(RevisionStore):
 
     @override
     async def put(self, user: UserKey, revision: str, files: Mapping[str, bytes]) -> None:
-        """The first complete writing stays; a ValueError for names that are not plain."""
+        """The first complete write stays. Raises ValueError for names that are not plain."""
         folder = self._folder(user, revision)
         await _in_thread(lambda: _write_folder(self._root, folder, {plain_name(n): data for n, data in files.items()}))
 
@@ -52,12 +52,12 @@ class FileRevisionStore(RevisionStore):
 
     @override
     async def delete_user(self, user: UserKey) -> int:
-        """Unfinished ones go as well and do not count."""
+        """Removes unfinished revisions as well, without counting them."""
         return await _in_thread(lambda: _remove_folder(self._user_folder(user)))
 
     @override
     async def holdings(self, digest: str = "") -> AsyncIterator[Holding]:
-        """A listing of one folder a user; ages are by the file system's clock."""
+        """Lists one folder per user. Ages follow the file system's clock."""
         pattern = f"{_digest(digest)[:2]}/{digest}" if digest else "[0-9a-f][0-9a-f]/*"
         for folder in await _in_thread(lambda: sorted(self._root.glob(pattern))):
             if folder.name.startswith("."):  # being deleted
@@ -75,7 +75,7 @@ class FileRevisionStore(RevisionStore):
 
     @override
     async def discard(self, digest: str, revision: str) -> None:
-        """Under another name first, so that nobody finds half of it."""
+        """Renames the folder before removing it, so that nobody reads a partial revision."""
         folder = self._root / _digest(digest)[:2] / digest / plain_name(revision)
         await _in_thread(lambda: _discard(folder))
 
@@ -93,7 +93,7 @@ class FileRevisionStore(RevisionStore):
 
 
 async def _in_thread(work: Callable[[], T]) -> T:
-    """Runs blocking work beside the event loop; what the file system refuses becomes StorageUnavailable."""
+    """Runs blocking work in a thread. Errors of the file system become StorageUnavailable."""
     try:
         return await asyncio.to_thread(work)
     except OSError as error:
@@ -108,12 +108,12 @@ def _write_folder(root: Path, folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _write_once(root: Path, folder: Path, files: Mapping[str, bytes]) -> None:
-    """Raises FileNotFoundError when the user is deleted at the same time, FileExistsError where the folder was there to
-    be made and is not there to be used."""
+    """Raises FileNotFoundError when the user is deleted at the same time, and FileExistsError when the folder existed
+    when it was to be made but not when it was to be used."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     if not folder.exists():
         _write_and_rename(folder, files)
-    # Also where somebody else has made them: who returns from here may name the revision in a pointer.
+    # Also when another process made them: after the return, a pointer may name the revision.
     for level in (folder.parent, folder.parent.parent, root):
         _synchronise(level)
 
@@ -155,8 +155,10 @@ def _synchronise(folder: Path) -> None:
 
 
 def _remove_folder(folder: Path) -> int:
-    """Under another name first, so that of several who delete at once one has all of it; and what a deletion that was
-    cut short has left."""
+    """Renames the folder before removing it, so that only one of several concurrent deletions gets it.
+
+    Also removes what an interrupted deletion has left.
+    """
     revisions, doomed = 0, _beside(folder)
     try:
         folder.rename(doomed)
@@ -172,14 +174,14 @@ def _remove_folder(folder: Path) -> int:
 
 
 def _remove_whole(folder: Path) -> None:
-    """Also while others remove it."""
+    """Removes a folder, also while others remove it."""
     while folder.exists():
         with suppress(FileNotFoundError):
             shutil.rmtree(folder)
 
 
 def _beside(folder: Path) -> Path:
-    """A name that nobody reads and nobody else takes."""
+    """A new name beside the folder that nobody reads and nobody else uses."""
     return folder.parent / f".{folder.name}.{secrets.token_hex(8)}"
 
 

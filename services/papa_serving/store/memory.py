@@ -1,4 +1,4 @@
-"""State, items and revisions in memory, for one process and one event loop: what tests and benchmarks run on.
+"""Memory stubs of the stores, for tests and benchmarks in one process and one event loop.
 
 Each class passes the same tests as its counterpart on Redis or on files. Nothing here survives the process.
 """
@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from papa_serving.contracts.errors import ItemNotFound, RevisionNotFound
 from papa_serving.contracts.feedback import DeadLetter, Lease, LoggedEvent
-from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.identity import UserKey, partition_of
 from papa_serving.contracts.items import BackboneInfo, ItemStore, StoredItem
 from papa_serving.contracts.revisions import (
     DeletionReceipt,
@@ -28,6 +28,7 @@ from papa_serving.contracts.revisions import (
     UserDirectory,
     UserState,
     plain_name,
+    revision_number,
 )
 from papa_serving.settings import Settings
 from papa_serving.store.records import check_backbone, merging_elsewhere, user_deleted
@@ -37,8 +38,11 @@ __all__ = ["MemoryItemStore", "MemoryRevisionStore", "MemoryState", "MemoryUserD
 
 @dataclass
 class MemoryUser:
-    """One user. `ids`: event id → when, what was said, sequence. `grades`: of the events that were not taken back, by
-    sequence. `items`: item id → until when, item."""
+    """One user.
+
+    `ids` maps an event id to its time, digest and sequence. `grades` maps the sequences of events that were not taken
+    back to their grades. `items` maps an item id to its time of expiry and the item.
+    """
 
     likes: int = 0
     dislikes: int = 0
@@ -51,6 +55,11 @@ class MemoryUser:
     items: dict[str, tuple[float, StoredItem]] = field(default_factory=dict)
     deletion: DeletionReceipt | None = None
     merging: str = ""
+
+    @property
+    def made(self) -> int:
+        """The number of revisions that were ever made."""
+        return max(len(self.lineage), max(map(revision_number, self.lineage), default=0))
 
 
 @dataclass
@@ -66,7 +75,7 @@ class MemoryPartition:
 
 
 class MemoryState:
-    """Give one to every stub of a test; `clock` in seconds since the epoch."""
+    """The state that all stubs of a test share; `clock` returns seconds since the epoch."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self.settings = settings
@@ -76,20 +85,23 @@ class MemoryState:
         self.backbone_info: BackboneInfo | None = None
         self.watchers: dict[UserKey, set[asyncio.Event]] = {}
         self._users: dict[UserKey, MemoryUser] = {}
+        self._restored: dict[str, MemoryUser] = {}
         self._ids_given = 0
 
     def next_id(self) -> str:
-        """An id of the form that Redis gives, greater than all before."""
+        """A new id in the form of a Redis stream's, greater than all before."""
         self._ids_given += 1
         return f"{int(self.clock() * 1000)}-{self._ids_given}"
 
     def partition_of(self, user: UserKey) -> MemoryPartition:
-        """Where the user's events are."""
+        """The partition that holds the user's events."""
         return self.partitions[user.partition(len(self.partitions))]
 
     def user(self, user: UserKey) -> MemoryUser:
-        """The user, a new one after the tombstone's time. Raises UserDeleted before it."""
-        known = self._users.setdefault(user, MemoryUser())
+        """The user; a new one once the tombstone has expired. Raises UserDeleted until then."""
+        if user not in self._users:
+            self._users[user] = self._restored.pop(user.digest, MemoryUser())
+        known = self._users[user]
         if known.deletion is None:
             return known
         if self.clock() < known.deletion.deleted_at + self.settings.store.tombstone_ttl:
@@ -108,7 +120,7 @@ class MemoryState:
             dead_letters=sum(letter.event.user == user for letter in partition.letters.values()),
             current=known.lineage[known.current] if known.current else None,
             version=known.version,
-            revisions=len(known.lineage),
+            revisions=known.made,
         )
 
     def lineage(self, user: UserKey) -> dict[str, Revision]:
@@ -118,23 +130,45 @@ class MemoryState:
 
     def standing(self, digest: str) -> Standing:
         """What UserDirectory.standing answers."""
-        known = next((each for user, each in self._users.items() if user.digest == digest), MemoryUser())
-        return Standing(known.deletion is not None, len(known.lineage), frozenset(known.lineage))
+        known = self._of_digest(digest) or MemoryUser()
+        return Standing(known.deletion is not None, known.made, frozenset(known.lineage))
+
+    def restore(self, digest: str, chain: Sequence[Revision], events: Collection[str]) -> bool:
+        """What UserDirectory.restore does."""
+        known = self._of_digest(digest) or self._restored.setdefault(digest, MemoryUser())
+        if known.deletion is not None:
+            return False
+        lineage = known.lineage | {revision.name: revision for revision in chain}
+        known.lineage = dict(sorted(lineage.items()))
+        last = chain[-1]
+        known.current, known.sequence = last.name, max(known.sequence, last.last_sequence)
+        waiting = self.partitions[partition_of(digest, len(self.partitions))].events
+        for entry, event in list(waiting.items()):
+            if event.user.digest == digest and event.event_id in events and event.sequence <= last.last_sequence:
+                del waiting[entry]
+        for user in self._users:
+            if user.digest == digest:
+                self.changed(user)
+        return True
+
+    def _of_digest(self, digest: str) -> MemoryUser | None:
+        users = (each for user, each in self._users.items() if user.digest == digest)
+        return next(users, self._restored.get(digest))
 
     def item(self, user: UserKey, item_id: str) -> StoredItem | None:
-        """None past its time to live, and of a deleted user."""
+        """The item; None after its time to live, or when the user is deleted."""
         known = self._users.get(user)
         until, item = known.items.get(item_id, (0.0, None)) if known is not None else (0.0, None)
         return item if until > self.clock() else None
 
     def changed(self, user: UserKey) -> None:
-        """Counts a change and wakes whoever watches."""
+        """Counts a change and wakes the watchers."""
         self._users[user].version += 1
         for watcher in self.watchers.get(user, ()):
             watcher.set()
 
     def seen(self, user: UserKey) -> str:
-        """What a merge compares: the version and the newest item."""
+        """The state that a merge compares: the version and the newest item."""
         known = self._users.get(user, MemoryUser())
         return f"{known.version} {next(reversed(known.items), '')}"
 
@@ -188,7 +222,6 @@ class MemoryUserDirectory(UserDirectory):
 
     @override
     async def watch(self, user: UserKey) -> AsyncIterator[UserState]:
-        """Woken by the change itself."""
         told = asyncio.Event()
         self._state.watchers.setdefault(user, set()).add(told)
         try:
@@ -245,8 +278,7 @@ class MemoryUserDirectory(UserDirectory):
 
     @override
     async def restore(self, digest: str, chain: Sequence[Revision], events: Collection[str]) -> bool:
-        """Memory that is lost takes its process with it."""
-        raise NotImplementedError
+        return self._state.restore(digest, chain, events)
 
     @override
     async def close(self) -> None:
@@ -282,7 +314,6 @@ class MemoryItemStore(ItemStore):
 
     @override
     async def get(self, user: UserKey, item_id: str) -> StoredItem:
-        """A deleted user has none."""
         item = self._state.item(user, item_id)
         if item is None:
             raise ItemNotFound("no such item: never made for this user, or past its time to live")

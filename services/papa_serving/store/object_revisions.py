@@ -1,7 +1,7 @@
-"""Revisions in an object store (S3, Google Cloud Storage, Azure Blob, by URL): one object a file.
+"""Revisions in an object store (S3, Google Cloud Storage, Azure Blob, by URL): one object per file.
 
-An object store has no folder to rename into place, so a revision is complete once its last object, `.complete`, is
-there: it is written after all the others, and nothing is read of a revision without it.
+An object store cannot rename a folder. A revision is therefore complete once it has the object `.complete`, which is
+written last. Nothing is read of a revision without it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import Holding, RevisionStore, plain_name
 
 COMPLETE = ".complete"
-"""No plain name, so no file of a revision is called so."""
+"""The mark of a complete revision. It is not a plain name, so no file of a revision can have it."""
 
 PROBES = ".check"
 
@@ -34,8 +34,10 @@ T = TypeVar("T")
 
 
 def object_store(url: str) -> ObjectStore:
-    """The objects below s3://, gs:// or az://…; credentials and endpoint are those of the environment (AWS_*, GOOGLE_*,
-    AZURE_*). Raises ValueError for a URL that it does not understand."""
+    """Opens the objects below s3://, gs:// or az://…
+
+    Credentials and endpoint come from the environment (AWS_*, GOOGLE_*, AZURE_*). Raises ValueError for any other URL.
+    """
     try:
         return from_url(url)
     except BaseError as error:
@@ -43,14 +45,14 @@ def object_store(url: str) -> ObjectStore:
 
 
 class ObjectRevisionStore(RevisionStore):
-    """xx/digest/revision/file below the prefix of the URL: keys are made of the user's digest and of checked names."""
+    """Stores xx/digest/revision/file below the prefix of the URL. Keys consist of the digest and of checked names."""
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
 
     @override
     async def put(self, user: UserKey, revision: str, files: Mapping[str, bytes]) -> None:
-        """Each object is made only where there is none, so the first writing of each file stays."""
+        """Creates each object only if it does not exist, so the first write of each file stays."""
         folder = _folder(user.digest, revision)
         named = {plain_name(name): data for name, data in files.items()}
         await _in_thread(lambda: self._write(folder, named))
@@ -62,12 +64,12 @@ class ObjectRevisionStore(RevisionStore):
 
     @override
     async def delete_user(self, user: UserKey) -> int:
-        """Unfinished ones go as well and do not count."""
+        """Removes unfinished revisions as well, without counting them."""
         return await _in_thread(lambda: self._remove(f"{user.digest[:2]}/{user.digest}"))
 
     @override
     async def holdings(self, digest: str = "") -> AsyncIterator[Holding]:
-        """A listing of all objects; ages are by this machine's clock against the object store's."""
+        """Lists all objects. Ages are this machine's time minus the object store's timestamps."""
         prefix = f"{_digest(digest)[:2]}/{digest}" if digest else ""
         for owner, revisions in sorted((await _in_thread(lambda: self._holdings(prefix))).items()):
             yield Holding(owner, revisions)
@@ -83,7 +85,7 @@ class ObjectRevisionStore(RevisionStore):
 
     @override
     async def discard(self, digest: str, revision: str) -> None:
-        """The mark first."""
+        """Removes the mark first."""
         folder = _folder(_digest(digest), revision)
         await _in_thread(lambda: self._remove(folder))
 
@@ -120,7 +122,7 @@ class ObjectRevisionStore(RevisionStore):
         return [entry for entry in entries if not entry[0].startswith(f"{PROBES}/")]
 
     def _remove(self, prefix: str) -> int:
-        """Marks first, so that nobody finds half a revision; how many of them."""
+        """Removes the marks first, so that nobody reads a partial revision; returns the number of marks."""
         paths = [path for path, _ in self._list(prefix)]
         marks = [path for path in paths if path.endswith(f"/{COMPLETE}")]
         for part in (marks, sorted(set(paths) - set(marks))):
@@ -144,7 +146,7 @@ class ObjectRevisionStore(RevisionStore):
 
 
 async def _in_thread(work: Callable[[], T]) -> T:
-    """Runs blocking work beside the event loop; what the object store refuses becomes StorageUnavailable."""
+    """Runs blocking work in a thread. Errors of the object store become StorageUnavailable."""
     try:
         return await asyncio.to_thread(work)
     except (BaseError, OSError) as error:

@@ -1,4 +1,4 @@
-"""How a revision's record and a user's state are written down."""
+"""The encoding of revision records and user states in Redis."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from papa_serving.contracts.revisions import DeletionReceipt, Revision, UserStat
 from papa_serving.contracts.vocabulary import Vocabulary
 
 _NAME = "revision"
-"""How the record of a revision calls its name, since the first one was written."""
+"""The JSON field that holds a revision's name. It keeps its first spelling so that old records can be read."""
 
 STATE_FIELDS = ("deleted", "likes", "dislikes", "pending", "dead", "record", "version", "revisions")
 """Fields of the user's hash, in the order that `decode_state` takes."""
@@ -26,7 +26,7 @@ def encode_revision(revision: Revision) -> str:
 
 
 def decode_revision(text: bytes) -> Revision:
-    """The inverse of `encode_revision`; fields of later versions are left out."""
+    """The inverse of `encode_revision`; unknown fields of later versions are ignored."""
     fields = json.loads(text)
     known = {name: fields[name] for name in Revision.__dataclass_fields__ if name in fields}
     return Revision(name=fields[_NAME], **_but_name(known))
@@ -37,7 +37,7 @@ def _but_name(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def decode_state(user: UserKey, values: Sequence[bytes | None]) -> UserState:
-    """The values of STATE_FIELDS. Raises UserDeleted."""
+    """Decodes the values of STATE_FIELDS. Raises UserDeleted."""
     deleted, likes, dislikes, pending, dead, record, version, revisions = values
     if deleted:
         raise user_deleted()
@@ -54,7 +54,7 @@ def decode_state(user: UserKey, values: Sequence[bytes | None]) -> UserState:
 
 
 def decode_receipt(text: bytes) -> DeletionReceipt:
-    """The JSON that delete.lua leaves in the tombstone; its time is in milliseconds."""
+    """Decodes the JSON that delete.lua leaves in the tombstone, with its time in milliseconds."""
     fields = json.loads(text)
     return DeletionReceipt(**{**fields, "deleted_at": fields["deleted_at"] / 1000})
 
@@ -84,7 +84,7 @@ def decode_backbone(text: bytes) -> BackboneInfo:
 
 
 def check_backbone(known: BackboneInfo, deployed: BackboneInfo) -> None:
-    """Raises ValueError when a store with adapters for `known` is opened with another backbone."""
+    """Raises ValueError when a store that belongs to the backbone `known` is opened with another one."""
     if known.backbone_hash != deployed.backbone_hash:
         raise ValueError(
             f"this store belongs to the backbone {known.name} ({known.backbone_hash[:12]}), and its users' adapters "

@@ -1,11 +1,11 @@
-"""What a Redis URL names: one server, the nodes of a Redis Cluster, or the Sentinels that know the primary.
+"""Parses Redis URLs. A URL names one server, nodes of a Redis Cluster, or Sentinels that know the primary.
 
     redis://user:password@host:port/database       rediss:// speaks TLS, unix:///path is a socket
     redis+cluster://user:password@h1:p1,h2:p2      some of the nodes; the others are learnt from them
     redis+sentinel://user:password@h1:p1,h2:p2/service/database
 
-rediss+cluster:// and rediss+sentinel:// speak TLS to all of them. User and password are those of the servers that hold
-the data; Sentinels are asked without. Options follow as in a redis:// URL, for instance ?ssl_ca_certs=/path.
+rediss+cluster:// and rediss+sentinel:// use TLS for all of them. User and password are for the servers that hold the
+data; Sentinels are asked without. Options follow as in a redis:// URL, for instance ?ssl_ca_certs=/path.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PORTS = {"cluster": 6379, "sentinel": 26379}
 
 
 class Topology(StrEnum):
-    """How many servers hold the data, and who says which."""
+    """How the servers that hold the data are found."""
 
     SINGLE = "single"
     CLUSTER = "cluster"
@@ -34,8 +34,11 @@ class Topology(StrEnum):
 
 @dataclass(frozen=True)
 class RedisAddress:
-    """`nodes` are Cluster nodes or Sentinels; `service` is the Sentinels' name of the primary; `options` are keyword
-    arguments of a connection, `ssl` among them where TLS is spoken."""
+    """A parsed URL.
+
+    `nodes` are Cluster nodes or Sentinels, `service` is the Sentinels' name for the primary, and `options` are keyword
+    arguments of a connection, including `ssl` for TLS.
+    """
 
     topology: Topology
     nodes: tuple[tuple[str, int], ...]

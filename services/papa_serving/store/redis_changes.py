@@ -1,4 +1,4 @@
-"""Change notifications: one subscription a process, shared by all its watchers, which survives a restart of Redis."""
+"""Change notifications: one subscription per process, shared by all watchers, that survives restarts of Redis."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from papa_serving.store.redis_client import cancellation_kept
 
 LONGEST_SILENCE = 10.0
-"""Seconds after which a watcher looks again untold: a notification may be lost, the state is not."""
+"""Seconds after which a watcher reads the state without a notification, because notifications can be lost."""
 
 RECONNECT = 0.25
 """Seconds between attempts to subscribe again."""
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 class Change:
-    """What one watcher waits for."""
+    """Notifies one watcher of changes."""
 
     def __init__(self) -> None:
         self._told = asyncio.Event()
@@ -40,10 +40,10 @@ class Change:
 
 
 class ChangeFeed:
-    """Tells watchers of a channel that something was published there.
+    """Notifies the watchers of a channel when something is published there.
 
-    The confirmation of a subscription counts as a notification: what happened before it is thereby looked at, at the
-    beginning as well as after a lost connection. The client must not re-send by itself.
+    The confirmation of a subscription counts as a notification. So a watcher also reads changes from before the
+    subscription, at the beginning and after a lost connection. The client must not retry by itself.
     """
 
     def __init__(self, client: Redis) -> None:
@@ -58,7 +58,7 @@ class ChangeFeed:
 
     @asynccontextmanager
     async def listen(self, channel: str) -> AsyncIterator[Change]:
-        """A change of `channel` to wait for."""
+        """Subscribes to `channel` within the block and gives the Change to wait for."""
         change = Change()
         self._watchers.setdefault(channel, set()).add(change)
         if self._reader is None:
@@ -73,7 +73,7 @@ class ChangeFeed:
                 await self._unsubscribe(channel)
 
     async def close(self) -> None:
-        """Wakes every watcher for the last time."""
+        """Wakes every watcher for a last time and ends the subscription."""
         self.closed = True
         for changes in self._watchers.values():
             for change in changes:

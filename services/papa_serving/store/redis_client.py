@@ -1,4 +1,4 @@
-"""One way to reach Redis, alone, in a Cluster or behind Sentinels: time-outs, retries, and its errors as ours."""
+"""Connects to Redis, alone, in a Cluster or behind Sentinels, with timeouts, retries and typed errors."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from papa_serving.settings import RedisSettings
 from papa_serving.store.redis_address import RedisAddress, Topology, address_of
 
 Argument = str | bytes | int | float
-"""A part of a command."""
+"""The type of a command's arguments."""
 
 Client = Redis | RedisCluster
 """A client of one server or of a Cluster."""
 
 MAX_CONNECTIONS = 32
 RETRY_AFTER = 1.0
-"""Seconds after which a caller may try again what failed for want of storage."""
+"""Seconds after which a caller may retry a call that failed because of storage."""
 
 _AWAY = re.compile(r"cannot be connected|not covered|not fully covered")
-"""What the client of a Cluster says when nodes are away, in an error that it also uses for mistakes of ours."""
+"""Messages of the Cluster client for missing nodes. It raises the same class for wrong commands."""
 
 _REFUSALS = re.compile(
     r"\b(OOM|MISCONF|READONLY|LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|NOPERM|ACL failure)\b"
@@ -46,11 +46,11 @@ _REFUSALS = re.compile(
 
 
 def connect(settings: RedisSettings) -> Client:
-    """A client with a bounded pool; nothing is sent yet. Raises ValueError for a URL that it does not understand.
+    """A client with a bounded pool; it connects on first use. Raises ValueError for a malformed URL.
 
-    What a lost connection left unanswered is sent again twice, on a new one; on a single server or behind Sentinels
-    after a time-out never: whoever waits has waited long enough. Every write of ours is harmless when it is repeated,
-    so a lost reply does no harm.
+    After a lost connection a command is retried twice, on a new connection. This is safe because all writes of the
+    product are idempotent. On a single server and behind Sentinels a command that timed out is not retried: its caller
+    has waited long enough.
     """
     lost = (exceptions.ConnectionError,)
     retry = Retry(ExponentialBackoff(base=0.05, cap=0.5), 2, supported_errors=lost)
@@ -61,9 +61,9 @@ def connect(settings: RedisSettings) -> Client:
 
 
 def connect_listener(settings: RedisSettings) -> Redis:
-    """A client for a subscription, which must learn of every lost connection: it never sends again by itself.
+    """A client for a subscription. It never retries, because the subscriber must notice every lost connection.
 
-    The nodes of a Cluster tell one another what is published, so it listens at whichever answers.
+    The nodes of a Cluster forward published messages to each other, so any node can be subscribed to.
     """
     return Redis.from_pool(_pool(settings, address_of(settings), Retry(NoBackoff(), 0, supported_errors=())))
 
@@ -87,7 +87,7 @@ def _pool(settings: RedisSettings, address: RedisAddress, retry: Retry) -> Conne
 
 
 class _ConnectionToOne(Connection):
-    """A connection to the primary that Sentinels name, or to any node of a Cluster: whichever answers first."""
+    """A connection to the primary that Sentinels name, or to the first node of a Cluster that answers."""
 
     def __init__(self, *, address: RedisAddress, **given: Any) -> None:
         super().__init__(**given)
@@ -107,7 +107,7 @@ class _ConnectionToOne(Connection):
         raise ConnectionRefusedError(f"no node of the Cluster answers: {refusals[-1]}")
 
     async def read_response(self, *given: Any, **named: Any) -> Any:
-        """A server that has become a replica is left: Sentinels name another now."""
+        """Disconnects from a server that has become a replica, because Sentinels now name another primary."""
         try:
             return await super().read_response(*given, **named)
         except exceptions.ReadOnlyError as error:
@@ -131,7 +131,7 @@ async def _primary(address: RedisAddress, seconds: float | None) -> tuple[str, i
 
 
 class ClusterClient(RedisCluster):
-    """A Cluster's client that waits for a free connection instead of refusing: the bound is on calls under way."""
+    """A Cluster client that waits for a free connection instead of failing. It bounds the calls in flight."""
 
     def __init__(self, address: RedisAddress, seconds: float) -> None:
         super().__init__(
@@ -140,7 +140,7 @@ class ClusterClient(RedisCluster):
             socket_timeout=seconds,
             socket_connect_timeout=seconds,
             retry=Retry(ExponentialBackoff(base=0.05, cap=0.5), 2),
-            # Where slots have moved the client learns one by one: to begin anew it would close connections under calls.
+            # The client learns of moved slots one by one. Reinitialising would close connections with calls in flight.
             reinitialize_steps=0,
             protocol=2,
             **{name: value for name, value in address.options.items() if name != "db"},
@@ -148,21 +148,21 @@ class ClusterClient(RedisCluster):
         self.connection_limit = asyncio.Semaphore(MAX_CONNECTIONS)
 
     async def _determine_nodes(self, command: str, *args: Any, **given: Any) -> list[ClusterNode]:
-        """A script goes to the node of its keys; redis-py sends it anywhere and lets itself be redirected."""
+        """Sends a script to the node of its keys. Redis-py would send it to any node and follow the redirection."""
         if command in ("EVAL", "EVALSHA"):
             return [*await self.get_nodes_from_slot(command, *args)]
         return [*await super()._determine_nodes(command, *args, **given)]
 
 
 async def call(client: Client, *command: Argument) -> Any:
-    """One command and its reply, undecoded; all its keys lie in one slot. Raises StorageUnavailable."""
+    """Sends one command and returns its raw reply. All its keys must be in one hash slot. Raises StorageUnavailable."""
     with storage_errors():
         async with _connection_permit(client):
             return await client.execute_command(*command)
 
 
 async def call_all(client: Client, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
-    """Many commands, sent together; a refused command has its error in the list instead. Raises StorageUnavailable."""
+    """Sends many commands together. The reply of a refused command is its error. Raises StorageUnavailable."""
     with storage_errors():
         async with _connection_permit(client), client.pipeline(transaction=False) as pipeline:
             for command in commands:
@@ -177,7 +177,7 @@ def _connection_permit(client: Client) -> AbstractAsyncContextManager[Any]:
 
 @contextmanager
 def storage_errors() -> Iterator[None]:
-    """Turns what Redis cannot do now into StorageUnavailable. No cancellation gets lost inside."""
+    """Turns temporary errors of Redis into StorageUnavailable. Cancellations inside are not lost."""
     with cancellation_kept():
         try:
             yield
@@ -191,10 +191,10 @@ def storage_errors() -> Iterator[None]:
 
 @contextmanager
 def cancellation_kept() -> Iterator[None]:
-    """Raises CancelledError at the end when the task was asked to end within the block and something swallowed that.
+    """Raises CancelledError at the end of the block if the task was cancelled within it and the error was swallowed.
 
-    redis-py waits for replies with asyncio.wait_for, which before Python 3.12 drops a cancellation that arrives
-    together with the reply: a time-out around the call would pass unnoticed, and a cancelled loop would never end.
+    redis-py waits for replies with asyncio.wait_for. Before Python 3.12 that drops a cancellation that arrives together
+    with the reply: a timeout around the call would have no effect, and a cancelled loop would never end.
     """
     task = asyncio.current_task()
     before = task.cancelling() if task is not None else 0
@@ -209,11 +209,11 @@ def cancellation_kept() -> Iterator[None]:
 
 
 def unavailable(error: exceptions.RedisError) -> StorageUnavailable:
-    """For lost connections, time-outs, and refusals that end (out of memory, disk full, loading, failing over, a right
-    that was taken away).
+    """The StorageUnavailable for a temporary error: a lost connection, a timeout, or a refusal that can end (out of
+    memory, disk full, loading, failing over, a revoked right).
 
-    What Redis never accepts (and a script that it does not know) is raised as it is. A refusal in a script has its code
-    in the text.
+    Other errors, and the error for an unknown script, are raised unchanged. An error within a script has its code in
+    the message.
     """
     lasting = (
         isinstance(error, exceptions.ResponseError)

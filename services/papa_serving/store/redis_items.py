@@ -20,7 +20,7 @@ _PUT = load(__package__, "put_items")
 
 
 class RedisItemStore(ItemStore):
-    """One hash an item with a time to live, and one index a user so that a deletion finds them."""
+    """Stores each item as a hash with a time to live, and one index per user by which a deletion finds the items."""
 
     def __init__(self, client: Client, keys: Keys, settings: StoreSettings) -> None:
         self._client = client
@@ -37,7 +37,7 @@ class RedisItemStore(ItemStore):
 
     @override
     async def get(self, user: UserKey, item_id: str) -> StoredItem:
-        """One look-up; the key holds the user's digest, so that nobody reaches another's item."""
+        """Makes one look-up. The key contains the user's digest, so no user can reach another's item."""
         key = self._keys.user(user).item(item_id)
         sample, revision, generation, seed = await call(
             self._client, "HMGET", key, "sample", "revision", "generation", "seed"
@@ -48,7 +48,7 @@ class RedisItemStore(ItemStore):
 
     @override
     async def of_user(self, user: UserKey) -> list[StoredItem]:
-        """One look-up an item; those that expire meanwhile are left out."""
+        """Makes one look-up per item and leaves out those that expire meanwhile."""
         keys = self._keys.user(user)
         names = [name.decode() for name in await call(self._client, "ZRANGE", keys.items, 0, -1)]
         found = []
@@ -59,9 +59,9 @@ class RedisItemStore(ItemStore):
 
     @override
     async def publish_backbone(self, info: BackboneInfo) -> None:
-        """The first one stays; its name and flags may be announced anew by the same backbone.
+        """The first announcement stays. The same backbone may change its name and flags.
 
-        A ValueError as well when the store was laid out with another number of partitions.
+        Also raises ValueError when the store was created with another number of partitions.
         """
         count = len(self._keys.partitions)
         await call(self._client, "SETNX", self._keys.partition_count, count)

@@ -51,12 +51,12 @@ class PartitionKeys:
         self.lease = f"{self.root}:lease"
 
     def call(self, token: str) -> str:
-        """Remembers the answer of one call."""
+        """The key of the remembered answer of one call."""
         return f"{self.root}:call:{token}"
 
 
 class UserKeys:
-    """The keys of one user. Built when asked for: an append needs half of them, a look-up one."""
+    """The keys of one user. Each is built on demand: an append needs half of them, a look-up one."""
 
     __slots__ = ("partition", "state")
 
@@ -100,7 +100,7 @@ class UserKeys:
         return f"{self.state}:items"
 
     def item(self, item_id: str) -> str:
-        """One item. Its id stands last in the key, so that it may hold any character."""
+        """The key of one item. The id comes last, so it may contain any character."""
         return f"{self.state}:item:{item_id}"
 
 

@@ -1,4 +1,4 @@
-"""Lua scripts: read from their files once, run by their sha1, sent in full when the server does not know them."""
+"""Lua scripts: read once from their files, run by sha1, and sent in full to a server that does not know them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from papa_serving.store.redis_client import Argument, Client, call
 
 @dataclass(frozen=True)
 class Script:
-    """One script. Its file says which keys and arguments it takes and what it answers."""
+    """One script. Its file documents its keys, arguments and reply."""
 
     source: bytes
     sha1: str
@@ -32,7 +32,7 @@ class Script:
         return ("EVALSHA", self.sha1, len(keys), *keys, *arguments)
 
     def in_full(self, keys: Sequence[str], arguments: Sequence[Argument]) -> tuple[Argument, ...]:
-        """The command for one that does not; it knows the script afterwards."""
+        """The command for a server that does not know the script; it knows it afterwards."""
         return ("EVAL", self.source, len(keys), *keys, *arguments)
 
 

@@ -1,4 +1,4 @@
-"""How full Redis is and whether it still writes to disk, as gauges."""
+"""Gauges of the memory of Redis and of the state of its append-only file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from papa_serving.store.redis_client import Client, connect, storage_errors
 _log = logging.getLogger(__name__)
 
 EVERY = 15.0
-"""Seconds between two looks, about one a scrape."""
+"""Seconds between two measurements, about one per scrape."""
 
 Info = Mapping[str, object]
 """The reply to INFO of one server."""
@@ -34,7 +34,7 @@ class Usage:
 
 
 def usage_of(infos: list[Info]) -> Usage:
-    """Of the primaries' INFO. Without `maxmemory` a server may use the memory of its machine."""
+    """Computes the usage from the primaries' INFO. Without `maxmemory` a server may use all memory of its machine."""
     memory = [(_number(info, "used_memory"), _limit(info)) for info in infos]
     used, limit = max(memory, key=lambda pair: pair[0] / max(1, pair[1]))
     return Usage(used, limit, all(_persistent(info) for info in infos))
@@ -43,7 +43,8 @@ def usage_of(infos: list[Info]) -> Usage:
 async def observe_redis(settings: RedisSettings) -> None:
     """Sets the gauges of the Redis at `settings.url` until it is cancelled.
 
-    A server that is away leaves them as they are. One that refuses INFO leaves them at zero, and the log says so once.
+    When the server cannot be reached the gauges keep their values. When it refuses INFO they stay at zero, and the log
+    says so once.
     """
     client = connect(settings)
     try:

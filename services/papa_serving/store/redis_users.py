@@ -1,4 +1,4 @@
-"""User state on Redis: one hash a user, and the lineage beside it."""
+"""User state on Redis: one hash per user, and the lineage."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _RESTORE = load(__package__, "restore")
 
 
 class RedisUserDirectory(UserDirectory):
-    """The feedback log's scripts write the counters and the pointer; here they are read, set back and removed."""
+    """Reads, resets and removes counters and pointers. The scripts of the feedback log write them."""
 
     def __init__(self, client: Client, changes: ChangeFeed, keys: Keys, settings: StoreSettings) -> None:
         self._client = client
@@ -49,7 +49,7 @@ class RedisUserDirectory(UserDirectory):
 
     @override
     async def watch(self, user: UserKey) -> AsyncIterator[UserState]:
-        """Listens before it looks, so that no change falls between."""
+        """Subscribes before it reads, so that no change is missed."""
         async with self._changes.listen(self._keys.user(user).state) as change:
             last = await self.get(user)
             yield last
@@ -108,7 +108,7 @@ class RedisUserDirectory(UserDirectory):
 
     @override
     async def delete(self, user: UserKey, claim: MergeClaim | None = None) -> DeletionReceipt | None:
-        """One script; while the tombstone stands, repeating answers the first receipt."""
+        """Runs one script. While the tombstone exists, a repeated call returns the first receipt."""
         keys = self._keys.user(user)
         partition = keys.partition
         script_keys = [keys.state, keys.pending, keys.letters, keys.ids, keys.older_ids, keys.lineage, keys.records]
@@ -120,7 +120,7 @@ class RedisUserDirectory(UserDirectory):
 
     @override
     async def standing(self, digest: str) -> Standing:
-        """Two look-ups: what comes between them can only be a later revision, which the first does not count."""
+        """Makes two look-ups. Only a later revision can come between them, and the first does not count it."""
         keys = self._keys.of_digest(digest)
         deleted, revisions = await call(self._client, "HMGET", keys.state, "deleted", "revisions")
         lineage = await call(self._client, "ZRANGE", keys.lineage, 0, -1)
@@ -137,7 +137,7 @@ class RedisUserDirectory(UserDirectory):
 
     @override
     async def close(self) -> None:
-        """Ends every watch and closes the pool."""
+        """Ends every watch and closes the connection pool."""
         await self._changes.close()
         await self._client.aclose()
 
