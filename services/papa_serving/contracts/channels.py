@@ -1,4 +1,4 @@
-"""How a gRPC channel is addressed: an address that people write becomes a target that gRPC takes, with its options."""
+"""Turns the addresses that people write into gRPC targets and channel options."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def is_loopback(target: str) -> bool:
 
 
 def _with_port(authority: str) -> str:
-    """Raises InvalidRequest unless it is host:port; an IPv6 address stands in brackets."""
+    """Raises InvalidRequest unless the address is host:port. An IPv6 address must be in brackets."""
     host, colon, port = authority.rpartition(":")
     bare = host.startswith("[") and host.endswith("]")
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:

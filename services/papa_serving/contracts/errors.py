@@ -85,7 +85,7 @@ class RevisionDamaged(PapaError):
 
 
 class UserDeleted(PapaError):
-    """The user was deleted; the tombstone stands."""
+    """The user was deleted and the tombstone has not expired."""
 
     status, reason = Status.FAILED_PRECONDITION, "USER_DELETED"
 
@@ -97,7 +97,7 @@ class EventIdReused(PapaError):
 
 
 class EventNotFound(PapaError):
-    """The event to take back is not known: never accepted of this user, or too long ago."""
+    """The event to take back is unknown: it was never accepted from this user, or too long ago."""
 
     status, reason = Status.NOT_FOUND, "EVENT_NOT_FOUND"
 
@@ -121,7 +121,7 @@ class QueueFull(PapaError):
 
 
 class RateLimited(PapaError):
-    """The caller sends faster than its limit; `subject` says whose ("tenant:…", "user:…")."""
+    """The caller exceeds a rate limit; `subject` names whose limit ("tenant:…", "user:…")."""
 
     status, reason = Status.RESOURCE_EXHAUSTED, "RATE_LIMITED"
 
@@ -162,7 +162,7 @@ class Forbidden(PapaError):
 
 
 class KeysUnavailable(PapaError):
-    """The keys that tokens are checked with cannot be had at the moment, so that nobody can be let in."""
+    """The keys that verify tokens are not available at the moment, so no caller can be admitted."""
 
     status, reason = Status.UNAVAILABLE, "KEYS_UNAVAILABLE"
 
@@ -180,7 +180,7 @@ class GeneratorUnavailable(PapaError):
 
 
 class ShuttingDown(PapaError):
-    """This gateway is going away; the next attempt reaches another one."""
+    """This gateway is shutting down; a retry reaches another one."""
 
     status, reason = Status.UNAVAILABLE, "SHUTTING_DOWN"
 

@@ -17,8 +17,8 @@ from papa_serving.contracts.revisions import Revision
 
 @dataclass(frozen=True)
 class FeedbackEvent:
-    """One label, or the end of one. `grade` in [−1, 1], not 0 (like = 1, dislike = −1). Exactly one of `item_id`,
-    `image` and `cancels` is set; `cancels` is the id of the event to take back, with the grade 0.
+    """One label, or the withdrawal of one. `grade` is in [−1, 1] and not 0 (like = 1, dislike = −1). Exactly one of
+    `item_id`, `image` and `cancels` is set. `cancels` is the id of the event to take back; its `grade` is 0.
 
     `image` is a packed sample (papa_serving.contracts.samples) already in the backbone's shape. Times are seconds since
     the epoch. `traceparent` is the W3C trace context of the call, or "".
@@ -36,7 +36,7 @@ class FeedbackEvent:
 
 @dataclass(frozen=True)
 class AppendResult:
-    """What became of one event: a `sequence` (1, 2, … per user), or an `error`."""
+    """The result for one event: a `sequence` (1, 2, … per user) or an `error`."""
 
     event_id: str
     sequence: int = 0
@@ -58,8 +58,8 @@ class Lease:
 class LoggedEvent:
     """An accepted event as the owner reads it: `entry_id` is its id in the partition's stream.
 
-    `sample` is the packed x0 (of the item or the image), copied into the event when it was accepted, so that an item's
-    time to live does not matter any more. `revision` is the one that made the item ("" for base or catalogue).
+    `sample` is the packed x0 (of the item or the image), copied into the event when it was accepted. So the event
+    does not depend on the item's time to live. `revision` is the one that made the item ("" for base or catalogue).
     `cancels` is the sequence of the applied event that this one takes back, 0 for a label; it has no grade and sample.
     """
 
@@ -115,12 +115,12 @@ class FeedbackLog(ABC):
 
         One result per event, in order. Errors in results: ItemNotFound, EventNotFound, UserDeleted, BacklogFull,
         UserBacklogFull, EventIdReused.
-        Raises only when nothing is known of the whole call (then a retry with the same event_ids is harmless).
+        Raises only when the outcome of the whole call is unknown. A retry with the same event_ids is then harmless.
         """
 
     @abstractmethod
     async def acquire(self, partition: int, owner: str, seconds: float) -> Lease | None:
-        """Takes the partition when it is free, expired or already this owner's (then the epoch stays); else None."""
+        """Takes the partition if it is free, expired or this owner's already (the epoch then stays); else None."""
 
     @abstractmethod
     async def renew(self, lease: Lease, seconds: float) -> Lease:
@@ -128,7 +128,7 @@ class FeedbackLog(ABC):
 
     @abstractmethod
     async def release(self, lease: Lease) -> None:
-        """Gives the partition up; harmless when the epoch is over."""
+        """Releases the partition; harmless when the epoch is over."""
 
     @abstractmethod
     async def read(self, lease: Lease, after: str, limit: int) -> list[LoggedEvent]:
@@ -142,10 +142,9 @@ class FeedbackLog(ABC):
         """Unapplied events of one user above the sequence `after`, in order; needs no lease and consumes nothing."""
 
     async def news(self, after: Mapping[int, str]) -> set[int]:
-        """Which of these partitions may hold events behind the given entry id ("" = any), asked for all of them at
-        once.
+        """The partitions that may hold events behind the given entry id ("" = any).
 
-        A hint that saves reads: never leaves out one that does, may name one that does not.
+        It is a hint that saves reads. It never leaves out a partition with such events, but may name one without.
         """
         return set(after)
 
@@ -155,17 +154,19 @@ class FeedbackLog(ABC):
 
     @abstractmethod
     async def commit(self, lease: Lease, batch: UserBatch, revision: Revision) -> bool:
-        """The one atomic step: checks epoch, parent, tombstone; then moves the pointer, extends the lineage, removes
-        the events. True when this call, or an earlier one with the same revision whose reply was lost, did it.
+        """Checks epoch, parent and tombstone, then moves the pointer, extends the lineage and removes the events.
+
+        All of this is one atomic step. Returns True when this call did it, or an earlier call with the same revision
+        whose reply was lost.
 
         Raises Fenced, LineageConflict (the pointer is not revision.parent), UserDeleted (events are dropped).
         """
 
     @abstractmethod
     async def adopt(self, user: UserKey, revision: Revision) -> None:
-        """The same step for a revision that applies no events, and for which no partition need be owned.
+        """Commits a revision that applies no events, without owning the partition.
 
-        It is fenced by its parent alone: whoever commits next has another parent than the pointer, and is told so.
+        Only the parent fences it: a concurrent update then expects another parent than the pointer and is refused.
         Raises LineageConflict, UserDeleted.
         """
 
@@ -183,7 +184,7 @@ class FeedbackLog(ABC):
 
     @abstractmethod
     async def dead_letter(self, partition: int, letter_id: str) -> DeadLetter | None:
-        """One of them; None when it is gone, or when the id is none."""
+        """One dead letter; None when it is gone or the id is malformed."""
 
     @abstractmethod
     async def retry_dead_letter(self, letter: DeadLetter) -> bool:

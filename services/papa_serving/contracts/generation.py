@@ -1,4 +1,4 @@
-"""Generation: what the engine is asked and what it answers."""
+"""Requests to the engine and its answers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from papa_serving.contracts.identity import UserKey
 
 @dataclass(frozen=True)
 class GenerationSpec:
-    """One generation, validated. `sampler` "", `steps` 0, `exploration` < 0 mean the server's defaults; `revision` ""
-    the newest one, "base" none. `guidance` < 0 means the server's default too. `deadline` is of this
-    process's monotonic clock, 0 for none."""
+    """One validated generation.
+
+    `sampler` "", `steps` 0, `exploration` < 0 and `guidance` < 0 mean the server's defaults. `revision` "" means the
+    newest one, and "base" none. `deadline` is of this process's monotonic clock, 0 for none."""
 
     request_id: str
     generation_id: str

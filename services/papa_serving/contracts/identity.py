@@ -1,4 +1,4 @@
-"""Who: tenant and user, and the partition that holds a user's events."""
+"""Tenants and users, and the partition that holds a user's events."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 DEFAULT_TENANT = "default"
 
 ID_RULE = "no control characters, line separators or marks that turn the direction of text"
-"""What `is_id_text` asks for, in words."""
+"""The rule of `is_id_text`, in words."""
 
 _JOINERS = frozenset("\u200c\u200d")
 _EMOJI_TAGS = range(0xE0020, 0xE0080)
 
 
 def is_id_text(text: str) -> bool:
-    """Whether an id may be made of this text: everything that people write, nothing that deceives a reader.
+    """Whether this text may be an id. It allows all written language and forbids characters that deceive a reader.
 
     Every printable character, every kind of space, the joiners of Persian, Indic scripts and emoji (ZWNJ, ZWJ), the
     tags of flags, and characters that this Python's Unicode does not know yet. Not: C0 and C1 controls, line and
@@ -34,14 +34,14 @@ def _is_invisible_but_fine(character: str) -> bool:
 
 @dataclass(frozen=True, order=True)
 class UserKey:
-    """One user of one tenant; both are the caller's own strings and are never used in a path or a key as they are."""
+    """One user of one tenant. Both are the caller's strings and never appear in a path or key."""
 
     tenant: str
     user: str
 
     @property
     def digest(self) -> str:
-        """32 hexadecimal digits, the same for ever: what keys and paths are made of."""
+        """A stable digest of 32 hexadecimal digits, from which keys and paths are built."""
         text = f"{len(self.tenant)}:{self.tenant}{self.user}"
         return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
@@ -51,5 +51,5 @@ class UserKey:
 
 
 def partition_of(digest: str, partitions: int) -> int:
-    """The partition of whichever user has this digest: the rule that says where all data of a user lie."""
+    """The partition of the user with this digest: the only rule that places a user's data."""
     return int(digest[:8], 16) % partitions

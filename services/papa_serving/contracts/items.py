@@ -1,4 +1,4 @@
-"""Items: what a generation leaves behind so that feedback can name it."""
+"""Stored items: what the service keeps of a generation so that feedback can refer to it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from papa_serving.contracts.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class StoredItem:
-    """An item of one user: `sample` is the packed x0, `revision` what made it ("" for the base)."""
+    """An item of one user. `sample` is the packed x0, and `revision` made it ("" for the base)."""
 
     item_id: str
     sample: bytes

@@ -1,4 +1,4 @@
-"""Revisions: the immutable adapters of a user, where their bytes lie, and which one is current."""
+"""Revisions: the immutable adapters of a user, the stores of their files, and the pointer to the current one."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from papa_serving.contracts.errors import RevisionNotFound
 from papa_serving.contracts.identity import UserKey
 
 BASE = "base"
-"""The name of the backbone where a revision is asked for."""
+"""Stands for the backbone where the name of a revision is expected."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def revision_name(number: int, sha256: str) -> str:
-    """The name of a user's `number`-th revision: it sorts by age, and begins with the number ("000012-1f3a9c0e")."""
+    """The name of a user's revision `number`. Names sort by age, for instance "000012-1f3a9c0e"."""
     return f"{number:06d}-{sha256[:8]}"
 
 
 def revision_number(name: str) -> int:
-    """The number that a revision's name begins with; 0 for a name of another form."""
+    """The number at the beginning of a revision's name; 0 for a name of another form."""
     digits = name.partition("-")[0]
     return int(digits) if digits.isascii() and digits.isdigit() else 0
 
 
 def plain_name(name: str) -> str:
-    """The name of a revision or of its file, fit to be part of a path.
+    """Returns the name of a revision or file if it may be part of a path.
 
     Raises ValueError unless it is letters, digits, dots, dashes and underscores, and does not begin with a dot.
     """
@@ -87,13 +87,15 @@ class DeletionReceipt:
     items: int
     revisions: int
     merged_into: str = ""
-    """Digest of the user who has the labels now, "" after a plain deletion."""
+    """The digest of the user who received the labels; "" after a plain deletion."""
 
 
 @dataclass(frozen=True)
 class MergeClaim:
-    """A merge into the user with the digest `into` has begun. `seen` stands for what the user was like then; `receipt`
-    is set where the user was deleted before."""
+    """A merge into the user with the digest `into` has begun.
+
+    `seen` identifies the user's state at that time. `receipt` is set if the user was already deleted.
+    """
 
     into: str
     seen: str = ""
@@ -102,7 +104,7 @@ class MergeClaim:
 
 @dataclass(frozen=True)
 class Holding:
-    """What a revision store holds of the user with this digest: name → seconds since it was written."""
+    """The revisions that a store holds of the user with this digest: name → seconds since it was written."""
 
     digest: str
     revisions: Mapping[str, float]
@@ -110,8 +112,11 @@ class Holding:
 
 @dataclass(frozen=True)
 class Standing:
-    """What the directory knows of the user with a digest: `deleted` while a tombstone stands; `revisions` counts all
-    that were ever made, 0 also for one whom it does not know; `lineage` names them."""
+    """What the directory knows of the user with a digest.
+
+    `deleted` is true while a tombstone exists. `revisions` counts all that were ever made; it is 0 for an unknown user.
+    `lineage` has the names of the revisions.
+    """
 
     deleted: bool = False
     revisions: int = 0
@@ -138,7 +143,7 @@ class UserDirectory(ABC):
         """One record of the lineage. Raises RevisionNotFound."""
 
     async def parent(self, user: UserKey, revision: Revision) -> Revision | None:
-        """The record of the revision before; None where there is none, or none is known any more."""
+        """The record of the previous revision; None if there is none or its record is gone."""
         if not revision.parent:
             return None
         try:
@@ -148,7 +153,7 @@ class UserDirectory(ABC):
 
     @abstractmethod
     async def lineage(self, user: UserKey, limit: int, before: str = "") -> list[Revision]:
-        """Newest first, those older than `before` when given."""
+        """The lineage, newest first; only revisions older than `before`, if given."""
 
     @abstractmethod
     async def rollback(self, user: UserKey, revision: str) -> UserState:
@@ -156,18 +161,20 @@ class UserDirectory(ABC):
 
     @abstractmethod
     async def reset(self, user: UserKey) -> UserState:
-        """Points at the base; the next update starts afresh."""
+        """Points at the base, so that the next update starts afresh."""
 
     @abstractmethod
     async def begin_merge(self, user: UserKey, into: UserKey) -> MergeClaim:
-        """Notes that the user is being merged into another. Raises LineageConflict where a merge into somebody else has
-        begun."""
+        """Notes that the user is being merged into another user.
+
+        Raises LineageConflict if a merge into a different user has begun.
+        """
 
     @abstractmethod
     async def delete(self, user: UserKey, claim: MergeClaim | None = None) -> DeletionReceipt | None:
-        """With a claim, None and nothing happens when the user has changed since. Without one never None.
+        """Sets the tombstone, then removes events, dead letters, items, counters and lineage. Repeating is harmless.
 
-        Sets the tombstone, then removes events, dead letters, items, counters and lineage. Repeating is harmless.
+        With a claim it does nothing and returns None if the user has changed since the claim.
 
         The caller removes the revision files afterwards (RevisionStore.delete_user). After the tombstone's time to
         live the user id may be used afresh.
@@ -175,14 +182,14 @@ class UserDirectory(ABC):
 
     @abstractmethod
     async def standing(self, digest: str) -> Standing:
-        """Of whichever user has this digest."""
+        """The standing of the user with this digest."""
 
     @abstractmethod
     async def restore(self, digest: str, chain: Sequence[Revision], events: Collection[str]) -> bool:
-        """Puts back a lineage (oldest first) that the revision store knows and the directory lost; points at its end.
+        """Restores a lineage (oldest first) that the directory has lost, and points at its last revision.
 
-        Unapplied events that the chain has applied (`events`, by event id) are removed. What the directory still has
-        stays. False, and nothing happens, for a deleted user.
+        Removes unapplied events that the chain has applied (`events`, by event id). Everything else that the directory
+        still knows stays. Returns False and does nothing for a deleted user.
         """
 
     @abstractmethod
@@ -191,7 +198,7 @@ class UserDirectory(ABC):
 
 
 class RevisionStore(ABC):
-    """The files of revisions. Immutable: a revision's folder is written once, before any pointer names it."""
+    """The files of revisions. They are immutable and are written before any pointer names the revision."""
 
     @abstractmethod
     async def put(self, user: UserKey, revision: str, files: Mapping[str, bytes]) -> None:
@@ -207,11 +214,11 @@ class RevisionStore(ABC):
 
     @abstractmethod
     def holdings(self, digest: str = "") -> AsyncIterator[Holding]:
-        """What is there of every user, or of the one with this digest; unfinished ones are left out."""
+        """The complete revisions of every user, or of the user with this digest."""
 
     @abstractmethod
     async def read(self, digest: str, revision: str, name: str) -> bytes:
-        """`get` for whom only the digest is known."""
+        """Like `get`, for a user of whom only the digest is known."""
 
     @abstractmethod
     async def discard(self, digest: str, revision: str) -> None:

@@ -1,4 +1,4 @@
-"""How a sample x0 travels between rooms: a short header, the prompt if there was one, then the array's bytes.
+"""The wire format of a sample x0: a short header, the prompt if there was one, then the bytes of the array.
 
 Layout: 1 byte format version, 1 byte dtype (0 = uint8 pixels, 1 = float16 latents), 1 byte number of dimensions, each
 dimension as 2 bytes big-endian; in version 2 the length of the prompt as 2 bytes big-endian and the prompt in UTF-8;
@@ -17,7 +17,7 @@ _PLAIN, _PROMPTED = 1, 2
 
 
 def pack_sample(array: NDArray[np.generic], prompt: str = "") -> bytes:
-    """Shape: [channels, height, width], uint8 or float16; `prompt` is what it was asked to show.
+    """Packs a sample. Shape: [channels, height, width], uint8 or float16; `prompt` may be "".
 
     Raises ValueError on any other dtype, or a prompt of more than 65,535 bytes.
     """
@@ -35,12 +35,12 @@ def x0_of_pixels(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def unpack_sample(data: bytes) -> NDArray[np.generic]:
-    """The array; raises ValueError on anything that pack_sample does not write."""
+    """Returns the array. Raises ValueError on anything that pack_sample does not write."""
     return unpack_prompted(data)[0]
 
 
 def unpack_prompted(data: bytes) -> tuple[NDArray[np.generic], str]:
-    """The array and the prompt; raises ValueError on anything that pack_sample does not write."""
+    """Returns the array and the prompt. Raises ValueError on anything that pack_sample does not write."""
     if len(data) < 3 or data[0] not in (_PLAIN, _PROMPTED) or data[1] >= len(_DTYPES):
         raise ValueError("not a packed sample")
     dtype, ndim = _DTYPES[data[1]], data[2]
@@ -64,7 +64,7 @@ def _packed_prompt(prompt: str) -> bytes:
 
 
 def _unpacked_prompt(data: bytes, start: int) -> tuple[str, int]:
-    """The prompt and where the values begin."""
+    """Returns the prompt and the offset of the values."""
     if len(data) < start + 2:
         raise ValueError("a packed sample ends within its prompt")
     end = start + 2 + int.from_bytes(data[start : start + 2], "big")

@@ -1,4 +1,4 @@
-"""The W3C trace context as it travels between rooms: one line of text, or ""."""
+"""The W3C trace context between rooms: one line of text, or ""."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-
 
 
 def checked(traceparent: str) -> str:
-    """The header itself when it is well formed (https://www.w3.org/TR/trace-context/), else ""."""
+    """Returns the header if it is well formed (https://www.w3.org/TR/trace-context/), else ""."""
     return traceparent if _TRACEPARENT.fullmatch(traceparent) else ""
 
 
@@ -18,5 +18,5 @@ def ids(traceparent: str) -> tuple[str, str]:
 
 
 def flags(traceparent: str) -> int:
-    """Of a checked traceparent: bit 0 says that who wrote it has recorded its part."""
+    """The flags of a checked traceparent. Bit 0 means that its writer recorded its part."""
     return int(traceparent[53:], 16)

@@ -1,4 +1,4 @@
-"""One trainer as a Ray actor: it starts by itself, and after a crash Ray starts it again."""
+"""One trainer as a Ray actor. It begins work when it is created, and Ray restarts it after a crash."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ from ray.actor import ActorHandle
 from papa_serving.settings import Settings
 
 CPUS = 0.5
-"""What an actor reserves of Ray's count; its torch threads are set by trainer.threads, not by Ray."""
+"""The CPUs that an actor reserves in Ray. trainer.threads sets its torch threads."""
 
 THREADS = 2
-"""So that it answers for its health while it stops."""
+"""The actor's concurrency: it must report its health while it stops."""
 
 NAMESPACE = "papa"
 ENDLESS = -1
 STOP_SECONDS = 8.0
-"""A stop takes at most the grace for the running update and the time to give the leases back, and a moment for the last
-traces."""
+"""The most seconds that a stop takes: grace for the running update, return of the leases, the last traces."""
 
 
 class TrainerActor:
-    """Begins work when it is made, so that nobody has to tell a restarted one. Raises what a bad backbone raises."""
+    """Begins work when it is created, so that a restarted actor needs no call. Raises the errors of a bad backbone."""
 
     def __init__(self, settings: Settings, name: str) -> None:
-        # Only here: torch and the metrics' folder belong to the actor's process, not to whoever deploys it.
+        # Imported here because torch and the metrics' folder belong to the actor's process, not to the deployer's.
         from papa_serving import logs, tracing
         from papa_serving.settings.workers import with_secrets
         from papa_serving.trainer.papa_updater import load_updater
@@ -52,8 +51,10 @@ class TrainerActor:
         return {**state, **asdict(self._trainer.backlog)}
 
     def stop(self, of: str = "") -> bool:
-        """Ends the loop gracefully, then waits to be killed. False, and nothing happens, when `of` names another
-        configuration than the one that it runs with."""
+        """Ends the loop gracefully, then waits to be killed.
+
+        Returns False and does nothing when `of` is not the configuration that it runs with.
+        """
         if of not in ("", self._configuration):
             return False
         from papa_serving import tracing
@@ -64,12 +65,12 @@ class TrainerActor:
 
 
 def configuration(settings: Settings) -> str:
-    """Tells settings apart without telling what they are."""
+    """A digest that identifies settings without revealing them."""
     return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:16]
 
 
 def trainer_actor(settings: Settings, name: str, environment: dict[str, str]) -> ActorHandle[TrainerActor]:
-    """The actor of that name, made if it is not there. It outlives whoever made it (detached)."""
+    """Returns the actor of that name and creates it if needed. It is detached: it outlives its creator."""
     remote = ray.remote(TrainerActor).options(
         name=name,
         namespace=NAMESPACE,

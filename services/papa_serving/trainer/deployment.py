@@ -1,4 +1,4 @@
-"""The trainers on Ray Serve: one small replica that keeps trainer actors alive, as many as the backlog needs."""
+"""The trainers on Ray Serve: one small replica that keeps as many trainer actors alive as the backlog needs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LIVE = ("target_age", "upscale_delay", "downscale_delay")
 
 
 class Trainers:
-    """Keeps as many actors as the backlog needs. When this replica is lost they go on, and the next one finds them."""
+    """Keeps as many actors as the backlog needs. They outlive this replica, and the next replica finds them."""
 
     # Serve awaits an asynchronous __init__.
     async def __init__(self, settings: Settings, environment: dict[str, str]) -> None:  # type: ignore[misc]
@@ -36,13 +36,13 @@ class Trainers:
         _log.info("the trainers are ready", extra={"actors": self._scaling.desired})
 
     def reconfigure(self, changes: dict[str, object]) -> None:
-        """Serve's user_config, of LIVE settings; what is not named is as in the settings."""
+        """Applies Serve's user_config to the LIVE settings. Others keep their configured values."""
         self._limits = limits(reconfigured(self._settings, changes))
 
     def check_health(self) -> None:
-        """Serve replaces this replica when nobody looks after the actors any more; the actors stay."""
+        """Raises when the supervision of the actors has ended. Serve then replaces this replica; the actors stay."""
         if self._watch.done():
-            raise RuntimeError("the trainers are not looked after any more") from self._watch.exception()
+            raise RuntimeError("the trainers are not supervised any more") from self._watch.exception()
 
     async def __del__(self) -> None:
         if watch := getattr(self, "_watch", None):
@@ -76,7 +76,7 @@ def reconfigured(settings: Settings, changes: dict[str, object]) -> Settings:
 
 
 def load_of(answers: dict[str, Answer], desired: int) -> Load:
-    """What the answers say together."""
+    """Sums the answers of all trainers."""
     healths = [answer.health for answer in answers.values()]
     oldest = max((float(health["oldest_age"]) for health in healths), default=0.0)
     return Load(oldest, sum(float(health["busy"]) for health in healths), len(healths) == desired)

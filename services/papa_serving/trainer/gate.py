@@ -17,7 +17,7 @@ from papa_serving.settings import GateSettings
 from papa_serving.trainer.updater import Refused
 
 LOOKS_KEPT = 64
-"""Prompts for which the backbone's samples need not be drawn again."""
+"""Number of prompts whose samples from the backbone are cached."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Look:
 class Gate:
     """Compares each trained adapter with a fresh one and its samples with the backbone's, from the same fixed seeds.
 
-    The bounds are wide: a user who likes one class only has samples that are much alike. The real images of single
+    The bounds are wide: the samples of a user who likes a single class are much alike. The real images of single
     classes of Fashion-MNIST differ by 0.59 to 0.96 of what all of them do, deviate by 0.73 to 1.07 and shift by up to
     0.31; updates of the default size change an adapter by 0.8 to 1.2 of a fresh one's norm. The gate stops what no
-    taste explains: numbers that are not finite, weights that jump, one grey, or one picture whatever the seed. It looks
-    at pictures, decoded where the backbone makes latents: latents of almost black pictures deviate like any others.
+    taste explains: numbers that are not finite, weights that jump, uniform grey, or the same picture for every seed. It
+    judges decoded pictures also for latent backbones: latents of almost black pictures deviate like any others.
     """
 
     def __init__(self, denoiser: Denoiser, settings: GateSettings, config: UpdateConfig) -> None:
@@ -56,7 +56,7 @@ class Gate:
         self._backbones: dict[str, Look] = {}
 
     def judge(self, trained: list[tuple[Adapter, UpdateStats]]) -> list[Refused | None]:
-        """One verdict per adapter; None lets it pass. The probes of all that are sound so far share one batch."""
+        """Returns a verdict per adapter; None lets it pass. Adapters with sound weights are sampled in one batch."""
         verdicts = [self._sound(adapter, stats) for adapter, stats in trained]
         passed = [index for index, verdict in enumerate(verdicts) if verdict is None]
         if passed and self._seeds:
@@ -95,7 +95,7 @@ class Gate:
         return None
 
     def _backbone(self, prompt: str) -> Look:
-        """The backbone's own samples for that prompt, drawn once while it is among the last ones."""
+        """The look at the backbone's own samples for that prompt, cached for recent prompts."""
         if prompt not in self._backbones:
             if len(self._backbones) == LOOKS_KEPT:
                 del self._backbones[next(iter(self._backbones))]
@@ -112,11 +112,11 @@ class Gate:
             self._denoiser, self._seeds * count, adapters, "ddim", self._settings.probe_steps, self._adapt_from,
             conditions=conditions,
         )  # fmt: skip
-        # A picture is within [−1, 1] even where a latent without bounds made it.
+        # Decoded latents can leave the range of pictures.
         pictures = self._denoiser.decode(samples.where(samples.isfinite(), math.nan)).cpu()
         return [Look.at(part) for part in pictures.split(len(self._seeds))]
 
 
 def _prompt(adapter: Adapter) -> str:
-    """What the user asked for last."""
+    """The user's most recent prompt."""
     return adapter.replay.prompts[-1] if adapter.replay.prompts else ""

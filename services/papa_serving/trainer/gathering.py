@@ -1,4 +1,4 @@
-"""Events of one owned partition in memory: per user, in order, until a revision applies them."""
+"""Holds the events of one owned partition in memory, per user and in order, until a revision applies them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from papa_serving.contracts.identity import UserKey
 from papa_serving.settings import TrainerSettings
 
 ALONE_FROM = 2
-"""Failures after which an event is trained on without any other: then the next failure is its own."""
+"""Failures after which an event is trained on alone, so that a further failure is its own."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """One event, here since `arrival` (monotonic). `refusals` counts how often the gate said no to it in this process,
-    `reason` is why the last attempt at it failed."""
+    """One event that arrived at `arrival` (monotonic).
+
+    `refusals` counts its refusals by the gate in this process, and `reason` says why its last attempt failed.
+    """
 
     event: LoggedEvent
     arrival: float
@@ -28,7 +30,7 @@ class Held:
 
 @dataclass
 class Waiting:
-    """One user's events in order. Before `not_before` (monotonic) nothing is tried."""
+    """One user's events in order. No attempt is made before `not_before` (monotonic)."""
 
     held: deque[Held] = field(default_factory=deque)
     not_before: float = 0.0
@@ -36,8 +38,11 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Ready:
-    """What one update of one user would consume, waiting `since` (monotonic). `failures` attempts at these events have
-    gone wrong before, `refusals` of them at the gate; `reason` says why the last one did, if this process saw it."""
+    """The events that one update of one user would consume, waiting since `since` (monotonic).
+
+    `failures` attempts at them have failed before, `refusals` of these at the gate. `reason` says why the last one
+    failed, if that was in this process.
+    """
 
     batch: UserBatch
     since: float
@@ -47,11 +52,11 @@ class Ready:
 
 
 class Gathering:
-    """What a lease has read so far. A new lease starts a new one, since the log alone is the truth.
+    """The events that were read under one lease. A new lease starts a new gathering, because the log is authoritative.
 
-    An event's `attempts` here are those that are known to have gone wrong: in an earlier process, or in this one
-    (`failed`). An attempt that ended for another reason (a rollback came between, the store was full) does not count
-    against the event, and `counted` remembers that the log need not count it again.
+    `attempts` of an event counts the attempts that are known to have failed, in an earlier process or in this one
+    (`failed`). An attempt that ended for another reason (a rollback, a full store) does not count against the event.
+    `counted` then remembers that the log has counted it already.
     """
 
     def __init__(self, lease: Lease) -> None:
@@ -64,15 +69,15 @@ class Gathering:
         return sum(len(waiting.held) for waiting in self._users.values())
 
     def add(self, events: Iterable[LoggedEvent], now: float) -> None:
-        """Takes what was read, in the log's order. `now` is monotonic, as everywhere here."""
+        """Adds events in the log's order. `now` is monotonic, as everywhere in this class."""
         for event in events:
             self._users.setdefault(event.user, Waiting()).held.append(Held(event, now))
 
     def ready(self, settings: TrainerSettings, now: float, clock: float) -> list[Ready]:
-        """Users with enough labels, or whose oldest has waited long enough, or that failed before and try again.
+        """Users with enough labels, with a label that has waited long enough, or with a failed attempt to repeat.
 
-        A label's wait is the longer of two: since it arrived here, which no clock can falsify, and since it was
-        accepted by Redis' clock, of which `clock` is this machine's view.
+        A label's wait is the longer of two times: since it arrived here, by the monotonic clock, and since Redis
+        accepted it, by the wall clock (`clock` is the present time of this machine).
         """
         return [
             self._next(user, waiting, settings)
@@ -100,12 +105,12 @@ class Gathering:
             held[index] = replace(held[index], event=failed, refusals=refusals + refused, reason=reason)
 
     def postpone(self, user: UserKey, until: float) -> None:
-        """Tries nothing for the user until then; no attempt is counted."""
+        """Makes no attempt for the user until then. This does not count as an attempt."""
         if user in self._users:
             self._users[user].not_before = until
 
     def drop(self, user: UserKey) -> None:
-        """Forgets a user; the log has done so already, or will be read again."""
+        """Forgets a user whose events the log has removed, or whose events will be read again."""
         for held in self._users.pop(user, Waiting()).held:
             self.counted.discard(held.event.entry_id)
 

@@ -19,13 +19,13 @@ from papa_serving.trainer.worker import Worker
 _log = logging.getLogger(__name__)
 
 EVENTS_PER_READ = 500
-"""Events of one read: a reply of 16 MB where each event carries a latent of 4 × 64 × 64 float16."""
+"""Events of one read. With latents of 4 × 64 × 64 float16 the reply has 16 MB."""
 EVENTS_PER_PARTITION = 4_000
-"""Events of one partition held in memory at most; the rest waits in the log, whose order stands."""
+"""The most events of one partition that are held in memory. The others wait in the log, in order."""
 
 
 class Intake:
-    """One gathering for each lease, filled from the log. Events that can never be trained on are buried on the way."""
+    """Fills one gathering per lease from the log. Events that can never be trained on become dead letters."""
 
     def __init__(self, log: FeedbackLog, ownership: Ownership, updater: Updater, worker: Worker) -> None:
         self._feedback = log
@@ -78,18 +78,18 @@ class Intake:
         gathering.cursor = events[-1].entry_id
 
     def _flaws(self, events: list[LoggedEvent]) -> dict[str, str]:
-        """By entry. In the worker's thread: hundreds of prompts to encode would keep leases from being renewed."""
+        """Flaws by entry. Runs in the worker's thread, since encoding many prompts would delay renewals of leases."""
         return {event.entry_id: self._updater.flaw(event) for event in events}
 
     async def _bury_flawed(self, gathering: Gathering, events: list[LoggedEvent], flaws: Mapping[str, str]) -> None:
-        """Buries them at once, since no further attempt could change such a sample."""
+        """Buries flawed events at once, because no further attempt could succeed."""
         for flaw in sorted({flaw for flaw in flaws.values() if flaw}):
             flawed = [event for event in events if flaws[event.entry_id] == flaw]
             await bury(self._feedback, gathering, flawed, "sample", flaw)
 
 
 async def bury(log: FeedbackLog, gathering: Gathering, events: list[LoggedEvent], kind: str, reason: str) -> None:
-    """Makes dead letters of events, whose `reason` says why; `kind` is the metric's word for it. Raises Fenced."""
+    """Turns events into dead letters with this `reason`; `kind` is the metric's label. Raises Fenced."""
     links = dict.fromkeys(event.traceparent for event in events)
     with tracing.span("bury", "consumer", parent="", links=links, attributes={"papa.events": len(events)}) as span:
         await log.bury(gathering.lease, events, reason)

@@ -1,4 +1,4 @@
-"""Both ends of an update in a user's lineage: the weights that it starts from, and the revision that it becomes."""
+"""Connects an update to the user's lineage: the weights that it starts from, and the revision that it becomes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from papa_serving.trainer.worker import Worker
 _log = logging.getLogger(__name__)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
-"""Seconds between two attempts to learn a commit's outcome, doubled each time and always shorter than a lease."""
+"""Seconds between two attempts to learn a commit's outcome. They double each time and stay shorter than a lease."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Job:
 class Parents:
     """Fetches and verifies the weights that an update starts from.
 
-    When the files of the pointer's revision are damaged or gone, training starts from the newest good ancestor, and
-    from a fresh adapter when there is none. What the damaged revisions had learnt beyond it is lost with their bytes.
-    The lineage, however, keeps the pointer as the parent: it records in which order revisions replaced one another, the
-    commit compares the pointer with it, and naming the ancestor would make a fork out of a chain. The new revision is
-    whole, so that the user is served by it again.
+    When the files of the pointer's revision are damaged or gone, training starts from the newest good ancestor, or from
+    a fresh adapter if there is none. What the damaged revisions had learnt since is lost. The pointer is still recorded
+    as the parent, because a lineage records the order in which revisions replaced one another. The commit compares the
+    parent with the pointer, and naming the ancestor would fork the chain. The new revision is undamaged, so it is
+    served.
     """
 
     def __init__(self, users: UserDirectory, revisions: RevisionStore, updater: Updater, worker: Worker) -> None:
@@ -75,10 +75,10 @@ class Parents:
 class Promotion:
     """Makes trained weights the user's current revision.
 
-    Files of revisions that were never committed (another owner, a rollback that came between, a crash) stay where they
-    are. A revision's name is made of its content, so that the next attempt, here or by another owner, may well write
-    and commit the very same revision; removing files after a failed commit could then take them from under the pointer.
-    They cost a few hundred kilobytes each; papa_serving.store.census sweeps them once no update can still mean them.
+    Files of a revision whose commit failed (another owner, a rollback meanwhile, a crash) are not removed here. A
+    revision's name is derived from its content, so the next attempt, here or by another owner, may write and commit the
+    same revision. Removing its files could then remove those of the current revision. papa_serving.store.census sweeps
+    the files once no update can commit them any more.
     """
 
     def __init__(self, log: FeedbackLog, revisions: RevisionStore, ownership: Ownership) -> None:
@@ -100,7 +100,7 @@ class Promotion:
         return revision
 
     async def _commit(self, job: Job, revision: Revision) -> None:
-        """Sent again until the answer is known: an unknown one may mean that the events are applied already."""
+        """Repeats the commit until its outcome is known: without a reply, the events may already be applied."""
         pause = _FIRST_PAUSE
         while True:
             if not self._ownership.holds(job.gathering.lease):

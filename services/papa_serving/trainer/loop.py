@@ -1,4 +1,4 @@
-"""The trainer: read → update → write → commit, beside leases that are kept alive whatever the update does."""
+"""The trainer's loop: read → update → write → commit. Leases are renewed independently of running updates."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from papa_serving.trainer.worker import Worker
 _log = logging.getLogger(__name__)
 
 OBSERVATION_SECONDS = 2.0
-"""Between two measurements of the backlog: as often as the supervisor of the trainers looks at them."""
+"""Seconds between two measurements of the backlog, as often as the supervisor polls the trainers."""
 SWEEP_SECONDS = 3600.0
-"""Between two sweeps of the revision store: far less than the life of a tombstone, which a sweep must not miss."""
+"""Seconds between two sweeps of the revision store: far less than the life of a tombstone, which a sweep must see."""
 _STORAGE_PAUSE = 0.5
 """Seconds before the log is read again after storage failed."""
 _LEAVE_SECONDS = 3.0
-"""How long the parts of the loop, and then the return of the leases, may take at the end."""
+"""Seconds that the parts of the loop, and then the return of the leases, may take at the end."""
 
 
 @dataclass(frozen=True)
 class Backlog:
-    """What waits in the owned partitions, and the share of its time that the trainer trains. Scaling decides by it."""
+    """The backlog of the owned partitions, and the share of time in which the trainer trains; the input of scaling."""
 
     partitions: int = 0
     events: int = 0
@@ -100,14 +100,14 @@ class TrainerLoop:
         self._stop, self._end = asyncio.Event(), asyncio.Event()
 
     def stop(self) -> None:
-        """Asks `run` to end; call it in the event loop's thread."""
+        """Asks `run` to end. Call it in the thread of the event loop."""
         self._stop.set()
 
     async def run(self) -> None:
-        """Runs until `stop`; the running update then has `grace_seconds` to be committed, and the leases go back.
+        """Runs until `stop`. Then the running update has `grace_seconds` to be committed, and the leases are released.
 
-        Raises what a part of it raised unexpectedly, after the leases have been given back as well. The events of an
-        abandoned update stay in the log.
+        If a part of the loop fails unexpectedly, its error is raised, also after the leases are released. The events of
+        an abandoned update stay in the log.
         """
         parts = self._work(), self._ownership.keep(self._end), self._observe(), self._sweep()
         tasks = [asyncio.create_task(part) for part in parts]
@@ -123,8 +123,8 @@ class TrainerLoop:
                 task.result()
 
     async def _finish(self, tasks: list[asyncio.Task[Any]]) -> None:
-        # The events as well as a cancellation: before Python 3.12 one that meets the end of asyncio.wait_for, of which
-        # redis-py makes one per command, is lost, and the loop would go on for ever.
+        # Both an event and a cancellation: before Python 3.12 a cancellation that coincides with the end of
+        # asyncio.wait_for is lost. redis-py calls it for every command, so the loop might never end.
         self._stop.set()
         self._end.set()
         for task in tasks:

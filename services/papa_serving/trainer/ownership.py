@@ -1,6 +1,6 @@
-"""Which partitions this trainer owns: its fair share, held by leases that are renewed beside whatever else it does.
+"""Owns this trainer's fair share of the partitions through leases, which it renews in the background.
 
-All trainers compute the same shares from the list of live ones, so that they agree without talking to each other.
+All trainers compute the same shares from the list of live trainers, so they agree without further messages.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from papa_serving.contracts.feedback import FeedbackLog, Lease
 _log = logging.getLogger(__name__)
 
 _TICKS_PER_LEASE = 10
-"""Rounds in the time of one lease: a newcomer gets its partitions within a tenth of a lease."""
+"""Rounds per lease: a new trainer gets its partitions within a tenth of a lease."""
 _RENEWALS_PER_LEASE = 3
-"""Renewals in the time of one lease: two of them may fail before the lease is lost."""
+"""Renewals per lease: two of them may fail before the lease is lost."""
 
 
 class Ownership:
     """Keeps the leases of this trainer's fair share.
 
-    `member` must be new for every process: an owner's name that came back would come back to its old epochs, and a
-    predecessor that is only slow, not dead, would not be fenced.
+    `member` must be new for every process. A reused name would continue the old epochs, and a predecessor that is slow
+    but not dead would not be fenced.
     """
 
     def __init__(self, log: FeedbackLog, member: str, seconds: float) -> None:
@@ -46,12 +46,12 @@ class Ownership:
         return self._leases
 
     def holds(self, lease: Lease) -> bool:
-        """Whether this lease is still held as far as this process knows, however often it was renewed since."""
+        """Whether this process still believes that it holds the lease, including its renewals."""
         held = self._leases.get(lease.partition)
         return held is not None and held.epoch == lease.epoch
 
     def lost(self, lease: Lease) -> None:
-        """Forgets a lease: an operation under it was refused as Fenced."""
+        """Forgets a lease after an operation under it was refused as Fenced."""
         if self.holds(lease):
             del self._leases[lease.partition]
             _log.warning(
@@ -60,7 +60,7 @@ class Ownership:
 
     @contextmanager
     def busy(self, partitions: Iterable[int]) -> Iterator[None]:
-        """Within the block these partitions are kept although they may not be this trainer's any more."""
+        """Within the block these partitions are kept, even if they now belong to another trainer's share."""
         marked = Counter(set(partitions))
         self._busy += marked
         try:
@@ -69,7 +69,7 @@ class Ownership:
             self._busy -= marked
 
     async def keep(self, end: asyncio.Event) -> None:
-        """Sends heartbeats, acquires, renews and gives back leases until `end`; tries again what storage refuses."""
+        """Sends heartbeats, and acquires, renews and releases leases until `end`. Retries after storage errors."""
         while not end.is_set():
             try:
                 await self.tick()
@@ -89,7 +89,7 @@ class Ownership:
         metrics.PARTITIONS_OWNED.set(len(self._leases))
 
     async def leave(self) -> None:
-        """Gives all leases back and ends the membership, so that others need not wait for the leases to expire."""
+        """Releases all leases and ends the membership, so that no trainer must wait for the leases to expire."""
         await asyncio.gather(*(self._release(lease) for lease in tuple(self._leases.values())))
         await self._feedback.heartbeat(self._member, 0.0)
         metrics.PARTITIONS_OWNED.set(0)
@@ -112,7 +112,7 @@ class Ownership:
             self._renewed[lease.partition] = asked
 
     async def _release(self, lease: Lease) -> None:
-        # Forgotten first: whoever looks meanwhile must not begin work that the release would fence.
+        # Forgotten first, so that nobody begins work meanwhile that the release would fence.
         self._leases.pop(lease.partition, None)
         await self._feedback.release(lease)
 
@@ -124,7 +124,7 @@ async def pause(end: asyncio.Event, seconds: float) -> None:
 
 
 def fair_share(member: str, members: Collection[str], partitions: int) -> frozenset[int]:
-    """The partitions of `member`: those for which its score is the highest.
+    """The partitions of `member`: those for which it has the highest score.
 
     Rendezvous hashing (Thaler and Ravishankar, 1998). A member that comes or goes moves only the partitions that it
     gains or leaves behind.

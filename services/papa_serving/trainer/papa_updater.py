@@ -1,4 +1,4 @@
-"""Learning with the papa library: files in, files out."""
+"""Implements the updater with the papa library: files in, files out."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from papa_serving.trainer.updater import Refused, Trained, Updater, UserUpdate, 
 
 
 class PapaUpdater(Updater):
-    """The PAPA objective on the deployed backbone, every result put to the gate."""
+    """Trains with the PAPA objective on the deployed backbone and passes every result through the gate."""
 
     files = (MANIFEST_FILE, WEIGHTS_FILE, STATE_FILE)
 
@@ -48,7 +48,7 @@ class PapaUpdater(Updater):
     def flaw(self, event: LoggedEvent) -> str:
         if event.cancels:
             return ""
-        # Decoding is exact about lengths, so that what passes here cannot fail later.
+        # Decoding checks all lengths, so a sample that passes here cannot fail later.
         try:
             sample, prompt = unpack_prompted(event.sample)
             self._denoiser.conditions([prompt])
@@ -66,7 +66,7 @@ class PapaUpdater(Updater):
 
     @override
     def update(self, updates: Sequence[UserUpdate], step_scale: float) -> list[Trained | Refused]:
-        """One forward and backward pass a step for all users; then the gate, also for all in one batch."""
+        """Makes one forward and backward pass per step for all users. The gate also judges all in one batch."""
         config = replace(self._config, learning_rate=self._config.learning_rate * step_scale)
         seeds = [update_seed(self.backbone_hash, update) for update in updates]
         jobs = [self._job(update, seed) for update, seed in zip(updates, seeds, strict=True)]
@@ -80,7 +80,7 @@ class PapaUpdater(Updater):
         ]
 
     def _job(self, update: UserUpdate, seed: int) -> UpdateJob:
-        """The update without the labels that were taken back, remembered ones and new ones."""
+        """Leaves out labels that were taken back, from the replay and from the new labels."""
         adapter = self._adapter(update.start, seed)
         gone = {event.cancels for event in update.batch.events if event.cancels}
         kept = [event for event in update.batch.events if not event.cancels and event.sequence not in gone]
@@ -88,7 +88,7 @@ class PapaUpdater(Updater):
         return UpdateJob(adapter, labels(kept, self._denoiser), seed)
 
     def _unlearnt(self, job: UpdateJob) -> tuple[Adapter, UpdateStats]:
-        """A fresh adapter for a user of whose labels none is left."""
+        """A fresh adapter for a user who has no labels left."""
         return new_adapter(self._denoiser, job.seed), UpdateStats(0, 0, 0.0, 0.0, 0.0, 0.0, 0, 0, restarted=True)
 
     def _adapter(self, weights: Weights, seed: int) -> Adapter:
@@ -106,7 +106,7 @@ class PapaUpdater(Updater):
         origin = Origin(
             backbone_hash=self.backbone_hash,
             parent=update.parent,
-            # Not the time of this attempt, which would give the same revision another name each time.
+            # The time of this attempt would give the same revision another name each time.
             created_at=events[-1].accepted_at,
             events=tuple(event.event_id for event in events),
             first_sequence=events[0].sequence,
@@ -119,7 +119,7 @@ class PapaUpdater(Updater):
 
 
 def load_updater(settings: Settings) -> PapaUpdater:
-    """Loads the backbone. Raises FileNotFoundError or ValueError for one that is not usable."""
+    """Loads the backbone. Raises FileNotFoundError or ValueError if it cannot be used."""
     mine = settings.trainer
     torch.set_num_threads(mine.threads)
     precision = {"auto": fast_type(mine.device), "float32": None, "bfloat16": torch.bfloat16}[mine.precision]
@@ -139,7 +139,7 @@ def labels(events: Sequence[LoggedEvent], denoiser: Denoiser) -> Labels:
 
 
 def _x0(values: Tensor, denoiser: Denoiser) -> Tensor:
-    """As the replay keeps it: a picture of a catalogue becomes latents where the backbone works on them."""
+    """The sample as the replay stores it. For a latent backbone, a catalogue picture is encoded to latents."""
     if values.dtype == denoiser.sample_dtype:
         return values
     return denoiser.encode(to_x0(values)[None])[0].to("cpu", denoiser.sample_dtype)

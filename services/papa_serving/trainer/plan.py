@@ -1,4 +1,4 @@
-"""Decides which users are trained together: those without a failed attempt together, each of the others alone."""
+"""Decides which users are trained together. Users without a failed attempt share an update; others train alone."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ class Group:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do now: bury `exhausted`, then train the `groups`."""
+    """The next steps: bury `exhausted`, then train the `groups`."""
 
     exhausted: tuple[Pick, ...]
     groups: tuple[Group, ...]
 
 
 def plan(gatherings: Iterable[Gathering], settings: TrainerSettings, now: float, clock: float) -> Plan:
-    """Plans the next updates, of those users first who wait longest; `now` and `clock` as in Gathering.ready.
+    """Plans the next updates. Users who have waited longest come first; `now` and `clock` are as in Gathering.ready.
 
     Users without a failed attempt share one update of at most `max_users`. A user whose last attempt failed is trained
     alone, with steps halved for each time that the gate refused: a damaged update is often only too large. All others
-    wait for the next plan, so that new feedback is read in between, and many who failed together (in a joint update
-    that killed the process) do not hold up the rest.
+    wait for the next plan. So new feedback is read in between, and many users who failed together (in a joint update
+    that killed the process) do not delay the rest.
     """
     picks = [Pick(g, ready) for g in gatherings for ready in g.ready(settings, now, clock)]
     picks.sort(key=lambda pick: pick.ready.since)

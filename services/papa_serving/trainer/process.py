@@ -1,6 +1,6 @@
-"""A trainer in a process: checks the stores, opens them, and runs the loop in a thread of its own.
+"""Runs a trainer in this process: checks and opens the stores, and runs the loop in its own thread.
 
-The loop has its own thread so that whoever started the trainer stays free to answer for its health.
+The calling thread stays free to answer health checks.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ async def check_backbone(settings: Settings, backbone_hash: str) -> None:
 
 @asynccontextmanager
 async def open_trainer(settings: Settings, name: str, updater: Updater) -> AsyncIterator[TrainerLoop]:
-    """A loop that is ready to run. Its member's name begins with `name` and is unique to this process."""
+    """Returns a loop that is ready to run. Its member name begins with `name` and is unique to this process."""
     log, users = open_log(settings), open_users(settings)
     member = f"{name}-{secrets.token_hex(4)}"
     try:
@@ -63,7 +63,7 @@ async def open_trainer(settings: Settings, name: str, updater: Updater) -> Async
 
 
 class TrainerThread:
-    """Runs the trainer until `stop`. When the loop ends for any other reason the process ends with it."""
+    """Runs the trainer until `stop`. If the loop ends for any other reason, so does the process."""
 
     def __init__(self, settings: Settings, name: str, updater: Updater) -> None:
         self._settings = settings
@@ -77,12 +77,12 @@ class TrainerThread:
 
     @property
     def serving(self) -> bool:
-        """Whether it takes up work: from the moment that the loop exists until `stop` is called."""
+        """Whether the trainer takes work: from the creation of the loop until `stop` is called."""
         return self._trainer is not None and not self._stopping.is_set() and self._thread.is_alive()
 
     @property
     def backlog(self) -> Backlog:
-        """What waits in this trainer's partitions, as last measured."""
+        """The last measured backlog of this trainer's partitions."""
         return self._trainer.backlog if self._trainer is not None else Backlog()
 
     def stop(self, timeout: float) -> bool:

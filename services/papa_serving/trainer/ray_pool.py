@@ -1,4 +1,4 @@
-"""The trainer actors of this Ray: papa-trainer-0, -1, …, made, asked and stopped."""
+"""Creates, polls and stops the trainer actors of this Ray: papa-trainer-0, -1, …"""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Answer:
 
 
 class Pool:
-    """Actors by number. They are detached: when this process is lost they go on, and the next one finds them."""
+    """The actors by number. They are detached: they outlive this process, and the next one finds them."""
 
     def __init__(self, settings: Settings, environment: dict[str, str]) -> None:
         self._settings = settings
@@ -45,8 +45,10 @@ class Pool:
         self._answers: dict[str, Answer] = {}
 
     async def take_over(self, least: int, most: int) -> int:
-        """Makes the first `least` trainers, waits for them, and keeps those beyond that an earlier process of the same
-        settings has left, `most` in all; every other is stopped. The number that runs then.
+        """Creates the first `least` trainers and waits for them. Returns the number of running trainers.
+
+        It also keeps trainers that an earlier process with the same settings has left, up to `most` in all, and stops
+        all others.
 
         Raises RayActorError with the cause when one cannot start.
         """
@@ -58,9 +60,9 @@ class Pool:
         return count
 
     async def resize(self, count: int) -> None:
-        """Makes or drains trainers until there are `count`.
+        """Creates or drains trainers until there are `count`.
 
-        A new one may wait for its machine; an old one has given its partitions back when this returns.
+        A new trainer may still wait for a machine when this returns. A drained one has given its partitions back.
         """
         for name in set(_names(0, count)) - self._handles.keys():
             self._handles[name] = self._made(name)
@@ -72,7 +74,8 @@ class Pool:
     async def look(self) -> dict[str, Answer]:
         """The newest answers by name, none older than ANSWER_SECONDS.
 
-        Ray starts an actor again whose process dies; one that Ray gave up, or that was removed, is made again here.
+        Ray restarts an actor whose process dies. This method recreates actors that Ray has given up or that were
+        removed.
         """
         for name, handle in self._handles.items():
             if name not in self._asked:
@@ -86,8 +89,10 @@ class Pool:
         return dict(self._answers)
 
     async def close(self) -> None:
-        """Stops them, except those of another configuration: during a rolling update the next process has made its own
-        already."""
+        """Stops the actors of this configuration.
+
+        During a rolling update the next process has already created its own, which stay.
+        """
         names = set(self._handles)
         for name in names:
             self._forget(name)
@@ -112,7 +117,7 @@ class Pool:
         return trainer_actor(self._settings, name, self._environment)
 
     async def _start(self, name: str) -> None:
-        """Makes the actor, or takes it over, or replaces it when it runs with other settings."""
+        """Creates the actor, takes it over, or replaces it when it runs with other settings."""
         for _ in range(_TRIES):
             self._handles[name] = self._made(name)
             health = await _health(self._handles[name], START_SECONDS)
@@ -122,7 +127,7 @@ class Pool:
         raise RuntimeError(f"{name} keeps being made with other settings: is there a second deployment of trainers?")
 
     async def _is_ours(self, name: str) -> bool:
-        """Whether it runs with these settings; remembered if so."""
+        """Whether the actor runs with these settings; a positive answer is cached."""
         try:
             handle = ray.get_actor(name, namespace=NAMESPACE)
             health = await _health(handle, ANSWER_SECONDS)
@@ -151,7 +156,7 @@ async def _health(actor: ActorHandle[TrainerActor], seconds: float) -> Mapping[s
 
 
 async def _stop(name: str, configuration: str = "") -> None:
-    """Lets the actor end its work, then removes it for good; one of another configuration than the given stays."""
+    """Lets the actor end its work and removes it. An actor of another configuration than the given one stays."""
     try:
         actor = ray.get_actor(name, namespace=NAMESPACE)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Decides how many trainers there should be: a pure function of what they report."""
+"""Decides how many trainers there should be, as a pure function of their reports."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from enum import Enum
 from papa_serving.settings import Settings
 
 STEP = 2.0
-"""By how much their number grows at once, at most."""
+"""The largest factor by which their number grows at once."""
 
 PACE = 0.1
-"""The part of what the oldest event is too old by that has to go in one upscale_delay; slower is too slow."""
+"""The share of the excess age that must disappear within one upscale_delay. Slower progress calls for more trainers."""
 
 ROOM = 0.7
-"""How busy the trainers that stay may be expected to be when one goes."""
+"""The largest expected utilisation of the remaining trainers at which one may be removed."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,16 @@ class Load:
 
 
 class Call(Enum):
-    """What a load calls for."""
+    """The change that a load calls for."""
 
     MORE, FEWER, NOTHING = range(3)
 
 
 @dataclass(frozen=True)
 class Window:
-    """A time in which the load called for the same without a break, from `begun` to `last` (monotonic seconds).
+    """A period in which every load called for the same change, from `begun` to `last` (monotonic seconds).
 
-    `age` is that of the oldest event when it began, `trained` what the trainers have trained in it (seconds).
+    `age` is that of the oldest event at its beginning, `trained` the training time within it in seconds.
     """
 
     call: Call
@@ -64,26 +64,26 @@ class Window:
 
 @dataclass(frozen=True)
 class Scaling:
-    """The `desired` number, and the window in which it may come to change."""
+    """The `desired` number of trainers, and the current window."""
 
     desired: int
     window: Window | None = None
 
 
 def limits(settings: Settings) -> Limits:
-    """Those of a deployment. A trainer beyond the number of partitions would have nothing to do."""
+    """The limits of a deployment. More trainers than partitions would be idle."""
     mine, scaling = settings.trainer, settings.trainer.autoscaling
     most = max(mine.actors, min(scaling.max_actors, settings.feedback.partitions))
     return Limits(mine.actors, most, scaling.target_age, scaling.upscale_delay, scaling.downscale_delay)
 
 
 def decide(before: Scaling, load: Load, now: float, limits: Limits) -> Scaling:
-    """The next state. A change begins a new window, so that the delays are pauses between two changes as well.
+    """The next state. A change begins a new window, so the delays also separate two changes.
 
-    More, when the oldest event has been older than the target for `upscale_delay` and that does not get better at PACE:
-    age over target times as many, STEP times at most. One fewer, when for `downscale_delay` the oldest was younger than
-    half the target and the others could have done the work. Neither while a trainer has not answered, as one that waits
-    for its machine does not.
+    The number grows when the oldest event has been older than the target for `upscale_delay` and its age does not fall
+    at PACE. It grows by the ratio of age to target, at most by the factor STEP. It falls by one when for
+    `downscale_delay` the oldest event was younger than half the target and the other trainers could have done the
+    work. It does not change while a trainer has not answered, for instance because it waits for a machine.
     """
     call = _call(load, before.desired, limits)
     window = before.window

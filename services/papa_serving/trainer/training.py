@@ -1,4 +1,4 @@
-"""One joint update, from ready events to committed revisions, and what becomes of each user when something fails."""
+"""Runs one joint update, from ready events to committed revisions, and handles the failures of each user."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from papa_serving.trainer.worker import Worker
 _log = logging.getLogger(__name__)
 
 STORAGE_PAUSE = 1.0
-"""Seconds before a user whose revision could not be read or written is tried again."""
+"""Seconds before the retry for a user whose revision could not be read or written."""
 
 REPAIR_PAUSE = 15.0
-"""Seconds before a user whose revisions Redis has lost is looked at again."""
+"""Seconds before the retry for a user whose revisions Redis has lost."""
 
 T = TypeVar("T")
 
 
 class Training:
-    """Trains groups. What goes wrong for one user touches neither the others nor the order of the user's own events."""
+    """Trains groups. A failure of one user affects neither other users nor the order of the user's own events."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Training:
         self._promotion = Promotion(log, revisions, ownership)
 
     async def train(self, group: Group) -> None:
-        """Trains all users of the group in one update, then commits each user's revision by itself."""
+        """Trains all users of the group in one update, then commits each user's revision separately."""
         with self._ownership.busy(pick.gathering.lease.partition for pick in group.picks):
             began = time()
             prepared = await asyncio.gather(*(self._settled(p, self._prepare(p)) for p in group.picks))
@@ -69,7 +69,7 @@ class Training:
             await asyncio.gather(*(self._settled(pick, end) for (pick, _), end in zip(jobs, finished, strict=True)))
 
     async def bury(self, pick: Pick) -> None:
-        """Makes dead letters of events whose attempts are used up; the last attempts were made without other events."""
+        """Turns events without remaining attempts into dead letters. Each was alone in its last attempts."""
         reason = pick.ready.reason or "the trainer ended while training on it"
         kind = "refused" if pick.ready.refusals else "failed"
         events = list(pick.ready.batch.events)
@@ -82,7 +82,7 @@ class Training:
         await self._settled(pick, move())
 
     async def _prepare(self, pick: Pick) -> Job | None:
-        """Counts the attempt before anything that could end the process, then fetches what the update starts from."""
+        """Counts the attempt before anything that could kill the process, then fetches the start of the update."""
         gathering, batch = pick.gathering, pick.ready.batch
         uncounted = tuple(event for event in batch.events if event.entry_id not in gathering.counted)
         if uncounted:
@@ -97,7 +97,7 @@ class Training:
         return Job(gathering, state, UserUpdate(batch, pointer(state), weights))
 
     async def _compute(self, jobs: list[Job], step_scale: float) -> list[Trained | Refused | None]:
-        """Runs the update; None for each user when it raised: the cause is unknown, and each is tried alone."""
+        """Runs the update. If it raises, the cause is unknown: the result is None per user, and each is retried alone."""
         if not jobs:
             return []
         begun = monotonic()
@@ -114,9 +114,9 @@ class Training:
         return list(outcomes)
 
     async def _finish(self, job: Job, outcome: Trained | Refused | None, times: tuple[float, float, float]) -> None:
-        """Concludes one user's part in a trace of its own, linked to the trace of each event.
+        """Completes one user's part in a separate trace, which is linked to the trace of each event.
 
-        `times`: when the update began, when its computation began, when that ended.
+        `times` are the beginning of the update, and the beginning and the end of its computation.
         """
         events = job.update.batch.events
         links = dict.fromkeys(event.traceparent for event in events)
@@ -149,9 +149,9 @@ class Training:
             span.settle("FAILED")
 
     async def _reconsider(self, job: Job, error: LineageConflict) -> None:
-        """A rollback or reset came between: the events stay and are trained on again from where the pointer is now.
+        """Handles a rollback or reset during the update: the events stay and are trained on again from the new pointer.
 
-        With the pointer where it was, it is this process's memory that differs from the log, which is then read again.
+        If the pointer has not moved, the memory of this process differs from the log, so the log is read again.
         """
         metrics.UPDATES.labels("conflict").inc()
         _log.info("an update lost its parent and is done again: %s", error)
@@ -159,7 +159,7 @@ class Training:
             self._intake.forget(job.gathering)
 
     async def _settled(self, pick: Pick, work: Awaitable[T]) -> T | None:
-        """The result of the work; None after an error, once its consequences for this user's events are drawn."""
+        """Returns the result of the work; None after an error, which has been handled for this user's events."""
         gathering, user = pick.gathering, pick.ready.batch.user
         try:
             return await work
@@ -180,7 +180,7 @@ class Training:
         return None
 
     async def _remove_files(self, user: UserKey) -> None:
-        """A deletion came during the update: what the update wrote goes as well, however long the store takes."""
+        """Removes the files of an update whose user was deleted meanwhile, however long the store takes."""
         while True:
             try:
                 await self._revisions.delete_user(user)

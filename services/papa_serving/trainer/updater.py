@@ -1,4 +1,4 @@
-"""Learning as the trainer's loop sees it, in terms of files and events: the loop itself knows no tensors."""
+"""The interface between the trainer's loop and the learning: files and events, no tensors."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Trained:
 
 @dataclass(frozen=True)
 class Refused:
-    """The promotion gate said no. `reason` is one word, for metrics; `detail` is for people."""
+    """The promotion gate refused the update. `reason` is one word for metrics; `detail` is for people."""
 
     reason: str
     detail: str
 
 
 class Updater(ABC):
-    """Learning as the loop sees it. Methods block and are called from one worker thread.
+    """Trains adapters. The methods block and are called from one worker thread.
 
     `backbone_hash` is that of the deployed backbone, `files` names the files of a revision that `update` starts from.
     """
@@ -58,23 +58,25 @@ class Updater(ABC):
 
     @abstractmethod
     def flaw(self, event: LoggedEvent) -> str:
-        """Why this event can never be trained on ("" when it can): its sample does not decode or has the wrong
-        shape."""
+        """Why this event can never be trained on; "" when it can.
+
+        The reason is a sample that does not decode or has the wrong shape.
+        """
 
     @abstractmethod
     def verify(self, weights: Weights) -> None:
-        """Raises RevisionDamaged unless the files are what their manifest vouches for and fit this backbone."""
+        """Raises RevisionDamaged unless the files match their manifest and fit this backbone."""
 
     @abstractmethod
     def update(self, updates: Sequence[UserUpdate], step_scale: float) -> list[Trained | Refused]:
-        """Trains all users together, each result as if the user had been alone, and puts each to the gate.
+        """Trains all users together and passes each result through the gate. Each is as if its user had trained alone.
 
         `step_scale` in (0, 1] multiplies the size of the training steps. The same arguments give the same result.
         """
 
 
 def update_seed(backbone_hash: str, update: UserUpdate) -> int:
-    """All randomness of one update, 63 bits: an attempt that is repeated after a crash does the same again."""
+    """The 63-bit seed of one update. An attempt that is repeated after a crash gives the same result."""
     last = update.batch.events[-1].sequence
     text = f"{backbone_hash}|{update.batch.user.digest}|{update.parent}|{last}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

@@ -14,8 +14,8 @@ T = TypeVar("T")
 class Worker:
     """Runs calls one after another in a thread of its own.
 
-    Always the same thread, because torch keeps a pool of helper threads for each thread that computes. A daemon,
-    because a graceful stop abandons an update that takes too long, and the end of the process must not wait for it.
+    It is always the same thread, because torch keeps a pool of helper threads per computing thread. It is a daemon,
+    because a graceful stop abandons an update that takes too long and the process must not wait for it.
     """
 
     def __init__(self) -> None:
