@@ -41,11 +41,10 @@ Answer = TypeVar("Answer")
 
 
 class AsyncClient:
-    """Everything that the service offers, on the event loop in which it is created.
+    """The asyncio client. It belongs to the event loop in which it is created.
 
-    Create it inside a coroutine (a start-up hook, not a module): outside of a running loop, and when it is used on
-    another loop, it raises WrongEventLoop. Arguments, errors, retries and time-outs are those of Client; so is what the
-    methods do.
+    Create it inside a coroutine, for instance in a start-up hook. It raises WrongEventLoop outside of a running loop or
+    on another loop. Methods, arguments, errors, retries and timeouts are those of Client.
     """
 
     def __init__(
@@ -80,13 +79,13 @@ class AsyncClient:
     async def generate(
         self, user: str | User, count: int, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
     ) -> Generation:
-        """`count` items made with the user's newest revision, or with what the options ask for."""
+        """Generates `count` items with the user's newest revision, or as the options ask."""
         return await self._run(self._calls.generate(user, count, options), timeout)
 
     def stream_generate(
         self, user: str | User, count: int, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
     ) -> AsyncItemStream:
-        """The same items, each as soon as it is done, in the order in which they finish."""
+        """Generates the same items and yields each as soon as it is finished."""
         request = self._calls.stream_generate(user, count, options)
         attempts = Attempts(self._retry, timeout or self._timeouts.generate)
         return AsyncItemStream(
@@ -97,7 +96,7 @@ class AsyncClient:
         )
 
     async def submit_feedback(self, events: Sequence[FeedbackEvent], *, timeout: float | None = None) -> list[Outcome]:
-        """One outcome per event, in order; a returned acknowledgement is durable."""
+        """Sends events and returns one outcome per event, in order. An acknowledged event is durable."""
         messages = self._calls.events(events)
         limits = Limits() if is_small(messages) else await self._known_limits()
         outcomes: list[Outcome] = []
@@ -107,21 +106,21 @@ class AsyncClient:
         return outcomes
 
     async def like(self, user: str | User, item_id: str) -> Outcome:
-        """One like of one item, acknowledged. Raises ItemNotFound."""
+        """Sends a like of one item. Raises ItemNotFound."""
         return (await self.submit_feedback([FeedbackEvent(user, 1.0, item_id=item_id)]))[0]
 
     async def dislike(self, user: str | User, item_id: str) -> Outcome:
-        """One dislike of one item, acknowledged. Raises ItemNotFound."""
+        """Sends a dislike of one item. Raises ItemNotFound."""
         return (await self.submit_feedback([FeedbackEvent(user, -1.0, item_id=item_id)]))[0]
 
     async def take_back(self, user: str | User, event_id: str) -> Outcome:
-        """Ends an earlier like or dislike, as if it had not been given. Raises EventNotFound."""
+        """Takes back an earlier like or dislike. Raises EventNotFound."""
         return (await self.submit_feedback([FeedbackEvent.taking_back(user, event_id)]))[0]
 
     def stream_feedback(
         self, events: AsyncIterable[FeedbackEvent] | Iterable[FeedbackEvent], *, window: int = 1024
     ) -> AsyncFeedbackStream:
-        """One outcome per event, in order, while `events` is still being read; as Client.stream_feedback."""
+        """Sends events as they come and yields one outcome per event, in order; see Client.stream_feedback."""
         return AsyncFeedbackStream(
             lambda requests: self._stubs.feedback.StreamFeedback(requests, metadata=self._connection.metadata()),
             events,
@@ -137,11 +136,11 @@ class AsyncClient:
         return info
 
     async def get_user(self, user: str | User, *, timeout: float | None = None) -> UserState:
-        """The state now; all zero for a user who has given no feedback yet."""
+        """The user's present state; all zero for a user without feedback."""
         return await self._run(self._calls.get_user(user), timeout)
 
     async def watch_user(self, user: str | User, *, timeout: float | None = None) -> AsyncGenerator[UserState, None]:
-        """The state now, then after each change, across reconnections; for ever when `timeout` is None."""
+        """Yields the state now and after each change, across reconnections; for ever if `timeout` is None."""
         request, attempts = self._calls.watch_user(user), Attempts(self._retry, timeout)
         while True:
             call = self._stubs.users.WatchUser(
@@ -160,7 +159,7 @@ class AsyncClient:
     async def wait_for_revision(
         self, user: str | User, *, after: str = "", settled: bool = False, timeout: float | None = 60.0
     ) -> Revision:
-        """Returns as soon as the user's current revision is a newer one than `after`; as Client.wait_for_revision."""
+        """Waits until the user's current revision is newer than `after`; see Client.wait_for_revision."""
         awaited = RevisionAwaited(after, settled)
         async with aclosing(self.watch_user(user, timeout=timeout)) as states:
             while (revision := awaited.found_in(await anext(states))) is None:
@@ -168,7 +167,7 @@ class AsyncClient:
         return revision
 
     async def list_revisions(self, user: str | User, *, page_size: int = 100) -> AsyncIterator[Revision]:
-        """The user's revisions, newest first, fetched page by page as you go."""
+        """Yields the user's revisions, newest first. Pages are fetched on demand."""
         token, more = "", True
         while more:
             page, token = await self._run(self._calls.list_revisions(user, page_size, token))
@@ -193,7 +192,7 @@ class AsyncClient:
         return await self._run(self._calls.merge_users(guest, into))
 
     async def export_user(self, user: str | User, *, revision: str = "", timeout: float | None = None) -> UserExport:
-        """Everything that is kept of the user, with the files of `revision`, the current one when "".
+        """Exports all data of the user, with the files of `revision` ("" means the current one).
 
         Raises RevisionNotFound, RevisionDamaged.
         """
@@ -220,13 +219,13 @@ class AsyncClient:
     ) -> Revision:
         """Makes an adapter of an export, or one in peft's format, the user's current revision.
 
-        `backbone_hash` is that of the backbone that it was made for; the one in manifest.json when "". Raises
+        `backbone_hash` identifies the backbone that it was made for; "" takes the hash in manifest.json. Raises
         InvalidRequest for an adapter that does not fit.
         """
         return await self._run(self._calls.import_adapter(user, files, backbone_hash), timeout)
 
     async def dead_letters(self, user: str | User | None = None, *, page_size: int = 100) -> AsyncIterator[DeadLetter]:
-        """Accepted events that no revision applied; as Client.dead_letters."""
+        """Yields accepted events that no revision applied; see Client.dead_letters."""
         token, more = "", True
         while more:
             page, token = await self._run(self._calls.dead_letters(user, page_size, token))
@@ -235,15 +234,15 @@ class AsyncClient:
             more = bool(token)
 
     async def retry_dead_letter(self, user: str | User, letter_id: str) -> bool:
-        """Appends the event again as the user's newest; False when there is no such letter, or not any more."""
+        """Appends the event again as the user's newest; False if the letter does not exist any more."""
         return await self._run(self._calls.retry_dead_letter(user, letter_id))
 
     async def drop_dead_letter(self, user: str | User, letter_id: str) -> bool:
-        """Removes it for good; False when there is no such letter, or not any more."""
+        """Removes the letter for good; False if it does not exist any more."""
         return await self._run(self._calls.drop_dead_letter(user, letter_id))
 
     async def is_serving(self, service: str = "papa.serving.v1.GenerationService", *, timeout: float = 5.0) -> bool:
-        """What the gateway's health check says of one of its services; False when nobody answers."""
+        """The health of one of the gateway's services; False when nobody answers."""
         request = health_pb2.HealthCheckRequest(service=service)
         try:
             response = await self._stubs.health.Check(request, timeout=timeout)
@@ -262,7 +261,7 @@ class AsyncClient:
         return without_excess(self._calls.event(event), self._limits or Limits())
 
     async def _known_limits(self) -> Limits:
-        """The deployment's, asked for once; the usual ones of a gateway that cannot be asked."""
+        """The limits of the deployment, asked for once; the defaults if the gateway cannot be asked."""
         if self._limits is None:
             try:
                 return (await self.server_info()).limits

@@ -24,9 +24,9 @@ Outcomes = grpc.aio.StreamStreamCall[feedback_pb2.StreamFeedbackRequest, feedbac
 
 
 class AsyncItemStream(AsyncIterator[Item]):
-    """Items in the order in which they finish. What the whole generation has in common is known behind the last one.
+    """Yields items in the order in which they finish. The summary of the generation is known after the last item.
 
-    A failure before the first item is tried again; one behind it is raised.
+    A failure before the first item is retried; a later one is raised.
     """
 
     generation_id: str = ""
@@ -70,10 +70,11 @@ class AsyncItemStream(AsyncIterator[Item]):
 
 
 class AsyncFeedbackStream(AsyncIterator[Outcome]):
-    """Outcomes in the order of the events. Leaving the `async with` block, or `close`, stops early; then what was not
-    answered may or may not have been accepted, and sending it again under the same event_ids is harmless.
+    """Yields outcomes in the order of the events.
 
-    One task reads the caller's events for the whole life of the stream, so that a lost connection does not cut into it.
+    Leaving the `async with` block, or `close`, stops early. Unanswered events may then have been accepted or not;
+    sending them again under the same event_ids is harmless. One task reads the caller's events for the whole stream, so
+    a lost connection does not interrupt the reading.
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class AsyncFeedbackStream(AsyncIterator[Outcome]):
         self._connect()
 
     async def _requests(self, connection: int) -> Requests:
-        """What this connection sends, until it is replaced or everything has been sent."""
+        """The requests of this connection, until it is replaced or everything has been sent."""
         while True:
             async with self._changed:
                 if connection != self._connection:
@@ -169,7 +170,7 @@ class AsyncFeedbackStream(AsyncIterator[Outcome]):
                 self._changed.notify_all()
 
     async def _add(self, event: FeedbackEvent) -> None:
-        """Returns once there is room for another one."""
+        """Adds an event and waits until there is room for another one."""
         message = self._convert(event)
         async with self._changed:
             self._window.add(message)

@@ -1,4 +1,4 @@
-"""Feedback cut into calls that a deployment takes, by its limits on bytes and on events."""
+"""Splits feedback into calls within a deployment's limits on bytes and events."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from papa_serving.contracts.errors import InvalidRequest, Violation
 from papa_serving.stubs.serving.v1 import feedback_pb2
 
 SMALL_BYTES, SMALL_EVENTS = 2**20, 256
-"""A batch within both goes out as it is; a larger one is worth asking the deployment for its limits."""
+"""A batch within both bounds is sent without asking for the limits of the deployment."""
 
 FRAME_BYTES = 16
-"""What one event adds to a message beside its own bytes, at most: a tag and a length."""
+"""The most that one event adds to a message beside its own bytes: a tag and a length."""
 
 
 def is_small(events: Sequence[feedback_pb2.FeedbackEvent]) -> bool:
-    """Whether any deployment takes the batch in one call."""
+    """Whether every deployment accepts the batch in one call."""
     return len(events) <= SMALL_EVENTS and _size(events) <= SMALL_BYTES
 
 
 def split(
     events: Sequence[feedback_pb2.FeedbackEvent], limits: Limits
 ) -> Iterator[Sequence[feedback_pb2.FeedbackEvent]]:
-    """Consecutive parts of the batch, each as long as the limits allow; one empty part of an empty batch.
+    """Yields consecutive parts of the batch, each as long as the limits allow. An empty batch gives one empty part.
 
-    Raises InvalidRequest before the first part where an event is too large by itself.
+    Raises InvalidRequest before the first part if a single event is too large.
     """
     _refuse_oversize(events, limits)
     first, size = 0, 0
@@ -39,9 +39,9 @@ def split(
 
 
 def without_excess(event: feedback_pb2.FeedbackEvent, limits: Limits) -> feedback_pb2.FeedbackEvent:
-    """The event as a stream may carry it: one too large for any message goes without its picture and prompt.
+    """Returns the event, without picture and prompt if it is too large for any message.
 
-    The gateway then refuses it in its turn as the malformed event that it is, and the stream goes on.
+    The gateway then refuses it as malformed when its turn comes, and the stream continues.
     """
     if event.ByteSize() + FRAME_BYTES > limits.max_message_bytes:
         event.image.Clear()

@@ -1,4 +1,4 @@
-"""What each unary method sends and how its answer is read: once for both clients."""
+"""The request of each unary method and the decoding of its answer, shared by both clients."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Answer = TypeVar("Answer")
 
 
 class Stubs:
-    """The services over one channel, blocking or of an event loop; the stubs are of the same kind."""
+    """The stubs of all services over one channel, blocking or asyncio."""
 
     def __init__(self, channel: Any) -> None:
         self.generation: Any = generation_pb2_grpc.GenerationServiceStub(channel)
@@ -54,7 +54,7 @@ class Stubs:
 
 @dataclass(frozen=True)
 class UnaryCall(Generic[Answer]):
-    """One call: `method` of the stubs with `request`, answered within `timeout` seconds; `read` makes records of it."""
+    """One call: `method` of the stubs with `request` and `timeout` in seconds. `read` decodes the answer."""
 
     method: Callable[[Stubs], Any]
     request: object
@@ -115,7 +115,7 @@ class Calls:
         return user_pb2.WatchUserRequest(user=self.user(user))
 
     def list_revisions(self, user: str | User, page_size: int, token: str) -> UnaryCall[tuple[list[Revision], str]]:
-        """UserService.ListRevisions: one page and the token of the next, "" behind the last."""
+        """UserService.ListRevisions: one page and the token of the next one; "" after the last page."""
         request = user_pb2.ListRevisionsRequest(user=self.user(user), page_size=page_size, page_token=token)
         return UnaryCall(
             lambda stubs: stubs.users.ListRevisions,
@@ -153,7 +153,7 @@ class Calls:
         return user_pb2.ExportUserRequest(user=self.user(user), revision=revision)
 
     def import_adapter(self, user: str | User, files: Mapping[str, bytes], backbone_hash: str) -> UnaryCall[Revision]:
-        """UserService.ImportAdapter. Raises InvalidRequest where no backbone is named."""
+        """UserService.ImportAdapter. Raises InvalidRequest when no backbone is named."""
         request = import_request(self.user(user), files, backbone_hash)
         return UnaryCall(
             lambda stubs: stubs.users.ImportAdapter,
@@ -165,7 +165,7 @@ class Calls:
     def dead_letters(
         self, user: str | User | None, page_size: int, token: str
     ) -> UnaryCall[tuple[list[DeadLetter], str]]:
-        """DeadLetterService.ListDeadLetters: one page and the token of the next, "" behind the last."""
+        """DeadLetterService.ListDeadLetters: one page and the token of the next one; "" after the last page."""
         request = dead_letter_pb2.ListDeadLettersRequest(page_size=page_size, page_token=token)
         if user is not None:
             request.user.CopyFrom(self.user(user))

@@ -1,4 +1,4 @@
-"""How a client reaches the gateway: address, TLS, token, channel options."""
+"""The connection of a client to the gateway: address, TLS, token and channel options."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
 
 @dataclass(frozen=True)
 class Tls:
-    """TLS with the system's root certificates, or these; key and chain (PEM) where the gateway asks for mutual TLS."""
+    """TLS with these root certificates or the system's. Key and chain (PEM) are for a gateway with mutual TLS."""
 
     root_certificates: bytes | None = None
     private_key: bytes | None = field(default=None, repr=False)
     certificate_chain: bytes | None = None
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """What grpc wants of it."""
+        """The channel credentials for grpc."""
         return grpc.ssl_channel_credentials(self.root_certificates, self.private_key, self.certificate_chain)
 
 
@@ -42,7 +42,7 @@ class Tls:
 class Connection:
     """`address` is host:port, or the same behind http:// or https://.
 
-    `token` is sent as a bearer token with each call; a function is asked anew each time, so that it may rotate.
+    `token` is sent as a bearer token with each call. A function is called each time, so the token may rotate.
     """
 
     address: str
@@ -50,7 +50,7 @@ class Connection:
     token: str | Callable[[], str] | None = field(default=None, repr=False)
 
     def channel(self) -> grpc.Channel:
-        """A channel for blocking calls. Raises InvalidRequest for an address that is none."""
+        """A channel for blocking calls. Raises InvalidRequest for a malformed address."""
         target, tls = self._target()
         options = channel_options(target, CHANNEL_OPTIONS)
         if tls is None:
@@ -58,7 +58,7 @@ class Connection:
         return grpc.secure_channel(target, tls.credentials(), options)
 
     def aio_channel(self) -> grpc.aio.Channel:
-        """A channel of the running event loop. Raises InvalidRequest for an address that is none."""
+        """A channel of the running event loop. Raises InvalidRequest for a malformed address."""
         target, tls = self._target()
         options = channel_options(target, CHANNEL_OPTIONS)
         if tls is None:
@@ -66,12 +66,12 @@ class Connection:
         return grpc.aio.secure_channel(target, tls.credentials(), options)
 
     def _target(self) -> tuple[str, Tls | None]:
-        """An https:// address speaks TLS with the system's root certificates where no others are given."""
+        """An https:// address uses TLS, with the system's root certificates unless others are given."""
         target, asks_for_tls = target_of(self.address)
         return target, self.tls or (Tls() if asks_for_tls else None)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """The metadata of one call: who calls, and for which trace."""
+        """The metadata of one call: credential and trace context."""
         if self.token is None:
             return trace_metadata()
         token = self.token() if callable(self.token) else self.token
@@ -79,9 +79,9 @@ class Connection:
 
 
 def trace_metadata() -> tuple[tuple[str, str], ...]:
-    """A W3C traceparent for the span that runs here; nothing without one.
+    """The W3C traceparent of the current span; empty without one.
 
-    opentelemetry is not imported for this: a program that has a span of its own has imported it.
+    It does not import opentelemetry: a program that has a current span has imported it already.
     """
     opentelemetry = sys.modules.get("opentelemetry.trace")
     if opentelemetry is None:

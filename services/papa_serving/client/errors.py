@@ -1,4 +1,4 @@
-"""From a failed RPC back to the typed error that the server raised.
+"""Turns a failed RPC back into the typed error that the server raised.
 
 The classes are those of papa_serving.contracts.errors: one taxonomy on both sides of the wire. A failure that carries
 no google.rpc.ErrorInfo of this product (nobody listens, a proxy in between answered) becomes a CallFailed.
@@ -23,7 +23,7 @@ from papa_serving.stubs.serving.v1 import feedback_pb2
 
 DOMAIN = "papa"
 _DETAILS_KEY = "grpc-status-details-bin"
-# What grpc.aio makes of a send that races with the end of the call, whose own status it then forgets.
+# Messages of grpc.aio for a send that races with the end of the call. It then loses the call's status.
 _SEND_TOO_LATE = "Internal error from Core"
 _STATUSES = {status.name: status for status in Status}
 
@@ -46,7 +46,7 @@ class WrongEventLoop(PapaError, RuntimeError):
 
 
 def ended_early() -> CallFailed:
-    """A stream that ended well before it was finished, which no gateway does: something in between has gone away."""
+    """The error for a stream that ended early without an error. A gateway never does this, but a proxy may."""
     return CallFailed(grpc.StatusCode.UNAVAILABLE, "the stream ended before its time")
 
 

@@ -1,4 +1,4 @@
-"""What goes into a call and what comes out of it: frozen, typed, without protobuf."""
+"""Arguments and results of calls: frozen, typed, without protobuf."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ServedBy(Enum):
 
 
 class Sampler(Enum):
-    """How the reverse process is integrated."""
+    """The sampler of the reverse process."""
 
     DDPM = "ddpm"
     DDIM = "ddim"
@@ -34,7 +34,7 @@ class Sampler(Enum):
 
 
 class GenerateOptions(TypedDict, total=False):
-    """What a generation may fix; the server chooses the rest.
+    """Options of a generation; the server chooses the rest.
 
     `prompt`: what the items should show, for a backbone that takes one. `seed`: of the first item, item i has seed + i.
     `steps`: denoising steps. `revision`: an exact one of this user, or "base". `exploration`: share of the items, in
@@ -123,12 +123,12 @@ class Generation:
 
 @dataclass(frozen=True)
 class FeedbackEvent:
-    """One label of an item of this service (`item_id`) or of an encoded image of your own (`image`): one of the two.
+    """One label, either of an item of this service (`item_id`) or of your own encoded image (`image`).
 
-    `taking_back` makes an event that ends an earlier one instead (`cancels`, an event_id). `grade` lies in [−1, 1] and
-    is not 0: a like is 1, a dislike −1. The `event_id` makes sending it again harmless; keep the event when you retry,
-    or give an id that your own system remembers. `occurred_at` None means now. `prompt` says what an `image` shows, for
-    a backbone that takes prompts; an item has its own.
+    `taking_back` makes an event that takes back an earlier one instead (`cancels`, an event_id). `grade` is in [−1, 1]
+    and not 0: a like is 1, a dislike −1. The `event_id` makes retries harmless. Keep the event when you retry, or give
+    an id that your own system remembers. `occurred_at` None means now. `prompt` says what an `image` shows, for a
+    backbone that takes prompts; an item has its own.
     """
 
     user: str | User
@@ -142,13 +142,13 @@ class FeedbackEvent:
 
     @classmethod
     def taking_back(cls, user: str | User, event_id: str) -> FeedbackEvent:
-        """Takes back the user's event `event_id`, as if it had not been given."""
+        """An event that takes back the user's event `event_id`."""
         return cls(user, 0.0, cancels=event_id)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one event: its number `sequence` in the order of its user's events, or an `error`."""
+    """The result for one event: its number `sequence` in the order of its user's events, or an `error`."""
 
     event_id: str
     sequence: int = 0
@@ -157,13 +157,13 @@ class Outcome:
 
     @property
     def accepted(self) -> bool:
-        """True when the event is durable."""
+        """Whether the event was accepted and is durable."""
         return self.error is None
 
 
 @dataclass(frozen=True)
 class Revision:
-    """One immutable adapter of one user, by its `name`; `parent` is the name of the one before, "" for a first one."""
+    """One immutable adapter of one user, by its `name`. `parent` is the previous one's name; "" for the first."""
 
     name: str
     parent: str
@@ -188,7 +188,7 @@ class UserState:
 
 @dataclass(frozen=True)
 class UserExport:
-    """Everything that is kept of a user: `files` by name, with those of one revision a folder that plain peft loads."""
+    """All data of a user: `files` by name. Those of the exported revision form a folder that plain peft loads."""
 
     state: UserState
     revisions: tuple[Revision, ...]
@@ -197,7 +197,7 @@ class UserExport:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one call to a deployment may carry; see info.proto. The defaults are those of a gateway's settings."""
+    """The limits of one call to a deployment; see info.proto. The defaults are those of a gateway's settings."""
 
     max_message_bytes: int = 8 * 2**20
     max_events: int = 1_000
@@ -226,7 +226,7 @@ class ServerInfo:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """An accepted event that no revision applied. `letter_id` names it among its user's; `reason` says why it died."""
+    """An accepted event that no revision applied. `letter_id` is unique per user; `reason` says why."""
 
     letter_id: str
     user: str
@@ -252,4 +252,4 @@ class DeletionReceipt:
     items: int
     revisions: int
     remains: str = ""
-    """What is not removed yet, in words."""
+    """A description of data that is not removed yet."""

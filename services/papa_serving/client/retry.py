@@ -1,4 +1,4 @@
-"""When to try again, and how long one call with all its attempts may take."""
+"""Retries, and the time limit of one call with all its attempts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from papa_serving.contracts.errors import CredentialExpired, PapaError, RequestL
 class Retry:
     """Exponential backoff with jitter: waits first_delay, then twice as long each time, at most longest_delay seconds.
 
-    A server that names its own delay (google.rpc.RetryInfo) is obeyed. `attempts` = 1 never tries again.
+    A delay from the server (google.rpc.RetryInfo) takes precedence. `attempts` = 1 never retries.
     """
 
     attempts: int = 5
@@ -23,7 +23,7 @@ class Retry:
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds for one call with all its attempts, where the call itself names none."""
+    """Default timeouts in seconds of one call with all its attempts."""
 
     generate: float = 120.0
     feedback: float = 15.0
@@ -32,9 +32,10 @@ class Timeouts:
 
 
 def may_retry(error: PapaError) -> bool:
-    """UNAVAILABLE, and RESOURCE_EXHAUSTED with a delay: without one (a message too large) it would fail for ever.
+    """Whether to retry: after UNAVAILABLE, and after RESOURCE_EXHAUSTED with a delay.
 
-    A stream whose credential has expired is begun again: with the same one it then fails for good.
+    RESOURCE_EXHAUSTED without a delay (a message too large) would fail for ever. A stream whose credential has expired
+    is restarted; with the same credential it then fails for good.
     """
     if error.reason == CredentialExpired.reason:
         return True
@@ -56,9 +57,9 @@ class Attempts:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def pause_after(self, error: PapaError) -> float:
-        """Seconds to wait before the next attempt; raises `error` where there is to be none.
+        """Seconds to wait before the next attempt. Raises `error` if there is no further attempt.
 
-        A feedback stream that has nothing to send for a while is opened again without end: that is no failure.
+        A feedback stream that is idle for a while is reopened without limit, because that is not a failure.
         """
         if error.reason == RequestLate.reason:
             return 0.0

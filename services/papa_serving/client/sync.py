@@ -39,11 +39,11 @@ Answer = TypeVar("Answer")
 
 
 class Client:
-    """Everything that the service offers, as blocking calls.
+    """The blocking client.
 
-    Every method raises a PapaError: InvalidRequest, ItemNotFound, …, or CallFailed when nobody answered. Calls are
-    tried again as `retry` says; what they carry makes that harmless. `timeout` (seconds, for all attempts together)
-    overrides the default of `timeouts`. Wherever a user is asked for, a plain string is a user of `tenant`.
+    Every method can raise a PapaError: InvalidRequest, ItemNotFound, …, or CallFailed when nobody answered. Calls are
+    retried according to `retry`; all calls can safely be repeated. `timeout` is in seconds for all attempts together
+    and overrides the default of `timeouts`. A plain string as a user means a user of `tenant`.
     """
 
     def __init__(
@@ -77,13 +77,13 @@ class Client:
     def generate(
         self, user: str | User, count: int, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
     ) -> Generation:
-        """`count` items made with the user's newest revision, or with what the options ask for."""
+        """Generates `count` items with the user's newest revision, or as the options ask."""
         return self._run(self._calls.generate(user, count, options), timeout)
 
     def stream_generate(
         self, user: str | User, count: int, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
     ) -> ItemStream:
-        """The same items, each as soon as it is done, in the order in which they finish."""
+        """Generates the same items and yields each as soon as it is finished."""
         request = self._calls.stream_generate(user, count, options)
         attempts = Attempts(self._retry, timeout or self._timeouts.generate)
         return ItemStream(
@@ -94,11 +94,11 @@ class Client:
         )
 
     def submit_feedback(self, events: Sequence[FeedbackEvent], *, timeout: float | None = None) -> list[Outcome]:
-        """One outcome per event, in order; a returned acknowledgement is durable.
+        """Sends events and returns one outcome per event, in order. An acknowledged event is durable.
 
-        A batch that is too large for one call goes out as several, in order. Raises InvalidRequest when an event is
-        malformed or too large (then nothing of its call was accepted), or the first event's error when not one was
-        accepted. What an earlier call got accepted stays so; sending all of it again is harmless.
+        A batch that is too large for one call is split into several, in order. Raises InvalidRequest when an event is
+        malformed or too large; then no event of its call was accepted. Raises the first event's error when no event was
+        accepted. Events that an earlier call accepted stay accepted. Sending the whole batch again is harmless.
         """
         messages = self._calls.events(events)
         limits = Limits() if is_small(messages) else self._known_limits()
@@ -109,22 +109,22 @@ class Client:
         return outcomes
 
     def like(self, user: str | User, item_id: str) -> Outcome:
-        """One like of one item, acknowledged. Raises ItemNotFound."""
+        """Sends a like of one item. Raises ItemNotFound."""
         return self.submit_feedback([FeedbackEvent(user, 1.0, item_id=item_id)])[0]
 
     def dislike(self, user: str | User, item_id: str) -> Outcome:
-        """One dislike of one item, acknowledged. Raises ItemNotFound."""
+        """Sends a dislike of one item. Raises ItemNotFound."""
         return self.submit_feedback([FeedbackEvent(user, -1.0, item_id=item_id)])[0]
 
     def take_back(self, user: str | User, event_id: str) -> Outcome:
-        """Ends an earlier like or dislike, as if it had not been given. Raises EventNotFound."""
+        """Takes back an earlier like or dislike. Raises EventNotFound."""
         return (self.submit_feedback([FeedbackEvent.taking_back(user, event_id)]))[0]
 
     def stream_feedback(self, events: Iterable[FeedbackEvent], *, window: int = 1024) -> FeedbackStream:
-        """One outcome per event, in order, while `events` is still being read; a bad event does not end the stream.
+        """Sends events as they come and yields one outcome per event, in order. A bad event does not end the stream.
 
-        At most `window` events are under way: reading stops until outcomes arrive, and what was under way when a
-        connection broke is sent again. Use the result as an iterator, and as a context manager to stop early.
+        At most `window` events are in flight; then reading pauses until outcomes arrive. After a lost connection the
+        events in flight are sent again. Use the result as an iterator, and as a context manager to stop early.
         """
         return FeedbackStream(
             lambda requests: self._stubs.feedback.StreamFeedback(requests, metadata=self._connection.metadata()),
@@ -140,11 +140,11 @@ class Client:
         return info
 
     def get_user(self, user: str | User, *, timeout: float | None = None) -> UserState:
-        """The state now; all zero for a user who has given no feedback yet."""
+        """The user's present state; all zero for a user without feedback."""
         return self._run(self._calls.get_user(user), timeout)
 
     def watch_user(self, user: str | User, *, timeout: float | None = None) -> Generator[UserState, None, None]:
-        """The state now, then after each change, across reconnections; for ever when `timeout` is None."""
+        """Yields the state now and after each change, across reconnections; for ever if `timeout` is None."""
         request, attempts = self._calls.watch_user(user), Attempts(self._retry, timeout)
         while True:
             call = self._stubs.users.WatchUser(
@@ -163,9 +163,9 @@ class Client:
     def wait_for_revision(
         self, user: str | User, *, after: str = "", settled: bool = False, timeout: float | None = 60.0
     ) -> Revision:
-        """Returns as soon as the user's current revision is a newer one than `after` ("" = any at all).
+        """Waits until the user's current revision is newer than `after` ("" = any revision).
 
-        With `settled` it waits also until no accepted event of the user is pending. Raises DeadlineExceeded after
+        With `settled` it also waits until no accepted event of the user is pending. Raises DeadlineExceeded after
         `timeout` seconds.
         """
         awaited = RevisionAwaited(after, settled)
@@ -175,7 +175,7 @@ class Client:
         return revision
 
     def list_revisions(self, user: str | User, *, page_size: int = 100) -> Iterator[Revision]:
-        """The user's revisions, newest first, fetched page by page as you go."""
+        """Yields the user's revisions, newest first. Pages are fetched on demand."""
         page, token = self._run(self._calls.list_revisions(user, page_size, ""))
         yield from page
         while token:
@@ -199,7 +199,7 @@ class Client:
         return self._run(self._calls.merge_users(guest, into))
 
     def export_user(self, user: str | User, *, revision: str = "", timeout: float | None = None) -> UserExport:
-        """Everything that is kept of the user, with the files of `revision`, the current one when "".
+        """Exports all data of the user, with the files of `revision` ("" means the current one).
 
         Raises RevisionNotFound, RevisionDamaged.
         """
@@ -226,14 +226,13 @@ class Client:
     ) -> Revision:
         """Makes an adapter of an export, or one in peft's format, the user's current revision.
 
-        `backbone_hash` is that of the backbone that it was made for; the one in manifest.json when "". Raises
+        `backbone_hash` identifies the backbone that it was made for; "" takes the hash in manifest.json. Raises
         InvalidRequest for an adapter that does not fit.
         """
         return self._run(self._calls.import_adapter(user, files, backbone_hash), timeout)
 
     def dead_letters(self, user: str | User | None = None, *, page_size: int = 100) -> Iterator[DeadLetter]:
-        """Accepted events that no revision applied, of one user or of all whom the credential reaches, fetched page by
-        page as you go."""
+        """Yields accepted events that no revision applied, of one user or of all users that the credential reaches."""
         token, more = "", True
         while more:
             page, token = self._run(self._calls.dead_letters(user, page_size, token))
@@ -241,15 +240,15 @@ class Client:
             more = bool(token)
 
     def retry_dead_letter(self, user: str | User, letter_id: str) -> bool:
-        """Appends the event again as the user's newest; False when there is no such letter, or not any more."""
+        """Appends the event again as the user's newest; False if the letter does not exist any more."""
         return self._run(self._calls.retry_dead_letter(user, letter_id))
 
     def drop_dead_letter(self, user: str | User, letter_id: str) -> bool:
-        """Removes it for good; False when there is no such letter, or not any more."""
+        """Removes the letter for good; False if it does not exist any more."""
         return self._run(self._calls.drop_dead_letter(user, letter_id))
 
     def is_serving(self, service: str = "papa.serving.v1.GenerationService", *, timeout: float = 5.0) -> bool:
-        """What the gateway's health check says of one of its services; False when nobody answers."""
+        """The health of one of the gateway's services; False when nobody answers."""
         request = health_pb2.HealthCheckRequest(service=service)
         try:
             response = self._stubs.health.Check(request, timeout=timeout)
@@ -261,7 +260,7 @@ class Client:
         return without_excess(self._calls.event(event), self._limits or Limits())
 
     def _known_limits(self) -> Limits:
-        """The deployment's, asked for once; the usual ones of a gateway that cannot be asked."""
+        """The limits of the deployment, asked for once; the defaults if the gateway cannot be asked."""
         if self._limits is None:
             try:
                 return (self.server_info()).limits

@@ -22,9 +22,9 @@ Requests = Iterator[feedback_pb2.StreamFeedbackRequest]
 
 
 class ItemStream(Iterator[Item]):
-    """Items in the order in which they finish. What the whole generation has in common is known behind the last one.
+    """Yields items in the order in which they finish. The summary of the generation is known after the last item.
 
-    A failure before the first item is tried again; one behind it is raised.
+    A failure before the first item is retried; a later one is raised.
     """
 
     generation_id: str = ""
@@ -70,11 +70,12 @@ class ItemStream(Iterator[Item]):
 
 
 class FeedbackStream(Iterator[Outcome]):
-    """Outcomes in the order of the events. Leaving the `with` block, or `close`, stops early; then what was not
-    answered may or may not have been accepted, and sending it again under the same event_ids is harmless.
+    """Yields outcomes in the order of the events.
 
-    gRPC reads the requests on a thread of its own for each connection; `_source_lock` keeps the caller's iterator with
-    one of them at a time, and an event read by the thread of a lost connection goes out on the next one.
+    Leaving the `with` block, or `close`, stops early. Unanswered events may then have been accepted or not; sending
+    them again under the same event_ids is harmless. gRPC reads the requests of each connection on a separate thread.
+    `_source_lock` lets only one of these threads read the caller's iterator at a time. An event that the thread of a
+    lost connection has read is sent on the next connection.
     """
 
     def __init__(
@@ -146,7 +147,7 @@ class FeedbackStream(Iterator[Outcome]):
             raise self._source_error
 
     def _requests(self, connection: int) -> Requests:
-        """What this connection sends, until it is replaced or the source ends."""
+        """The requests of this connection, until it is replaced or the source ends."""
         while True:
             with self._changed:
                 if connection != self._connection:
@@ -165,7 +166,7 @@ class FeedbackStream(Iterator[Outcome]):
     def _read_source(self, connection: int) -> None:
         with self._source_lock:
             with self._changed:
-                # Another thread may have read while this one waited for its turn.
+                # Another thread may have read the event while this one waited for the lock.
                 if connection != self._connection or self._window.unsent or not self._window.may_read:
                     return
             try:

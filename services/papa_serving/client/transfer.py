@@ -1,4 +1,4 @@
-"""A user's export put together from its parts, and an adapter taken apart into a request."""
+"""Assembles a user's export from its messages, and builds the request that imports an adapter."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MANIFEST = "manifest.json"
 
 
 class Assembly:
-    """Takes the messages of one ExportUser in order."""
+    """Assembles the messages of one ExportUser call, in order."""
 
     def __init__(self) -> None:
         self._state: UserState | None = None
@@ -25,7 +25,7 @@ class Assembly:
         self._files: dict[str, bytes] = {}
 
     def add(self, message: user_pb2.ExportUserResponse) -> None:
-        """Raises ValueError for a file that did not arrive as it was sent."""
+        """Adds a message. Raises ValueError for a file with a wrong checksum."""
         match message.WhichOneof("part"):
             case "state":
                 self._state = wire.user_state(message.state)
@@ -35,7 +35,7 @@ class Assembly:
                 self._add_chunk(message.chunk)
 
     def result(self) -> UserExport:
-        """Raises ValueError where something is missing."""
+        """Returns the export. Raises ValueError if a part is missing."""
         if self._state is None or self._pieces:
             raise ValueError("the export ended before its time")
         return UserExport(self._state, tuple(self._revisions), self._files)
@@ -53,7 +53,7 @@ class Assembly:
 def import_request(
     user: types_pb2.User, files: Mapping[str, bytes], backbone_hash: str
 ) -> user_pb2.ImportAdapterRequest:
-    """Of `files`, those of an adapter; the backbone is the manifest's where none is named. Raises InvalidRequest."""
+    """The request with an adapter's files. Without a hash it takes that of the manifest. Raises InvalidRequest."""
     chosen = {name: files[name] for name in ADAPTER_FILES if name in files}
     return user_pb2.ImportAdapterRequest(
         user=user,

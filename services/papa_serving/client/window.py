@@ -1,6 +1,6 @@
-"""The events of a feedback stream that are under way: what was sent and what must be sent again.
+"""Tracks the events in flight of a feedback stream: what was sent and what must be sent again.
 
-Pure bookkeeping; the streams add the waiting.
+It is pure bookkeeping; the streams add the waiting.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from papa_serving.stubs.serving.v1 import feedback_pb2
 
 
 class Window:
-    """At most `size` events between source and outcome; the first `_sent` of them went out on this connection."""
+    """At most `size` events between source and outcome. The first `_sent` of them were sent on this connection."""
 
     def __init__(self, size: int) -> None:
         if size < 1:
@@ -26,21 +26,21 @@ class Window:
 
     @property
     def may_read(self) -> bool:
-        """There is room for a further event, and the source may have one."""
+        """Whether there is room for a further event and the source may have one."""
         return not self.exhausted and len(self._unanswered) < self._size
 
     @property
     def finished(self) -> bool:
-        """The source is at its end and everything is answered."""
+        """Whether the source has ended and every event is answered."""
         return self.exhausted and not self._unanswered
 
     @property
     def unsent(self) -> bool:
-        """Events wait to be sent on this connection."""
+        """Whether events wait to be sent on this connection."""
         return self._sent < len(self._unanswered)
 
     def add(self, event: feedback_pb2.FeedbackEvent) -> None:
-        """Takes the source's next event."""
+        """Adds the source's next event."""
         self._unanswered.append(event)
 
     def next_request(self) -> feedback_pb2.StreamFeedbackRequest | None:
@@ -51,12 +51,12 @@ class Window:
         return feedback_pb2.StreamFeedbackRequest(event=self._unanswered[self._sent - 1])
 
     def answered(self, outcome: feedback_pb2.FeedbackOutcome) -> None:
-        """Strikes out the oldest event. Raises CallFailed when the outcome is not its."""
+        """Removes the oldest event. Raises CallFailed when the outcome is of another event."""
         if not self._sent or self._unanswered[0].event_id != outcome.event_id:
             raise CallFailed(grpc.StatusCode.INTERNAL, "the gateway answered an event out of order")
         self._unanswered.popleft()
         self._sent -= 1
 
     def reconnect(self) -> None:
-        """Everything unanswered is to be sent again."""
+        """Marks all unanswered events to be sent again."""
         self._sent = 0

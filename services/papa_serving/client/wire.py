@@ -1,4 +1,4 @@
-"""Between records and protobuf messages; the only file here that knows both."""
+"""Converts between records and protobuf messages."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def user_message(user: str | User, tenant: str) -> types_pb2.User:
 def generate_request(
     kind: type[GenerateRequest], user: types_pb2.User, count: int, options: GenerateOptions
 ) -> GenerateRequest:
-    """The two requests have the same fields."""
+    """Builds either request; both have the same fields."""
     fields: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if "sampler" in fields:
         fields["sampler"] = _SAMPLERS[fields["sampler"]]
@@ -84,7 +84,7 @@ def outcome(message: feedback_pb2.FeedbackOutcome) -> Outcome:
 
 
 def served_by(value: generation_pb2.ServedBy.ValueType) -> ServedBy:
-    """Which weights; the wire's zero value never comes from a gateway."""
+    """Which weights made an item. A gateway never sends the zero value."""
     return ServedBy.ADAPTER if value == generation_pb2.SERVED_BY_ADAPTER else ServedBy.BASE
 
 

@@ -1,9 +1,9 @@
-"""How events travel to Redis and back: packed for append.lua, as the fields of a stream's entry, as outcome codes.
+"""The encoding of events for Redis: packed for append.lua, as fields of a stream's entry, and as outcome codes.
 
-append.lua takes the events of one user as one string, since a script pays for every argument. Each event: a head of 28
-bytes, big-endian (length of the event id, of the sample, of the traceparent, 4 bytes each; 8 bytes digest of what the
-event says; the grade as a double), then event id, sample and traceparent. The sample is empty when the event names an
-item; of an event that takes another back, which has the grade 0, it is the other's id.
+append.lua takes the events of one user as one string, because every argument of a script costs time. Each event has a
+head of 28 bytes, big-endian: the lengths of event id, sample and traceparent (4 bytes each), an 8-byte digest of what
+the event says, and the grade as a double. Event id, sample and traceparent follow. The sample is empty when the event
+names an item. An event that takes another back has the grade 0 and the other's id as its sample.
 
 Fields of an entry:
     t, u   tenant, user        e   event id       g   grade      n   sequence
@@ -36,10 +36,10 @@ _HEAD = struct.Struct(">III8sd")
 _ENTRY_ID = re.compile(r"\d{1,19}-\d{1,19}", re.ASCII)
 
 ACCEPTED, DUPLICATE, NO_ITEM, DELETED, FULL, REUSED, USER_FULL, NO_EVENT = range(8)
-"""What may become of one appended event, as append.lua numbers it."""
+"""The outcomes of one appended event, as append.lua numbers them."""
 
 BACKLOG_RETRY_AFTER = 2.0
-"""Seconds: about what a trainer needs for one update."""
+"""Seconds after which a refused caller may retry: about the time of one update."""
 
 
 def digest(event: FeedbackEvent) -> bytes:
@@ -51,7 +51,7 @@ def digest(event: FeedbackEvent) -> bytes:
 
 
 def pack_events(events: Iterable[FeedbackEvent]) -> bytes:
-    """The events as append.lua reads them, one behind the other."""
+    """Concatenates the events in the form that append.lua reads."""
     parts: list[bytes] = []
     for event in events:
         event_id, trace = event.event_id.encode(), event.traceparent.encode()
@@ -88,7 +88,7 @@ def refusal(code: int) -> PapaError:
 
 
 def is_entry_id(text: str) -> bool:
-    """Whether it has the form that Redis gives."""
+    """Whether the text has the form of a stream's entry id."""
     return _ENTRY_ID.fullmatch(text) is not None
 
 
@@ -99,17 +99,17 @@ def order(entry_id: str) -> tuple[int, int]:
 
 
 def milliseconds(entry_id: str) -> int:
-    """When Redis accepted an entry."""
+    """The time at which Redis accepted an entry."""
     return order(entry_id)[0]
 
 
 def decode_event(entry_id: bytes, values: Mapping[bytes, bytes], attempts: int) -> LoggedEvent:
-    """One entry of an events stream."""
+    """Decodes one entry of an events stream."""
     return _event(entry_id.decode(), values, attempts)
 
 
 def decode_letter(partition: int, letter_id: bytes, values: Mapping[bytes, bytes]) -> DeadLetter:
-    """One entry of a dead stream."""
+    """Decodes one entry of a stream of dead letters."""
     letter = letter_id.decode()
     event = _event(values[b"entry"].decode(), values, int(values[b"attempts"]))
     return DeadLetter(letter, partition, event, values[b"reason"].decode(), milliseconds(letter) / 1000)

@@ -1,4 +1,4 @@
-"""The feedback log in memory, for one process: it passes the same tests as the log on Redis."""
+"""A memory stub of the feedback log, for one process. It passes the same tests as the log on Redis."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = ["MemoryFeedbackLog"]
 
 
 class MemoryFeedbackLog(FeedbackLog):
-    """Each method runs to its end before another begins."""
+    """A feedback log whose methods never interleave."""
 
     def __init__(self, state: MemoryState) -> None:
         self.partitions = len(state.partitions)
@@ -61,7 +61,7 @@ class MemoryFeedbackLog(FeedbackLog):
 
     @override
     async def renew(self, lease: Lease, seconds: float) -> Lease:
-        """Also an expired one that nobody has taken since."""
+        """Also renews an expired lease if nobody has taken the partition since."""
         part = self._owned(lease)
         part.since = self._state.clock()
         part.lease = replace(lease, expires_at=part.since + seconds)
@@ -92,7 +92,7 @@ class MemoryFeedbackLog(FeedbackLog):
 
     @override
     async def begin_attempt(self, lease: Lease, batch: UserBatch) -> tuple[int, ...]:
-        """0 for events that are gone."""
+        """Returns 0 for events that are gone."""
         events = self._owned(lease).events
         for event in batch.events:
             if event.entry_id in events:
@@ -133,7 +133,7 @@ class MemoryFeedbackLog(FeedbackLog):
 
     @override
     async def bury(self, lease: Lease, events: Sequence[LoggedEvent], reason: str) -> None:
-        """Events that are gone are skipped."""
+        """Skips events that are gone."""
         part = self._owned(lease)
         for event in events:
             known = part.events.pop(event.entry_id, None)
@@ -161,7 +161,7 @@ class MemoryFeedbackLog(FeedbackLog):
 
     @override
     async def retry_dead_letter(self, letter: DeadLetter) -> bool:
-        """With a new sequence; its attempts start at 0 again."""
+        """Gives the event a new sequence and resets its attempts to 0."""
         part = self._state.partitions[letter.partition]
         known = part.letters.pop(letter.letter_id, None)
         if known is None:
@@ -257,7 +257,7 @@ class MemoryFeedbackLog(FeedbackLog):
         return AppendResult(event.event_id, sequence)
 
     def _full(self, user: UserKey) -> int:
-        """Why the user may have no further event, as append.lua numbers it; 0 when there is room."""
+        """The outcome code that refuses a further event of the user; 0 when there is room."""
         waiting = self._state.partition_of(user).events.values()
         room = self._state.settings.feedback.backlog_limit - len(waiting)
         if room <= 0:

@@ -1,6 +1,6 @@
-"""Many events in few round trips: one script call a partition, all partitions in one pipeline.
+"""Appends many events in few round trips: one script call per partition, all in one pipeline.
 
-Calls that arrive while an append is under way share the next one, so that many callers cost one round trip.
+Calls that arrive during an append share the next one, so many callers cost one round trip.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from papa_serving.store.redis_keys import GROUP, Keys, PartitionKeys, UserKeys
 from papa_serving.store.redis_scripts import load
 
 EVENTS_PER_CALL = 256
-"""Events in one script call: a few milliseconds, during which Redis does nothing else."""
+"""Events in one script call. It takes a few milliseconds, during which Redis is blocked."""
 
 EVENTS_PER_ROUND = 256
-"""A call that brings as many goes by itself, and at most so many share a round: nobody waits long for others."""
+"""The most events that share a round, so that nobody waits long for others. A call with as many is sent alone."""
 
 Append = Callable[[Sequence[FeedbackEvent]], Awaitable[list[AppendResult]]]
 
@@ -55,7 +55,7 @@ class _ScriptCall:
     def keys_and_arguments(
         self, events: Sequence[FeedbackEvent], limit: int, ttl: int
     ) -> tuple[list[str], list[Argument]]:
-        """As append.lua takes them."""
+        """The keys and arguments of append.lua."""
         keys: list[str] = [self._partition.events, self._partition.dead]
         arguments: list[Argument] = [limit, ttl, GROUP]
         for user, (own, indices) in self._runs.items():
@@ -67,7 +67,7 @@ class _ScriptCall:
 
 
 class Appender:
-    """Appends lists of events. Of one list, one call a partition is under way at a time: a user's order stays."""
+    """Appends lists of events. A list has one call in flight per partition, which keeps the order of each user."""
 
     def __init__(self, client: Client, keys: Keys, limit: int, ttl: int) -> None:
         self._client = client
@@ -76,7 +76,7 @@ class Appender:
         self._ttl = ttl
 
     async def append(self, events: Sequence[FeedbackEvent]) -> list[AppendResult]:
-        """As FeedbackLog.append; where Redis refused only some partitions, their results hold StorageUnavailable."""
+        """Like FeedbackLog.append. If Redis refused only some partitions, their results contain StorageUnavailable."""
         results: list[AppendResult | None] = [None] * len(events)
         failures: list[PapaError] = []
         for calls in self._rounds(events):
@@ -91,7 +91,7 @@ class Appender:
         return done
 
     def _rounds(self, events: Sequence[FeedbackEvent]) -> Iterator[list[_ScriptCall]]:
-        """Round k holds the k-th call of each partition that has one."""
+        """Yields rounds. Round k has the k-th call of each partition."""
         calls: dict[PartitionKeys, list[_ScriptCall]] = {}
         known: dict[UserKey, UserKeys] = {}
         for index, event in enumerate(events):
@@ -104,7 +104,7 @@ class Appender:
             yield [call for call in column if call is not None]
 
     async def _send(self, calls: Sequence[_ScriptCall], events: Sequence[FeedbackEvent]) -> list[bytes | RedisError]:
-        """The script's answers; a refusal stands where its answer would be."""
+        """Returns the script's replies, or errors for refused calls."""
         wanted = [call.keys_and_arguments(events, self._limit, self._ttl) for call in calls]
         replies = await call_all(self._client, [_APPEND.by_sha1(*call) for call in wanted])
         unknown = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
@@ -133,16 +133,16 @@ def _results(
 
 @dataclass(eq=False)
 class _Waiting:
-    """One caller's events, and where the answer is awaited."""
+    """One caller's events, and the future of their results."""
 
     events: Sequence[FeedbackEvent]
     answer: asyncio.Future[list[AppendResult]]
 
 
 class SharedAppend:
-    """One round at a time, in the order in which the calls came. Belongs to one event loop.
+    """Collects calls into rounds and runs them one at a time, in order of arrival. Belongs to one event loop.
 
-    A caller that is cancelled leaves its events in the round, as a lost reply would.
+    The events of a cancelled caller stay in the round, as after a lost reply.
     """
 
     def __init__(self, append: Append) -> None:
@@ -151,7 +151,7 @@ class SharedAppend:
         self._rounds: asyncio.Task[None] | None = None
 
     async def append(self, events: Sequence[FeedbackEvent]) -> list[AppendResult]:
-        """As FeedbackLog.append."""
+        """Like FeedbackLog.append."""
         if len(events) >= EVENTS_PER_ROUND:
             return await self._append(events)
         call = _Waiting(events, asyncio.get_running_loop().create_future())
@@ -184,7 +184,7 @@ class SharedAppend:
             results = iter(await self._append([event for call in calls for event in call.events]))
         except Exception as error:
             if len(calls) > 1 and not isinstance(error, PapaError):
-                # What one of them brought is at fault; sending the others' again is harmless.
+                # One call's events are at fault. Sending those of the others again is harmless.
                 for call in calls:
                     await self._round([call])
                 return
@@ -196,7 +196,7 @@ class SharedAppend:
 
 
 def _tell(call: _Waiting, outcome: list[AppendResult] | Exception) -> None:
-    """Each caller's own results, or an exception where nothing is known of the whole call."""
+    """Gives each caller its results, or an exception if the outcome of its call is unknown."""
     if call.answer.done():
         return
     if isinstance(outcome, Exception):

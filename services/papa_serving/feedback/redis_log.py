@@ -1,9 +1,9 @@
 """The feedback log on Redis Streams: one stream a partition, one fenced owner at a time.
 
-A consumer group hands out entries to whoever asks; here the lease already says who may, and a new owner must see all
-that is not committed, in order. So an owner reads by range, nothing moves a cursor, and the group does what else it is
-good at: it counts, in Redis, how often which trainer has attempted an event. An entry leaves its stream when the commit
-applies it, or when it dies; nothing is ever trimmed.
+A consumer group distributes entries among its consumers. Here the lease decides who may read, and a new owner must see
+all uncommitted entries in order. So an owner reads ranges, and there is no cursor. The consumer group is used to count
+in Redis how often each trainer has attempted an event. An entry leaves its stream when a commit applies it or when it
+becomes a dead letter. Streams are never trimmed.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ _STATS, _HEARTBEAT = (load(__package__, name) for name in ("stats", "heartbeat")
 _RETRY_LETTER, _DROP_LETTER = (load(__package__, name) for name in ("retry_dead_letter", "drop_dead_letter"))
 
 CALL_TTL = 60_000
-"""Milliseconds during which a call that was sent again gets its first answer."""
+"""Milliseconds for which a repeated call gets the answer of the first one."""
 
 
 class RedisFeedbackLog(FeedbackLog):
-    """One Lua script a method; each is harmless when it is sent again."""
+    """Runs one Lua script per method. Each script can safely be repeated."""
 
     def __init__(self, client: Client, keys: Keys, settings: Settings) -> None:
         self.partitions = len(keys.partitions)
@@ -59,7 +59,7 @@ class RedisFeedbackLog(FeedbackLog):
 
     @override
     async def append(self, events: Sequence[FeedbackEvent]) -> list[AppendResult]:
-        """Where Redis refused only some partitions, their results hold StorageUnavailable."""
+        """If Redis refused only some partitions, their results contain StorageUnavailable."""
         return await self._appends.append(events)
 
     @override
@@ -70,18 +70,18 @@ class RedisFeedbackLog(FeedbackLog):
 
     @override
     async def renew(self, lease: Lease, seconds: float) -> Lease:
-        """An expired lease is prolonged as well while nobody has taken the partition."""
+        """Also renews an expired lease if nobody has taken the partition since."""
         expiry = await self._owned(_RENEW, lease, [], [_milliseconds(seconds)])
         return Lease(lease.partition, lease.owner, lease.epoch, expiry / 1000)
 
     @override
     async def release(self, lease: Lease) -> None:
-        """The next owner need not wait."""
+        """Ends the lease at once, so that the next owner need not wait."""
         await _RELEASE.run(self._client, [self._keys.partitions[lease.partition].lease], [lease.owner, lease.epoch])
 
     @override
     async def read(self, lease: Lease, after: str, limit: int) -> list[LoggedEvent]:
-        """By range, so that reading twice gives the same."""
+        """Reads a range, so reading twice gives the same events."""
         keys = self._keys.partitions[lease.partition]
         start = f"({after}" if after else "-"
         entries, attempts = await self._owned(_READ, lease, [keys.events], [GROUP, start, limit])
@@ -99,7 +99,7 @@ class RedisFeedbackLog(FeedbackLog):
 
     @override
     async def news(self, after: Mapping[int, str]) -> set[int]:
-        """One XREAD over all the streams, which does not wait; on a Cluster a range of one of each."""
+        """Uses one non-blocking XREAD over all streams; on a Cluster, one range of length 1 per stream."""
         streams = {self._keys.partitions[partition].events: partition for partition in after}
         if not streams:
             return set()
@@ -110,7 +110,7 @@ class RedisFeedbackLog(FeedbackLog):
         return {streams[stream.decode()] for stream, _ in found or ()}
 
     async def _news_by_stream(self, after: Mapping[int, str]) -> set[int]:
-        """The streams lie in many slots, which no one command may name."""
+        """Asks stream by stream: on a Cluster, one command cannot name keys of several hash slots."""
         streams = {partition: self._keys.partitions[partition].events for partition in after}
         starts = [f"({entry_id}" if entry_id else "-" for entry_id in after.values()]
         ranges = zip(streams.values(), starts, strict=True)
@@ -122,7 +122,7 @@ class RedisFeedbackLog(FeedbackLog):
 
     @override
     async def begin_attempt(self, lease: Lease, batch: UserBatch) -> tuple[int, ...]:
-        """Counted as deliveries in the consumer group: XPENDING shows who attempts what."""
+        """Counts attempts as deliveries in the consumer group, so XPENDING shows them."""
         keys = self._keys.user(batch.user)
         own = [keys.partition.events, keys.pending, keys.partition.call(secrets.token_hex(16))]
         counts = await self._owned(_BEGIN_ATTEMPT, lease, own, [GROUP, CALL_TTL, *_entry_ids(batch.events)])
@@ -138,7 +138,7 @@ class RedisFeedbackLog(FeedbackLog):
 
     @override
     async def adopt(self, user: UserKey, revision: Revision) -> None:
-        """By the script of every commit, without a lease and without events."""
+        """Runs the commit's script without a lease and without events."""
         await self._commit(user, revision, ["", ""], [])
 
     async def _commit(self, user: UserKey, revision: Revision, owner: list[Argument], events: list[str]) -> Any:
@@ -156,7 +156,7 @@ class RedisFeedbackLog(FeedbackLog):
 
     @override
     async def bury(self, lease: Lease, events: Sequence[LoggedEvent], reason: str) -> None:
-        """Events that are not in the stream any more are skipped."""
+        """Skips events that are not in the stream any more."""
         partition = self._keys.partitions[lease.partition]
         keys = [partition.events, partition.dead]
         for event in events:
@@ -166,7 +166,7 @@ class RedisFeedbackLog(FeedbackLog):
 
     @override
     async def stats(self, partition: int) -> PartitionStats:
-        """The age is by Redis' clock."""
+        """Computes the age by Redis' clock."""
         keys = self._keys.partitions[partition]
         backlog, age, dead = await _STATS.run(self._client, [keys.events, keys.dead])
         return PartitionStats(backlog, age / 1000, dead)
@@ -183,7 +183,7 @@ class RedisFeedbackLog(FeedbackLog):
 
     @override
     async def retry_dead_letter(self, letter: DeadLetter) -> bool:
-        """With a new sequence; its attempts start at 0 again."""
+        """Gives the event a new sequence and resets its attempts to 0."""
         keys = self._keys.user(letter.event.user)
         call = keys.partition.call(secrets.token_hex(16))
         script_keys = [keys.partition.events, keys.partition.dead, keys.state, keys.pending, keys.letters, call]
@@ -210,7 +210,7 @@ class RedisFeedbackLog(FeedbackLog):
         return [decode_letter(partition, letter_id, values) for letter_id, values in entries]
 
     async def _owned(self, script: Script, lease: Lease, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        """Runs a script that begins with the lease and answers nothing when its epoch is over."""
+        """Runs a script that first checks the lease. Raises Fenced when its epoch is over."""
         lease_key = self._keys.partitions[lease.partition].lease
         reply = await script.run(self._client, [lease_key, *keys], [lease.owner, lease.epoch, *arguments])
         if reply is None:

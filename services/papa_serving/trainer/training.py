@@ -97,7 +97,7 @@ class Training:
         return Job(gathering, state, UserUpdate(batch, pointer(state), weights))
 
     async def _compute(self, jobs: list[Job], step_scale: float) -> list[Trained | Refused | None]:
-        """Runs the update. If it raises, the cause is unknown: the result is None per user, and each is retried alone."""
+        """Runs the update. If it raises, the cause is unknown: each result is None, and each user is retried alone."""
         if not jobs:
             return []
         begun = monotonic()
