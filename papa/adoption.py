@@ -35,15 +35,17 @@ FILES = (CONFIG_FILE, WEIGHTS_FILE, STATE_FILE, MANIFEST_FILE)
 MAX_PROMPT = 1_000
 """Characters; longer prompts are refused wherever they come from."""
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-_VARIANTS = (
-    "use_dora",
-    "use_rslora",
-    "rank_pattern",
-    "alpha_pattern",
-    "lora_bias",
-    "modules_to_save",
-    "fan_in_fan_out",
-)
+_HARMLESS = frozenset(
+    {
+        "peft_type", "r", "lora_alpha", "bias", "init_lora_weights", "task_type", "auto_mapping", "peft_version",
+        "base_model_name_or_path", "revision", "inference_mode", "lora_dropout", "target_modules", "exclude_modules",
+        "layers_to_transform", "layers_pattern", "megatron_core", "qalora_group_size", "runtime_config",
+        "ensure_weight_tying",
+    }
+)  # fmt: skip
+"""peft's options that leave ΔW = s B A as it is, given which tensors there are."""
+_PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
+"""Initialisations that leave the backbone's own weights as they are; PiSSA, OLoRA and others change them."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,12 @@ class Adoption:
     def adopt(self, files: Mapping[str, bytes], backbone_hash: str) -> Adapter:
         """The adapter in these files, of the backbone with that hash; learning goes on from its weights, whatever
         iterate lies beside them. Raises AdapterDamagedError."""
+        if backbone_hash == self.denoiser.weights_hash:
+            raise AdapterDamagedError(
+                "backbone",
+                "the adapter names the backbone by a hash of an earlier version, which says nothing of its "
+                f"configuration; where that is the same, name {self.denoiser.backbone_hash} in its place",
+            )
         if backbone_hash != self.denoiser.backbone_hash:
             raise AdapterDamagedError("backbone", "the adapter was made for another backbone")
         if MANIFEST_FILE in files:
@@ -80,7 +88,8 @@ class Adoption:
     def _check_manifest(self, files: Mapping[str, bytes]) -> None:
         """It may be another deployment's: it need not name all files, but must not contradict any."""
         manifest = _object(files[MANIFEST_FILE], MANIFEST_FILE)
-        if manifest.get("backbone") != self.denoiser.backbone_hash:
+        # A manifest of before `papa store rehash` names the former kind of hash; whoever exports names the present one.
+        if manifest.get("backbone") not in self.denoiser.hashes:
             raise AdapterDamagedError("backbone", f"{MANIFEST_FILE} names another backbone")
         named = manifest.get("files")
         for name, data in files.items():
@@ -135,17 +144,20 @@ def _object(data: bytes, name: str) -> dict[str, Any]:
 
 
 def _rank_and_alpha(config: Mapping[str, Any]) -> tuple[int, float]:
-    if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none":
+    if config.get("peft_type") != "LORA" or config.get("bias") not in (None, "none"):
         raise AdapterDamagedError("format", f"{CONFIG_FILE} is not of a plain LoRA adapter")
-    if used := [name for name in _VARIANTS if config.get(name)]:
+    if used := [name for name, value in config.items() if value and name not in _HARMLESS]:
         raise AdapterDamagedError("format", f"{CONFIG_FILE} uses {', '.join(used)}, which is not supported")
-    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if (start := config.get("init_lora_weights", True)) not in _PLAIN_STARTS:
+        raise AdapterDamagedError("format", f"{CONFIG_FILE}: {start!r} changes the backbone's weights as well")
+    rank: Any = config.get("r")
+    alpha: Any = config.get("lora_alpha")
     try:
-        scale = float(alpha) if isinstance(alpha, int | float) else math.nan
+        scale = float(alpha) if type(alpha) in (int, float) else math.nan
     except OverflowError:  # JSON's whole numbers have no largest one
         scale = math.inf
-    if type(rank) is not int or not math.isfinite(scale):
-        raise AdapterDamagedError("format", f"{CONFIG_FILE}: r must be a whole number and lora_alpha a number")
+    if type(rank) is not int or not 0 < scale < math.inf:
+        raise AdapterDamagedError("format", f"{CONFIG_FILE}: r must be a whole number and lora_alpha one above 0")
     return rank, scale
 
 

@@ -18,10 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from papa.pipeline_folder import POOL_FILE
 from papa.taste import Unrated
 
-POOL_FILE = "pool.safetensors"
-"""The name of the pool's file in a backbone's folder. Not every backbone has one."""
 _SAMPLES = "samples"
 
 

@@ -42,9 +42,13 @@ REFERENCE_EPAPA = ReferenceRecipe(adapt_from=400)
 
 
 class ReferenceTrainer:
-    """Fine-tunes `model` in place against the frozen `star`; Adam lives as long as the trainer, as in the script."""
+    """Fine-tunes `model` in place against the frozen `star`; Adam lives as long as the trainer, as in the script.
+
+    Raises ValueError for a K outside [0, T).
+    """
 
     def __init__(self, model: Denoiser, star: Denoiser, recipe: ReferenceRecipe) -> None:
+        model.schedule.check_adapt_from(recipe.adapt_from)
         self.model, self.star, self.recipe = model, star, recipe
         parameters: Iterable[nn.Parameter] = model.model.requires_grad_(True).parameters()
         self.optimizer = torch.optim.Adam(parameters, lr=recipe.learning_rate)

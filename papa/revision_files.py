@@ -85,23 +85,23 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def unpack_weights(files: Mapping[str, bytes], layout: AdapterLayout, backbone_hash: str, sha256: str) -> Tensor:
+def unpack_weights(files: Mapping[str, bytes], layout: AdapterLayout, hashes: tuple[str, ...], sha256: str) -> Tensor:
     """The weights [P] alone, checked: all a generator needs. `files` holds manifest and weights; `sha256` is the
-    manifest's.
+    manifest's; `hashes` are those by which it may name the backbone (`Denoiser.hashes`).
 
     Raises AdapterDamagedError.
     """
     manifest = _verified_manifest(files, sha256)
-    if manifest["backbone"] != backbone_hash:
+    if manifest["backbone"] not in hashes:
         raise AdapterDamagedError("backbone", "the adapter was made for another backbone")
     tensors = read_tensors(_verified(files, manifest, WEIGHTS_FILE))
     lora = manifest["lora"]
     return flat_weights(tensors, layout, int(lora["rank"]), float(lora["alpha"]))
 
 
-def unpack(files: Mapping[str, bytes], layout: AdapterLayout, backbone_hash: str, sha256: str) -> Adapter:
-    """The checked weights and state, from which the next update starts. Raises AdapterDamagedError."""
-    weights = unpack_weights(files, layout, backbone_hash, sha256)
+def unpack(files: Mapping[str, bytes], layout: AdapterLayout, hashes: tuple[str, ...], sha256: str) -> Adapter:
+    """Weights and state, checked: what the next update builds on. Raises AdapterDamagedError."""
+    weights = unpack_weights(files, layout, hashes, sha256)
     tensors = read_tensors(_verified(files, _verified_manifest(files, sha256), STATE_FILE))
     iterate = tensors.get(_ITERATE)
     if iterate is not None and iterate.shape != weights.shape:
@@ -181,19 +181,19 @@ def flat_weights(tensors: Mapping[str, Tensor], layout: AdapterLayout, rank: int
         raise AdapterDamagedError("shape", "the adapted layers are not the deployment's")
     flat, scale = torch.zeros(1, layout.size), alpha / rank / layout.config.scale
     for layer in layout.layers:
-        a, b = tensors[_key(layer.name, "A")], tensors[_key(layer.name, "B")]
+        a, b = tensors[_key(layer.name, "A")].float(), tensors[_key(layer.name, "B")].float()
         b = b.flatten(1) if b.ndim > 1 else b
         if a.shape != (rank, *layer.a_shape[1:]) or b.shape != (layer.b_shape[0], rank):
             raise AdapterDamagedError("shape", f"{layer.name}: shapes {tuple(a.shape)}, {tuple(b.shape)}")
         if not bool(torch.isfinite(a).all()):
             raise AdapterDamagedError("finite", f"{layer.name}: A holds values that are not finite")
         if not layer.frozen:
-            layer.a(flat)[0, :rank] = a.float()
-        elif not torch.allclose(a.float(), layer.frozen_a()[:rank], rtol=HALF_PRECISION, atol=HALF_PRECISION**2):
+            layer.a(flat)[0, :rank] = a
+        elif not torch.allclose(a, layer.frozen_a()[:rank], rtol=HALF_PRECISION, atol=HALF_PRECISION**2):
             raise AdapterDamagedError(
                 "frozen", f"{layer.name}: its A is not the one that all adapters of this deployment share"
             )
-        layer.b(flat)[0, :, :rank] = b.float() * scale
+        layer.b(flat)[0, :, :rank] = b * scale
     if not bool(torch.isfinite(flat).all()):
         raise AdapterDamagedError("finite", "the adapter holds values that are not finite")
     return flat[0]

@@ -80,8 +80,10 @@ def half_log_snr(alpha_bar: Tensor) -> Tensor:
 def timesteps(num_timesteps: int, steps: int) -> Tensor:
     """The `steps` timesteps that a sampler visits, descending, "trailing" spacing: always from T − 1.
 
-    Shape: [steps] int64. The choice of Lin et al., arXiv 2305.08891, which starts at the noise level that training saw.
+    Shape: [min(steps, T)] int64. The choice of Lin et al., arXiv 2305.08891, which starts at the noise level that
+    training saw.
     """
+    steps = min(steps, num_timesteps)
     descending = torch.arange(num_timesteps, 0, -num_timesteps / steps, dtype=torch.float64)[:steps]
     return (descending.round() - 1).long()
 
@@ -107,7 +109,8 @@ class Rows:
         """Fresh rows from x_T = `x` ~ N(0, I). `longest` is the S to allocate (default `steps`)."""
         n = len(x)
         plan = torch.full((n, (longest or steps) + 1), -1, dtype=torch.int64)
-        plan[:, :steps] = timesteps(num_timesteps, steps)
+        visited = timesteps(num_timesteps, steps)
+        plan[:, : len(visited)] = visited
         kind = torch.full((n,), SAMPLERS.index(sampler), dtype=torch.int64)
         zeros = torch.zeros(n, dtype=torch.int64)
         return cls(x, kind, plan.to(x.device), zeros.to(x.device), torch.zeros_like(x), zeros.to(x.device))
@@ -144,7 +147,8 @@ class Rows:
             x = self._pick("ddpm", ddpm_step(self.x, eps, alpha_bar, alpha_bar_next, noise, clip), x)
         if "dpmpp_2m" in kinds:
             x = self._pick("dpmpp_2m", self._dpmpp(schedule, eps, t, t_next, clip), x)
-        self.x, self.t_before, self.position = x, t, self.position + 1
+        # ε is in double precision where the schedule ends in pure noise (Denoiser.epsilon).
+        self.x, self.t_before, self.position = x.to(self.x.dtype), t, self.position + 1
 
     def _dpmpp(self, schedule: NoiseSchedule, eps: Tensor, t: Tensor, t_next: Tensor, clip: bool) -> Tensor:
         wide = self.x.double()
@@ -177,8 +181,9 @@ def sample(
 
     Shape: adapters [len(seeds), P] or None; conditions of len(seeds) rows or None; result [len(seeds), C, H, W], an x0
     (`Denoiser.decode` makes pictures of them). `clip` None takes the backbone's choice. Rows use their adapter at
-    t ≥ `adapt_from` (K of EPAPA) and the backbone alone below.
+    t ≥ `adapt_from` (K of EPAPA) and the backbone alone below. Raises ValueError for a K outside [0, T).
     """
+    denoiser.schedule.check_adapt_from(adapt_from)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def draw() -> Tensor:

@@ -13,6 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+TERMINAL = 2.0**-48
+"""What ᾱ_{T−1} = 0 is replaced by (zero terminal SNR, Lin et al., arXiv 2305.08891): small enough that x_{T−1} is noise
+in every floating-point type, large enough that x0 follows from ε in double precision."""
+
 
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
@@ -37,17 +41,38 @@ class NoiseSchedule:
 
     @classmethod
     def from_diffusers(cls, config: Mapping[str, Any]) -> NoiseSchedule:
-        """The schedule that a diffusers `scheduler_config.json` describes, with any of diffusers' `beta_schedule`s."""
+        """The schedule that a diffusers `scheduler_config.json` describes, with any `beta_schedule` of diffusers.
+
+        ᾱ_{T−1} = 0 becomes TERMINAL. Raises ValueError for a table that is no noise schedule.
+        """
         from diffusers import DDPMScheduler
 
-        scheduler = DDPMScheduler.from_config(dict(config))
-        return cls(scheduler.alphas_cumprod.to(torch.float64))
+        # The prediction is read elsewhere; what this class does not know must not stop it here.
+        known = {name: value for name, value in config.items() if name not in ("prediction_type", "_class_name")}
+        table = DDPMScheduler.from_config(known).alphas_cumprod.to(torch.float64)
+        if bool(table[-1] == 0):
+            table[-1] = TERMINAL
+        falling = bool((table[1:] <= table[:-1]).all())
+        if not falling or not bool(((table > 0) & (table <= 1)).all()):
+            raise ValueError("its betas are not between 0 and 1")
+        return cls(table)
+
+    @property
+    def zero_terminal_snr(self) -> bool:
+        """Whether x_{T−1} is pure noise."""
+        return bool(self.alphas_cumprod[-1] <= TERMINAL)
 
     def alpha_bar(self, t: Tensor, like: Tensor) -> Tensor:
         """ᾱ_t per row, shaped to broadcast over `like`; t [n] int64, t = −1 means ᾱ = 1 (clean data)."""
         table = self.alphas_cumprod.to(like.device)
         value = torch.where(t >= 0, table[t.clamp(min=0)], torch.ones((), dtype=torch.float64, device=like.device))
         return value.to(like.dtype).view(-1, *([1] * (like.ndim - 1)))
+
+    def check_adapt_from(self, adapt_from: int) -> None:
+        """Raises ValueError for a K outside [0, T): no timestep would be left to adapt."""
+        if not 0 <= adapt_from < self.num_timesteps:
+            raise ValueError(f"adapt_from is {adapt_from}; with {self.num_timesteps} timesteps it must be 0 to "
+                             f"{self.num_timesteps - 1}")  # fmt: skip
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t = √ᾱ_t x0 + √(1 − ᾱ_t) ε. Shape: x0, noise [n, ...]; t [n] int64."""
@@ -64,4 +89,8 @@ class NoiseSchedule:
         alpha_bar = self.alphas_cumprod
         alpha = torch.cat([alpha_bar[:1], alpha_bar[1:] / alpha_bar[:-1]])
         one_minus_previous = torch.cat([1 - alpha_bar[:1], 1 - alpha_bar[:-1]])
-        return (1 - alpha) / (alpha * one_minus_previous)
+        weights = (1 - alpha) / (alpha * one_minus_previous)
+        if self.zero_terminal_snr:
+            # ε is known exactly there, so that the error which this weight multiplies is zero.
+            weights[-1] = weights[-2]
+        return weights

@@ -129,8 +129,10 @@ def update_many(
     """The next adapter of each job's user. All users share the forward and backward pass of an Adam step; on a CPU a
     pass holds at most CPU_ROWS rows.
 
-    Raises ValueError for a job that has neither labels nor a replay, or with a grade outside [−1, 1] or equal to 0.
+    Raises ValueError for a job that has neither labels nor a replay, or with a grade outside [−1, 1] or equal to 0, and
+    for a K outside [0, T).
     """
+    denoiser.schedule.check_adapt_from(config.adapt_from)
     memories = [remember(denoiser, job, config) for job in jobs]
     lessons = [weigh(denoiser, memory, config) for memory in memories]
     start = torch.stack([memory.start for memory in memories])
@@ -267,7 +269,7 @@ def _joint_loss(denoiser: Denoiser, weights: Tensor, lessons: Sequence[Lesson], 
     eps_theta = denoiser.epsilon(x_t, t, weights.index_select(0, owner), conditions)
     weight = _relative_weights(denoiser, config.adapt_from)[t]
     per_row = personal_loss(eps, eps_theta, eps_star, weight, grade, config)
-    return torch.zeros(len(lessons), device=weights.device).index_add(0, owner, per_row)
+    return torch.zeros(len(lessons), device=weights.device).index_add(0, owner, per_row.to(weights.dtype))
 
 
 def _drawn(lesson: Lesson, low: int, high: int) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Conditions | None]:

@@ -22,7 +22,9 @@ from torch import Tensor
 from papa.backbone.datasets import LabelledImages
 from papa.backbone.sheet import sample_sheet
 from papa.config import DEFAULT_LORA
-from papa.denoiser import load_denoiser, plain_attention, resolve_backbone
+from papa.denoiser import load_denoiser, plain_attention
+from papa.denoiser.loading import load_component
+from papa.pipeline_folder import inspect_folder, resolve_backbone
 from papa.schedule import NoiseSchedule
 
 
@@ -212,12 +214,16 @@ class _Trainer:
 
 
 def _start_from(unet: UNet2DModel, start: str) -> None:
-    """Copies the weights of the backbone `start`. Raises ValueError where it is a network of another shape."""
-    folder = resolve_backbone(start)
+    """Copies the weights of the backbone `start`, which may lie as load_denoiser takes it. Raises FileNotFoundError, or
+    ValueError where it is no pixel U-Net or one of another shape."""
+    folder = inspect_folder(resolve_backbone(start))
+    if "vae" in folder.parts:
+        raise ValueError(f"{start} is a {folder.pipeline}; a run starts from the UNet2DModel of a DDPMPipeline")
     try:
-        unet.load_state_dict(UNet2DModel.from_pretrained(folder, subfolder="unet").state_dict())
+        unet.load_state_dict(load_component(folder, "unet", UNet2DModel).state_dict())
     except RuntimeError as error:
-        raise ValueError(f"{start} has other channels or layers than this run: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{start} has other channels or layers than this run: {reason}") from error
 
 
 def _append_line(path: Path, record: dict[str, object]) -> None:

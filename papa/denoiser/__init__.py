@@ -6,18 +6,19 @@ how a prompt becomes tensors, or which library the model comes from.
 
 from papa.denoiser.conditioners import PromptRefused
 from papa.denoiser.conditions import Conditions
-from papa.denoiser.identity import backbone_hash
+from papa.denoiser.latents import NotFiniteError
 from papa.denoiser.loading import fast_type, load_denoiser, plain_attention
-from papa.denoiser.locating import SHIPPED, resolve_backbone, shipped_names
 from papa.denoiser.wrapper import Denoiser, Prediction
+from papa.pipeline_folder import SHIPPED, BackboneRefused, resolve_backbone, shipped_names
 
 __all__ = [
     "SHIPPED",
+    "BackboneRefused",
     "Conditions",
     "Denoiser",
+    "NotFiniteError",
     "Prediction",
     "PromptRefused",
-    "backbone_hash",
     "fast_type",
     "load_denoiser",
     "plain_attention",

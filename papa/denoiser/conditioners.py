@@ -33,18 +33,19 @@ class Conditioner(ABC):
 
 @dataclass(frozen=True, eq=False)
 class ClipEncoder:
-    """A tokenizer and its text model (both of transformers)."""
+    """A tokenizer and its text model (both of transformers); prompts are padded and cut to `length` tokens."""
 
     tokenizer: Any
     model: nn.Module
+    length: int
 
     @torch.no_grad()
     def __call__(self, prompt: str, hidden: bool = False) -> Any:
-        """The text model's output. Prompts beyond the model's length (77 tokens) are cut."""
+        """The text model's output."""
         tokens = self.tokenizer(
             prompt,
             padding="max_length",
-            max_length=self.tokenizer.model_max_length,
+            max_length=self.length,
             truncation=True,
             return_tensors="pt",
         )

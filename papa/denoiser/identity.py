@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
+from papa.pipeline_folder import HASH_VERSION
 from papa.schedule import NoiseSchedule
 
+_LEFT_OUT = {"dropout", "attention_dropout", "force_upcast", "act_dropout"}
+"""Options of a network that do not change what it computes."""
+_CLIP_OPTIONS = (
+    "hidden_act", "hidden_size", "intermediate_size", "layer_norm_eps", "max_position_embeddings",
+    "num_attention_heads", "num_hidden_layers", "projection_dim", "use_attention_mask", "vocab_size",
+)  # fmt: skip
 
-def backbone_hash(
+
+def backbone_hash(weights: str, description: Mapping[str, Any]) -> str:
+    """sha256 over `weights_hash` and everything else that the picture depends on, after HASH_VERSION."""
+    text = json.dumps([weights, description], sort_keys=True, separators=(",", ":"))
+    return HASH_VERSION + hashlib.sha256(text.encode()).hexdigest()
+
+
+def weights_hash(
     model: nn.Module, schedule: NoiseSchedule, prediction: str, companions: Iterable[nn.Module] = ()
 ) -> str:
     """sha256 over every tensor (name, shape, half-precision bytes), ᾱ and the kind of prediction.
@@ -26,3 +42,32 @@ def backbone_hash(
             digest.update(json.dumps([name, list(tensor.shape)]).encode())
             digest.update(tensor.detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def network_options(model: Any) -> dict[str, Any]:
+    """The options of a diffusers network that differ from the defaults of its class. So a folder that spells the
+    defaults out has the same hash, and an option that a later version adds changes nothing."""
+    parameters = inspect.signature(type(model).__init__).parameters
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in model.config.items()
+        if name in parameters and name not in _LEFT_OUT and _plain(value) != _plain(parameters[name].default)
+    }
+
+
+def clip_options(config: Any) -> dict[str, Any]:
+    """The options of a CLIP text encoder (transformers' configuration) on which its output depends."""
+    return {name: getattr(config, name, None) for name in _CLIP_OPTIONS}
+
+
+def tokenizer_content(tokenizer: Any, length: int) -> dict[str, Any]:
+    """What decides which tokens a prompt becomes, as one digest: vocabulary, merges, special tokens and length."""
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    special = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id]
+    merges = [each if isinstance(each, str) else " ".join(each) for each in model.get("merges") or []]
+    content = json.dumps([sorted(tokenizer.get_vocab().items()), merges, special, length])
+    return {"tokenizer": hashlib.sha256(content.encode()).hexdigest()}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any
 
 import torch
@@ -9,6 +10,10 @@ from torch import Tensor
 
 DECODED_AT_ONCE = 4
 """Number of pictures that a VAE decodes together. Its activations are the largest of the whole pipeline."""
+
+
+class NotFiniteError(ArithmeticError):
+    """Decoded pictures hold values that are not finite."""
 
 
 class LatentSpace:
@@ -22,15 +27,33 @@ class LatentSpace:
         self.image_channels = int(config.out_channels)
         self.full_precision = bool(getattr(config, "force_upcast", False))
         self._scale = float(config.scaling_factor)
+        self._lock = Lock()
         self._shift = float(getattr(config, "shift_factor", None) or 0.0)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Shape: [n, c, h, w] → [n, C, H, W] float32 in [−1, 1]."""
-        parameter = next(self.vae.parameters())
-        raw = (latents.to(parameter.device).float() / self._scale + self._shift).to(parameter.dtype)
-        pictures = [self.vae.decode(part).sample for part in raw.split(DECODED_AT_ONCE)]
-        return torch.cat(pictures).float().clamp(-1, 1)
+        """Shape: [n, c, h, w] → [n, C, H, W] float32 in [−1, 1].
+
+        A VAE that overflows in half precision is turned to float32, and stays so. May be called from any thread.
+        Raises NotFiniteError when the pictures are not finite for all that.
+        """
+        raw = latents.float() / self._scale + self._shift
+        pictures = self._decoded(raw)
+        if not bool(pictures.isfinite().all()):
+            with self._lock:
+                self.full_precision = True
+                self.vae.to(dtype=torch.float32)
+            pictures = self._decoded(raw)
+        if not bool(pictures.isfinite().all()):
+            raise NotFiniteError("the VAE's pictures are not finite, in float32 either")
+        return pictures.clamp(-1, 1)
+
+    def _decoded(self, raw: Tensor) -> Tensor:
+        # The lock: a VAE must not change its type between its layers.
+        with self._lock:
+            parameter = next(self.vae.parameters())
+            parts = raw.to(parameter.device, parameter.dtype).split(DECODED_AT_ONCE)
+            return torch.cat([self.vae.decode(part).sample for part in parts]).float()
 
     @torch.no_grad()
     def encode(self, pictures: Tensor) -> Tensor:
@@ -38,7 +61,8 @@ class LatentSpace:
 
         Shape: [n, C, H, W] in [−1, 1] → [n, c, h, w] float32.
         """
-        parameter = next(self.vae.parameters())
-        parts = pictures.to(parameter.device, parameter.dtype).split(DECODED_AT_ONCE)
-        modes = torch.cat([self.vae.encode(part).latent_dist.mode() for part in parts])
+        with self._lock:
+            parameter = next(self.vae.parameters())
+            parts = pictures.to(parameter.device, parameter.dtype).split(DECODED_AT_ONCE)
+            modes = torch.cat([self.vae.encode(part).latent_dist.mode() for part in parts])
         return (modes.float() - self._shift) * self._scale

@@ -1,28 +1,33 @@
-"""From a diffusers folder to a denoiser, by the class of its network."""
+"""From a diffusers folder to a denoiser, by the class of its pipeline."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
-from papa.config import ATTENTION_LORA, DEFAULT_LORA
+from papa.config import ATTENTION_LORA, DEFAULT_LORA, update_config
 from papa.denoiser.conditioners import ClassConditioner, ClipEncoder, Conditioner, SdxlConditioner, TextConditioner
+from papa.denoiser.identity import clip_options, network_options, tokenizer_content
 from papa.denoiser.latents import LatentSpace
-from papa.denoiser.locating import resolve_backbone
+from papa.denoiser.trial import try_out
 from papa.denoiser.wrapper import Denoiser, Prediction, class_conditional, text_conditional, unconditional
 from papa.lora import LoraConfig
+from papa.pipeline_folder import (
+    BackboneRefused,
+    PipelineFolder,
+    inspect_folder,
+    prediction_type,
+    resolve_backbone,
+    sample_size,
+)
 from papa.pool import read_pool
 from papa.schedule import NoiseSchedule
 
-SUPPORTED = "UNet2DModel (DDPM), UNet2DConditionModel (Stable Diffusion 1.x, 2.x, XL), DiTTransformer2DModel (DiT)"
-
-Config = Mapping[str, Any]
-Loader = Callable[[Path, Config, LoraConfig | None], Denoiser]
+PADDING = 0.9
+"""Share of a text encoder's embeddings that its tokenizer must know; the others are padding."""
 
 
 def load_denoiser(
@@ -33,21 +38,16 @@ def load_denoiser(
     autocast: torch.dtype | None = None,
     channels_last: bool = False,
 ) -> Denoiser:
-    """Loads a shipped name, a diffusers folder or a hub id.
+    """Loads a shipped name, a diffusers folder or a hub id, and runs it once: what returns can be served and trained.
 
     `lora` None takes the default for the backbone's class: attention layers, and for small pixel U-Nets convolutions as
     well. `dtype` is the type of the weights, `autocast` that of products and convolutions (see Denoiser).
     `channels_last` stores the weights of convolutions, and so the activations, with the channels of a pixel together.
 
-    Raises FileNotFoundError when none of these is found, ValueError when the pipeline's class is not supported.
+    Raises FileNotFoundError when `backbone` is none of them, BackboneRefused (a ValueError) when it cannot be served.
     """
-    folder = resolve_backbone(backbone)
-    part = "transformer" if (folder / "transformer" / "config.json").is_file() else "unet"
-    config = _json(folder / part / "config.json")
-    kind = config.get("_class_name", "UNet2DModel")
-    if kind not in _LOADERS:
-        raise ValueError(f"the backbone {backbone} is a {kind}, which is not supported; supported are: {SUPPORTED}")
-    denoiser = _LOADERS[kind](folder, config, lora)
+    folder = inspect_folder(resolve_backbone(backbone))
+    denoiser = _LOADERS[folder.network, "vae" in folder.parts](folder, lora)
     denoiser.autocast = autocast
     if device == "cpu":
         plain_attention(denoiser.model)
@@ -56,129 +56,173 @@ def load_denoiser(
         for weights in denoiser.model.parameters():
             if weights.ndim == 4:
                 weights.data = weights.data.contiguous(memory_format=torch.channels_last)
+    try_out(denoiser, str(folder.path))
     return denoiser
 
 
-def _pixel_unet(folder: Path, config: Config, lora: LoraConfig | None) -> Denoiser:
+def _pixel_unet(folder: PipelineFolder, lora: LoraConfig | None) -> Denoiser:
     from diffusers import UNet2DModel
 
-    unet = UNet2DModel.from_pretrained(folder, subfolder="unet", torch_dtype=torch.float32)
-    height, width = _pair(unet.config.sample_size)
-    shape = (unet.config.in_channels, height, width)
-    pool = read_pool(folder, shape)
-    return Denoiser(unet, *_process(folder, shape), lora or DEFAULT_LORA, network=unconditional, unrated=pool)
-
-
-def _text_unet(folder: Path, config: Config, lora: LoraConfig | None) -> Denoiser:
-    from diffusers import UNet2DConditionModel
-
-    latents = _latents(folder)
-    _refuse_variants(config, latents)
-    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=torch.float32)
-    height, width = _pair(unet.config.sample_size)
-    size = (height * latents.factor, width * latents.factor)
+    schedule, prediction = _process(folder, pixels=True)
+    unet = load_component(folder, "unet", UNet2DModel)
+    shape = (int(unet.config.in_channels), *sample_size(folder))
     return Denoiser(
         unet,
-        *_process(folder, (latents.channels, height, width)),
-        lora or ATTENTION_LORA,
-        network=text_conditional,
-        conditioner=_text(folder, config, size),
-        latents=latents,
+        schedule,
+        shape,
+        prediction,
+        lora or _pixel_lora(unet),
+        network=unconditional,
+        unrated=read_pool(folder.path, shape),
+        description={"pixels": network_options(unet)},
     )
 
 
-def _transformer(folder: Path, config: Config, lora: LoraConfig | None) -> Denoiser:
+def _text_unet(folder: PipelineFolder, lora: LoraConfig | None) -> Denoiser:
+    from diffusers import UNet2DConditionModel
+
+    schedule, prediction = _process(folder, pixels=False)
+    latents = _latents(folder)
+    conditioner, description = _text(folder, latents)
+    unet = load_component(folder, "unet", UNet2DConditionModel)
+    return Denoiser(
+        unet,
+        schedule,
+        (latents.channels, *sample_size(folder)),
+        prediction,
+        lora or ATTENTION_LORA,
+        network=text_conditional,
+        conditioner=conditioner,
+        latents=latents,
+        description={"text": network_options(unet), "vae": network_options(latents.vae), **description},
+    )
+
+
+def _transformer(folder: PipelineFolder, lora: LoraConfig | None) -> Denoiser:
     from diffusers import DiTTransformer2DModel
 
-    model = DiTTransformer2DModel.from_pretrained(folder, subfolder="transformer", torch_dtype=torch.float32)
+    schedule, prediction = _process(folder, pixels=False)
+    model = load_component(folder, "transformer", DiTTransformer2DModel)
     latents = _latents(folder)
-    height, width = _pair(model.config.sample_size)
-    names = _json(folder / "model_index.json").get("id2label") or {}
+    names = folder.index.get("id2label") or {}
     return Denoiser(
         model,
-        *_process(folder, (latents.channels, height, width)),
+        schedule,
+        (latents.channels, *sample_size(folder)),
+        prediction,
         lora or ATTENTION_LORA,
         network=class_conditional,
         conditioner=ClassConditioner(names, model.config.num_embeds_ada_norm),
         latents=latents,
+        description={"classes": network_options(model), "vae": network_options(latents.vae), "names": names},
     )
 
 
-_LOADERS: Mapping[str, Loader] = {
-    "UNet2DModel": _pixel_unet,
-    "UNet2DConditionModel": _text_unet,
-    "DiTTransformer2DModel": _transformer,
+_LOADERS: Mapping[tuple[str, bool], Callable[[PipelineFolder, LoraConfig | None], Denoiser]] = {
+    ("unet", False): _pixel_unet,
+    ("unet", True): _text_unet,
+    ("transformer", True): _transformer,
 }
 
 
-def _process(folder: Path, shape: tuple[int, int, int]) -> tuple[NoiseSchedule, tuple[int, int, int], Prediction]:
-    config = _json(folder / "scheduler" / "scheduler_config.json")
-    if "beta_schedule" not in config:
-        raise ValueError(f"the scheduler {config.get('_class_name')} has no noise schedule of the DDPM class")
-    prediction: Prediction = config.get("prediction_type", "epsilon")
-    return NoiseSchedule.from_diffusers(config), shape, prediction
+def load_component(folder: PipelineFolder, part: str, kind: Any) -> Any:
+    """A network of the pipeline in float32, with every tensor from the files. Raises BackboneRefused."""
+    place, weights = folder.place(part), folder.weights(part)
+    library = kind.__module__.partition(".")[0]
+    options: dict[str, Any] = {
+        "variant": weights.variant,
+        "use_safetensors": weights.safetensors,
+        "output_loading_info": True,
+    }
+    options["torch_dtype" if library == "diffusers" else "dtype"] = torch.float32
+    try:
+        # Of .bin files both libraries read tensors alone (weights_only): no code in them is run.
+        model, info = kind.from_pretrained(place, **options)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise BackboneRefused(f"{place}: the {part} cannot be loaded; copy it again ({reason})") from error
+    _check_tensors(place, model, info)
+    return model
 
 
-def _text(folder: Path, config: Config, size: tuple[int, int]) -> Conditioner:
-    if config.get("addition_embed_type") is None:
-        return TextConditioner(_clip(folder, "", "CLIPTextModel"))
-    index = _json(folder / "model_index.json")
-    if index.get("requires_aesthetics_score"):
-        raise ValueError("a refiner needs a picture to refine; use the base pipeline")
-    return SdxlConditioner(
-        _clip(folder, "", "CLIPTextModel"),
-        _clip(folder, "_2", "CLIPTextModelWithProjection"),
-        size,
-        zeros_for_empty=bool(index.get("force_zeros_for_empty_prompt", True)),
-    )
+def _check_tensors(place: object, model: nn.Module, info: Mapping[str, Any]) -> None:
+    """Raises BackboneRefused where the files and the network do not hold the same tensors."""
+    buffers = {name for name, _ in model.named_buffers()}
+    missing = sorted(set(info["missing_keys"]))
+    # Older versions saved buffers that are worked out today.
+    unknown = sorted(set(info["unexpected_keys"]) - buffers)
+    if not missing and not unknown:
+        return
+    found = [f"lack {len(missing)} tensors, {missing[0]} first"] if missing else []
+    found += [f"hold {len(unknown)} that it does not know, {unknown[0]} first"] if unknown else []
+    adapted = any("lora" in name or "base_layer" in name for name in (*missing, *unknown))
+    remedy = "merge the adapter and save again" if adapted else "copy them again, or their config.json"
+    raise BackboneRefused(f"{place}: the weights do not fit the network: they {' and '.join(found)}; {remedy}")
 
 
-def _clip(folder: Path, suffix: str, kind: str) -> ClipEncoder:
+def _process(folder: PipelineFolder, pixels: bool) -> tuple[NoiseSchedule, Prediction]:
+    config, where = folder.config("scheduler"), folder.place("scheduler") / "scheduler_config.json"
+    prediction = cast("Prediction", prediction_type(config, where))
+    try:
+        schedule = NoiseSchedule.from_diffusers(config)
+    except Exception as error:
+        raise BackboneRefused(f"{where} describes no noise schedule ({' '.join(str(error).split())})") from error
+    adapt_from = update_config(pixels).adapt_from
+    if schedule.num_timesteps <= adapt_from:
+        raise BackboneRefused(
+            f"{where}: {schedule.num_timesteps} timesteps, but adapters work from t = {adapt_from} on; "
+            "a backbone with more of them is wanted (1000 are usual)"
+        )
+    if prediction == "epsilon" and schedule.zero_terminal_snr:
+        raise BackboneRefused(
+            f"{where}: epsilon says nothing of x0 where the signal is zero (rescale_betas_zero_snr); "
+            "v_prediction or sample does, or a schedule that is not rescaled"
+        )
+    return schedule, prediction
+
+
+def _pixel_lora(unet: nn.Module) -> LoraConfig:
+    """DEFAULT_LORA, less what a U-Net without attention lacks."""
+    names = [name for name, _ in unet.named_modules()]
+    present = [target for target in DEFAULT_LORA.targets if any(name.endswith("." + target) for name in names)]
+    return LoraConfig(targets=tuple(present))
+
+
+def _text(folder: PipelineFolder, latents: LatentSpace) -> tuple[Conditioner, dict[str, Any]]:
+    """The conditioner of a Stable Diffusion class, and what of it belongs to the backbone's description."""
+    first, described = _clip(folder, "", "CLIPTextModel")
+    if folder.pipeline == "StableDiffusionPipeline":
+        return TextConditioner(first), {"encoders": [described]}
+    second, also = _clip(folder, "_2", "CLIPTextModelWithProjection")
+    zeros = bool(folder.index.get("force_zeros_for_empty_prompt", True))
+    height, width = (side * latents.factor for side in sample_size(folder))
+    conditioner = SdxlConditioner(first, second, (height, width), zeros_for_empty=zeros)
+    return conditioner, {"encoders": [described, also], "zeros_for_empty": zeros}
+
+
+def _clip(folder: PipelineFolder, suffix: str, kind: str) -> tuple[ClipEncoder, dict[str, Any]]:
     import transformers
 
-    for part in ("text_encoder", "tokenizer"):
-        if not (folder / f"{part}{suffix}").is_dir():
-            raise ValueError(f"the pipeline in {folder} has no {part}{suffix}")
-    model: nn.Module = getattr(transformers, kind).from_pretrained(
-        folder / f"text_encoder{suffix}", dtype=torch.float32
-    )
-    tokenizer = transformers.CLIPTokenizer.from_pretrained(folder / f"tokenizer{suffix}")
-    return ClipEncoder(tokenizer, model.requires_grad_(False).eval())
+    model = load_component(folder, f"text_encoder{suffix}", getattr(transformers, kind))
+    place = folder.place(f"tokenizer{suffix}")
+    try:
+        tokenizer = transformers.CLIPTokenizer.from_pretrained(place)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise BackboneRefused(f"{place}: the tokenizer cannot be loaded; copy it again ({reason})") from error
+    known, embeddings = len(tokenizer), int(model.config.vocab_size)
+    if not PADDING * embeddings <= known <= embeddings:
+        raise BackboneRefused(f"{place}: a vocabulary of {known} tokens where text_encoder{suffix} has {embeddings}; "
+                              "copy the tokenizer that the text encoder was trained with")  # fmt: skip
+    length = min(int(tokenizer.model_max_length), int(model.config.max_position_embeddings))
+    encoder = ClipEncoder(tokenizer, model.requires_grad_(False).eval(), length)
+    return encoder, clip_options(model.config) | tokenizer_content(tokenizer, length)
 
 
-def _latents(folder: Path) -> LatentSpace:
+def _latents(folder: PipelineFolder) -> LatentSpace:
     from diffusers import AutoencoderKL
 
-    if not (folder / "vae" / "config.json").is_file():
-        raise ValueError(f"the pipeline in {folder} has no vae")
-    config = _json(folder / "vae" / "config.json")
-    if config.get("_class_name") != "AutoencoderKL" or config.get("latents_mean") is not None:
-        raise ValueError(f"the vae {config.get('_class_name')} is not a plain AutoencoderKL")
-    return LatentSpace(AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float32))
-
-
-def _refuse_variants(config: Config, latents: LatentSpace) -> None:
-    """Raises ValueError for a U-Net that wants more than x, t and a text."""
-    if config["in_channels"] != latents.channels:
-        raise ValueError(f"the unet takes {config['in_channels']} channels where its vae has {latents.channels}: "
-                         "pipelines that edit a picture are not supported")  # fmt: skip
-    if config.get("addition_embed_type") not in (None, "text_time"):
-        raise ValueError(f"the unet's addition_embed_type {config['addition_embed_type']!r} is not supported")
-    odd = [name for name in ("class_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim") if config.get(name)]
-    if odd:
-        raise ValueError(f"the unet's {', '.join(odd)} is not supported")
-
-
-def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
-
-
-def _json(path: Path) -> Config:
-    try:
-        config: Config = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise ValueError(f"the pipeline lacks {path.parent.name}/{path.name}") from error
-    return config
+    return LatentSpace(load_component(folder, "vae", AutoencoderKL))
 
 
 def fast_type(device: str) -> torch.dtype | None:
@@ -192,10 +236,11 @@ def fast_type(device: str) -> torch.dtype | None:
 def plain_attention(model: nn.Module) -> None:
     """Attention as two matrix products and a softmax, for small images on a CPU.
 
-    In bfloat16, the backward pass of torch's fused kernel would take a quarter of a whole training step there.
+    In bfloat16, the backward pass of torch's fused kernel would take a quarter of a whole training step there. Other
+    processors compute something else than plain attention and stay.
     """
-    from diffusers.models.attention_processor import Attention, AttnProcessor
+    from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 
     for module in model.modules():
-        if isinstance(module, Attention):
+        if isinstance(module, Attention) and type(module.processor) is AttnProcessor2_0:
             module.set_processor(AttnProcessor())

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from threading import Lock
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from papa.denoiser.conditioners import Conditioner
 from papa.denoiser.conditions import Conditions, Guided, Parts
-from papa.denoiser.identity import backbone_hash
+from papa.denoiser.identity import backbone_hash, weights_hash
 from papa.denoiser.latents import LatentSpace
 from papa.lora import AdapterLayout, LoraConfig, SlotLora
 from papa.pixels import to_x0
@@ -35,9 +35,9 @@ PROMPTS_KEPT = 256
 
 
 def unconditional(model: nn.Module, x: Tensor, t: Tensor, parts: Parts) -> Tensor:
-    """UNet2DModel."""
+    """UNet2DModel. A learned variance, in channels behind x's, is left out: the samplers here do not use it."""
     output: Tensor = model(x, t).sample
-    return output
+    return output[:, : x.shape[1]]
 
 
 def text_conditional(model: nn.Module, x: Tensor, t: Tensor, parts: Parts) -> Tensor:
@@ -45,7 +45,7 @@ def text_conditional(model: nn.Module, x: Tensor, t: Tensor, parts: Parts) -> Te
     added = {name: part for name, part in parts.items() if name != "encoder_hidden_states"}
     tokens = parts["encoder_hidden_states"]
     output: Tensor = model(x, t, encoder_hidden_states=tokens, added_cond_kwargs=added or None).sample
-    return output
+    return output[:, : x.shape[1]]
 
 
 def class_conditional(model: nn.Module, x: Tensor, t: Tensor, parts: Parts) -> Tensor:
@@ -58,9 +58,10 @@ class Denoiser:
     """A frozen backbone with room for one adapter, and one condition, per row.
 
     `sample_shape` is [channels, height, width] of x, `image_shape` that of the pictures (the same unless x are
-    latents). `backbone_hash` identifies weights and configuration: adapters of one backbone are never applied to
-    another. `autocast` is the type in which products and convolutions are computed while weights, normalisation and
-    results stay as they are; None leaves all as it is. `unrated` [m, *sample_shape] uint8 is its pool.
+    latents). `backbone_hash` identifies the weights and all else that the picture depends on, which `description`
+    tells: adapters of one backbone are never applied to another. `weights_hash` is its former kind. `autocast` is the
+    type in which products and convolutions are computed while weights, normalisation and results stay as they are;
+    None leaves all as it is. `unrated` [m, *sample_shape] uint8 is its pool.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Denoiser:
         conditioner: Conditioner | None = None,
         latents: LatentSpace | None = None,
         unrated: Tensor | None = None,
+        description: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model.requires_grad_(False).eval()
         self.schedule = schedule
@@ -83,10 +85,20 @@ class Denoiser:
         self.autocast = autocast
         self._network, self._conditioner, self._latents = network, conditioner, latents
         self._unrated = unrated
-        self.backbone_hash = backbone_hash(model, schedule, prediction, self._companions())
+        self.weights_hash = weights_hash(model, schedule, prediction, self._companions())
+        self.backbone_hash = backbone_hash(self.weights_hash, description or {})
         self._lora = SlotLora(model, lora)
         self._known: OrderedDict[str | None, Parts] = OrderedDict()
         self._lock = Lock()
+
+    @property
+    def hashes(self) -> tuple[str, str]:
+        """The hashes by which the manifest of a revision may name this backbone: the present kind and the former.
+
+        A store names its backbone by the present kind; a former one in a manifest is of the time before it was renamed
+        (`papa store rehash`).
+        """
+        return self.backbone_hash, self.weights_hash
 
     @property
     def layout(self) -> AdapterLayout:
@@ -159,7 +171,8 @@ class Denoiser:
         """ε_θ(x_t, t, c) per row. Shape: x [n, C, H, W]; t [n] int64; adapters [m, P], m ≤ n; conditions of n rows, or
         None for no prompt; result like x.
 
-        Row i < m runs with adapter i, the others with the backbone alone. Differentiable in `adapters` and x.
+        Row i < m runs with adapter i, the others with the backbone alone. Differentiable in `adapters` and x. The
+        result is in double precision where the schedule ends in pure noise: from ε in float32 no x0 would follow.
         """
         if conditions is None and (empty := self.conditions([""])) is not None:
             conditions = empty.repeat(len(x))
@@ -210,7 +223,7 @@ class Denoiser:
         Shape: x0 [n, C, H, W] → [n, F] float32.
         """
         seen: list[Tensor] = []
-        handle = self._middle().register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+        handle = self._middle().register_forward_hook(lambda _module, _inputs, output: seen.append(_first(output)))
         try:
             t = torch.full((len(x0),), FEATURE_TIMESTEP, device=x0.device)
             self.epsilon(self.schedule.alpha_bar(t, x0).sqrt() * x0, t)
@@ -221,9 +234,16 @@ class Denoiser:
         return found.mean(dim=1) if found.ndim == 3 else F.adaptive_avg_pool2d(found, FEATURE_GRID).flatten(1)
 
     def _middle(self) -> nn.Module:
+        """A U-Net's middle, or its lowest block down where it has none (distilled ones); a transformer's middle
+        block."""
         blocks = getattr(self.model, "transformer_blocks", None)
-        middle: nn.Module = self.model.get_submodule("mid_block") if blocks is None else blocks[len(blocks) // 2]
-        return middle
+        if blocks is not None:
+            return cast("nn.Module", blocks[len(blocks) // 2])
+        middle = getattr(self.model, "mid_block", None)
+        return cast(
+            "nn.Module",
+            cast("nn.ModuleList", self.model.get_submodule("down_blocks"))[-1] if middle is None else middle,
+        )
 
     def _companions(self) -> list[nn.Module]:
         found = list(self._conditioner.modules) if self._conditioner is not None else []
@@ -248,7 +268,14 @@ class Denoiser:
     def _to_epsilon(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         if self.prediction == "epsilon":
             return output
+        if self.schedule.zero_terminal_snr:
+            output, x = output.double(), x.double()
         alpha_bar = self.schedule.alpha_bar(t, x)
         if self.prediction == "v_prediction":
             return alpha_bar.sqrt() * output + (1 - alpha_bar).sqrt() * x
         return (x - alpha_bar.sqrt() * output) / (1 - alpha_bar).sqrt()
+
+
+def _first(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """A block on the way down returns its hidden states first, then what skips to the way up."""
+    return output if isinstance(output, Tensor) else output[0]

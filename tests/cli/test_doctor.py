@@ -7,6 +7,8 @@ import re
 import socket
 from pathlib import Path
 
+from papa_serving.store.records import short_hash
+
 from papa.denoiser import load_denoiser
 from tests.cli.conftest import Papa
 from tests.papa.pipelines import diffusion_transformer, saved
@@ -28,7 +30,7 @@ def test_a_machine_that_is_fit(papa: Papa) -> None:
         "torch device", "backbone hash",
     }  # fmt: skip
     assert re.search(r"embedded, version \d+\.\d+.*append-only file, fsync everysec", found["redis"]["found"])
-    assert re.fullmatch("[0-9a-f]{12}", found["backbone hash"]["found"])
+    assert re.fullmatch("2-[0-9a-f]{12}", found["backbone hash"]["found"])
 
 
 def test_a_transformer_has_a_hash_too(papa: Papa, tmp_path: Path) -> None:
@@ -36,7 +38,7 @@ def test_a_transformer_has_a_hash_too(papa: Papa, tmp_path: Path) -> None:
     backbone = saved(diffusion_transformer(), tmp_path / "backbone")
     code, found = checks(papa, "--set", f"backbone={backbone}")
     assert code == 0, found
-    assert found["backbone hash"]["found"] == load_denoiser(backbone).backbone_hash[:12]
+    assert found["backbone hash"]["found"] == short_hash(load_denoiser(backbone).backbone_hash)
 
 
 def test_revisions_of_another_backbone_are_noticed_before_the_trainer_refuses_them(papa: Papa) -> None:

@@ -140,7 +140,7 @@ async def test_what_was_learnt_goes_over_too(
     await revisions.put(GUEST, revision.name, trained.files)
     await backend.log.commit(lease, batch, revision)
     await backend.log.release(lease)
-    replay = unpack(trained.files, denoiser.layout, denoiser.backbone_hash, trained.sha256).replay
+    replay = unpack(trained.files, denoiser.layout, denoiser.hashes, trained.sha256).replay
     assert [label.grade for label in labels_of(trained.files[STATE_FILE])] == replay.grades.tolist()
     await merger(backend, revisions).merge(GUEST, MEMBER)
     assert await said_by(backend, MEMBER) == [(event.sample, event.grade) for event in events]

@@ -72,7 +72,7 @@ async def learnt(service: Service, denoiser: Denoiser, user: UserKey, number: in
 async def weights(service: Service, denoiser: Denoiser, user: UserKey, revision: str, sha256: str) -> torch.Tensor:
     names = ("manifest.json", "adapter_model.safetensors")
     files = {name: await service.revisions.get(user, revision, name) for name in names}
-    return unpack_weights(files, denoiser.layout, denoiser.backbone_hash, sha256)
+    return unpack_weights(files, denoiser.layout, denoiser.hashes, sha256)
 
 
 # Ids that would be somewhere else, were they ever a part of a path or of a key.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from pathlib import Path
 import grpc
 import pytest
 from papa_serving.contracts.channels import target_of
-from papa_serving.local.backbone_check import SUPPORTED, find_backbone, oracle_of, takes_prompt
+from papa_serving.local.backbone_check import find_backbone, oracle_of, takes_prompt
 from papa_serving.local.failure import Failure
 from papa_serving.local.instance_lock import InstanceLock
 from papa_serving.local.placement import check_combination, with_places, with_ports
@@ -25,7 +25,9 @@ from papa_serving.settings.addresses import host_port
 from papa_serving.settings.variables import settings_environment
 from pydantic import SecretStr
 
-from papa.denoiser.loading import _LOADERS
+from papa.denoiser import BackboneRefused, load_denoiser
+from tests.papa.pipelines import saved, stable_diffusion
+from tests.papa.support import edit
 
 
 @pytest.fixture
@@ -132,21 +134,29 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
         InstanceLock(tmp_path / "file" / "data").__enter__()
 
 
-def test_a_backbone_is_a_shipped_name_a_folder_or_a_hub_id(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of words, that can be served."""
+    return Path(saved(stable_diffusion(), tmp_path_factory.mktemp("pipeline")))
+
+
+def test_a_backbone_is_a_shipped_name_a_folder_or_a_hub_id(pipeline: Path, tmp_path: Path) -> None:
     (tmp_path / "unet").mkdir()
-    (tmp_path / "unet" / "config.json").write_text("{}")
-    assert find_backbone(str(tmp_path)) == tmp_path
+    assert find_backbone(str(pipeline)) == pipeline
     assert find_backbone("google/ddpm-cifar10-32") is None
+    assert find_backbone("google/ddpm-cifar10-32@main") is None
     with pytest.raises(Failure, match="no backbone 'nothing'"):
         find_backbone("nothing")
     with pytest.raises(Failure, match="no diffusers folder"):
         find_backbone(str(tmp_path / "unet"))
 
 
-def test_places_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_places_become_absolute(pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("model/unet").mkdir(parents=True)
-    Path("model/unet/config.json").write_text("{}")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(pipeline, "model")
+    assert with_places(Settings(backbone="~/model")).backbone == str(tmp_path / "model")
+    assert with_places(Settings(backbone="mnist")).backbone == "mnist"
     placed = with_places(Settings(data_dir="data", backbone="model"))
     assert placed.data_dir == tmp_path / "data"
     assert placed.store.path == tmp_path / "data" / "revisions"
@@ -197,26 +207,40 @@ def test_settings_travel_through_the_environment(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("kind", "folders", "message"),
+    ("file", "change", "message"),
     [
-        ("FluxTransformer2DModel", (), "is a FluxTransformer2DModel, which cannot be served"),
-        ("UNet2DConditionModel", ("vae", "tokenizer"), "lacks text_encoder"),
-        ("DiTTransformer2DModel", (), "lacks vae"),
+        ("model_index.json", {"_class_name": "FluxPipeline"}, "is a FluxPipeline, which cannot be served"),
+        ("unet/config.json", {"_class_name": "UNetSpatioTemporalConditionModel"}, "supported is UNet2DConditionModel"),
+        ("text_encoder/config.json", {"architectures": ["XLMRobertaModel"]}, "supported is CLIPTextModel"),
+        ("scheduler/scheduler_config.json", {"prediction_type": "v-prediction"}, "epsilon, v_prediction, sample"),
+        ("unet/config.json", {"in_channels": 9}, "models that edit a picture"),
     ],
 )
 def test_a_pipeline_that_cannot_be_served_is_told_before_anything_starts(
-    kind: str, folders: tuple[str, ...], message: str, tmp_path: Path
+    file: str, change: dict[str, object], message: str, pipeline: Path, tmp_path: Path
 ) -> None:
-    for folder in ("transformer", *folders):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "transformer" / "config.json").write_text(json.dumps({"_class_name": kind}))
+    """By the loader's own check, without torch."""
+    spoilt = shutil.copytree(pipeline, tmp_path / "spoilt")
+    edit(spoilt / file, **change)
     with pytest.raises(Failure, match=message) as refused:
-        find_backbone(str(tmp_path))
+        with_places(Settings(backbone=str(spoilt)))
     assert refused.value.hint
+    assert "\n" not in refused.value.message
+    with pytest.raises(BackboneRefused, match=message):
+        load_denoiser(str(spoilt))
 
 
-def test_the_check_before_the_start_knows_what_the_loader_takes() -> None:
-    assert set(SUPPORTED) == set(_LOADERS)
+def test_a_tokenizer_without_its_vocabulary_is_told_before_anything_starts(pipeline: Path, tmp_path: Path) -> None:
+    spoilt = shutil.copytree(pipeline, tmp_path / "spoilt")
+    (spoilt / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(Failure, match=r"lacks vocab\.json and merges\.txt"):
+        find_backbone(str(spoilt))
+
+
+def test_the_check_before_the_start_needs_no_torch() -> None:
+    program = "import sys; from papa_serving.local.backbone_check import find_backbone; find_backbone('mnist')\n"
+    program += "print(sorted({'torch', 'diffusers', 'transformers'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 @pytest.mark.parametrize(

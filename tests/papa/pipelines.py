@@ -10,11 +10,14 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
     DiTPipeline,
     DiTTransformer2DModel,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    UNet2DModel,
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -65,7 +68,7 @@ def tiny_text(projection: bool = False, seed: int = 4, width: int = 16) -> CLIPT
     return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config).eval()
 
 
-def _unet(**more: Any) -> UNet2DConditionModel:
+def text_unet(**more: Any) -> UNet2DConditionModel:
     torch.manual_seed(5)
     settings: dict[str, Any] = {
         "sample_size": 8,
@@ -87,7 +90,7 @@ def stable_diffusion(prediction: str = "epsilon") -> StableDiffusionPipeline:
         vae=tiny_vae(),
         text_encoder=tiny_text(),
         tokenizer=word_tokenizer(WORDS),
-        unet=_unet(),
+        unet=text_unet(),
         scheduler=DDIMScheduler(**SCHEDULER, prediction_type=prediction),
         safety_checker=None,
         feature_extractor=None,
@@ -96,7 +99,7 @@ def stable_diffusion(prediction: str = "epsilon") -> StableDiffusionPipeline:
 
 
 def stable_diffusion_xl() -> StableDiffusionXLPipeline:
-    unet = _unet(
+    unet = text_unet(
         cross_attention_dim=40,
         addition_embed_type="text_time",
         addition_time_embed_dim=4,
@@ -142,3 +145,29 @@ def saved(pipeline: Any, folder: Path) -> str:
         names = {"3": "boot, ankle boot", "5": "sneaker"}
         index.write_text(json.dumps(json.loads(index.read_text()) | {"id2label": names}))
     return str(folder)
+
+
+def pixels(**more: Any) -> DDPMPipeline:
+    """A DDPM of 16 × 16 RGB pictures; `more` are options of its U-Net."""
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {
+        "sample_size": 16,
+        "in_channels": 3,
+        "out_channels": 3,
+        "layers_per_block": 1,
+        "block_out_channels": (16, 32),
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+        "attention_head_dim": 8,
+        "norm_num_groups": 8,
+    }
+    return DDPMPipeline(unet=UNet2DModel(**settings | more), scheduler=DDPMScheduler())
+
+
+def published_tokenizer(folder: Path) -> None:
+    """Turns a saved tokenizer into what the hub holds of Stable Diffusion 1.x: vocab.json and merges.txt alone."""
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    merges = [each if isinstance(each, str) else " ".join(each) for each in model["merges"]]
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))

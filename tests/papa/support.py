@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,3 +65,9 @@ def drawn_by(
 def save_tiny_backbone(folder: Path) -> Path:
     DDPMPipeline(unet=tiny_unet(), scheduler=DDPMScheduler()).save_pretrained(folder)
     return folder
+
+
+def edit(path: Path, **changes: object) -> None:
+    """Changes fields of a JSON file; `...` removes one."""
+    content = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({name: value for name, value in content.items() if value is not ...}))

@@ -31,7 +31,7 @@ def files(denoiser: Denoiser, adapter: Adapter) -> dict[str, bytes]:
 
 
 def test_packing_loses_nothing(denoiser: Denoiser, adapter: Adapter, files: dict[str, bytes]) -> None:
-    again = unpack(files, denoiser.layout, denoiser.backbone_hash, digest(files["manifest.json"]))
+    again = unpack(files, denoiser.layout, denoiser.hashes, digest(files["manifest.json"]))
     assert torch.equal(again.weights, adapter.weights)
     assert again.iterate is not None and adapter.iterate is not None
     assert torch.equal(again.iterate, adapter.iterate) and not torch.equal(again.iterate, again.weights)
@@ -63,7 +63,7 @@ def test_every_damage_is_found(denoiser: Denoiser, files: dict[str, bytes], name
     flipped = data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]
     files[name] = {"flip": flipped, "truncate": data[:-1], "append": data + b"0", "remove": b""}[damage]
     with pytest.raises(AdapterDamagedError) as error:
-        unpack(files, denoiser.layout, denoiser.backbone_hash, sha256)
+        unpack(files, denoiser.layout, denoiser.hashes, sha256)
     assert error.value.reason == "checksum"
 
 
@@ -85,7 +85,7 @@ def test_an_iterate_that_does_not_fit_is_refused_under_a_valid_checksum(
     tensors = load(files["state.safetensors"])
     tensors["iterate"] = tensors["iterate"][1:] if damage == "shape" else tensors["iterate"] * float("nan")
     with pytest.raises(AdapterDamagedError) as error:
-        unpack(files, denoiser.layout, denoiser.backbone_hash, _resealed(files, tensors, "state.safetensors"))
+        unpack(files, denoiser.layout, denoiser.hashes, _resealed(files, tensors, "state.safetensors"))
     assert error.value.reason == reason
 
 
@@ -95,14 +95,14 @@ def test_values_that_are_not_finite_are_refused_under_a_valid_checksum(
     tensors = load(files["adapter_model.safetensors"])
     next(iter(tensors.values())).view(-1)[0] = float("nan")
     with pytest.raises(AdapterDamagedError, match="finite"):
-        unpack_weights(files, denoiser.layout, denoiser.backbone_hash, _resealed(files, tensors))
+        unpack_weights(files, denoiser.layout, denoiser.hashes, _resealed(files, tensors))
 
 
 def test_missing_layers_are_refused(denoiser: Denoiser, files: dict[str, bytes]) -> None:
     tensors = load(files["adapter_model.safetensors"])
     tensors.pop(next(iter(tensors)))
     with pytest.raises(AdapterDamagedError) as error:
-        unpack_weights(files, denoiser.layout, denoiser.backbone_hash, _resealed(files, tensors))
+        unpack_weights(files, denoiser.layout, denoiser.hashes, _resealed(files, tensors))
     assert error.value.reason == "shape"
 
 
@@ -110,19 +110,19 @@ def test_another_backbone_is_refused(denoiser: Denoiser, files: dict[str, bytes]
     other = tiny_denoiser(seed=9)
     assert other.backbone_hash != denoiser.backbone_hash
     with pytest.raises(AdapterDamagedError) as error:
-        unpack_weights(files, other.layout, other.backbone_hash, digest(files["manifest.json"]))
+        unpack_weights(files, other.layout, other.hashes, digest(files["manifest.json"]))
     assert error.value.reason == "backbone"
 
 
 def test_a_lower_rank_is_padded_and_a_higher_one_refused(denoiser: Denoiser, files: dict[str, bytes]) -> None:
     sha256, x, t = digest(files["manifest.json"]), torch.randn(1, 1, 8, 8), torch.tensor([500])
     wide, narrow = tiny_denoiser(rank=3), tiny_denoiser(rank=1)
-    padded = unpack_weights(files, wide.layout, wide.backbone_hash, sha256)
-    exact = unpack_weights(files, denoiser.layout, denoiser.backbone_hash, sha256)
+    padded = unpack_weights(files, wide.layout, wide.hashes, sha256)
+    exact = unpack_weights(files, denoiser.layout, denoiser.hashes, sha256)
     with torch.no_grad():
         torch.testing.assert_close(
             wide.epsilon(x, t, padded[None]), denoiser.epsilon(x, t, exact[None]), atol=1e-5, rtol=1e-4
         )
     with pytest.raises(AdapterDamagedError) as error:
-        unpack_weights(files, narrow.layout, narrow.backbone_hash, sha256)
+        unpack_weights(files, narrow.layout, narrow.hashes, sha256)
     assert error.value.reason == "shape"

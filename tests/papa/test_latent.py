@@ -162,7 +162,7 @@ def test_latents_and_prompts_travel_with_the_revision(text_backbone: tuple[Any, 
     prompts = ("boot", "", "a red shirt", "boot")
     adapter, _ = update(denoiser, new_adapter(denoiser), labels(denoiser, prompts), UPDATE, seed=2)
     files = pack(adapter, denoiser.layout, UPDATE, Origin(denoiser.backbone_hash, "", 0.0))
-    again = unpack(files, denoiser.layout, denoiser.backbone_hash, digest(files[MANIFEST_FILE])).replay
+    again = unpack(files, denoiser.layout, denoiser.hashes, digest(files[MANIFEST_FILE])).replay
     assert again.prompts == prompts
     assert again.samples.dtype == torch.float16
     adopted = Adoption.of(denoiser, DEFAULT_UPDATE, 1e6).adopt(files, denoiser.backbone_hash).replay
@@ -189,12 +189,17 @@ def test_adapters_of_such_backbones_lie_on_attention_alone(text_backbone: tuple[
     ("file", "field", "value", "message"),
     [
         *(
-            ("unet/config.json", "_class_name", name, f"{name}, which is not supported")
+            ("unet/config.json", "_class_name", name, f"the unet is a {name}; supported is UNet2DConditionModel")
             for name in ("FluxTransformer2DModel", "SD3Transformer2DModel", "PixArtTransformer2DModel")
         ),
-        ("unet/config.json", "in_channels", 9, "edit a picture"),
+        (
+            "unet/config.json",
+            "in_channels",
+            9,
+            "models that edit a picture",
+        ),
         ("unet/config.json", "addition_embed_type", "image", "addition_embed_type 'image'"),
-        ("vae/config.json", "_class_name", "VQModel", "not a plain AutoencoderKL"),
+        ("vae/config.json", "_class_name", "VQModel", "the vae is a VQModel; supported is AutoencoderKL"),
         ("scheduler/scheduler_config.json", "beta_schedule", None, "no noise schedule"),
     ],
 )

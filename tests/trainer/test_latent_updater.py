@@ -53,7 +53,7 @@ def test_an_update_takes_latents_of_items_and_encodes_pictures(updater: PapaUpda
     assert [updater.flaw(each) for each in events] == ["", "", ""]
     (trained,) = updater.update([UserUpdate(UserBatch(ADA, events), "", Weights())], 1.0)
     assert isinstance(trained, Trained), trained
-    replay = unpack(trained.files, denoiser.layout, denoiser.backbone_hash, trained.sha256).replay
+    replay = unpack(trained.files, denoiser.layout, denoiser.hashes, trained.sha256).replay
     assert replay.prompts == ("a red boot", "shirt", "")
     assert np.array_equal(replay.samples[0].numpy(), latents(1))
     encoded = denoiser.encode(torch.from_numpy(picture(2)).float()[None] / 127.5 - 1)[0]

@@ -31,7 +31,7 @@ def test_an_update_makes_a_revision_that_the_next_one_starts_from(
     again = UserUpdate(UserBatch(user, events_of(user, 4, start=6)), "000001-x", start)
     (second,) = updater.update([again], 1.0)
     assert isinstance(second, Trained)
-    adapter = unpack(second.files, denoiser.layout, denoiser.backbone_hash, second.sha256)
+    adapter = unpack(second.files, denoiser.layout, denoiser.hashes, second.sha256)
     assert len(adapter.replay) == 9
     assert b'"000001-x"' in second.files[MANIFEST_FILE]
 
@@ -45,13 +45,13 @@ def test_a_label_that_is_taken_back_is_forgotten(updater: PapaUpdater, denoiser:
     (first,) = updater.update([first_update(user)], 1.0)
     assert isinstance(first, Trained)
     start = Weights({name: first.files[name] for name in updater.files}, first.sha256)
-    known = unpack(first.files, denoiser.layout, denoiser.backbone_hash, first.sha256).replay
+    known = unpack(first.files, denoiser.layout, denoiser.hashes, first.sha256).replay
     gone, *others = known.numbers()
     events = taken_back(user, gone)
     assert updater.flaw(events[0]) == ""
     (second,) = updater.update([UserUpdate(UserBatch(user, events), "000001-x", start)], 1.0)
     assert isinstance(second, Trained)
-    assert unpack(second.files, denoiser.layout, denoiser.backbone_hash, second.sha256).replay.numbers() == (*others,)
+    assert unpack(second.files, denoiser.layout, denoiser.hashes, second.sha256).replay.numbers() == (*others,)
 
 
 def test_when_no_label_is_left_the_adapter_is_a_fresh_one(
@@ -64,7 +64,7 @@ def test_when_no_label_is_left_the_adapter_is_a_fresh_one(
     events = taken_back(user, label.sequence)
     (second,) = updater.update([UserUpdate(UserBatch(user, events), "000001-x", start)], 1.0)
     assert isinstance(second, Trained)
-    adapter = unpack(second.files, denoiser.layout, denoiser.backbone_hash, second.sha256)
+    adapter = unpack(second.files, denoiser.layout, denoiser.hashes, second.sha256)
     assert len(adapter.replay) == 0
     assert all(not bool(layer.b(adapter.weights[None]).any()) for layer in denoiser.layout.layers)
 
@@ -84,7 +84,7 @@ def test_users_together_get_what_each_would_get_alone(
     for update, one in zip(updates, together, strict=True):
         (alone,) = updater.update([update], 1.0)
         assert isinstance(one, Trained) and isinstance(alone, Trained)
-        weights = [unpack(x.files, denoiser.layout, denoiser.backbone_hash, x.sha256).weights for x in (one, alone)]
+        weights = [unpack(x.files, denoiser.layout, denoiser.hashes, x.sha256).weights for x in (one, alone)]
         # Elements whose gradient is a rounding error get a step of either sign from Adam.
         assert (weights[0] - weights[1]).abs().gt(1e-4).float().mean() < 0.01
 

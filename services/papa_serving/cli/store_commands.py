@@ -11,12 +11,15 @@ import typer
 from papa_serving.cli.configuration import ConfigFile, Overrides, load
 from papa_serving.cli.output import AsJson, console, print_json, print_table, voice
 from papa_serving.contracts.revisions import RevisionStore, UserDirectory
+from papa_serving.local.backbone_check import find_backbone
+from papa_serving.local.failure import Failure
+from papa_serving.local.stored_redis import stored_redis
 from papa_serving.settings import Settings
 from papa_serving.store.census import SETTLED, Finding, census
 from papa_serving.store.census import repair as put_back
 from papa_serving.store.census import sweep as remove_unnamed
 
-store = typer.Typer(name="store", no_args_is_help=True, help="Compare the revision store with Redis; sweep; repair.")
+store = typer.Typer(name="store", no_args_is_help=True, help="Compare the revision store with Redis, and mend them.")
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 OlderThan = Annotated[
@@ -70,6 +73,55 @@ def repair(
         console.print(f"repaired {repaired} users")
 
 
+@store.command()
+def rehash(
+    config: ConfigFile = None,
+    overrides: Overrides = [],  # noqa: B006 - typer's way
+    yes: Yes = False,
+    json: AsJson = False,
+) -> None:
+    """Name the backbone by the present version of its hash, in a store that an earlier release has made."""
+    settings = load(config, overrides)
+    if not yes:
+        question = f"Has this store always been served with {settings.backbone}, in its present configuration?"
+        typer.confirm(question, abort=True, err=True)
+    with voice(json).status(f"loading {settings.backbone} …"):
+        present, former = _hashes(settings.backbone)
+    with stored_redis(settings) as reached:
+        renamed = asyncio.run(_rehash(reached, present, former))
+    if json:
+        print_json({"renamed": renamed, "backbone_hash": present, "former_hash": former})
+    elif renamed:
+        console.print(f"the store names its backbone {present} now, formerly {former}")
+    else:
+        console.print(f"nothing to rename: the store names its backbone {present}, or none yet")
+
+
+def _hashes(backbone: str) -> tuple[str, str]:
+    """The present and the former hash of a backbone that can be served. Raises Failure."""
+    find_backbone(backbone)
+    from papa.denoiser import load_denoiser
+
+    try:
+        return load_denoiser(backbone).hashes
+    except (FileNotFoundError, ValueError) as error:
+        raise Failure(str(error), "choose the backbone with --set backbone=NAME") from error
+
+
+async def _rehash(settings: Settings, present: str, former: str) -> bool:
+    from papa_serving.store import open_items
+    from papa_serving.store.rehash import rehash
+
+    items = open_items(settings)
+    try:
+        return await rehash(items, settings.backbone, present, former)
+    except ValueError as error:
+        hint = "choose the backbone that the store has always been served with: --set backbone=NAME"
+        raise Failure(str(error), hint) from error
+    finally:
+        await items.close()
+
+
 async def _census(users: UserDirectory, revisions: RevisionStore) -> list[Finding]:
     return [finding async for finding in census(users, revisions)]
 
@@ -78,11 +130,11 @@ def _run(settings: Settings, work: Callable[[UserDirectory, RevisionStore], Awai
     from papa_serving.store import open_revisions, open_users
 
     async def run() -> T:
-        users = open_users(settings)
+        users = open_users(reached)
         try:
-            return await work(users, open_revisions(settings))
+            return await work(users, open_revisions(reached))
         finally:
             await users.close()
 
-    with voice(json).status("comparing the revision store with Redis …"):
+    with stored_redis(settings) as reached, voice(json).status("comparing the revision store with Redis …"):
         return asyncio.run(run())

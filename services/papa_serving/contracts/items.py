@@ -56,6 +56,10 @@ class ItemStore(ABC):
         """Announces the deployed backbone. Raises ValueError when the store belongs to another backbone."""
 
     @abstractmethod
+    async def rename_backbone(self, former: str, info: BackboneInfo) -> bool:
+        """Puts `info` in place of the record that names the hash `former`; whether there was such a record."""
+
+    @abstractmethod
     async def backbone_info(self) -> BackboneInfo | None:
         """The announced backbone; None before a generator has started."""
 

@@ -44,7 +44,7 @@ class Adapters:
     ) -> None:
         self._users = users
         self._revisions = revisions
-        self._layout, self._backbone, self._dtype = denoiser.layout, denoiser.backbone_hash, denoiser.dtype
+        self._layout, self._hashes, self._dtype = denoiser.layout, denoiser.hashes, denoiser.dtype
         self._pinned = denoiser.device.type == "cuda"
         self._slots = slots
         self._host = HostCache(host_cache)
@@ -119,7 +119,7 @@ class Adapters:
 
     def _unpack(self, files: dict[str, bytes], sha256: str) -> torch.Tensor:
         try:
-            weights = unpack_weights(files, self._layout, self._backbone, sha256).to(self._dtype)
+            weights = unpack_weights(files, self._layout, self._hashes, sha256).to(self._dtype)
         except AdapterDamagedError:
             raise
         except (KeyError, TypeError, ValueError) as error:

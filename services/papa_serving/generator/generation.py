@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 
-from papa.denoiser import Conditions
+from papa.denoiser import Conditions, NotFiniteError
 from papa.sampler import SAMPLERS
 from papa_serving import metrics, tracing
 from papa_serving.contracts.errors import DeadlineExceeded, InvalidRequest, PapaError, Violation
@@ -134,7 +134,10 @@ class Generator:
 
     async def _finished(self, spec: GenerationSpec, run: _Run, rows: FinishedRows) -> tuple[GeneratedItem, ...]:
         self._check_finite(run, rows)
-        items = await self._items.keep(spec, rows, run.revision_of)
+        try:
+            items = await self._items.keep(spec, rows, run.revision_of)
+        except NotFiniteError as error:
+            raise self._not_finite(run, rows.indexes) from error
         if run.resolved and any(item.revision for item in items):
             self._served_latency.observe(run.resolved.adapter.key, run.resolved.record)
         return items
@@ -143,11 +146,14 @@ class Generator:
         """Raises RevisionDamaged when an adapter made samples that are not finite; the next generation falls back."""
         finite = rows.samples.isfinite().flatten(1).all(dim=1).tolist()
         bad = [index for index, good in zip(rows.indexes, finite, strict=True) if not good]
-        if not bad:
-            return
+        if bad:
+            raise self._not_finite(run, bad)
+
+    def _not_finite(self, run: _Run, bad: Sequence[int]) -> PapaError:
+        """The error for those items: of the revision where it made one of them, else of the backbone."""
         if run.resolved is None or not any(run.revision_of(index) for index in bad):
-            raise PapaError("the backbone made samples that are not finite")
-        raise self._adapters.refuse_output(run.resolved)
+            return PapaError("the backbone made pictures that are not finite: try another seed, or tell the operator")
+        return self._adapters.refuse_output(run.resolved)
 
 
 def explored(count: int, share: float) -> frozenset[int]:

@@ -1,42 +1,48 @@
-"""Checks that the configured backbone exists and can be served, without importing torch."""
+"""Checks that the configured backbone can be served, without importing torch."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from importlib.resources import files
 from pathlib import Path
 
+from papa.pipeline_folder import HASH_VERSION, SHIPPED, BackboneRefused, inspect_folder, local_folder
+from papa_serving.contracts.items import BackboneInfo
 from papa_serving.local.failure import Failure
-
-PARTS = ("unet", "transformer")
-"""The folder of a pipeline's network."""
-
-SUPPORTED = {
-    "UNet2DModel": (),
-    "UNet2DConditionModel": ("vae", "text_encoder", "tokenizer"),
-    "DiTTransformer2DModel": ("vae",),
-}
-"""Classes of networks that can be served, and the folders that each needs beside it."""
+from papa_serving.settings import Settings
+from papa_serving.store import open_items
+from papa_serving.store.records import former_hash
 
 
 def find_backbone(backbone: str) -> Path | None:
     """The folder of a shipped name or of a diffusers folder; None for a hub id, which is fetched when it is loaded.
 
-    Raises Failure when it can be none of them, or is a pipeline that cannot be served.
+    Raises Failure when it can be none of them, or is a pipeline that cannot be served as far as its JSON files tell.
     """
-    shipped = _shipped()
-    for folder in (shipped / backbone, Path(backbone)):
-        config = next((path for part in PARTS if (path := folder / part / "config.json").is_file()), None)
-        if config is not None:
-            _refuse_unsupported(folder, config)
-            return folder
-    if backbone.count("/") == 1 and not Path(backbone).exists():
-        return None
-    names = ", ".join(sorted(path.parent.parent.name for path in shipped.glob("*/unet/config.json"))) or "none"
-    raise Failure(
-        f"there is no backbone {backbone!r}: it is no shipped name ({names}), no diffusers folder and no hub id",
-        "choose one with --backbone, or train one with papa backbone train",
-    )
+    try:
+        folder = local_folder(backbone)
+        if folder is not None:
+            inspect_folder(folder)
+    except FileNotFoundError as error:
+        raise Failure(str(error), "choose one with --backbone, or train one with papa backbone train") from error
+    except BackboneRefused as error:
+        raise Failure(str(error), "docs/backbones.md lists what can be served") from error
+    return folder
+
+
+def refuse_former_hash(settings: Settings) -> None:
+    """Raises Failure for a store that names its backbone by a hash of a former version, before anything is loaded."""
+    known = asyncio.run(_known_backbone(settings))
+    if known is not None and not known.backbone_hash.startswith(HASH_VERSION):
+        raise Failure(former_hash(known), "docs/backbones.md says what the hash covers")
+
+
+async def _known_backbone(settings: Settings) -> BackboneInfo | None:
+    items = open_items(settings)
+    try:
+        return await items.backbone_info()
+    finally:
+        await items.close()
 
 
 def oracle_of(backbone: str) -> str:
@@ -45,7 +51,7 @@ def oracle_of(backbone: str) -> str:
     A backbone that is asked by words shows what its namesake in pixels shows.
     """
     known = backbone.removesuffix("_text")
-    return known if (_shipped() / known / "oracle.safetensors").is_file() else ""
+    return known if (SHIPPED / known / "oracle.safetensors").is_file() else ""
 
 
 def takes_prompt(backbone: str) -> bool:
@@ -66,22 +72,3 @@ def taught_backbone(revisions: Path) -> str:
         except (OSError, KeyError, TypeError, ValueError):
             continue  # damaged: the next one may tell
     return ""
-
-
-def _shipped() -> Path:
-    return Path(str(files("papa"))) / "backbone" / "weights"
-
-
-def _refuse_unsupported(folder: Path, config: Path) -> None:
-    try:
-        kind = json.loads(config.read_text()).get("_class_name", "UNet2DModel")
-    except (ValueError, AttributeError) as error:
-        raise Failure(f"the backbone's {config} is not JSON", "copy the pipeline again") from error
-    if kind not in SUPPORTED:
-        raise Failure(
-            f"the backbone {folder} is a {kind}, which cannot be served",
-            f"pipelines of these networks can: {', '.join(SUPPORTED)}",
-        )
-    missing = [part for part in SUPPORTED[kind] if not (folder / part).is_dir()]
-    if missing:
-        raise Failure(f"the backbone {folder} lacks {', '.join(missing)}", "save the whole pipeline: save_pretrained")

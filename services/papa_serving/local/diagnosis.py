@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from papa.pipeline_folder import BackboneRefused
 from papa_serving.local.backbone_check import find_backbone, taught_backbone
 from papa_serving.local.child_processes import python_program
 from papa_serving.local.failure import Failure
@@ -19,6 +20,7 @@ from papa_serving.local.redis_check import check_redis
 from papa_serving.local.redis_process import RedisProcessError, find_redis_server, server_version
 from papa_serving.settings import Settings
 from papa_serving.settings.addresses import host_port
+from papa_serving.store.records import short_hash
 
 FREE_BYTES_WANTED = 2 * 2**30
 _INSTALL = "pip install 'papa-serving[server]'"
@@ -117,18 +119,21 @@ def _device(device: str) -> str:
 
 
 def _hash(settings: Settings) -> str:
-    """That of weights, schedule and prediction, against the one that the revisions of this folder were made for."""
-    program = "import sys; from papa.denoiser import load_denoiser; print(load_denoiser(sys.argv[1]).backbone_hash)"
+    """The hash of the backbone, against the one that the revisions of this folder were made for. The backbone is loaded
+    and run once for it, as generator and trainer do."""
+    program = "import sys; from papa.denoiser import load_denoiser; print(*load_denoiser(sys.argv[1]).hashes)"
     try:
-        found = _asked(program, settings.backbone).split()[-1]
+        found, former = _asked(program, settings.backbone).split()[-2:]
     except _Unanswered as reason:
         hint = _INSTALL if "No module" in str(reason) else "choose another --backbone, or copy this one again"
-        raise Failure(f"{settings.backbone} cannot be loaded: {reason}", hint) from reason
+        cause = str(reason).removeprefix(f"{BackboneRefused.__module__}.{BackboneRefused.__qualname__}: ")
+        raise Failure(f"{settings.backbone} cannot be loaded: {cause}", hint) from reason
     taught = taught_backbone(settings.store.path or settings.data_dir / "revisions")
-    if taught not in ("", found):
+    if taught not in ("", found, former):
         hint = "name the backbone that they were made for with --backbone, or another folder with --data-dir"
-        raise Failure(f"the revisions kept here were made for the backbone {taught[:12]}, this is {found[:12]}", hint)
-    return found[:12] + (", that of the revisions kept here" if taught else "")
+        raise Failure(f"the revisions kept here were made for the backbone {short_hash(taught)}, "
+                      f"this is {short_hash(found)}", hint)  # fmt: skip
+    return short_hash(found) + (", that of the revisions kept here" if taught else "")
 
 
 class _Unanswered(Exception):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from papa.pipeline_folder import shipped_names
 from papa_serving.local.backbone_check import find_backbone
 from papa_serving.local.failure import Failure
 from papa_serving.local.ports import claim_port
@@ -19,9 +20,12 @@ from papa_serving.settings.exposure import exposed_engine, exposed_gateway, expo
 
 def with_places(settings: Settings) -> Settings:
     """Makes paths absolute, since child processes may run in another folder. Raises Failure for a missing backbone."""
-    backbone = settings.backbone
-    if find_backbone(backbone) == Path(backbone):
-        backbone = str(Path(backbone).absolute())
+    folder = find_backbone(settings.backbone)
+    # Shipped names and hub ids mean the same everywhere.
+    if folder is not None and settings.backbone not in shipped_names():
+        backbone = str(folder.absolute())
+    else:
+        backbone = settings.backbone
     store = settings.store.path or settings.data_dir / "revisions"
     placed = settings.model_copy(update={"data_dir": settings.data_dir.absolute(), "backbone": backbone})
     return updated(placed, store={"path": store.absolute()})

@@ -94,5 +94,5 @@ def _wait_until_running(name: str) -> None:
 def _last_line(messages: list[str]) -> str:
     """The last line of a traceback, which names the cause."""
     lines = [line.strip() for message in messages for line in message.splitlines() if line.strip()]
-    causes = [line for line in lines if "Error" in line or "Exception" in line]
+    causes = [line for line in lines if any(sign in line for sign in ("Error", "Exception", "Refused"))]
     return (causes or lines or ["no reason given"])[-1]

@@ -326,8 +326,16 @@ class MemoryItemStore(ItemStore):
 
     @override
     async def publish_backbone(self, info: BackboneInfo) -> None:
-        check_backbone(self._state.backbone_info or info, info)
+        check_backbone(self._state.backbone_info or info, info.name, info.backbone_hash)
         self._state.backbone_info = info
+
+    @override
+    async def rename_backbone(self, former: str, info: BackboneInfo) -> bool:
+        known = self._state.backbone_info
+        if known is None or known.backbone_hash != former:
+            return False
+        self._state.backbone_info = info
+        return True
 
     @override
     async def backbone_info(self) -> BackboneInfo | None:

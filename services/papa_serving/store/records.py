@@ -83,13 +83,37 @@ def decode_backbone(text: bytes) -> BackboneInfo:
     )
 
 
-def check_backbone(known: BackboneInfo, deployed: BackboneInfo) -> None:
+def check_backbone(known: BackboneInfo, name: str, backbone_hash: str) -> None:
     """Raises ValueError when a store that belongs to the backbone `known` is opened with another one."""
-    if known.backbone_hash != deployed.backbone_hash:
-        raise ValueError(
-            f"this store belongs to the backbone {known.name} ({known.backbone_hash[:12]}), and its users' adapters "
-            f"do not fit {deployed.name} ({deployed.backbone_hash[:12]}): choose another redis.prefix or data_dir"
-        )
+    if known.backbone_hash == backbone_hash:
+        return
+    if _hash_version(known.backbone_hash) < _hash_version(backbone_hash):
+        raise ValueError(former_hash(known))
+    raise ValueError(
+        f"this store belongs to the backbone {known.name} ({short_hash(known.backbone_hash)}), and its users' adapters "
+        f"do not fit {name} ({short_hash(backbone_hash)}): choose another redis.prefix or data_dir"
+    )
+
+
+def former_hash(known: BackboneInfo) -> str:
+    """What is to be done about a store whose backbone is named by a hash of a former version."""
+    return (
+        f"this store names its backbone {known.name} by a former version of its hash "
+        f"({short_hash(known.backbone_hash)}): "
+        "run papa store rehash once, with the backbone that the store has always been served with"
+    )
+
+
+def short_hash(backbone_hash: str) -> str:
+    """Enough of a backbone's hash to tell it from others: its version and twelve digits."""
+    version, dash, digits = backbone_hash.rpartition("-")
+    return f"{version}{dash}{digits[:12]}"
+
+
+def _hash_version(backbone_hash: str) -> int:
+    """2 of "2-…"; 1 of a hash without a version, as the first ones were."""
+    version = backbone_hash.rpartition("-")[0]
+    return int(version) if version.isdecimal() else 1
 
 
 def merging_elsewhere() -> LineageConflict:

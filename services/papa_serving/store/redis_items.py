@@ -17,6 +17,7 @@ from papa_serving.store.redis_keys import Keys
 from papa_serving.store.redis_scripts import load
 
 _PUT = load(__package__, "put_items")
+_RENAME = load(__package__, "rename_backbone")
 
 
 class RedisItemStore(ItemStore):
@@ -71,9 +72,14 @@ class RedisItemStore(ItemStore):
         text = encode_backbone(info)
         await call(self._client, "SETNX", self._keys.backbone, text)
         known = await self.backbone_info()
-        check_backbone(known or info, info)
+        check_backbone(known or info, info.name, info.backbone_hash)
         if known != info:
             await call(self._client, "SET", self._keys.backbone, text)
+
+    @override
+    async def rename_backbone(self, former: str, info: BackboneInfo) -> bool:
+        keys, replaced = [self._keys.backbone], [former, encode_backbone(info)]
+        return bool(await _RENAME.run(self._client, keys, replaced))
 
     @override
     async def backbone_info(self) -> BackboneInfo | None:

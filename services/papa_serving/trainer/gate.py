@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from papa.adapter import Adapter
 from papa.config import UpdateConfig
-from papa.denoiser import Denoiser
+from papa.denoiser import Denoiser, NotFiniteError
 from papa.sampler import sample
 from papa.updating import UpdateStats
 from papa_serving.settings import GateSettings
@@ -112,9 +113,14 @@ class Gate:
             self._denoiser, self._seeds * count, adapters, "ddim", self._settings.probe_steps, self._adapt_from,
             conditions=conditions,
         )  # fmt: skip
-        # Decoded latents can leave the range of pictures.
-        pictures = self._denoiser.decode(samples.where(samples.isfinite(), math.nan)).cpu()
-        return [Look.at(part) for part in pictures.split(len(self._seeds))]
+        return [self._look(part) for part in samples.split(len(self._seeds))]
+
+    def _look(self, samples: Tensor) -> Look:
+        """At the pictures of one user, which are within [−1, 1] even where a latent without bounds made them."""
+        with suppress(NotFiniteError):
+            if bool(samples.isfinite().all()):
+                return Look.at(self._denoiser.decode(samples).cpu())
+        return Look.at(torch.full((len(samples), *self._denoiser.image_shape), math.nan))
 
 
 def _prompt(adapter: Adapter) -> str:

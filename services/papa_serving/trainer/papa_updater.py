@@ -95,7 +95,7 @@ class PapaUpdater(Updater):
         if not weights.files:
             return new_adapter(self._denoiser, seed)
         try:
-            return unpack(weights.files, self._denoiser.layout, self.backbone_hash, weights.sha256)
+            return unpack(weights.files, self._denoiser.layout, self._denoiser.hashes, weights.sha256)
         except AdapterDamagedError as error:
             raise RevisionDamaged(f"{error.reason}: {error}") from error
 

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from papa_serving.contracts.errors import StorageUnavailable
 from papa_serving.feedback import open_log
 from papa_serving.settings import Settings
-from papa_serving.store import open_items, open_revisions, open_users
+from papa_serving.store import open_items, open_revisions, open_users, records
 from papa_serving.store.census import refuse_emptied
 from papa_serving.trainer.loop import Backlog, TrainerLoop
 from papa_serving.trainer.updater import Updater
@@ -43,11 +43,8 @@ async def check_backbone(settings: Settings, backbone_hash: str) -> None:
     finally:
         await items.close()
         await users.close()
-    if announced is not None and announced.backbone_hash != backbone_hash:
-        raise ValueError(
-            f"the adapters in this store belong to the backbone {announced.name} ({announced.backbone_hash[:12]}), "
-            f"not to {settings.backbone} ({backbone_hash[:12]})"
-        )
+    if announced is not None:
+        records.check_backbone(announced, settings.backbone, backbone_hash)
 
 
 @asynccontextmanager
