@@ -197,9 +197,39 @@ async def test_waiting_until_everything_is_applied(service: Service, client: Any
 
 
 async def test_waiting_in_vain(service: Service, client: Any) -> None:
-    with pytest.raises(DeadlineExceeded):
+    says = r"alice had no revision in time: the current revision is none, 0 events are pending, 0 are dead letters"
+    with pytest.raises(DeadlineExceeded, match=says):
         await client.wait_for_revision("alice", timeout=0.3)
+    await client.like("alice", "a")
+    service.users.commit(ALICE, revision(1))
+    says = (
+        r"no revision newer than 000001-aa with no event pending in time: the current revision is 000001-aa, 1 events"
+    )
+    with pytest.raises(DeadlineExceeded, match=says):
+        await client.wait_for_revision("alice", after="000001-aa", settled=True, timeout=0.3)
     await eventually(lambda: service.users.watchers(ALICE) == 0)
+
+
+@pytest.mark.parametrize(
+    ("count", "options", "says"),
+    [
+        (-1, {}, "count: -1 is out of range"),
+        (2**40, {}, "count: 1099511627776 is out of range"),
+        ("4", {}, "count: '4' is out of range or of another type"),
+        (4, {"steps": -5}, "steps: -5 is out of range"),
+        (4, {"seed": 2**64}, "seed: 18446744073709551616 is out of range"),
+        (4, {"step": 5}, "step: there is no such option; did you mean steps?"),
+        (4, {"colour": "red"}, "colour: there is no such option; there are prompt, seed, "),
+        (4, {"sampler": "ddim"}, "sampler: give a Sampler"),
+        (4, {"prompt": 5}, "prompt: 5 is out of range or of another type"),
+    ],
+)
+async def test_what_no_message_can_hold_is_refused_by_the_name_of_its_option(
+    client: Any, count: Any, options: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        await client.generate("alice", count, **options)
+    assert says in str(refused.value)
 
 
 async def test_a_deadline(service: Service, client: Any) -> None:

@@ -217,6 +217,35 @@ def test_pauses_grow_up_to_a_limit() -> None:
         attempts.pause_after(StorageUnavailable("down"))
 
 
+def test_a_call_is_tried_again_as_long_as_its_time_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    attempts, made = Attempts(Retry(), 120.0), 0
+    with pytest.raises(StorageUnavailable):
+        while True:
+            clock[0] += attempts.pause_after(StorageUnavailable("down"))
+            made += 1
+    assert 110 < clock[0] < 120
+    assert made > 20
+
+
+def test_a_call_without_a_time_out_gives_up_where_nobody_answers_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    attempts = Attempts(Retry(patience=60.0), None)
+
+    def fails_until(end: float) -> None:
+        while clock[0] < end:
+            clock[0] += attempts.pause_after(StorageUnavailable("down"))
+
+    fails_until(40)
+    attempts.succeed()
+    fails_until(80)
+    with pytest.raises(StorageUnavailable):
+        fails_until(1000)
+    assert 90 < clock[0] < 120
+
+
 def test_no_pause_beyond_the_time_out() -> None:
     attempts = Attempts(Retry(), 5.0)
     with pytest.raises(StorageUnavailable):

@@ -264,6 +264,15 @@ async def test_a_prompt_is_read_by_the_words_that_the_backbone_knows(service: Se
     assert not plain.HasField("prompt_reading")
 
 
+@pytest.mark.parametrize("fields", [{"prompt": "boot"}, {"guidance_scale": 3.0}])
+async def test_what_means_nothing_without_prompts_is_refused_by_its_name(
+    service: Service, fields: dict[str, object]
+) -> None:
+    refused = await refusal(service.generation.Generate(Request(user=ALICE, count=1, **fields)))  # type: ignore[arg-type]
+    assert refused.violations == dict.fromkeys(fields, "the deployed backbone takes no prompt")
+    assert service.engine.requests == []
+
+
 def _named(value: object) -> str:
     """The same in every process: xdist compares the names."""
     return str(sorted(value) if isinstance(value, set) else value)[:40].replace("\n", " ")

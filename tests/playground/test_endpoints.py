@@ -59,7 +59,7 @@ async def test_the_page_and_its_files_are_served_and_may_load_nothing_else(page:
 async def test_about_says_how_to_set_the_page_up(page: httpx.AsyncClient, service: Service) -> None:
     await service.until_serving("papa.serving.v1.GenerationService")
     assert (await page.get("/api/about")).json() == {
-        "labels": ["even", "odd"], "prompts": False, "serving": True,
+        "labels": ["even", "odd"], "prompts": False, "vocabulary": [], "serving": True,
     }  # fmt: skip
     assert 'data-per-page="6"' in (await page.get("/")).text
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from papa_serving.cli.configuration import load
-from papa_serving.client import AsyncClient, Client, Tls
+from papa_serving.client import AsyncClient, Client, Retry, Tls
 from papa_serving.local.failure import Failure
 from papa_serving.local.ports import reachable
 from papa_serving.settings import ClientSettings, Settings
@@ -26,6 +26,10 @@ Tenant = Annotated[
 UserId = Annotated[str, typer.Argument(metavar="USER", help="Your own id of the user.", show_default=False)]
 
 
+RETRY = Retry(attempts=5)
+"""Somebody waits for the command: no answer within about a second is an answer."""
+
+
 def connect(address: str, tenant: str = "") -> Client:
     """A client of the gateway at `address`, or of the one that the settings describe, with their `client.*`."""
     return open_client(load(None), address, tenant)
@@ -34,13 +38,13 @@ def connect(address: str, tenant: str = "") -> Client:
 def open_client(settings: Settings, address: str = "", tenant: str = "") -> Client:
     """The same with settings that are known already. Raises Failure for a file that cannot be read."""
     mine = settings.client
-    return Client(address or _configured(settings), tenant=tenant, tls=_tls(mine), token=_token(mine))
+    return Client(address or _configured(settings), tenant=tenant, tls=_tls(mine), token=_token(mine), retry=RETRY)
 
 
 def open_aio_client(settings: Settings, address: str = "", tenant: str = "") -> AsyncClient:
     """As `open_client`, for the event loop that runs."""
     mine = settings.client
-    return AsyncClient(address or _configured(settings), tenant=tenant, tls=_tls(mine), token=_token(mine))
+    return AsyncClient(address or _configured(settings), tenant=tenant, tls=_tls(mine), token=_token(mine), retry=RETRY)
 
 
 def _configured(settings: Settings) -> str:

@@ -35,6 +35,7 @@ from papa_serving.client.records import (
 )
 from papa_serving.client.retry import Attempts, Retry, Timeouts
 from papa_serving.client.transfer import Assembly
+from papa_serving.contracts.errors import DeadlineExceeded
 from papa_serving.stubs.serving.v1 import feedback_pb2
 
 Answer = TypeVar("Answer")
@@ -160,10 +161,13 @@ class AsyncClient:
         self, user: str | User, *, after: str = "", settled: bool = False, timeout: float | None = 60.0
     ) -> Revision:
         """Waits until the user's current revision is newer than `after`; see Client.wait_for_revision."""
-        awaited = RevisionAwaited(after, settled)
-        async with aclosing(self.watch_user(user, timeout=timeout)) as states:
-            while (revision := awaited.found_in(await anext(states))) is None:
-                continue
+        awaited, seen = RevisionAwaited(after, settled), None
+        try:
+            async with aclosing(self.watch_user(user, timeout=timeout)) as states:
+                while (revision := awaited.found_in(seen := await anext(states))) is None:
+                    continue
+        except DeadlineExceeded as late:
+            raise awaited.missed(user, seen, late) from late
         return revision
 
     async def list_revisions(self, user: str | User, *, page_size: int = 100) -> AsyncIterator[Revision]:

@@ -23,6 +23,7 @@ from papa_serving.client.records import (
 )
 from papa_serving.client.retry import Timeouts
 from papa_serving.client.transfer import import_request
+from papa_serving.contracts.errors import DeadlineExceeded
 from papa_serving.stubs.serving.v1 import (
     dead_letter_pb2,
     dead_letter_pb2_grpc,
@@ -213,3 +214,18 @@ class RevisionAwaited:
         if current is None or current.name <= self.after or (self.settled and state.pending_events):
             return None
         return current
+
+    def missed(self, user: str | User, state: UserState | None, late: DeadlineExceeded) -> DeadlineExceeded:
+        """What was waited for, and what was seen last."""
+        name = user if isinstance(user, str) else user.user
+        wanted = f"revision newer than {self.after}" if self.after else "revision"
+        settled = " with no event pending" if self.settled else ""
+        if state is None:
+            seen = "the service said nothing of this user"
+        else:
+            current = state.current_revision.name if state.current_revision else "none"
+            seen = (
+                f"the current revision is {current}, {state.pending_events} events are pending, "
+                f"{state.dead_letters} are dead letters"
+            )
+        return DeadlineExceeded(f"{name} had no {wanted}{settled} in time: {seen}", metadata=late.metadata)

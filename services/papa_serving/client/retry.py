@@ -8,17 +8,23 @@ from dataclasses import dataclass
 
 from papa_serving.contracts.errors import CredentialExpired, PapaError, RequestLate, Status
 
+_DOUBLINGS = 30
+"""After which a delay grows no more, whatever the longest one is."""
+
 
 @dataclass(frozen=True)
 class Retry:
     """Exponential backoff with jitter: waits first_delay, then twice as long each time, at most longest_delay seconds.
 
-    A delay from the server (google.rpc.RetryInfo) takes precedence. `attempts` = 1 never retries.
+    A delay from the server (google.rpc.RetryInfo) takes precedence. A call is retried as long as its timeout lasts, so
+    that a restart of the service is bridged; a call without a timeout gives up after `patience` seconds without an
+    answer. `attempts` bounds their number; 1 never retries.
     """
 
-    attempts: int = 5
+    attempts: int | None = None
     first_delay: float = 0.1
     longest_delay: float = 5.0
+    patience: float = 120.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Attempts:
         self._retry = retry
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._made = 0
+        self._failing_since: float | None = None
 
     def remaining(self) -> float | None:
         """Seconds left, at least 0; None without a limit."""
@@ -64,15 +71,24 @@ class Attempts:
         if error.reason == RequestLate.reason:
             return 0.0
         self._made += 1
-        if self._made >= self._retry.attempts or not may_retry(error):
+        most = self._retry.attempts
+        if (most is not None and self._made >= most) or not may_retry(error):
             raise error
-        backoff = min(self._retry.longest_delay, self._retry.first_delay * 2.0 ** (self._made - 1))
+        doubled = self._retry.first_delay * 2.0 ** min(self._made - 1, _DOUBLINGS)
+        backoff = min(self._retry.longest_delay, doubled)
         pause = max(backoff * random.uniform(0.5, 1.0), error.retry_after or 0.0)  # noqa: S311
-        remaining = self.remaining()
-        if remaining is not None and pause >= remaining:
+        if pause >= self._time_left():
             raise error
         return pause
 
+    def _time_left(self) -> float:
+        """Of the call, or of the patience with one that has no limit."""
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+        deadline = self._failing_since + self._retry.patience if self._deadline is None else self._deadline
+        return deadline - now
+
     def succeed(self) -> None:
         """A long stream made progress: the next failure is a first one again."""
-        self._made = 0
+        self._made, self._failing_since = 0, None

@@ -33,6 +33,7 @@ from papa_serving.client.records import (
 from papa_serving.client.retry import Attempts, Retry, Timeouts
 from papa_serving.client.sync_streams import FeedbackStream, ItemStream
 from papa_serving.client.transfer import Assembly
+from papa_serving.contracts.errors import DeadlineExceeded
 from papa_serving.stubs.serving.v1 import feedback_pb2
 
 Answer = TypeVar("Answer")
@@ -166,12 +167,15 @@ class Client:
         """Waits until the user's current revision is newer than `after` ("" = any revision).
 
         With `settled` it also waits until no accepted event of the user is pending. Raises DeadlineExceeded after
-        `timeout` seconds.
+        `timeout` seconds; the error says what was seen last.
         """
-        awaited = RevisionAwaited(after, settled)
-        with closing(self.watch_user(user, timeout=timeout)) as states:
-            while (revision := awaited.found_in(next(states))) is None:
-                continue
+        awaited, seen = RevisionAwaited(after, settled), None
+        try:
+            with closing(self.watch_user(user, timeout=timeout)) as states:
+                while (revision := awaited.found_in(seen := next(states))) is None:
+                    continue
+        except DeadlineExceeded as late:
+            raise awaited.missed(user, seen, late) from late
         return revision
 
     def list_revisions(self, user: str | User, *, page_size: int = 100) -> Iterator[Revision]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from google.protobuf import timestamp_pb2
@@ -26,6 +27,7 @@ from papa_serving.client.records import (
     User,
     UserState,
 )
+from papa_serving.contracts.errors import InvalidRequest, Violation
 from papa_serving.stubs.serving.v1 import dead_letter_pb2, feedback_pb2, generation_pb2, info_pb2, types_pb2, user_pb2
 
 GenerateRequest = TypeVar("GenerateRequest", generation_pb2.GenerateRequest, generation_pb2.StreamGenerateRequest)
@@ -47,11 +49,29 @@ def user_message(user: str | User, tenant: str) -> types_pb2.User:
 def generate_request(
     kind: type[GenerateRequest], user: types_pb2.User, count: int, options: GenerateOptions
 ) -> GenerateRequest:
-    """Builds either request; both have the same fields."""
+    """Builds either request; both have the same fields. Raises InvalidRequest, which names each refused option."""
     fields: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    if "sampler" in fields:
-        fields["sampler"] = _SAMPLERS[fields["sampler"]]
-    return kind(user=user, count=count, **fields)
+    request, violations = kind(user=user), []
+    asked: dict[str, Any] = {"count": count, **fields}
+    for name, value in asked.items():
+        try:
+            field: dict[str, Any] = {name: _SAMPLERS[value] if name == "sampler" else value}
+            request.MergeFrom(kind(**field))
+        except (KeyError, TypeError, ValueError) as error:
+            violations.append(Violation(name, _why(name, value, error)))
+    if violations:
+        raise InvalidRequest(violations)
+    return request
+
+
+def _why(name: str, value: object, error: Exception) -> str:
+    """What is wrong with an option of `generate`."""
+    known = GenerateOptions.__annotations__
+    if name in known or name == "count":
+        return "give a Sampler" if name == "sampler" else f"{value!r} is out of range or of another type ({error})"
+    close = get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+    return f"there is no such option; {hint}"
 
 
 def event_message(event: FeedbackEvent, tenant: str) -> feedback_pb2.FeedbackEvent:

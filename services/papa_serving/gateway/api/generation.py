@@ -33,6 +33,10 @@ _SAMPLERS: dict[int, str] = {
 }
 
 
+_PROMPTING = ("prompt", "guidance_scale", "negative_prompt")
+"""The fields that mean something only for a backbone that takes a prompt."""
+
+
 class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
     """Translates between the public contract and the engine's."""
 
@@ -83,11 +87,12 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         violations: list[Violation] = []
         validation.check_generation(request, self._limits, violations)
         vocabulary = Vocabulary()
-        if request.prompt:
+        asked = [name for name in _PROMPTING if getattr(request, name)]
+        if asked:
             backbone = await self._backbone.info()
             vocabulary = backbone.vocabulary
             if not backbone.takes_prompt:
-                violations.append(Violation("prompt", "the deployed backbone takes no prompt"))
+                violations += [Violation(name, "the deployed backbone takes no prompt") for name in asked]
         validation.refuse(violations)
         reading = vocabulary.read(request.prompt)
         remaining = context.time_remaining()
