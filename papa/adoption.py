@@ -109,8 +109,9 @@ class Adoption:
         except KeyError as error:
             raise AdapterDamagedError("format", f"{STATE_FILE} lacks {error}") from error
         count = len(replay.samples) if replay.samples.ndim else 0
-        if count > self.config.replay_likes + self.config.replay_dislikes:
-            raise AdapterDamagedError("shape", f"{STATE_FILE} remembers more than this deployment does")
+        most = self.config.replay_likes + self.config.replay_dislikes
+        if count > most:
+            raise AdapterDamagedError("shape", f"{STATE_FILE} remembers {count} labels; {most} are the most here")
         wanted = {
             "samples": (self.denoiser.sample_dtype, (count, *shape)),
             "grades": (torch.float32, (count,)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 from papa_serving.store import redis_scripts
 from papa_serving.store.redis_scripts import Script
@@ -26,11 +27,12 @@ def rewritten(script: Script, change: Callable[[str], str]) -> Script:
     after = change(before)
     if after == before:
         raise ValueError("nothing was changed")
-    return Script(after.encode(), hashlib.sha1(after.encode(), usedforsecurity=False).hexdigest())
+    sha1 = hashlib.sha1(after.encode(), usedforsecurity=False).hexdigest()
+    return Script(after.encode(), sha1, script.answers)
 
 
-def _stepped(package: str, name: str) -> Script:
-    script = _load(package, name)
+def _stepped(package: str, name: str, answers: Any) -> Script:
+    script = _load(package, name, answers)
     return rewritten(script, lambda lua: lua.replace(_REAL, _STEPPED)) if _REAL.encode() in script.source else script
 
 

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from papa_serving.contracts.errors import StorageUnavailable
+from papa_serving.contracts.errors import StorageDamaged, StorageUnavailable
 from papa_serving.contracts.feedback import UserBatch
 from papa_serving.contracts.identity import UserKey
 from papa_serving.local.redis_process import RedisProcess
 from papa_serving.store.redis_client import call
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
 from tests import absent
 from tests.store.support import PARTITIONS, Backend, a_revision, an_item, image_event, open_redis, redis_settings
@@ -138,6 +137,6 @@ async def test_a_server_that_forgot_the_scripts_learns_them_again(backend: Backe
 
 async def test_a_command_that_redis_never_accepts_is_a_fault_and_not_an_outage(backend: Backend) -> None:
     client = Redis.from_url(backend.settings.redis.url, protocol=2)
-    with pytest.raises(ResponseError):
+    with pytest.raises(StorageDamaged, match="NOSUCHCOMMAND"):
         await call(client, "NOSUCHCOMMAND")
     await client.aclose()

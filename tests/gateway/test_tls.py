@@ -12,6 +12,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from papa_serving import metrics
 from papa_serving.client import AsyncClient, CallFailed, Retry, Tls
+from papa_serving.contracts.errors import Unauthenticated
+from papa_serving.gateway.auth.revocation import open_revocations
 from papa_serving.gateway.auth.tls import server_credentials
 from papa_serving.settings import AuthSettings, TlsSettings
 
@@ -82,6 +84,51 @@ async def test_a_client_certificate_must_be_valid_and_for_clients(
         assert await likes(unstarted, shown) == 0
     else:
         await refused(unstarted, shown)
+
+
+def shown(authority: Certificates, pair: tuple[Path, Path]) -> Tls:
+    return Tls(authority.ca.read_bytes(), pair[1].read_bytes(), pair[0].read_bytes())
+
+
+async def test_a_revoked_certificate_is_refused_as_soon_as_the_list_says_so(
+    unstarted: Service, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("papa_serving.gateway.auth.watched_file.EVERY", 0.0)
+    lost, kept = certificates.issue("lost"), certificates.issue("kept")
+    listed = certificates.revoke()
+    settings = tls(certificates, client_ca=certificates.ca).model_copy(update={"client_crl": listed})
+    await unstarted.start(tls=settings)
+    async with AsyncClient(unstarted.gateway.address, tls=shown(certificates, lost), retry=ONCE) as client:
+        assert (await client.get_user("alice", timeout=5.0)).likes == 0
+        certificates.revoke(lost[0])
+        for _ in range(2):
+            with pytest.raises(Unauthenticated, match="revoked"):
+                await client.get_user("alice", timeout=5.0)
+        assert not await client.is_serving(), "health is refused as well"
+    with pytest.raises(Unauthenticated, match="revoked"):
+        await likes(unstarted, shown(certificates, lost))
+    assert await likes(unstarted, shown(certificates, kept)) == 0
+    listed.write_text("half a list")
+    with pytest.raises(Unauthenticated, match="revoked"):
+        await likes(unstarted, shown(certificates, lost))
+
+
+@pytest.mark.parametrize("broken", ["missing", "garbage", "empty", "another's"])
+def test_lists_that_cannot_be_used_are_refused_at_the_start(
+    certificates: Certificates, tmp_path: Path, broken: str
+) -> None:
+    listed = certificates.revoke()
+    match broken:
+        case "missing":
+            listed.unlink()
+        case "garbage":
+            listed.write_text("-----BEGIN X509 CRL-----\nnonsense\n-----END X509 CRL-----\n")
+        case "empty":
+            listed.write_text("")
+        case "another's":
+            Certificates(tmp_path, "stranger").revoke()
+    with pytest.raises(ValueError, match=r"gateway\.tls"):
+        open_revocations(tls(certificates, client_ca=certificates.ca).model_copy(update={"client_crl": listed}))
 
 
 async def test_handshakes_that_never_end_keep_nobody_out(unstarted: Service, certificates: Certificates) -> None:
@@ -156,7 +203,9 @@ def test_files_that_do_not_fit_are_refused_at_the_start(certificates: Certificat
     assert "secret" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("given", [{"certificate": "a.pem"}, {"key": "a.key"}, {"client_ca": "ca.pem"}])
+@pytest.mark.parametrize(
+    "given", [{"certificate": "a.pem"}, {"key": "a.key"}, {"client_ca": "ca.pem"}, {"client_crl": "a.crl"}]
+)
 def test_half_a_configuration_is_refused(given: dict[str, Path]) -> None:
-    with pytest.raises(ValueError, match=r"belong together|needs certificate"):
+    with pytest.raises(ValueError, match=r"belong together|needs certificate|needs client_ca"):
         TlsSettings(**given)

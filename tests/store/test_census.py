@@ -16,7 +16,7 @@ from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import BackboneInfo
 from papa_serving.contracts.revisions import Revision, RevisionStore, revision_name
 from papa_serving.local.redis_process import RedisProcess
-from papa_serving.settings import TrainerSettings
+from papa_serving.settings import StoreSettings, TrainerSettings
 from papa_serving.settings.variables import settings_environment
 from papa_serving.store import open_revisions
 from papa_serving.store.census import Kind, census, refuse_ahead, refuse_emptied, repair, sweep
@@ -156,6 +156,21 @@ async def test_a_repair_puts_the_lineage_back(served: Served) -> None:
     assert await repair(served.backend.users, served.revisions) == 0
     again = await served.learn(ALICE, "e")
     assert (again.parent, again.first_sequence) == (lineage[-1].name, 5)
+
+
+async def test_revisions_beyond_the_quota_are_swept_and_the_others_repaired(
+    redis_server: RedisProcess, tmp_path: Path, raw: Redis
+) -> None:
+    backend = open_redis(redis_settings(redis_server.url, tmp_path, store=StoreSettings(user_revisions=3)))
+    served = Served(backend, raw)
+    made = [await served.learn(ALICE, event) for event in "abcde"]
+    assert await served.found() == {ALICE.digest: (Kind.ORPHANS, {made[0].name, made[1].name})}
+    assert await sweep(backend.users, served.revisions, 0.0) == 2
+    assert await served.held(ALICE) == {each.name for each in made[2:]}
+    await served.forget(ALICE)
+    assert await repair(backend.users, served.revisions) == 1
+    assert [each.name for each in await backend.users.lineage(ALICE, 9)] == [each.name for each in made[:1:-1]]
+    await backend.close()
 
 
 async def test_a_repair_of_a_redis_that_was_set_back_applies_nothing_twice(served: Served) -> None:

@@ -25,6 +25,9 @@ PAPA_GATEWAY__HEALTH_PORT: "50052"
 {{- end }}
 {{- if .clientCaSecret }}
 PAPA_GATEWAY__TLS__CLIENT_CA: /etc/papa/client-ca/{{ .clientCaKey }}
+{{- if .clientCrlKey }}
+PAPA_GATEWAY__TLS__CLIENT_CRL: /etc/papa/client-ca/{{ .clientCrlKey }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- with .Values.gateway.auth }}

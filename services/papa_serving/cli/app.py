@@ -38,6 +38,7 @@ HINTS = {
     "ITEM_NOT_FOUND": "papa generate prints items that may be rated",
     "REVISION_NOT_FOUND": "papa adapters list prints them",
     "GENERATOR_UNAVAILABLE": "papa health says what serves; the service's log says more",
+    "STORAGE_DAMAGED": "is what listens at redis.url its Redis? the service's log says more",
     "STORAGE_UNAVAILABLE": "is its Redis there? the service's log says more",
     "USER_DELETED": "the name is free again after store.tombstone_ttl",
 }

@@ -20,6 +20,7 @@ class Status(IntEnum):
     ABORTED = 10
     INTERNAL = 13
     UNAVAILABLE = 14
+    DATA_LOSS = 15
     UNAUTHENTICATED = 16
 
 
@@ -173,6 +174,12 @@ class StorageUnavailable(PapaError):
     status, reason = Status.UNAVAILABLE, "STORAGE_UNAVAILABLE"
 
 
+class StorageDamaged(StorageUnavailable):
+    """Redis answers what cannot be understood: a damaged record, another program's data, or no Redis at all."""
+
+    status, reason = Status.DATA_LOSS, "STORAGE_DAMAGED"
+
+
 class GeneratorUnavailable(PapaError):
     """No generator replica answers."""
 
@@ -214,5 +221,10 @@ def error_from_reason(
     reason: str, message: str, retry_after: float | None = None, metadata: Mapping[str, str] | None = None
 ) -> PapaError:
     """Rebuilds an error that travelled by its reason; an unknown reason gives the base class."""
-    kinds = {kind.reason: kind for kind in PapaError.__subclasses__() if kind is not InvalidRequest}
+    # The most general of those that share a reason.
+    kinds = {kind.reason: kind for kind in reversed(_below(PapaError)) if kind is not InvalidRequest}
     return kinds.get(reason, PapaError)(message, retry_after=retry_after, metadata=metadata)
+
+
+def _below(kind: type[PapaError]) -> list[type[PapaError]]:
+    return [each for direct in kind.__subclasses__() for each in (direct, *_below(direct))]

@@ -84,6 +84,8 @@ def refusal(code: int) -> PapaError:
         return EventNotFound(
             "no such event of this user: never accepted, or longer ago than ids are kept", field="cancels"
         )
+    if code != REUSED:
+        raise ValueError(f"an event cannot have ended as {code}")
     return EventIdReused("this event_id was accepted before with another target or label", field="event_id")
 
 

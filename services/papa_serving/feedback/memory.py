@@ -115,9 +115,7 @@ class MemoryFeedbackLog(FeedbackLog):
             raise LineageConflict("the events are not the user's oldest unapplied ones")
         for entry in applied:
             del events[entry]
-        user.lineage[revision.name] = revision
-        user.current = revision.name
-        self._state.changed(batch.user)
+        self._state.promote(batch.user, revision)
         return True
 
     @override
@@ -127,9 +125,7 @@ class MemoryFeedbackLog(FeedbackLog):
             return
         if known.current != revision.parent:
             raise LineageConflict(f"the pointer is not {revision.parent or 'the base'} any more")
-        known.lineage[revision.name] = revision
-        known.current = revision.name
-        self._state.changed(user)
+        self._state.promote(user, revision)
 
     @override
     async def bury(self, lease: Lease, events: Sequence[LoggedEvent], reason: str) -> None:

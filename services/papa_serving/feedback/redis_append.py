@@ -29,7 +29,7 @@ EVENTS_PER_ROUND = 256
 
 Append = Callable[[Sequence[FeedbackEvent]], Awaitable[list[AppendResult]]]
 
-_APPEND = load(__package__, "append")
+_APPEND = load(__package__, "append", bytes)
 
 
 class _ScriptCall:
@@ -123,7 +123,8 @@ def _results(
         yield from ((index, AppendResult(events[index].event_id, error=error)) for index in call.indices())
         return
     numbers = [int(number) for number in reply.split()]
-    for index, code, sequence in zip(call.indices(), numbers[::2], numbers[1::2], strict=True):
+    # Read wholly before anything is believed: an answer of another length acknowledges nothing.
+    for index, code, sequence in list(zip(call.indices(), numbers[::2], numbers[1::2], strict=True)):
         event_id = events[index].event_id
         if code in (ACCEPTED, DUPLICATE):
             yield index, AppendResult(event_id, sequence, code == DUPLICATE)

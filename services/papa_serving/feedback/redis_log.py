@@ -34,19 +34,26 @@ from papa_serving.settings import Settings
 from papa_serving.store.records import encode_revision, user_deleted
 from papa_serving.store.redis_client import Argument, Client, ClusterClient, call, call_all, unavailable
 from papa_serving.store.redis_keys import GROUP, Keys
+from papa_serving.store.redis_replies import checked_replies, damaged
 from papa_serving.store.redis_scripts import Script, load
 
-_ACQUIRE, _RENEW, _RELEASE = (load(__package__, name) for name in ("acquire", "renew", "release"))
-_READ, _BEGIN_ATTEMPT = (load(__package__, name) for name in ("read", "begin_attempt"))
-_COMMIT, _BURY = (load(__package__, name) for name in ("commit", "bury"))
-_PENDING = load(__package__, "pending")
-_STATS, _HEARTBEAT = (load(__package__, name) for name in ("stats", "heartbeat"))
-_RETRY_LETTER, _DROP_LETTER = (load(__package__, name) for name in ("retry_dead_letter", "drop_dead_letter"))
+_ACQUIRE = load(__package__, "acquire", list | None)
+_RENEW = load(__package__, "renew", int | None)
+_RELEASE = load(__package__, "release", int)
+_READ = load(__package__, "read", list | None)
+_BEGIN_ATTEMPT = load(__package__, "begin_attempt", bytes | None)
+_COMMIT = load(__package__, "commit", bytes)
+_BURY = load(__package__, "bury", int | None)
+_PENDING = load(__package__, "pending", list)
+_STATS = load(__package__, "stats", list)
+_HEARTBEAT = load(__package__, "heartbeat", list)
+_RETRY_LETTER, _DROP_LETTER = (load(__package__, f"{what}_dead_letter", int) for what in ("retry", "drop"))
 
 CALL_TTL = 60_000
 """Milliseconds for which a repeated call gets the answer of the first one."""
 
 
+@checked_replies()
 class RedisFeedbackLog(FeedbackLog):
     """Runs one Lua script per method. Each script can safely be repeated."""
 
@@ -54,6 +61,7 @@ class RedisFeedbackLog(FeedbackLog):
         self.partitions = len(keys.partitions)
         self._client = client
         self._keys = keys
+        self._revisions_kept = settings.store.user_revisions
         ttl = max(1, round(settings.store.event_id_ttl * 1000))
         self._appends = SharedAppend(Appender(client, keys, settings.feedback.backlog_limit, ttl).append)
 
@@ -144,7 +152,7 @@ class RedisFeedbackLog(FeedbackLog):
     async def _commit(self, user: UserKey, revision: Revision, owner: list[Argument], events: list[str]) -> Any:
         own = self._keys.user(user)
         keys = [own.partition.lease, own.partition.events, own.state, own.pending, own.lineage, own.records]
-        made: list[Argument] = [revision.name, revision.parent, encode_revision(revision)]
+        made: list[Argument] = [revision.name, revision.parent, encode_revision(revision), self._revisions_kept]
         outcome = await _COMMIT.run(self._client, keys, [*owner, GROUP, *made, *events])
         if outcome == b"deleted":
             raise user_deleted()
@@ -152,6 +160,8 @@ class RedisFeedbackLog(FeedbackLog):
             raise LineageConflict(f"the pointer is not {revision.parent or 'the base'} any more")
         if outcome == b"stale":
             raise LineageConflict("the events are not the user's oldest unapplied ones")
+        if outcome not in (b"done", b"fenced"):
+            raise damaged("the outcome of a commit is none of those that there are")
         return outcome
 
     @override

@@ -19,7 +19,7 @@ from papa_serving.playground.endpoints import Endpoints, Judge
 from papa_serving.playground.protection import Protection, refusal
 
 STATIC = Path(__file__).parent / "static"
-_HTTP = {3: 400, 4: 504, 5: 404, 7: 403, 8: 429, 9: 409, 10: 409, 14: 503, 16: 401}
+_HTTP = {3: 400, 4: 504, 5: 404, 7: 403, 8: 429, 9: 409, 10: 409, 14: 503, 15: 502, 16: 401}
 """HTTP status of each gRPC status (google.rpc.Code); 500 for the others."""
 
 

@@ -58,6 +58,12 @@ class StoreSettings(Section):
     item_ttl: float = Field(86_400.0, gt=0, description="seconds during which feedback may name an item")
     event_id_ttl: float = Field(7 * 86_400.0, gt=0, description="seconds during which a retried event_id is recognised")
     tombstone_ttl: float = Field(86_400.0, gt=0, description="seconds before a deleted user id may be used afresh")
+    user_revisions: int = Field(
+        200, ge=2, description="newest revisions of one user that are kept; older ones go, never the one in use"
+    )
+    user_items: int = Field(
+        10_000, ge=64, description="newest items of one user that feedback may name; older ones go before item_ttl"
+    )
 
 
 class FeedbackSettings(Section):
@@ -167,6 +173,9 @@ class TlsSettings(Section):
     certificate: Path | None = Field(None, description="PEM file of the chain; absent: no TLS")
     key: Path | None = Field(None, description="PEM file of its private key")
     client_ca: Path | None = Field(None, description="PEM file; callers must show a certificate that it has signed")
+    client_crl: Path | None = Field(
+        None, description="PEM file of the revocation lists of those authorities; read again when it changes"
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> TlsSettings:
@@ -174,6 +183,8 @@ class TlsSettings(Section):
             raise ValueError("certificate and key belong together")
         if self.client_ca is not None and self.certificate is None:
             raise ValueError("client_ca needs certificate and key")
+        if self.client_crl is not None and self.client_ca is None:
+            raise ValueError("client_crl needs client_ca")
         return self
 
 
@@ -245,6 +256,9 @@ class GatewaySettings(Section):
     max_image_bytes: int = Field(2**20, ge=64)
     max_image_pixels: int = Field(2**22, ge=64)
     max_concurrent_rpcs: int = Field(1024, ge=1, description="calls under way at once; one user holds half at most")
+    max_held_bytes: int = Field(
+        256 * 2**20, ge=2**20, description="bytes of the requests handled at once; one user holds half at most"
+    )
     max_connection_rpcs: int = Field(512, ge=1, description="calls under way at once on one connection")
     first_message_seconds: float = Field(30.0, gt=0, description="from the start of a call to its first message")
     drain_seconds: float = Field(20.0, ge=0, description="from the signal to the end, for calls that run")

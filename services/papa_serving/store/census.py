@@ -109,7 +109,8 @@ async def repair(users: UserDirectory, revisions: RevisionStore) -> int:
 async def chain_of(revisions: RevisionStore, digest: str) -> tuple[list[Revision], set[str]]:
     """The lineage that ends in the user's newest revision, oldest first, and the ids of the events that it applied.
 
-    Both are empty when a part of the chain is missing.
+    The chain may begin at a revision whose parent was removed by the quota. Both are empty when the newest revision
+    itself has lost its parent: an update in flight leaves such a revision behind after a deletion.
     """
     names = [name async for holding in revisions.holdings(digest) for name in holding.revisions]
     chain: list[tuple[str, bytes]] = []
@@ -118,7 +119,9 @@ async def chain_of(revisions: RevisionStore, digest: str) -> tuple[list[Revision
         try:
             text = await revisions.read(digest, wanted, MANIFEST)
         except RevisionNotFound:
-            return [], set()
+            if len(chain) < 2:
+                return [], set()
+            break
         chain.append((wanted, text))
         wanted = json.loads(text)["parent"]
     made: list[Revision] = []

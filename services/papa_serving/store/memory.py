@@ -31,7 +31,7 @@ from papa_serving.contracts.revisions import (
     revision_number,
 )
 from papa_serving.settings import Settings
-from papa_serving.store.records import check_backbone, merging_elsewhere, user_deleted
+from papa_serving.store.records import check_backbone, merging_elsewhere, no_revision, user_deleted
 
 __all__ = ["MemoryItemStore", "MemoryRevisionStore", "MemoryState", "MemoryUserDirectory"]
 
@@ -155,6 +155,16 @@ class MemoryState:
         users = (each for user, each in self._users.items() if user.digest == digest)
         return next(users, self._restored.get(digest))
 
+    def promote(self, user: UserKey, revision: Revision) -> None:
+        """Makes `revision` current and removes the oldest ones beyond the quota, except its parent."""
+        known, kept = self.user(user), self.settings.store.user_revisions
+        known.lineage[revision.name] = revision
+        known.current = revision.name
+        old = [name for name in known.lineage if name not in (revision.name, revision.parent)]
+        for name in old[: max(0, len(known.lineage) - kept)]:
+            del known.lineage[name]
+        self.changed(user)
+
     def item(self, user: UserKey, item_id: str) -> StoredItem | None:
         """The item; None after its time to live, or when the user is deleted."""
         known = self._users.get(user)
@@ -243,7 +253,8 @@ class MemoryUserDirectory(UserDirectory):
 
     @override
     async def revision(self, user: UserKey, revision: str) -> Revision:
-        return self._lineage(user)[_known(self._lineage(user), revision)]
+        lineage = self._lineage(user)
+        return lineage[self._known(lineage, revision)]
 
     @override
     async def lineage(self, user: UserKey, limit: int, before: str = "") -> list[Revision]:
@@ -251,13 +262,13 @@ class MemoryUserDirectory(UserDirectory):
         lineage = self._lineage(user)
         names = list(lineage)
         if before:
-            names = names[: names.index(_known(lineage, before))]
+            names = names[: names.index(self._known(lineage, before))]
         return [lineage[name] for name in reversed(names)][:limit]
 
     @override
     async def rollback(self, user: UserKey, revision: str) -> UserState:
         """The lineage keeps its later revisions."""
-        return self._point(user, _known(self._state.user(user).lineage, revision))
+        return self._point(user, self._known(self._state.user(user).lineage, revision))
 
     @override
     async def reset(self, user: UserKey) -> UserState:
@@ -287,18 +298,17 @@ class MemoryUserDirectory(UserDirectory):
     def _lineage(self, user: UserKey) -> dict[str, Revision]:
         return self._state.lineage(user)
 
+    def _known(self, lineage: dict[str, Revision], revision: str) -> str:
+        if revision not in lineage:
+            raise no_revision(revision, self._state.settings.store.user_revisions)
+        return revision
+
     def _point(self, user: UserKey, revision: str) -> UserState:
         known = self._state.user(user)
         if known.current != revision:
             known.current = revision
             self._state.changed(user)
         return self._state.state(user)
-
-
-def _known(lineage: dict[str, Revision], revision: str) -> str:
-    if revision not in lineage:
-        raise RevisionNotFound(f"this user has no revision {revision!r}", field="revision")
-    return revision
 
 
 class MemoryItemStore(ItemStore):
@@ -310,7 +320,10 @@ class MemoryItemStore(ItemStore):
     @override
     async def put(self, user: UserKey, items: Sequence[StoredItem]) -> None:
         until = self._state.clock() + self._state.settings.store.item_ttl
-        self._state.user(user).items.update({item.item_id: (until, item) for item in items})
+        known = self._state.user(user).items
+        known.update({item.item_id: (until, item) for item in items})
+        for name in list(known)[: max(0, len(known) - self._state.settings.store.user_items)]:
+            del known[name]
 
     @override
     async def get(self, user: UserKey, item_id: str) -> StoredItem:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from papa_serving.contracts.errors import LineageConflict, UserDeleted
+from papa_serving.contracts.errors import LineageConflict, RevisionNotFound, UserDeleted
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import BackboneInfo
 from papa_serving.contracts.revisions import DeletionReceipt, Revision, UserState
@@ -39,8 +39,7 @@ def _but_name(fields: dict[str, Any]) -> dict[str, Any]:
 def decode_state(user: UserKey, values: Sequence[bytes | None]) -> UserState:
     """Decodes the values of STATE_FIELDS. Raises UserDeleted."""
     deleted, likes, dislikes, pending, dead, record, version, revisions = values
-    if deleted:
-        raise user_deleted()
+    check_deletion(deleted)
     return UserState(
         user=user,
         likes=int(likes or 0),
@@ -51,6 +50,13 @@ def decode_state(user: UserKey, values: Sequence[bytes | None]) -> UserState:
         version=int(version or 0),
         revisions=int(revisions or 0),
     )
+
+
+def check_deletion(deleted: bytes | None) -> None:
+    """Raises UserDeleted for a tombstone, and what `decode_receipt` raises for one that holds no receipt."""
+    if deleted:
+        decode_receipt(deleted)
+        raise user_deleted()
 
 
 def decode_receipt(text: bytes) -> DeletionReceipt:
@@ -114,6 +120,13 @@ def _hash_version(backbone_hash: str) -> int:
     """2 of "2-…"; 1 of a hash without a version, as the first ones were."""
     version = backbone_hash.rpartition("-")[0]
     return int(version) if version.isdecimal() else 1
+
+
+def no_revision(name: str, kept: int) -> RevisionNotFound:
+    """The one wording of that error; `kept`: how many revisions a user may have."""
+    return RevisionNotFound(
+        f"this user has no revision {name!r}; the newest {kept} are kept (store.user_revisions)", field="revision"
+    )
 
 
 def merging_elsewhere() -> LineageConflict:

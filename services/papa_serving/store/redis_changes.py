@@ -11,7 +11,9 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
+from papa_serving.contracts.errors import StorageDamaged
 from papa_serving.store.redis_client import cancellation_kept
+from papa_serving.store.redis_replies import understood
 
 LONGEST_SILENCE = 10.0
 """Seconds after which a watcher reads the state without a notification, because notifications can be lost."""
@@ -105,7 +107,7 @@ class ChangeFeed:
         while True:
             try:
                 await self._read_until_lost()
-            except (RedisError, OSError) as error:
+            except (RedisError, OSError, StorageDamaged) as error:
                 if not self._interrupted:
                     _log.warning("change notifications interrupted: %s", error)
                 self._interrupted = True
@@ -119,9 +121,8 @@ class ChangeFeed:
                     await subscription.subscribe(*self._channels)
                 self._interrupted = False
                 while True:
-                    with cancellation_kept():
-                        message = await subscription.get_message(timeout=None)
-                    self._pass_on(message)
+                    with cancellation_kept(), understood():
+                        self._pass_on(await subscription.get_message(timeout=None))
             finally:
                 if self._subscription is subscription:
                     self._subscription = None

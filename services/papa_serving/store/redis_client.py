@@ -25,6 +25,7 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 from papa_serving.contracts.errors import StorageUnavailable
 from papa_serving.settings import RedisSettings
 from papa_serving.store.redis_address import RedisAddress, Topology, address_of
+from papa_serving.store.redis_replies import BoundedParser, ScriptUnknown, check_answer, damaged, understood
 
 Argument = str | bytes | int | float
 """The type of a command's arguments."""
@@ -75,6 +76,7 @@ def _pool(settings: RedisSettings, address: RedisAddress, retry: Retry) -> Conne
         "socket_connect_timeout": seconds,
         "retry": retry,
         "protocol": 2,
+        "parser_class": BoundedParser,
     }
     bounds: dict[str, Any] = {"max_connections": MAX_CONNECTIONS, "timeout": seconds}
     if address.topology is Topology.SINGLE:
@@ -146,6 +148,8 @@ class ClusterClient(RedisCluster):
             **{name: value for name, value in address.options.items() if name != "db"},
         )
         self.connection_limit = asyncio.Semaphore(MAX_CONNECTIONS)
+        for given in (self.connection_kwargs, *(node.connection_kwargs for node in self.startup_nodes)):
+            given["parser_class"] = BoundedParser
 
     async def _determine_nodes(self, command: str, *args: Any, **given: Any) -> list[ClusterNode]:
         """Sends a script to the node of its keys. Redis-py would send it to any node and follow the redirection."""
@@ -158,7 +162,9 @@ async def call(client: Client, *command: Argument) -> Any:
     """Sends one command and returns its raw reply. All its keys must be in one hash slot. Raises StorageUnavailable."""
     with storage_errors():
         async with _connection_permit(client):
-            return await client.execute_command(*command)
+            reply = await client.execute_command(*command)
+    check_answer(str(command[0]), reply)
+    return reply
 
 
 async def call_all(client: Client, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
@@ -177,8 +183,11 @@ def _connection_permit(client: Client) -> AbstractAsyncContextManager[Any]:
 
 @contextmanager
 def storage_errors() -> Iterator[None]:
-    """Turns temporary errors of Redis into StorageUnavailable. Cancellations inside are not lost."""
-    with cancellation_kept():
+    """Turns temporary errors of Redis into StorageUnavailable, and replies that make no sense into StorageDamaged.
+
+    Cancellations inside are not lost.
+    """
+    with cancellation_kept(), understood():
         try:
             yield
         except exceptions.RedisError as error:
@@ -212,14 +221,16 @@ def unavailable(error: exceptions.RedisError) -> StorageUnavailable:
     """The StorageUnavailable for a temporary error: a lost connection, a timeout, or a refusal that can end (out of
     memory, disk full, loading, failing over, a revoked right).
 
-    Other errors, and the error for an unknown script, are raised unchanged. An error within a script has its code in
-    the message.
+    Other errors, such as a key of another type, become StorageDamaged. An error within a script has its code in the
+    message.
     """
+    if isinstance(error, exceptions.NoScriptError):
+        return ScriptUnknown(f"Redis: {error}")
     lasting = (
         isinstance(error, exceptions.ResponseError)
         and not isinstance(error, exceptions.NoPermissionError)
         and not _REFUSALS.search(f"{error.status_code or ''} {error}")
     )
     if lasting:
-        raise error
+        return damaged(str(error))
     return StorageUnavailable(f"Redis: {error}", retry_after=RETRY_AFTER)

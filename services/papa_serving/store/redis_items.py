@@ -12,14 +12,16 @@ from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import BackboneInfo, ItemStore, StoredItem
 from papa_serving.settings import StoreSettings
 from papa_serving.store.records import check_backbone, decode_backbone, encode_backbone, user_deleted
-from papa_serving.store.redis_client import Client, call
+from papa_serving.store.redis_client import Argument, Client, call
 from papa_serving.store.redis_keys import Keys
+from papa_serving.store.redis_replies import checked_replies
 from papa_serving.store.redis_scripts import load
 
-_PUT = load(__package__, "put_items")
-_RENAME = load(__package__, "rename_backbone")
+_PUT = load(__package__, "put_items", int)
+_RENAME = load(__package__, "rename_backbone", int)
 
 
+@checked_replies("publish_backbone")  # its ValueErrors tell of a store that belongs to another backbone
 class RedisItemStore(ItemStore):
     """Stores each item as a hash with a time to live, and one index per user by which a deletion finds the items."""
 
@@ -27,13 +29,15 @@ class RedisItemStore(ItemStore):
         self._client = client
         self._keys = keys
         self._ttl = max(1, round(settings.item_ttl * 1000))
+        self._kept = settings.user_items
 
     @override
     async def put(self, user: UserKey, items: Sequence[StoredItem]) -> None:
         keys = self._keys.user(user)
         values = [(i.item_id, i.sample, i.revision, i.generation_id, i.seed) for i in items]
         script_keys = [keys.state, keys.items, *(keys.item(item.item_id) for item in items)]
-        if not await _PUT.run(self._client, script_keys, [self._ttl, *(v for item in values for v in item)]):
+        quota: list[Argument] = [self._ttl, self._kept, keys.item("")]
+        if not await _PUT.run(self._client, script_keys, [*quota, *(v for item in values for v in item)]):
             raise user_deleted()
 
     @override

@@ -14,6 +14,7 @@ from papa_serving import metrics
 from papa_serving.contracts.errors import StorageUnavailable
 from papa_serving.settings import RedisSettings
 from papa_serving.store.redis_client import Client, connect, storage_errors
+from papa_serving.store.redis_replies import understood
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +51,9 @@ async def observe_redis(settings: RedisSettings) -> None:
     try:
         while True:
             try:
-                _report(usage_of(await _infos(client)), settings.require_persistence)
+                infos = await _infos(client)
+                with understood():
+                    _report(usage_of(infos), settings.require_persistence)
             except StorageUnavailable as error:
                 if isinstance(error.__cause__, exceptions.NoPermissionError):
                     _log.warning("Redis refuses INFO, its memory is not measured: %s", error.__cause__)

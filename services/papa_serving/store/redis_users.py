@@ -15,25 +15,28 @@ from papa_serving.contracts.revisions import DeletionReceipt, MergeClaim, Revisi
 from papa_serving.settings import StoreSettings
 from papa_serving.store.records import (
     STATE_FIELDS,
+    check_deletion,
     decode_receipt,
     decode_revision,
     decode_state,
     encode_revision,
     merging_elsewhere,
-    user_deleted,
+    no_revision,
 )
 from papa_serving.store.redis_changes import ChangeFeed
 from papa_serving.store.redis_client import Argument, Client, call
 from papa_serving.store.redis_keys import GROUP, Keys
+from papa_serving.store.redis_replies import checked_replies
 from papa_serving.store.redis_scripts import load
 
-_POINT = load(__package__, "point")
-_LINEAGE = load(__package__, "lineage")
-_BEGIN_MERGE = load(__package__, "begin_merge")
-_DELETE = load(__package__, "delete_user")
-_RESTORE = load(__package__, "restore")
+_POINT = load(__package__, "point", list | int)
+_LINEAGE = load(__package__, "lineage", list | int)
+_BEGIN_MERGE = load(__package__, "begin_merge", list)
+_DELETE = load(__package__, "delete_user", bytes | None)
+_RESTORE = load(__package__, "restore", int)
 
 
+@checked_replies()
 class RedisUserDirectory(UserDirectory):
     """Reads, resets and removes counters and pointers. The scripts of the feedback log write them."""
 
@@ -42,6 +45,7 @@ class RedisUserDirectory(UserDirectory):
         self._keys = keys
         self._tombstone_ttl = max(1, round(settings.tombstone_ttl * 1000))
         self._changes = changes
+        self._kept = settings.user_revisions
 
     @override
     async def get(self, user: UserKey) -> UserState:
@@ -64,15 +68,14 @@ class RedisUserDirectory(UserDirectory):
     @override
     async def current(self, user: UserKey) -> Revision | None:
         deleted, record = await self._fields(user, "deleted", "record")
-        if deleted:
-            raise user_deleted()
+        check_deletion(deleted)
         return decode_revision(record) if record else None
 
     @override
     async def revision(self, user: UserKey, revision: str) -> Revision:
         record = await call(self._client, "HGET", self._keys.user(user).records, revision)
         if record is None:
-            raise _no_revision(revision)
+            raise self._no_revision(revision)
         return decode_revision(record)
 
     @override
@@ -81,14 +84,14 @@ class RedisUserDirectory(UserDirectory):
         keys = self._keys.user(user)
         records = await _LINEAGE.run(self._client, [keys.lineage, keys.records], [limit, before])
         if records == 0:
-            raise _no_revision(before)
+            raise self._no_revision(before)
         return [decode_revision(record) for record in records]
 
     @override
     async def rollback(self, user: UserKey, revision: str) -> UserState:
         """The lineage keeps its later revisions; the next update's parent is `revision`."""
         if not revision:
-            raise _no_revision(revision)
+            raise self._no_revision(revision)
         return await self._point(user, revision)
 
     @override
@@ -145,13 +148,12 @@ class RedisUserDirectory(UserDirectory):
         values: list[bytes | None] = await call(self._client, "HMGET", self._keys.user(user).state, *names)
         return values
 
+    def _no_revision(self, revision: str) -> RevisionNotFound:
+        return no_revision(revision, self._kept)
+
     async def _point(self, user: UserKey, revision: str) -> UserState:
         keys = self._keys.user(user)
         values = await _POINT.run(self._client, [keys.state, keys.records], [revision, *STATE_FIELDS])
         if values == 0:
-            raise _no_revision(revision)
+            raise self._no_revision(revision)
         return decode_state(user, values)
-
-
-def _no_revision(revision: str) -> RevisionNotFound:
-    return RevisionNotFound(f"this user has no revision {revision!r}", field="revision")

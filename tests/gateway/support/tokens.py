@@ -65,6 +65,17 @@ class Certificates:
             f"{name}.key", pem
         )
 
+    def revoke(self, *certificates: Path, name: str = "revoked.crl") -> Path:
+        """The authority's list with these certificates on it."""
+        now = datetime.datetime.now(datetime.UTC)
+        builder = x509.CertificateRevocationListBuilder().issuer_name(self._subject)
+        builder = builder.last_update(now).next_update(now + datetime.timedelta(hours=1))
+        for path in certificates:
+            number = x509.load_pem_x509_certificate(path.read_bytes()).serial_number
+            entry = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(now).build()
+            builder = builder.add_revoked_certificate(entry)
+        return self._written(name, builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
+
     def _written(self, name: str, data: bytes) -> Path:
         path = self._folder / name
         path.write_bytes(data)

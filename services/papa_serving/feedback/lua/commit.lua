@@ -2,10 +2,11 @@
 --
 -- KEYS  1 lease hash, 2 events stream, 3 user hash, 4 pending zset, 5 lineage zset, 6 records hash
 -- ARGV  1 owner, 2 epoch ("" and "" for a revision from elsewhere, which applies no events), 3 consumer group,
---       4 revision, 5 its parent ("" for none), 6 its record (JSON), then the entry ids of its events
+--       4 revision, 5 its parent ("" for none), 6 its record (JSON), 7 how many revisions of a user are kept, then the
+--       entry ids of its events
 -- Reply "done" (now, or by an earlier sending of the same revision), "deleted", "fenced", "conflict" (another parent), or
 --       "stale" (the events are not the user's oldest unapplied ones)
-local FIRST_ENTRY = 7
+local FIRST_ENTRY, AT_ONCE = 8, 1000
 local lease, events, state, pending, lineage, records = unpack(KEYS)
 local group, revision, parent = ARGV[3], ARGV[4], ARGV[5]
 local known = redis.call('HMGET', state, 'deleted', 'current', 'revisions', 'version', 'pending')
@@ -43,5 +44,16 @@ redis.call('HSET', records, revision, ARGV[6])
 redis.call('ZADD', lineage, number, revision)
 redis.call('HSET', state, 'current', revision, 'record', ARGV[6], 'revisions', number, 'version', version,
   'pending', (tonumber(known[5]) or 0) - count)
+-- The oldest beyond the quota go, but not the parent: it is what the trainer falls back on. Their files are swept later.
+local beyond, doomed = math.min(redis.call('ZCARD', lineage) - tonumber(ARGV[7]), AT_ONCE), {}
+for _, name in ipairs(beyond > 0 and redis.call('ZRANGE', lineage, 0, beyond) or {}) do
+  if #doomed < beyond and name ~= parent then
+    doomed[#doomed + 1] = name
+  end
+end
+if #doomed > 0 then
+  redis.call('ZREM', lineage, unpack(doomed))
+  redis.call('HDEL', records, unpack(doomed))
+end
 redis.pcall('PUBLISH', state, version)
 return 'done'

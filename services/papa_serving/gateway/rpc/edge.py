@@ -23,7 +23,9 @@ from grpc_status import rpc_status
 from papa_serving import tracing
 from papa_serving.contracts.errors import InvalidRequest, PapaError, Status, Violation
 from papa_serving.gateway.auth.identity import ANYBODY, Authenticate
+from papa_serving.gateway.auth.revocation import open_revocations
 from papa_serving.gateway.rpc.admission import Arrivals, Caller, Connections, Meter, Places, caller, check_scope
+from papa_serving.gateway.rpc.held_bytes import HeldBytes
 from papa_serving.gateway.rpc.status import rich_status
 from papa_serving.logs import request_id
 from papa_serving.metrics import RPC_HANDLED, RPC_IN_FLIGHT, RPC_SECONDS
@@ -74,13 +76,16 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """
 
     def __init__(self, authenticate: Authenticate, settings: GatewaySettings) -> None:
+        """Raises ValueError for revocation lists that cannot be used."""
         self._authenticate, self._max_message_bytes = authenticate, settings.max_message_bytes
         self._connections = Connections(settings.max_connection_rpcs)
         self._arrivals = Arrivals(ARRIVALS, settings.first_message_seconds)
         self._places = Places(settings.max_concurrent_rpcs, tenant_limit=settings.rates.tenant_calls)
+        self._held_bytes = HeldBytes(max(settings.max_held_bytes, TRANSPORT_FACTOR * settings.max_message_bytes))
         self._meter = Meter(settings.rates)
         self._open_arrivals = Arrivals(OPEN_STREAMS, settings.first_message_seconds)
         self._open_streams = Places(OPEN_STREAMS, group_limit=OPEN_STREAMS_PER_CONNECTION)
+        self._revocations = open_revocations(settings.tls)
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
@@ -131,13 +136,17 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         code = "OK"
         with _span(method, metadata) as span:
             try:
+                self._check_peer(context)
                 with self._connections.call(connection):
                     async with self._arrivals.arrival(connection) as arrival:
                         identity = await self._authenticate(metadata)
                         check_scope(identity, method)
                         arrival.assign(identity)
                         first = await context.read()
-                    with self._places.place(connection, identity) as place:
+                    with (
+                        self._held_bytes.held(connection, identity, _size(first)),
+                        self._places.place(connection, identity) as place,
+                    ):
                         caller.set(Caller(identity, self._meter, place))
                         yield first
             except (asyncio.CancelledError, GeneratorExit):
@@ -162,6 +171,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         """
         connection = ("connection", context.peer())
         try:
+            self._check_peer(context)
             async with self._open_arrivals.arrival(connection):
                 first = await context.read()
             with self._open_streams.place(connection, ANYBODY) if streaming else nullcontext():
@@ -170,6 +180,11 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return
         except PapaError as error:
             await _abort(context, error)
+
+    def _check_peer(self, context: Context) -> None:
+        """Raises Unauthenticated for a certificate that was revoked."""
+        if self._revocations is not None:
+            self._revocations.check(context.auth_context())
 
 
 async def _respond(handler: Any, first: Any, context: Context) -> None:
@@ -185,6 +200,10 @@ async def _respond(handler: Any, first: Any, context: Context) -> None:
     async with aclosing(behaviour(request, context)) as responses:
         async for response in responses:
             await _send(context, response)
+
+
+def _size(message: Any) -> int:
+    return 0 if message is EOF or isinstance(message, Unreadable | Oversize) else message.ByteSize()
 
 
 def _span(method: str, metadata: Mapping[str, str]) -> AbstractContextManager[tracing.Span]:
@@ -230,7 +249,7 @@ def _logged(method: str, error: Exception) -> PapaError:
     public = _public(error)
     if public is not error:
         log.error("%s failed", method, exc_info=error)
-    elif public.status is Status.UNAVAILABLE:
+    elif public.status in (Status.UNAVAILABLE, Status.DATA_LOSS):
         log.warning("%s: %s", method, public.message, extra={"reason": public.reason})
     else:
         log.debug("%s: %s", method, public.message, extra={"reason": public.reason})

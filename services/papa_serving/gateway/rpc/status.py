@@ -7,7 +7,15 @@ from typing import Any
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
-from papa_serving.contracts.errors import InvalidRequest, PapaError, RateLimited, Status, StorageUnavailable, Violation
+from papa_serving.contracts.errors import (
+    InvalidRequest,
+    PapaError,
+    RateLimited,
+    Status,
+    StorageDamaged,
+    StorageUnavailable,
+    Violation,
+)
 
 DOMAIN = "papa"
 DEFAULT_RETRY_AFTER = 1.0
@@ -26,6 +34,8 @@ def retry_after(error: PapaError) -> float | None:
 
 def public_message(error: PapaError) -> str:
     """The message for callers. Storage errors hide internal addresses; long messages are cut to fit the trailers."""
+    if isinstance(error, StorageDamaged):
+        return "storage answers what cannot be understood; the request id finds it in the logs"
     if isinstance(error, StorageUnavailable):
         return "storage does not answer at the moment"
     return error.message if len(error.message) <= MAX_MESSAGE else f"{error.message[: MAX_MESSAGE - 3]}..."

@@ -1,8 +1,10 @@
--- Stores items of one user, unless the user is deleted.
+-- Stores items of one user, unless the user is deleted; the oldest beyond the user's quota go.
 --
--- KEYS  1 user hash, 2 user's items zset, then the hash of each item
--- ARGV  1 time to live in ms, then for each item: item id, sample, revision, generation, seed
+-- KEYS  1 user hash, 2 user's items zset, then the hash of each item; and the hashes of those that go, ARGV[3] .. item id
+-- ARGV  1 time to live in ms, 2 how many items of a user are kept, 3 start of the item keys,
+--       then for each item: item id, sample, revision, generation, seed
 -- Reply 1, or 0 when the user is deleted
+local AT_ONCE = 1000
 local state, index = KEYS[1], KEYS[2]
 if redis.call('HEXISTS', state, 'deleted') == 1 then
   return 0
@@ -11,12 +13,21 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local ttl = tonumber(ARGV[1])
 for i = 3, #KEYS do
-  local at = 2 + (i - 3) * 5
+  local at = 4 + (i - 3) * 5
   redis.call('HSET', KEYS[i], 'sample', ARGV[at + 1], 'revision', ARGV[at + 2], 'generation', ARGV[at + 3],
     'seed', ARGV[at + 4])
   redis.call('PEXPIRE', KEYS[i], ttl)
   redis.call('ZADD', index, now + ttl, ARGV[at])
 end
 redis.call('ZREMRANGEBYSCORE', index, '-inf', now)
+local beyond = math.min(redis.call('ZCARD', index) - tonumber(ARGV[2]), AT_ONCE)
+if beyond > 0 then
+  local doomed = redis.call('ZRANGE', index, 0, beyond - 1)
+  redis.call('ZREM', index, unpack(doomed))
+  for i, id in ipairs(doomed) do
+    doomed[i] = ARGV[3] .. id
+  end
+  redis.call('UNLINK', unpack(doomed))
+end
 redis.call('PEXPIRE', index, ttl)
 return 1
