@@ -25,7 +25,8 @@ FIXTURES = {
 
 MODULES = {
     "redis": (
-        "attack", "chaos/test_chaos.py", "cli/test_up.py", "cluster", "deploy/test_live.py", "feedback/test_redis_",
+        "attack", "chaos/test_chaos.py", "cli/test_up.py", "cluster", "deploy/test_live.py",
+        "docs/test_operations.py", "feedback/test_redis_",
         "feedback/test_state_machine.py", "fuzz", "gateway/test_memory.py", "gateway/test_real_storage.py",
         "generator/test_deployment.py", "helm/test_commands.py", "helm/test_deployment.py",
         "local/test_redis_check.py", "local/test_service.py", "loop", "packaging/test_wheel.py",
@@ -34,7 +35,7 @@ MODULES = {
     ),
     "ray": lanes.RAY,
     "browser": ("playground/test_page.py", "playground/test_screenshots.py"),
-    "prometheus": ("deploy/test_rules.py", "deploy/test_live.py", "deploy/test_pictures.py"),
+    "prometheus": ("deploy/test_compose.py", "deploy/test_live.py", "deploy/test_pictures.py", "deploy/test_rules.py"),
     "slow": ("attack", "benchmarks", "chaos", "fuzz", "packaging/test_wheel.py", "docs/test_site.py"),
 }  # fmt: skip
 """Marker → the beginnings of the paths, below this folder, of modules that are so as a whole."""

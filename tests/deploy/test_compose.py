@@ -9,12 +9,15 @@ import subprocess
 import pytest
 import yaml
 from papa_serving.cli.configuration import load
+from papa_serving.settings.variables import in_environment
 
 from tests.deploy.rules import DASHBOARDS, ROOT, RULES, program
+from tests.helm.rendering import merged
 
 DEPLOY = ROOT / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
+GPU = yaml.safe_load((DEPLOY / "compose.gpu.yaml").read_text())["services"]
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -25,6 +28,7 @@ def test_services_are_pinned_limited_and_cannot_write_their_images(name):
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["mem_limit"]
+    assert service["init"] is True, "nobody would reap what the children of the first process leave behind"
 
 
 def test_nothing_listens_beyond_this_machine():
@@ -62,6 +66,31 @@ def test_the_environment_is_a_valid_configuration(monkeypatch, tmp_path):
     assert settings.redis.url == "redis://redis:6379/0"
     grace = int(SERVICES["papa"]["stop_grace_period"].removesuffix("s"))
     assert grace > settings.generator.drain_seconds + settings.gateway.drain_seconds + settings.trainer.grace_seconds
+
+
+def test_the_file_for_gpus_changes_the_service_alone_and_asks_for_one():
+    """Compose lays mappings over mappings; what is no mapping is replaced."""
+    assert set(GPU) == {"papa"}
+    laid_over = merged(SERVICES["papa"], GPU["papa"])
+    assert laid_over["build"]["dockerfile"] == SERVICES["papa"]["build"]["dockerfile"]
+    assert laid_over["build"]["args"]["ACCELERATOR"] == "cu130"
+    assert "cu130" in (DEPLOY / "Dockerfile.server").read_text()
+    (device,) = laid_over["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+    variables = {name: re.sub(r"\$\{\w+:-(.*)\}", r"\1", value) for name, value in laid_over["environment"].items()}
+    with in_environment(variables):
+        settings = load(None)
+    assert (settings.generator.device, settings.trainer.device) == ("cuda", "cuda")
+    assert settings.redis.url == "redis://redis:6379/0", "the rest is as it was"
+
+
+def test_alerts_reach_an_alertmanager_that_has_a_receiver_for_them():
+    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())
+    (target,) = config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"]
+    name, _, port = target.partition(":")
+    assert f"127.0.0.1:{port}:{port}" in SERVICES[name]["ports"]
+    alertmanager = yaml.safe_load((DEPLOY / "alertmanager" / "alertmanager.yaml").read_text())
+    assert alertmanager["route"]["receiver"] in {each["name"] for each in alertmanager["receivers"]}
 
 
 def test_redis_keeps_likes():

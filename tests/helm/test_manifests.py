@@ -62,9 +62,9 @@ def test_what_the_operations_page_names_is_there_in_a_release_called_papa():
     page = (ROOT / "docs" / "operations.md").read_text()
     names = {(each["kind"], each["metadata"]["name"]) for each in render(example("production"), release="papa")}
     for kind, name, command in (
-        ("RayService", "papa", "get rayservice papa "),
-        ("Deployment", "papa-gateway", "scale deploy papa-gateway "),
-        ("PersistentVolumeClaim", "papa-revisions", "the claim papa-revisions "),
+        ("RayService", "papa", "wait rayservice/papa "),
+        ("Deployment", "papa-gateway", "scale deployment/papa-gateway "),
+        ("PersistentVolumeClaim", "papa-revisions", "claimName: papa-revisions}"),
     ):
         assert (kind, name) in names
         assert command in page
