@@ -1,4 +1,4 @@
-"""Logs on standard error: one JSON object a line, with the id of the request that caused it."""
+"""Logs on standard error: one JSON object per line, with the id of the request that caused it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from papa_serving.settings import LogSettings
 from papa_serving.terminal_text import harmless
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
-"""Set at the edge of each request; every line logged below carries it."""
+"""Set at the edge of each request. Every log line of the request contains it."""
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "request_id"}
 
@@ -45,7 +45,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """For people: a line for each message, whatever a stranger has put into it, and the traceback below."""
+    """For people: exactly one line per message, whatever a stranger has put into it, followed by the traceback."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
@@ -60,7 +60,7 @@ class TextFormatter(logging.Formatter):
 
 
 def configure(settings: LogSettings) -> None:
-    """Points the root logger at standard error in the configured format; replaces what was there."""
+    """Sends the root logger to standard error in the configured format and removes its other handlers."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)

@@ -1,4 +1,4 @@
-"""Text of strangers on a terminal or in a log: what controls the one or forges a line of the other is made visible."""
+"""Escapes text from strangers, so that it can neither control a terminal nor forge a line of a log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HARMFUL_IN_A_LINE = re.compile(f"[{_CONTROLS}\t\n]")
 
 
 def harmless(text: str, *, lines: bool = False) -> str:
-    """The text with control characters as Python escapes them ("\\\\x1b"); with `lines` line feeds and tabs stay.
+    """Escapes control characters as Python does ("\\\\x1b"). With `lines`, line feeds and tabs stay.
 
     Characters of any script, joiners (U+200C, U+200D) and emoji are left as they are.
     """

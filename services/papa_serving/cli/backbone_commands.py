@@ -81,7 +81,7 @@ def train(
 
 
 def _widths(channels: str, size: int) -> tuple[int, ...]:
-    """What `--channels` says, for pictures of `size` pixels a side."""
+    """Parses `--channels` for pictures of `size` × `size` pixels."""
     try:
         widths = tuple(int(each) for each in channels.split(","))
     except ValueError:
@@ -111,7 +111,7 @@ def pool(
 
 
 def _write_pool(folder: Path, count: int, json: bool) -> Path:
-    """Raises Failure where the folder is no backbone, or one that can have none."""
+    """Writes the pool. Raises Failure if the folder is not a backbone, or is one that cannot have a pool."""
     from papa.backbone.draw_pool import draw_pool
     from papa.denoiser import load_denoiser
     from papa.pool import write_pool
@@ -199,7 +199,7 @@ def report(
 
 
 def read_images(data: Path, split: str) -> LabelledImages:
-    """Raises Failure for a file that is missing or holds none."""
+    """Reads images. Raises Failure for a file that is missing or contains none."""
     from papa.backbone.datasets import load_npz
     from papa.backbone.published import PUBLISHED
 
@@ -214,5 +214,5 @@ def read_images(data: Path, split: str) -> LabelledImages:
 
 
 def columns() -> tuple[ProgressColumn, ...]:
-    """Of every progress bar here."""
+    """The columns of all progress bars."""
     return (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -1,4 +1,4 @@
-"""`papa bench`: the measurements behind docs/results, which live in a checkout and not in the installed package."""
+"""`papa bench`: the measurements behind docs/results. They need a checkout: the package does not contain them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _run(name: str, arguments: list[str], json: bool) -> None:
         raise Failure(f"there is no benchmarks/{name} beside this package", "run it from a clone, set up by make")
     command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
     before, started = _written(), time.monotonic()
-    # Standard output is the document's alone; what the benchmark says goes where messages go.
+    # Standard output is reserved for the document, so the benchmark's output goes to standard error.
     code = subprocess.run(command, cwd=CHECKOUT, check=False, stdout=_STDERR if json else None).returncode
     if json:
         changed = sorted(str(path) for path, moment in _written().items() if before.get(path) != moment)
@@ -67,6 +67,6 @@ def _run(name: str, arguments: list[str], json: bool) -> None:
 
 
 def _written() -> dict[Path, int]:
-    """Every file of the results, below the checkout, and when it was written."""
+    """Every file of the results in the checkout, with its modification time."""
     files = (path for path in (CHECKOUT / RESULTS).rglob("*") if path.is_file())
     return {path.relative_to(CHECKOUT): path.stat().st_mtime_ns for path in files}

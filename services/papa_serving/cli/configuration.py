@@ -1,4 +1,4 @@
-"""Settings from a file, the environment and flags; how they are shown, and what is wrong with them in one line."""
+"""Loads settings from a file, the environment and flags, prints them, and describes errors in one line."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ Overrides = Annotated[
 
 
 SECRETS = ("redis.password", "client.token", "tracing.headers")
-"""Settings that are given by file or variable only."""
+"""Settings that cannot be given as flags, only by file or variable."""
 
 
 def load(file: Path | None, overrides: Sequence[str] = (), flags: Mapping[str, object] | None = None) -> Settings:
-    """File < PAPA_* environment < `overrides` ("trainer.min_labels=5") < `flags` by dotted name, None meaning absent.
+    """Loads settings: file < PAPA_* environment < `overrides` ("trainer.min_labels=5") < `flags` by dotted name.
 
-    A variable that names no setting is told on standard error. Raises Failure for an unreadable file, ValidationError
-    for values.
+    A flag of None is absent. A variable that names no setting is reported on standard error. Raises Failure for an
+    unreadable file, ValidationError for values.
     """
     if file is not None and not file.is_file():
         raise Failure(f"the settings file {file} does not exist")
@@ -81,12 +81,12 @@ def _nested(flat: Mapping[str, object]) -> dict[str, Any]:
 
 
 def describe(error: ValidationError) -> str:
-    """Every wrong field with what is wrong with it, in one line; never the value itself, which may be a secret."""
+    """Describes every invalid field in one line, without its value, which may be a secret."""
     return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_input=False))
 
 
 def fields(settings: BaseModel, path: str = "") -> Iterator[tuple[str, FieldInfo, object]]:
-    """Dotted name, definition and value of every setting; those of a section before those of its subsections."""
+    """Yields dotted name, definition and value of every setting; a section comes before its subsections."""
     sections: list[tuple[str, BaseModel]] = []
     for name, info in type(settings).model_fields.items():
         value = getattr(settings, name)
@@ -104,7 +104,7 @@ def as_json(settings: Settings) -> str:
 
 
 def as_toml(settings: Settings) -> str:
-    """A papa.toml with everything in it; absent values and secrets (masked) are commented out."""
+    """A papa.toml with all settings. Absent values and secrets (masked) are commented out."""
     lines: list[str] = []
     section = ""
     for name, info, value in fields(settings):

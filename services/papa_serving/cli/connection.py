@@ -1,4 +1,4 @@
-"""How the calling commands find the gateway, and what they show it."""
+"""Connects commands to a gateway: address, TLS and credential."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ RETRY = Retry(attempts=5)
 
 
 def connect(address: str, tenant: str = "") -> Client:
-    """A client of the gateway at `address`, or of the one that the settings describe, with their `client.*`."""
+    """A client of the gateway at `address`, or of the configured one, with the settings `client.*`."""
     return open_client(load(None), address, tenant)
 
 
 def open_client(settings: Settings, address: str = "", tenant: str = "") -> Client:
-    """The same with settings that are known already. Raises Failure for a file that cannot be read."""
+    """Like `connect`, with loaded settings. Raises Failure for a file that cannot be read."""
     mine = settings.client
     return Client(address or _configured(settings), tenant=tenant, tls=_tls(mine), token=_token(mine), retry=RETRY)
 
 
 def open_aio_client(settings: Settings, address: str = "", tenant: str = "") -> AsyncClient:
-    """As `open_client`, for the event loop that runs."""
+    """Like `open_client`, for the running event loop."""
     mine = settings.client
     return AsyncClient(address or _configured(settings), tenant=tenant, tls=_tls(mine), token=_token(mine), retry=RETRY)
 

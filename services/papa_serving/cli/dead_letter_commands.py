@@ -1,4 +1,4 @@
-"""`papa deadletters`: the events that no revision applied, and what may be done about them."""
+"""`papa deadletters`: lists, retries and drops events that no revision applied."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ def drop(
 
 
 def _letters(client: Client, user: str, tenant: str) -> Iterable[DeadLetter]:
-    """Of the user; of everybody (in the tenant, if there is one) when there is none."""
+    """The dead letters of the user, or of all users (of the tenant, if one is given)."""
     if user:
         return client.dead_letters(User(user, tenant))
     return (letter for letter in client.dead_letters() if tenant in ("", letter.tenant))
 
 
 def _chosen(found: Iterable[DeadLetter], letters: list[str] | None, every: bool) -> list[DeadLetter]:
-    """Raises Failure when nothing is chosen, or something that is not there."""
+    """The chosen letters. Raises Failure when none is chosen or one does not exist."""
     if every == bool(letters):
         raise Failure("name the letters, or say --all", "papa deadletters list prints them")
     chosen = [letter for letter in found if every or letter.letter_id in (letters or ())]
@@ -93,7 +93,7 @@ def _chosen(found: Iterable[DeadLetter], letters: list[str] | None, every: bool)
 
 
 def _act(done: str, chosen: list[DeadLetter], act: Callable[[User, str], bool], json: bool) -> None:
-    """What somebody else was faster with is not counted."""
+    """Applies the action to each letter and counts the successes. A letter that is already gone does not count."""
     touched = [letter for letter in chosen if act(User(letter.user, letter.tenant), letter.letter_id)]
     if json:
         print_json({done: touched})

@@ -1,4 +1,4 @@
-"""`papa demo`: the service, a simulated shopper, and whether the loop learns."""
+"""`papa demo`: runs the service with a simulated shopper and checks that it learns."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _oracle() -> Oracle:
 
 @contextmanager
 def _service(address: str, backbone: str, per_round: int, console: Console) -> Iterator[str]:
-    """The address of a running service: the given one, or one of our own that is removed when all went well."""
+    """The address of the given service, or of a new one, whose data are removed after a success."""
     if address:
         yield address
         return
@@ -137,7 +137,7 @@ def _service(address: str, backbone: str, per_round: int, console: Console) -> I
 
 
 def _show(client: Client, shopper: Shopper, plan: DemoPlan, console: Console) -> DemoResult:
-    """Runs the plan under a progress bar; where there is no terminal, one line a round."""
+    """Runs the plan with a progress bar; without a terminal it prints one line per round."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),

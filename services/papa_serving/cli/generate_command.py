@@ -95,7 +95,7 @@ def _readings(reading: PromptReading | None, words: Sequence[str]) -> Iterator[s
 
 
 def _save(generation: Generation, folder: Path) -> list[Path]:
-    """Files are named by the generation and the item's position: item ids are opaque and not used in paths."""
+    """Names files by generation and index, because item ids are opaque and are not used in paths."""
     folder.mkdir(parents=True, exist_ok=True)
     prefix = "".join(letter for letter in generation.generation_id if letter.isalnum())[:16]
     files = []

@@ -1,4 +1,4 @@
-"""`papa health` and `papa smoke`: whether a running service works, for people and for probes."""
+"""`papa health` and `papa smoke`: check a running service, for people and for probes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _generate_and_like(client: Client, user: str, timeout: float, console: Conso
 
 
 def _check_health(client: Client, services: tuple[str, ...], timeout: float, json: bool) -> list[str]:
-    """Those that serve; raises Failure where one does not. The document, if wanted, is printed either way."""
+    """Returns the services that serve. Raises Failure when one does not, after printing the document if wanted."""
     serving = {each: client.is_serving(f"papa.serving.v1.{each}", timeout=timeout) for each in services}
     if json:
         print_json(serving)

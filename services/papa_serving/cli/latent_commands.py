@@ -1,4 +1,4 @@
-"""`papa backbone train-latent` and `papa backbone lora`: latent backbones, and what diffusers' pipelines load."""
+"""`papa backbone train-latent` and `papa backbone lora`: latent backbones, and adapters for diffusers' pipelines."""
 
 from __future__ import annotations
 

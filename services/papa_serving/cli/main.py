@@ -7,7 +7,7 @@ import sys
 
 
 def main() -> None:
-    """Runs one command and leaves with its exit code."""
+    """Runs one command and exits with its code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a letter gets "?", not a traceback

@@ -1,4 +1,4 @@
-"""What commands print: tables for people, one JSON document for programs."""
+"""The output of commands: tables for people, one JSON document for programs."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document in
 
 
 class PlainConsole(Console):
-    """Prints text as it is: data are never markup, control characters are made visible, and nothing is cut.
+    """Prints text literally: data are never markup, control characters become visible, and nothing is truncated.
 
-    A style is given by a `rich.text.Text` (`styled`), never inside of a text.
+    Styles come from a `rich.text.Text` (see `styled`), never from the text itself.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -47,7 +47,7 @@ class PlainConsole(Console):
 console = PlainConsole()
 
 messages = PlainConsole(stderr=True)
-"""For what a person may like to see while a program reads standard output."""
+"""The console for messages to a person while a program reads standard output."""
 
 
 def styled(*parts: str | tuple[str, str]) -> Text:
@@ -57,7 +57,7 @@ def styled(*parts: str | tuple[str, str]) -> Text:
 
 
 def claim_document() -> None:
-    """From now on standard output holds JSON alone; all else, of this process and its children, goes to stderr."""
+    """Reserves standard output for JSON. All other output of this process and its children goes to stderr."""
     global _document  # noqa: PLW0603 - there is one standard output
     if _document is None:
         sys.stdout.flush()
@@ -69,12 +69,12 @@ _document: TextIO | None = None
 
 
 def voice(json: bool) -> Console:
-    """Where to say what goes on: beside the document where there is to be one."""
+    """The console for progress messages: standard error when a JSON document is printed."""
     return messages if json else console
 
 
 def check_writable(folder: Path) -> None:
-    """Before work is done whose result is to be written to `folder` (--out). Raises Failure."""
+    """Checks that `folder` (--out) can be written, before any work is done. Raises Failure."""
     existing = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise Failure(
@@ -83,27 +83,27 @@ def check_writable(folder: Path) -> None:
 
 
 def print_json(document: object) -> None:
-    """Dataclasses become objects, times RFC 3339; bytes are left out (images go to files)."""
+    """Prints a JSON document. Dataclasses become objects, times RFC 3339; bytes are left out (images go to files)."""
     print_text(json.dumps(_plain(document), indent=2, ensure_ascii=True))
 
 
 def print_json_line(document: object) -> None:
-    """The same on one line, at once, for commands that go on."""
+    """Prints a JSON document on one line and flushes it, for commands that go on."""
     print_text(json.dumps(_plain(document), ensure_ascii=True))
 
 
 def complain(text: str) -> None:
-    """One line on standard error, whatever stands in it."""
+    """Prints one line on standard error; the text may contain anything."""
     print(f"papa: {harmless(text)}", file=sys.stderr)
 
 
 def print_text(text: str) -> None:
-    """A document as it is, on standard output, at once."""
+    """Prints a document unchanged on standard output and flushes it."""
     print(text, file=_document or sys.stdout, flush=True)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A plain table; its title may be empty. Where it is wider than the terminal, one line a cell: ids stay whole."""
+    """Prints a table. If it is wider than the terminal, each cell gets a line: ids stay whole."""
     cells = [[Text(harmless(str(cell))) for cell in row] for row in rows]
     table = Table(*columns, title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for row in cells:
@@ -118,7 +118,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
-    """One aligned line a field."""
+    """Prints one aligned line per field."""
     width = max(map(len, fields))
     for name, value in fields.items():
         console.print(styled((f"{name:<{width}}", "bold"), f"  {harmless(str(value))}"))

@@ -72,7 +72,7 @@ def playground(
 
 
 def _judge(backbone: str) -> Judge | None:
-    """A simulated shopper, where torch is installed and an oracle is shipped for the backbone."""
+    """A simulated shopper, if torch is installed and an oracle is shipped for the backbone."""
     from papa_serving.demo.report import class_names
     from papa_serving.playground.endpoints import Judge
 

@@ -112,7 +112,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def metrics(file: ConfigFile = None, overrides: Overrides = [], json: AsJson = False) -> None:  # noqa: B006
     """Serve the metrics that all processes with this data folder write, until Ctrl-C.
 
-    Where there is no gateway process to do it, as in the pods of Ray's workers.
+    For machines without a gateway process, such as the pods of Ray's workers.
     """
     from papa_serving.gateway.binding import CannotBind
     from papa_serving.gateway.exposition import FOLDER, Exposition
@@ -121,7 +121,7 @@ def metrics(file: ConfigFile = None, overrides: Overrides = [], json: AsJson = F
     folder = settings.data_dir / "metrics"
     folder.mkdir(parents=True, exist_ok=True)
     os.environ[FOLDER] = str(folder)
-    # Blocked, then waited for: no signal falls between the start and the wait.
+    # Signals are blocked and then awaited, so that none is lost between the start and the wait.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         exposition = Exposition(settings.metrics)

@@ -1,4 +1,4 @@
-"""`papa store`: the revision store against Redis, for operators, on the machine that reaches both."""
+"""`papa store`: compares the revision store with Redis, for operators, on a machine that reaches both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures in the terminal: by its own graphics protocol where it has one, else two pixels a character.
+"""Pictures in the terminal: by its graphics protocol if it has one, else two pixels per character.
 
 Sources: sw.kovidgoyal.net/kitty/graphics-protocol; iterm2.com/documentation-images.html.
 """
@@ -27,7 +27,7 @@ _UPPER_HALF = "▀"
 
 
 def show(items: Sequence[Item], console: Console, environment: Mapping[str, str]) -> None:
-    """Prints the items beside one another, as many in a row as the terminal is wide."""
+    """Prints the items in rows that fill the width of the terminal."""
     protocol = graphics_protocol(environment)
     if protocol is None:
         sheet = _sheet(items, _BLOCK_TILE, console.width)
@@ -67,7 +67,7 @@ def iterm(png: bytes) -> str:
 
 
 def half_blocks(image: Image) -> Iterator[Text]:
-    """One line of text for two rows of pixels: the upper one in the foreground's colour, the lower in the ground's."""
+    """One line of text for two rows of pixels: foreground colour above, background colour below."""
     colours, width = image.convert("RGB").tobytes().hex(), image.width
     pixels = [f"#{colours[start : start + 6]}" for start in range(0, len(colours), 6)]
     for y in range(0, image.height - 1, 2):

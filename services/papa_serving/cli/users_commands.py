@@ -1,4 +1,4 @@
-"""`papa users`: what the service knows of a user, and what may be done with it."""
+"""`papa users`: shows and changes what the service knows of a user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well the service knows the shopper's taste: measured on fresh samples from fixed seeds."""
+"""Measures how well the service meets the shopper's taste, on fresh samples from fixed seeds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def evaluate(
 ) -> Evaluation:
     """Generates `count` samples with the user's newest revision (or the one named) and lets the shopper look at them.
 
-    Nothing is rated: what is measured does not teach.
+    It sends no labels, so the measurement does not teach.
     """
     items: list[Item] = []
     while len(items) < count:
@@ -45,7 +45,7 @@ def evaluate(
 
 
 def _coverage(wanted: Sequence[int], classes: int) -> float:
-    """H(classes seen) / ln(classes), 0 when nothing wanted was seen; a taste of one class is always covered."""
+    """H(classes seen) / ln(classes); 0 when no wanted class was seen, and 1 for a taste of one class."""
     if not wanted:
         return 0.0
     if classes == 1:
@@ -55,7 +55,7 @@ def _coverage(wanted: Sequence[int], classes: int) -> float:
 
 
 def goal(base: float) -> float:
-    """The success rate from which on the loop has adapted, given the backbone's own rate.
+    """The success rate from which the loop counts as adapted, given the backbone's own rate.
 
     0.7 for a taste that the backbone meets in 25 to 40 of 100 samples. A rarer one must gain 0.45, a more frequent one
     must lose half of its failures.

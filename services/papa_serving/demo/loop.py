@@ -1,4 +1,4 @@
-"""The main job: Generate, rate, wait for the new revision, and again."""
+"""The loop of the demo: generate, rate, wait for the new revision, repeat."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LEARNING_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class DemoPlan:
-    """What is to be done: rounds of `per_round` rated items; `evaluation_items` fresh samples before and after, and
+    """The plan: rounds of `per_round` rated items; `evaluation_items` fresh samples before and after, and
     `glance_items` of them every `glance_every` rounds."""
 
     rounds: int = 12
@@ -48,7 +48,7 @@ class Round:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """The evaluations before and after, and what happened between."""
+    """The evaluations before and after, and the rounds between."""
 
     user: str
     before: Evaluation

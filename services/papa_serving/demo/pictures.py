@@ -1,4 +1,4 @@
-"""What the demo leaves behind to look at."""
+"""The contact sheet and the curve that the demo saves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LIKED, _PAPER, _INK = (22, 140, 70), (255, 255, 255), (30, 30, 30)
 
 
 def save_contact_sheet(result: DemoResult, path: Path) -> None:
-    """The same seeds before (left) and after (right); what the shopper likes is framed."""
+    """Saves the same seeds before (left) and after (right). Items that the shopper likes are framed."""
     sheets = [
         _sheet(result.before, f"before: {result.before.success:.0%} to the shopper's taste"),
         _sheet(result.after, f"after {sum(each.shown for each in result.rounds)} ratings: {result.after.success:.0%}"),
@@ -49,7 +49,7 @@ def _enlarged(item: Item) -> Image.Image:
 
 
 def save_curve(result: DemoResult, path: Path) -> None:
-    """Success over ratings: each round's shown items, the measurements on fresh samples, the base and the goal."""
+    """Saves success over ratings: shown items per round, measurements on fresh samples, the base and the goal."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")

@@ -18,7 +18,7 @@ CLASS_NAMES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shi
 
 
 def class_names(backbone: str) -> tuple[str, ...]:
-    """Of the ten classes that a shipped backbone's oracle tells apart; digits are their own names."""
+    """The names of the ten classes of a shipped backbone's oracle; digits are their own names."""
     return CLASS_NAMES if backbone == "fashion_mnist" else tuple(str(each) for each in range(len(CLASS_NAMES)))
 
 
@@ -28,12 +28,12 @@ def adapted(result: DemoResult) -> bool:
 
 
 def named(taste: frozenset[int]) -> str:
-    """The classes of Fashion-MNIST in words."""
+    """The names of these classes, as text."""
     return ", ".join(f"{CLASS_NAMES[each]} ({each})" for each in sorted(taste))
 
 
 def table(result: DemoResult, shopper: Shopper) -> Table:
-    """Before against after."""
+    """The table that compares before and after."""
     rows = Table(
         "", "before", "after", title=f"hidden taste: {named(shopper.taste)}", title_justify="left", box=box.SIMPLE_HEAD
     )

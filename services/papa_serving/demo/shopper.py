@@ -1,4 +1,4 @@
-"""The simulated shopper: likes the items whose class, to the oracle's eye, is in the hidden taste."""
+"""The simulated shopper: likes items whose class, according to the oracle, is in the hidden taste."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class Shopper:
-    """Sees only pictures, as a person would; `taste` are classes of the oracle."""
+    """Sees only pictures, as a person would; `taste` is a set of the oracle's classes."""
 
     def __init__(self, oracle: Oracle, taste: Collection[int]) -> None:
         self._oracle, self.taste = oracle, frozenset(taste)
 
     def classes(self, items: Sequence[Item]) -> NDArray[np.int64]:
-        """What each picture shows. Shape: [n]."""
+        """The class of each picture. Shape: [n]."""
         import torch
 
         x = torch.from_numpy(x0_of_pixels(np.stack([item.numpy() for item in items])))

@@ -23,7 +23,7 @@ from papa_serving.generator.slots import Slots
 _log = logging.getLogger(__name__)
 
 REFUSAL_SECONDS = 30.0
-"""For how long a damaged revision is not looked at again; an operator may put it right meanwhile."""
+"""Seconds for which a damaged revision is not read again. An operator may repair it meanwhile."""
 
 
 @dataclass(frozen=True, eq=False)

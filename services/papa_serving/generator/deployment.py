@@ -41,7 +41,7 @@ SERVICER = "papa_serving.stubs.engine.v1.engine_pb2_grpc.add_EngineServiceServic
 """The servicer that Serve's gRPC options must name."""
 
 CPUS = 0.5
-"""What a replica reserves of Ray's count; its torch threads are set by generator.threads, not by Ray."""
+"""The CPUs that a replica reserves in Ray. generator.threads sets its torch threads."""
 
 FORGET_SECONDS = 60.0
 """How long a deleted user's adapters may stay in a replica's caches when nobody asks for that user."""
@@ -69,7 +69,7 @@ class GeneratorReplica:
         self._engine, self._generator, self._packer = room.engine, room.generator, room.packer
         self._forgetting = asyncio.create_task(forget_deleted_users(stores.users, room.adapters, FORGET_SECONDS))
         self._engine.start()
-        # What a readiness probe of the pod looks for: a replica that has come up.
+        # The readiness probe of the pod looks for this file of a started replica.
         self._serving = settings.data_dir / "serving"
         self._serving.touch()
         _log.info(
@@ -124,7 +124,7 @@ class GeneratorReplica:
     def reconfigure(self, changes: dict[str, object]) -> None:
         """Serve calls it with the user_config, when the replica starts and whenever that is changed.
 
-        Generations that run keep what they began with. What is not named is as in the settings.
+        Running generations keep their values. Settings that are not named keep their configured values.
         """
         settings = reconfigured(self._settings, changes)
         self._generator.change(defaults(settings), settings.guidance)

@@ -25,7 +25,7 @@ class ServedLatency:
         self._began = time.time()
 
     def observe(self, key: AdapterKey, record: Revision) -> None:
-        """An item of this revision is about to be delivered."""
+        """Records that an item of this revision is about to be delivered."""
         if record.accepted_at < self._began or key in self._seen:
             return
         self._seen[key] = None

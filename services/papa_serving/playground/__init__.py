@@ -1,1 +1,1 @@
-"""A web page on which a person likes and dislikes, and sees the service learn; a caller like any other."""
+"""The playground: a web page on which a person likes and dislikes items and sees the service learn."""

@@ -30,9 +30,9 @@ def application(
     per_page: int = 10,
     prompts: bool = False,
 ) -> Starlette:
-    """The playground of one gateway, called through the client that `connect` opens on the server's event loop.
+    """The playground of one gateway, which it calls through the client that `connect` opens on the server's event loop.
 
-    `prompts`: the page offers a field for what the items are to show.
+    `prompts`: whether the page has a field for a prompt.
     """
     opened: list[Endpoints] = []
 
@@ -42,7 +42,7 @@ def application(
             opened.append(Endpoints(client, judge, prompts))
             yield
 
-    # With as many cells as a grid has, so that nothing moves when the pictures come.
+    # The grid has all its cells from the beginning, so that nothing moves when the pictures come.
     text = (STATIC / "index.html").read_text().replace('data-per-page="10"', f'data-per-page="{per_page}"')
 
     async def page(_request: Request) -> Response:
@@ -78,5 +78,5 @@ async def _unknown(_request: Request, error: Exception) -> Response:
 
 
 async def _failed(_request: Request, _error: Exception) -> Response:
-    """For a fault of this server's own; the traceback is in its log."""
+    """The answer to an internal error; the traceback is in the log."""
     return refusal(500, "INTERNAL", "the playground failed; its log says why")

@@ -1,4 +1,4 @@
-"""What the page can ask for: each endpoint is one call of the public client, as JSON."""
+"""The endpoints of the page: each is one call of the public client, as JSON."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Endpoints:
         self._gallery = Gallery()
 
     async def about(self, request: Request) -> Response:
-        """How the page is to be set up, and whether the service answers."""
+        """The configuration of the page, and whether the service answers."""
         labels = list(self._judge.labels) if self._judge else []
         serving = await self._client.is_serving()
         words = (await self._client.server_info()).vocabulary if serving and self._prompts else ()
@@ -58,7 +58,7 @@ class Endpoints:
         })  # fmt: skip
 
     async def generate(self, request: Request) -> Response:
-        """A grid: {user, count, seed?, revision?, prompt?}; seeds are texts, a browser's numbers end at 2^53."""
+        """A grid: {user, count, seed?, revision?, prompt?}. Seeds are strings: a browser's numbers end at 2^53."""
         asked = await _body(request)
         options = GenerateOptions()
         if asked.get("seed") is not None:
@@ -116,7 +116,7 @@ class Endpoints:
         return JSONResponse({**asdict(receipt), "deleted_at": receipt.deleted_at.isoformat()})
 
     async def judge(self, request: Request) -> Response:
-        """What a shopper with a taste thinks of items on the page: {item_ids, taste}."""
+        """The labels of a simulated shopper with this taste for items on the page: {item_ids, taste}."""
         asked = await _body(request)
         if self._judge is None:
             raise _wrong("taste", "no simulated shopper knows this backbone's pictures")

@@ -1,4 +1,4 @@
-"""The pictures that were shown last, which a simulated shopper looks at."""
+"""Remembers the last shown pictures for the simulated shopper."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from papa_serving.client import Item
 
 
 class Gallery:
-    """Bounded: the oldest pictures go first."""
+    """A bounded store of pictures; the oldest are removed first."""
 
     def __init__(self, limit: int = 2_000) -> None:
         self._limit = limit
         self._items: OrderedDict[str, Item] = OrderedDict()
 
     def add(self, items: Iterable[Item]) -> None:
-        """Remembers what a page has been given."""
+        """Adds the items of a page."""
         for item in items:
             self._items[item.item_id] = item
         while len(self._items) > self._limit:

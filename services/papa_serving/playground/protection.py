@@ -1,8 +1,8 @@
-"""What keeps other web pages out of a playground that a person has open.
+"""Protects a playground from other web pages in the same browser.
 
 A page of another origin can send requests to a server on this machine, and a name that resolves to loopback makes it
-same-origin (DNS rebinding). So the Host must be one that the playground is known by, and whatever changes something
-must carry a header that no other origin can send without asking first, and come from no other origin if it names one.
+same-origin (DNS rebinding). So the Host must be a known one. A request that changes something must have a header that
+another origin cannot send without a preflight, and its Origin, if present, must be the playground's.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 class Protection(BaseHTTPMiddleware):
-    """Refuses strangers and large bodies, and tells browsers what the page may load."""
+    """Refuses foreign requests and large bodies, and sets the headers that restrict what the page may load."""
 
     def __init__(self, app: ASGIApp, hosts: Collection[str] = ()) -> None:
         super().__init__(app)
@@ -33,7 +33,7 @@ class Protection(BaseHTTPMiddleware):
         self._hosts = {*_LOOPBACK, *self._named}
 
     async def dispatch(self, request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        """Answers 403 or 413 by itself, else adds headers to what the application answers."""
+        """Answers 403 or 413 itself, else adds headers to the application's answer."""
         if (refused := self._refusal(request)) is not None:
             return refused
         response = await call_next(request)
@@ -59,7 +59,7 @@ class Protection(BaseHTTPMiddleware):
         return None
 
     def _is_own(self, origin: str | None, host: str) -> bool:
-        """A proxy may call this server by another host than its own, which `playground.hosts` names."""
+        """Whether the host is known. `playground.hosts` names those by which a proxy calls this server."""
         if origin is None:
             return True
         named = urlsplit(origin).netloc.lower()
@@ -67,6 +67,6 @@ class Protection(BaseHTTPMiddleware):
 
 
 def refusal(status: int, reason: str, message: str, retry_after: float | None = None) -> JSONResponse:
-    """One shape for every error that the page gets."""
+    """The common form of all errors that the page gets."""
     body = {"reason": reason, "message": message, "retry_after": retry_after}
     return JSONResponse({"error": body}, status_code=status)

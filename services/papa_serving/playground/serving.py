@@ -7,5 +7,5 @@ from starlette.types import ASGIApp
 
 
 def serve(app: ASGIApp, host: str, port: int) -> None:
-    """Until SIGINT or SIGTERM; open event streams are cut after a second. Raises OSError for a port in use."""
+    """Serves until SIGINT or SIGTERM. Open event streams are cut after a second. Raises OSError for a port in use."""
     uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=1, server_header=False)

@@ -1,4 +1,4 @@
-"""The configuration: one schema, read once at the edge; each room is handed its section."""
+"""The configuration: one schema, read once at the edge. Each room gets its section."""
 
 from papa_serving.settings.schema import (
     AuthSettings,

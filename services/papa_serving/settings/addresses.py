@@ -1,4 +1,4 @@
-"""Hosts to listen on, and how host and port are written together."""
+"""Hosts to listen on, and the notation host:port."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pydantic import AfterValidator
 
 
 def _bare(host: str) -> str:
-    """Without the brackets that an IPv6 address has in a URL."""
+    """Removes the brackets that an IPv6 address has in a URL."""
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
 Host = Annotated[str, AfterValidator(_bare)]
-"""A name or address of this machine; an IPv6 address may stand in brackets."""
+"""A name or address of this machine. An IPv6 address may be in brackets."""
 
 
 def host_port(host: str, port: int) -> str:
-    """host:port, with an IPv6 address in brackets as gRPC and URLs want it."""
+    """Returns host:port, with an IPv6 address in brackets as gRPC and URLs need it."""
     bare = _bare(host)
     return f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}"

@@ -51,7 +51,7 @@ class RedisSettings(Section):
 
 
 class StoreSettings(Section):
-    """Where revisions lie and how long other things are kept."""
+    """The store of revisions, and the lifetimes of other data."""
 
     path: Path | None = Field(None, description="folder of the revisions; data_dir/revisions when absent")
     url: str = Field("", description="s3://, gs:// or az:// URL of the revisions, in place of a folder")
@@ -106,7 +106,7 @@ class TrainerAutoscalingSettings(Section):
 
 
 class TrainerSettings(Section):
-    """When and how a trainer updates."""
+    """The conditions and the resources of updates."""
 
     actors: int = Field(1, ge=1, description="trainer actors, the least when autoscaling")
     autoscaling: TrainerAutoscalingSettings = TrainerAutoscalingSettings()
@@ -189,7 +189,7 @@ class TlsSettings(Section):
 
 
 class AuthSettings(Section):
-    """Who may call: nobody is asked, or a bearer token with every call decides tenant, user and scopes."""
+    """Authentication: none, or a bearer token with every call that determines tenant, user and scopes."""
 
     mode: Literal["none", "keys", "jwt"] = Field("none", description="keys are for development")
     keys_file: Path | None = Field(None, description="TOML file of static keys (docs/security.md), for mode keys")
@@ -219,7 +219,7 @@ class AuthSettings(Section):
 
 
 class RateSettings(Section):
-    """Token buckets of each gateway process; an item, a feedback event or another call costs one. 0: no limit."""
+    """Rate limits of each gateway process. An item, a feedback event and any other call cost one. 0 is no limit."""
 
     tenant: float = Field(0.0, ge=0, description="per second and tenant")
     tenant_burst: float = Field(1_000.0, gt=0, description="that a rested tenant may use at once")
@@ -311,7 +311,7 @@ class LogSettings(Section):
 
 
 class Settings(BaseSettings):
-    """Everything, one section a concern."""
+    """All settings, one section per concern."""
 
     model_config = SettingsConfigDict(
         env_prefix="PAPA_", env_nested_delimiter="__", frozen=True, extra="forbid", toml_file=DEFAULT_FILE
@@ -341,7 +341,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags (init) over environment over file."""
+        """Precedence: flags (init), then environment, then file."""
         file = settings_cls.model_config.get("toml_file")
         if file == DEFAULT_FILE:
             file = os.environ.get(FILE_VARIABLE, DEFAULT_FILE)
@@ -350,7 +350,7 @@ class Settings(BaseSettings):
 
 
 class KnownVariables(EnvSettingsSource):
-    """The environment without PAPA_* variables that name no setting, such as those of a newer release."""
+    """The environment without PAPA_* variables that name no setting, for instance of a newer release."""
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
         known = known_variables(self.settings_cls)

@@ -1,7 +1,7 @@
-"""Where a URL keeps its secret: the password before the host, and options such as ?password=.
+"""Finds and masks the secrets of a URL: the password before the host, and options such as ?password=.
 
-Everything that shows a URL, writes it down or sends it to another process asks here. A URL that cannot be read without
-doubt (a password with a bare `/`, `?` or `#` in it) is hidden as a whole, since any part of it may be the secret.
+All code that shows, stores or sends a URL uses this module. An ambiguous URL (a password with an unescaped `/`, `?` or
+`#`) is masked as a whole, because any part of it may be the secret.
 """
 
 from __future__ import annotations
@@ -37,13 +37,15 @@ _HARMLESS = frozenset(
         "ssl_min_version",
     )
 )
-"""Options that say nothing secret; any other may, for instance `password` and `ssl_password`."""
+"""Options that are never secret. All others may be, for instance `password` and `ssl_password`."""
 
 
 @dataclass(frozen=True)
 class SecretUrl:
-    """A URL taken apart. `bare` is the URL without its secrets; a user name stays in it. `options` are the secret ones
-    of the query."""
+    """A URL whose secrets are separated.
+
+    `bare` is the URL without its secrets; it keeps the user name. `options` are the secret options of the query.
+    """
 
     bare: str
     password: str
@@ -51,12 +53,12 @@ class SecretUrl:
 
     @property
     def has_secret(self) -> bool:
-        """Whether `bare` lacks anything that the URL had."""
+        """Whether the URL contained a secret."""
         return bool(self.password or self.options)
 
 
 def take_apart(url: str) -> SecretUrl:
-    """The URL and its secrets, apart. Raises ValueError, which repeats nothing of the URL, where that is in doubt."""
+    """Separates a URL from its secrets. Raises ValueError, without quoting the URL, if it is ambiguous."""
     parts = _split(url)
     if parts is None:
         raise ValueError("not understood: write @ : / ? # and % in a password as %40 %3A %2F %3F %23 and %25")
@@ -70,13 +72,13 @@ def take_apart(url: str) -> SecretUrl:
 
 
 def with_options(url: str, options: tuple[tuple[str, str], ...]) -> str:
-    """The URL with these options added to its query."""
+    """Adds these options to the query of the URL."""
     parts = urlsplit(url)
     return parts._replace(query="&".join(filter(None, (parts.query, urlencode(options))))).geturl() if options else url
 
 
 def shown(url: str) -> str:
-    """The URL as it may be shown to anybody: secrets are masked; "" stays."""
+    """The URL with its secrets masked; "" stays ""."""
     parts = _split(url)
     if parts is None:
         scheme, mark, _ = url.partition("://")
@@ -94,7 +96,7 @@ def shown(url: str) -> str:
 
 
 def without_secret(text: str, url: str) -> str:
-    """A message about `url`, an error of a library for instance, with all that is secret in the URL masked."""
+    """Masks all secrets of `url` in a message, for instance in the error of a library."""
     parts = _split(url)
     if parts is None:
         return text.replace(url, shown(url)) if url else text
@@ -106,7 +108,7 @@ def without_secret(text: str, url: str) -> str:
 
 
 def _split(url: str) -> SplitResult | None:
-    """The URL's parts; None where it is in doubt which part is which."""
+    """The parts of the URL; None if it is ambiguous."""
     scheme, mark, _ = url.partition("://")
     if not mark or not _SCHEME.fullmatch(scheme):
         return None

@@ -1,4 +1,4 @@
-"""What every section of the settings is made of."""
+"""The base of all sections of the settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Section(BaseModel):
 
 
 def with_secret_of_file(given: dict[str, Any], name: str) -> dict[str, Any]:
-    """What was given, with the secret `name` read from the file that `name`_file names, where it is not given itself.
+    """Adds the secret `name` from the file that `name`_file names, if the secret itself is not given.
 
     Raises ValueError for a file that cannot be read.
     """

@@ -45,7 +45,7 @@ class TracingSettings(Section):
 
 
 def headers_of(settings: TracingSettings) -> tuple[tuple[str, str], ...]:
-    """Names and values. Raises ValueError, which never says a value."""
+    """Parses headers. Raises ValueError, whose message never contains a value."""
     text = settings.headers.get_secret_value() if settings.headers is not None else ""
     parts = [part.strip() for part in re.split(r"[,\n]", text) if part.strip()]
     found = [_HEADER.fullmatch(part) for part in parts]

@@ -1,6 +1,6 @@
-"""PAPA_* variables: which name a setting, which belong to somebody else, and how settings travel to child processes.
+"""PAPA_* variables: recognises those that name a setting, and passes settings to child processes.
 
-A variable that names no setting is no error: a deployment sets some for its own use, Kubernetes sets some beside a
+A variable that names no setting is not an error: a deployment sets some for its own use, Kubernetes sets some beside a
 Service whose name begins with papa, and a ConfigMap may be of a newer release than the process that reads it.
 """
 
@@ -20,7 +20,7 @@ FILE_VARIABLE = "PAPA_CONFIG"
 """Names the settings file; "" reads none."""
 
 _NEAR = 0.85
-"""Share of letters that two names have in common, from which one is taken for the other misspelt."""
+"""Similarity from which one name is reported as a misspelling of another."""
 
 _OF_KUBERNETES = re.compile(
     r"PAPA(_\w+?)??_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
@@ -28,14 +28,14 @@ _OF_KUBERNETES = re.compile(
 
 
 def known_variables(settings: type[BaseModel]) -> set[str]:
-    """Those that name a setting, or a whole section (as JSON)."""
+    """The variables that name a setting, or a whole section (as JSON)."""
     return {FILE_VARIABLE, *_variables(settings, PREFIX)}
 
 
 def unknown_variables(settings: type[BaseModel], environment: Mapping[str, str]) -> Iterator[str]:
     """A line for each variable that names no setting, with the setting that it nearly names.
 
-    Those that Kubernetes sets for a Service ("service links") are passed over.
+    Variables that Kubernetes sets for a Service ("service links") are ignored.
     """
     known = known_variables(settings)
     for variable in sorted(environment):
@@ -68,7 +68,7 @@ def settings_environment(settings: BaseModel) -> dict[str, str]:
 
 @contextmanager
 def in_environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Sets them for this process and the children that it starts inside; afterwards all is as it was."""
+    """Sets variables for this process and its new children within the block, then restores the environment."""
     before = dict(os.environ)
     os.environ |= variables
     try:

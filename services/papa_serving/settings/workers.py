@@ -1,4 +1,4 @@
-"""What the Serve applications make of the settings before they hand them to processes elsewhere."""
+"""Prepares settings for the processes that the Serve applications start on other machines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def settings_of_environment(application: str, args: Mapping[str, object]) -> Set
 
 
 def absolute(settings: Settings) -> Settings:
-    """The same settings with absolute paths: a worker's folder need not be the caller's."""
+    """Makes paths absolute, because a worker's folder may differ from the caller's."""
     store = settings.store
     if store.path:
         store = store.model_copy(update={"path": store.path.absolute()})
@@ -35,9 +35,9 @@ def absolute(settings: Settings) -> Settings:
 
 
 def without_secrets(settings: Settings) -> Settings:
-    """The same settings as they may travel in the arguments of an actor: Ray keeps those readable in its own store.
+    """Removes secrets, so that the settings can be arguments of an actor: Ray stores arguments in readable form.
 
-    Raises ValueError for a redis.url of which it is not plain what is secret.
+    Raises ValueError for an ambiguous redis.url.
     """
     redis = settings.redis
     if redis.url:
@@ -58,15 +58,15 @@ def without_secrets(settings: Settings) -> Settings:
 
 
 def with_secrets(settings: Settings) -> Settings:
-    """What `without_secrets` left out, from this process's own environment or files. Raises ValueError.
+    """Adds the secrets that `without_secrets` removed, from this process's environment or files. Raises ValueError.
 
-    The engine's token is not among it: see `with_engine_token`.
+    It does not add the engine's token; see `with_engine_token`.
     """
     return _with_tracing_headers(_with_redis_password(settings))
 
 
 def with_engine_token(settings: Settings) -> Settings:
-    """The token of the engine's port as well, which trainers do not need. Raises ValueError."""
+    """Also adds the token of the engine's port, which trainers do not need. Raises ValueError."""
     if not _is_elsewhere(settings.generator.token):
         return settings
     given = os.environ.get("PAPA_GENERATOR__TOKEN", "")
@@ -98,7 +98,7 @@ def _with_tracing_headers(settings: Settings) -> Settings:
 
 
 def _known(given: str, file: Path | None, hint: str) -> SecretStr:
-    """What is given here, else what `file` holds. Raises ValueError with the `hint` where that is nothing."""
+    """Returns the given secret, else the content of `file`. Raises ValueError with the `hint` if both are missing."""
     secret = given or (file.read_text().strip() if file is not None else "")
     if not secret:
         raise ValueError(f"this node does not know {hint}")
@@ -110,5 +110,5 @@ def _is_elsewhere(secret: SecretStr | None) -> bool:
 
 
 def metrics_environment(settings: Settings) -> dict[str, str]:
-    """Where a worker's metrics go: the caller's folder, or the one of the data folder."""
+    """The variable with the folder of a worker's metrics: the caller's folder, or the one in the data folder."""
     return {_METRICS_VARIABLE: os.environ.get(_METRICS_VARIABLE) or str(settings.data_dir / "metrics")}

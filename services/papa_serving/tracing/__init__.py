@@ -1,6 +1,6 @@
 """Traces from a like to what it changed: spans that cost nothing until `begin` is called with tracing enabled.
 
-A context travels as a W3C traceparent, in metadata, messages and records, so that no other file knows what records it.
+A context travels as a W3C traceparent in metadata, messages and records, so no other file depends on the recorder.
 No attribute of a span names a user, a tenant, an event or an item.
 """
 
@@ -20,11 +20,11 @@ Value = str | int | float | bool
 Kind = Literal["internal", "server", "client", "producer", "consumer"]
 
 FLUSH_SECONDS = 1.5
-"""What the end of a worker waits for the collector."""
+"""Seconds that a worker waits for the collector at its end."""
 
 
 class Span:
-    """What runs, for those who look at traces. This one records nothing: its context is another's."""
+    """A piece of work in a trace. This base class records nothing and passes on the context of its parent."""
 
     def __init__(self, traceparent: str = "") -> None:
         self.traceparent = traceparent
@@ -33,17 +33,17 @@ class Span:
         """Adds attributes."""
 
     def link(self, traceparent: str) -> None:
-        """Points at what has caused this in another trace; nothing for ""."""
+        """Links to a cause in another trace; does nothing for ""."""
 
     def settle(self, error: str = "") -> None:
-        """Says how it went, in one word ("" = well); the first word counts."""
+        """Sets the outcome in one word ("" = success). The first word counts."""
 
     def end(self, at: float | None = None) -> None:
-        """Is over, now or at a Unix time."""
+        """Ends the span, now or at a Unix time."""
 
 
 class Recorder(ABC):
-    """Makes spans that are kept."""
+    """Creates spans that are recorded."""
 
     @abstractmethod
     def start(
@@ -55,15 +55,15 @@ class Recorder(ABC):
         attributes: Mapping[str, Value],
         at: float | None,
     ) -> Span:
-        """A span that has begun, now or at a Unix time; `parent` "" begins a trace."""
+        """Begins a span, now or at a Unix time. `parent` "" begins a trace."""
 
     @abstractmethod
     def stop(self, seconds: float) -> None:
-        """Sends what waits, for so long at most."""
+        """Sends waiting spans, for at most so many seconds."""
 
 
 class _Process:
-    """What this process records with."""
+    """The recorder of this process."""
 
     recorder: Recorder | None = None
 
@@ -73,17 +73,17 @@ _current: ContextVar[Span] = ContextVar("span", default=_NOTHING)
 
 
 def current() -> Span:
-    """What runs here: the innermost span, or the caller's context."""
+    """The current span: the innermost one, or the caller's context."""
     return _current.get()
 
 
 def continue_from(traceparent: str) -> None:
-    """What runs here belongs to this context; to none where it is not well formed."""
+    """Makes this context the parent of the block. A malformed context is ignored."""
     _current.set(Span(traceparent) if checked(traceparent) else _NOTHING)
 
 
 def begin(settings: TracingSettings, service: str) -> None:
-    """Records from now on, where enabled, as the service of that name. Raises ValueError for unusable settings."""
+    """Begins to record, if enabled, as the service of that name. Raises ValueError for unusable settings."""
     end(0.0)
     if settings.enabled:
         from papa_serving.tracing.otel import OtelRecorder
@@ -92,7 +92,7 @@ def begin(settings: TracingSettings, service: str) -> None:
 
 
 def end(seconds: float = FLUSH_SECONDS) -> None:
-    """Sends what waits, for so long at most, and records nothing from now on."""
+    """Sends waiting spans, for at most so many seconds, and stops recording."""
     recorder, _Process.recorder = _Process.recorder, None
     if recorder is not None:
         recorder.stop(seconds)
@@ -107,9 +107,9 @@ def span(
     attributes: Mapping[str, Value] | None = None,
     at: float | None = None,
 ) -> AbstractContextManager[Span]:
-    """Records the block. `parent` is what runs here unless given, "" for a trace of its own; `at` when it began.
+    """Records the block. `parent` defaults to the current span; "" begins a trace. `at` is the time of its beginning.
 
-    A trace that begins with links is recorded when one of them is.
+    A trace that begins with links is recorded if one of the linked traces is.
     """
     outer = _current.get()
     if _Process.recorder is None:
@@ -130,13 +130,13 @@ def _running(made: Span, outer: Span) -> Iterator[Span]:
         made.settle(type(error).__name__)
         raise
     finally:
-        # Not by the token: an asynchronous generator may be closed in another context than it began in.
+        # Not reset by token: an asynchronous generator may be closed in another context than it began in.
         _current.set(outer)
         made.end()
 
 
 def record(name: str, began: float, ended: float, attributes: Mapping[str, Value] | None = None) -> None:
-    """A part of what runs here that is over; Unix times."""
+    """Records a part of the current span that has ended, with its Unix times."""
     if _Process.recorder is not None:
         parent = _current.get().traceparent
         _Process.recorder.start(name, "internal", parent, (), attributes or {}, began).end(ended)

@@ -1,4 +1,4 @@
-"""Spans by OpenTelemetry's SDK, sent as OTLP over gRPC: the one file that knows it."""
+"""Records spans with OpenTelemetry's SDK and sends them as OTLP over gRPC. No other file imports it."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _KINDS = {
 
 
 class OtelRecorder(Recorder):
-    """A provider of its own, never the process's global one, which belongs to whoever else traces in it.
+    """Uses a private provider, because the global one belongs to other code in the process.
 
-    Spans wait in a bounded queue for a thread of their own; a collector that is slow or away costs spans, never a call.
+    Spans wait in a bounded queue for a sender thread. A slow or missing collector loses spans but never delays a call.
     """
 
     def __init__(self, settings: TracingSettings, service: str) -> None:
-        """Raises ValueError for an authority that cannot be read."""
+        """Raises ValueError for a certificate authority that cannot be read."""
         self._provider = TracerProvider(
             sampler=ParentBased(LinkedOrRatio(settings.sample_ratio)),
             resource=Resource.create(_resource(service)),
@@ -63,7 +63,7 @@ class OtelRecorder(Recorder):
         attributes: Mapping[str, Value],
         at: float | None,
     ) -> Span:
-        """As the sampler decides, the span's context may be all of it that exists. What is no context is left out."""
+        """Begins a span. If the sampler drops it, only its context exists. Malformed links are ignored."""
         context = Context()
         if checked(parent):
             context = trace.set_span_in_context(trace.NonRecordingSpan(_context(parent)), context)
@@ -81,14 +81,14 @@ class OtelRecorder(Recorder):
         )
 
     def stop(self, seconds: float) -> None:
-        """The SDK's own end may wait for half a minute; it goes on in a thread that ends with the process."""
+        """Stops in a daemon thread, because the SDK may wait for half a minute."""
         ending = threading.Thread(target=self._provider.shutdown, name="tracing-end", daemon=True)
         ending.start()
         ending.join(seconds)
 
 
 class OtelSpan(Span):
-    """One that is kept, if its trace is."""
+    """A span that is recorded if its trace is."""
 
     def __init__(self, span: trace.Span) -> None:
         context = span.get_span_context()
@@ -101,26 +101,26 @@ class OtelSpan(Span):
         self._span.set_attributes(attributes)
 
     def link(self, traceparent: str) -> None:
-        """Too late to have a say in whether this is recorded."""
+        """Adds a link. It comes too late to influence the sampling."""
         if checked(traceparent):
             self._span.add_link(_context(traceparent))
 
     def settle(self, error: str = "") -> None:
-        """The word is `error.type` and the status' description; messages, which may quote a caller, stay out."""
+        """Sets `error.type` and the status to the word. Messages are left out, because they may quote a caller."""
         if not self._settled and error:
             self._span.set_attribute("error.type", error)
             self._span.set_status(trace.Status(trace.StatusCode.ERROR, error))
         self._settled = True
 
     def end(self, at: float | None = None) -> None:
-        """Hands it to the queue."""
+        """Ends the span and puts it into the queue."""
         self._span.end(None if at is None else _nanoseconds(at))
 
 
 class LinkedOrRatio(Sampler):
-    """For spans that begin a trace: with links, whether one of those is recorded; without, by the ratio.
+    """Samples spans that begin a trace: those with links if a linked trace is recorded, the others by the ratio.
 
-    So an update is there for every like that is, and a ratio of 1 % gives whole stories, not 1 % of each chapter.
+    So every recorded like also has its update recorded, and a ratio of 1 % gives complete chains of traces.
     """
 
     def __init__(self, ratio: float) -> None:
@@ -138,7 +138,7 @@ class LinkedOrRatio(Sampler):
         links: Sequence[trace.Link] | None = None,
         trace_state: trace.TraceState | None = None,
     ) -> SamplingResult:
-        """As the class says."""
+        """Decides as described for the class."""
         chosen: Sampler = self._ratio
         if links:
             chosen = self._whole if any(link.context.trace_flags.sampled for link in links) else self._nothing

@@ -1,1 +1,1 @@
-"""Which rows the next denoising step moves on: what waits, what runs, who makes room, and what a row costs."""
+"""Decides which rows take the next denoising step: the queue, fairness, displacement, and the cost of rows."""

@@ -1,4 +1,4 @@
-"""What steps have cost: how fast the engine denoises, and what one more row adds to a step."""
+"""Estimates the cost of steps: the engine's throughput, and the time that one more row adds to a step."""
 
 from __future__ import annotations
 

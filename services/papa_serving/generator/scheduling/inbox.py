@@ -1,4 +1,4 @@
-"""How work reaches the engine's thread: reservations, arrivals, cancellations, the end."""
+"""Passes work to the engine's thread: reservations, arrivals, cancellations and the stop."""
 
 from __future__ import annotations
 
