@@ -23,6 +23,7 @@ from papa_serving.client import (
     ServedBy,
     User,
     UserDeleted,
+    request_id,
 )
 from papa_serving.contracts.identity import UserKey
 from PIL import Image
@@ -230,6 +231,21 @@ async def test_what_no_message_can_hold_is_refused_by_the_name_of_its_option(
     with pytest.raises(InvalidRequest) as refused:
         await client.generate("alice", count, **options)
     assert says in str(refused.value)
+
+
+async def test_a_call_tells_its_request_id_when_it_succeeds_and_when_it_fails(service: Service, client: Any) -> None:
+    generation = await client.generate("alice", 1)
+    assert generation.request_id == service.engine.requests[-1].request_id
+    with request_id("order-4711"):
+        assert (await client.generate("alice", 1)).request_id == "order-4711"
+        stream = client.stream_generate("alice", 1)
+        assert [item async for item in stream]
+        assert stream.request_id == "order-4711"
+        with pytest.raises(InvalidRequest) as refused:
+            await client.generate("alice", 10**6)
+    assert [sent.request_id for sent in service.engine.requests[1:]] == ["order-4711"] * 2
+    assert refused.value.metadata["request_id"] == "order-4711"
+    assert (await client.generate("alice", 1)).request_id not in ("", "order-4711", generation.request_id)
 
 
 async def test_a_deadline(service: Service, client: Any) -> None:

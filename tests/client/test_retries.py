@@ -20,6 +20,7 @@ from papa_serving.client import (
     StorageUnavailable,
     Tls,
     UserDeleted,
+    request_id,
 )
 from papa_serving.client.retry import Attempts
 
@@ -250,3 +251,16 @@ def test_no_pause_beyond_the_time_out() -> None:
     attempts = Attempts(Retry(), 5.0)
     with pytest.raises(StorageUnavailable):
         attempts.pause_after(StorageUnavailable("down", retry_after=10.0))
+
+
+async def test_an_unanswered_call_has_a_request_id_too(connect: Any) -> None:
+    client = connect("127.0.0.1:1", retry=Retry(attempts=1))
+    with pytest.raises(CallFailed) as failed, request_id("order-4712"):
+        await client.get_user("alice")
+    assert failed.value.metadata["request_id"] == "order-4712"
+
+
+@pytest.mark.parametrize("value", ["", "two words", "é", "x" * 129, "a\nb"])
+def test_what_is_no_request_id(value: str) -> None:
+    with pytest.raises(ValueError, match="is no request id"), request_id(value):
+        pass

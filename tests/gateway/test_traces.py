@@ -103,8 +103,8 @@ async def test_our_client_hands_on_the_callers_span(service: Service, recording:
     assert parents[2][1] == ""
 
 
-def test_a_client_without_opentelemetry_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_without_opentelemetry_sends_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     with Client("127.0.0.1:1") as client, trace.use_span(TracerProvider().get_tracer("x").start_span("y")):
-        assert dict(client._connection.metadata())["traceparent"].startswith("00-")
+        assert dict(client._connection.metadata("id"))["traceparent"].startswith("00-")
         monkeypatch.delitem(__import__("sys").modules, "opentelemetry.trace")
-        assert client._connection.metadata() == ()
+        assert client._connection.metadata("id") == (("x-request-id", "id"),)

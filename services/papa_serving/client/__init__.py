@@ -29,7 +29,7 @@ from papa_serving.client.records import (
     UserExport,
     UserState,
 )
-from papa_serving.client.retry import Retry, Timeouts
+from papa_serving.client.retry import Retry, Timeouts, request_id
 from papa_serving.client.sync import Client
 from papa_serving.contracts.errors import (
     BacklogFull,
@@ -101,6 +101,7 @@ __all__ = [
     "Violation",
     "WrongEventLoop",
     "__version__",
+    "request_id",
 ]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
@@ -81,7 +82,9 @@ class AsyncClient:
         self, user: str | User, count: int, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
     ) -> Generation:
         """Generates `count` items with the user's newest revision, or as the options ask."""
-        return await self._run(self._calls.generate(user, count, options), timeout)
+        call = self._calls.generate(user, count, options)
+        attempts = Attempts(self._retry, timeout or call.timeout)
+        return replace(await self._attempt(call, attempts), request_id=attempts.request_id)
 
     def stream_generate(
         self, user: str | User, count: int, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
@@ -91,7 +94,7 @@ class AsyncClient:
         attempts = Attempts(self._retry, timeout or self._timeouts.generate)
         return AsyncItemStream(
             lambda: self._stubs.generation.StreamGenerate(
-                request, timeout=attempts.remaining(), metadata=self._connection.metadata()
+                request, timeout=attempts.remaining(), metadata=self._connection.metadata(attempts.request_id)
             ),
             attempts,
         )
@@ -122,12 +125,15 @@ class AsyncClient:
         self, events: AsyncIterable[FeedbackEvent] | Iterable[FeedbackEvent], *, window: int = 1024
     ) -> AsyncFeedbackStream:
         """Sends events as they come and yields one outcome per event, in order; see Client.stream_feedback."""
+        attempts = Attempts(self._retry, None)
         return AsyncFeedbackStream(
-            lambda requests: self._stubs.feedback.StreamFeedback(requests, metadata=self._connection.metadata()),
+            lambda requests: self._stubs.feedback.StreamFeedback(
+                requests, metadata=self._connection.metadata(attempts.request_id)
+            ),
             events,
             self._stream_event,
             window,
-            Attempts(self._retry, None),
+            attempts,
         )
 
     async def server_info(self) -> ServerInfo:
@@ -145,7 +151,7 @@ class AsyncClient:
         request, attempts = self._calls.watch_user(user), Attempts(self._retry, timeout)
         while True:
             call = self._stubs.users.WatchUser(
-                request, timeout=attempts.remaining(), metadata=self._connection.metadata()
+                request, timeout=attempts.remaining(), metadata=self._connection.metadata(attempts.request_id)
             )
             try:
                 async for response in call:
@@ -205,7 +211,7 @@ class AsyncClient:
         while True:
             assembly = Assembly()
             call = self._stubs.users.ExportUser(
-                request, timeout=attempts.remaining(), metadata=self._connection.metadata()
+                request, timeout=attempts.remaining(), metadata=self._connection.metadata(attempts.request_id)
             )
             try:
                 async for message in call:
@@ -274,11 +280,14 @@ class AsyncClient:
         return self._limits
 
     async def _run(self, call: UnaryCall[Answer], timeout: float | None = None) -> Answer:
-        attempts, method = Attempts(self._retry, timeout or call.timeout), call.method(self._stubs)
+        return await self._attempt(call, Attempts(self._retry, timeout or call.timeout))
+
+    async def _attempt(self, call: UnaryCall[Answer], attempts: Attempts) -> Answer:
+        method = call.method(self._stubs)
         while True:
             try:
                 response = await method(
-                    call.request, timeout=attempts.remaining(), metadata=self._connection.metadata()
+                    call.request, timeout=attempts.remaining(), metadata=self._connection.metadata(attempts.request_id)
                 )
             except grpc.aio.AioRpcError as failure:
                 await asyncio.sleep(attempts.pause_after(error_of_call(failure)))

@@ -70,12 +70,13 @@ class Connection:
         target, asks_for_tls = target_of(self.address)
         return target, self.tls or (Tls() if asks_for_tls else None)
 
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """The metadata of one call: credential and trace context."""
+    def metadata(self, request_id: str) -> tuple[tuple[str, str], ...]:
+        """The metadata of one call: its id, credential and trace context."""
+        known = (("x-request-id", request_id), *trace_metadata())
         if self.token is None:
-            return trace_metadata()
+            return known
         token = self.token() if callable(self.token) else self.token
-        return (("authorization", f"Bearer {token}"), *trace_metadata())
+        return (("authorization", f"Bearer {token}"), *known)
 
 
 def trace_metadata() -> tuple[tuple[str, str], ...]:

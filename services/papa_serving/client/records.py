@@ -111,7 +111,7 @@ class PromptReading:
 @dataclass(frozen=True)
 class Generation:
     """All items of one generation; `revision` is "" where the backbone served. `prompt_reading` is None where the
-    prompt was taken word for word."""
+    prompt was taken word for word. `request_id` finds the call in the service's logs."""
 
     generation_id: str
     items: tuple[Item, ...]
@@ -119,6 +119,7 @@ class Generation:
     served_by: ServedBy
     timings: Timings
     prompt_reading: PromptReading | None = None
+    request_id: str = ""
 
 
 @dataclass(frozen=True)

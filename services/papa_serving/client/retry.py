@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import random
+import re
 import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from papa_serving.contracts.errors import CredentialExpired, PapaError, RequestLate, Status
@@ -50,12 +55,31 @@ def may_retry(error: PapaError) -> bool:
     return error.status is Status.UNAVAILABLE
 
 
+_request_id: ContextVar[str] = ContextVar("request_id")
+
+
+@contextmanager
+def request_id(value: str) -> Iterator[None]:
+    """Gives the calls that begin within this block the id `value`, which the service logs and returns.
+
+    An id is 1 to 128 visible ASCII characters. Calls outside of such a block have a random one. Raises ValueError.
+    """
+    if not re.fullmatch(r"[!-~]{1,128}", value):
+        raise ValueError(f"{value!r} is no request id: give 1 to 128 visible ASCII characters")
+    token = _request_id.set(value)
+    try:
+        yield
+    finally:
+        _request_id.reset(token)
+
+
 class Attempts:
     """The attempts at one call; `timeout` seconds for all of them together, None for no limit."""
 
     def __init__(self, retry: Retry, timeout: float | None) -> None:
         self._retry = retry
         self._deadline = None if timeout is None else time.monotonic() + timeout
+        self.request_id = _request_id.get("") or uuid.uuid4().hex
         self._made = 0
         self._failing_since: float | None = None
 
@@ -68,6 +92,7 @@ class Attempts:
 
         A feedback stream that is idle for a while is reopened without limit, because that is not a failure.
         """
+        self.name(error)
         if error.reason == RequestLate.reason:
             return 0.0
         self._made += 1
@@ -80,6 +105,11 @@ class Attempts:
         if pause >= self._time_left():
             raise error
         return pause
+
+    def name(self, error: PapaError) -> PapaError:
+        """Adds the id of the request to an error, also where the service did not answer."""
+        error.metadata = {"request_id": self.request_id, **error.metadata}
+        return error
 
     def _time_left(self) -> float:
         """Of the call, or of the patience with one that has no limit."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
@@ -79,7 +80,9 @@ class Client:
         self, user: str | User, count: int, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
     ) -> Generation:
         """Generates `count` items with the user's newest revision, or as the options ask."""
-        return self._run(self._calls.generate(user, count, options), timeout)
+        call = self._calls.generate(user, count, options)
+        attempts = Attempts(self._retry, timeout or call.timeout)
+        return replace(self._attempt(call, attempts), request_id=attempts.request_id)
 
     def stream_generate(
         self, user: str | User, count: int, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
@@ -89,7 +92,7 @@ class Client:
         attempts = Attempts(self._retry, timeout or self._timeouts.generate)
         return ItemStream(
             lambda: self._stubs.generation.StreamGenerate(
-                request, timeout=attempts.remaining(), metadata=self._connection.metadata()
+                request, timeout=attempts.remaining(), metadata=self._connection.metadata(attempts.request_id)
             ),
             attempts,
         )
@@ -127,11 +130,14 @@ class Client:
         At most `window` events are in flight; then reading pauses until outcomes arrive. After a lost connection the
         events in flight are sent again. Use the result as an iterator, and as a context manager to stop early.
         """
+        attempts = Attempts(self._retry, None)
         return FeedbackStream(
-            lambda requests: self._stubs.feedback.StreamFeedback(requests, metadata=self._connection.metadata()),
+            lambda requests: self._stubs.feedback.StreamFeedback(
+                requests, metadata=self._connection.metadata(attempts.request_id)
+            ),
             map(self._stream_event, events),
             window,
-            Attempts(self._retry, None),
+            attempts,
         )
 
     def server_info(self) -> ServerInfo:
@@ -149,7 +155,7 @@ class Client:
         request, attempts = self._calls.watch_user(user), Attempts(self._retry, timeout)
         while True:
             call = self._stubs.users.WatchUser(
-                request, timeout=attempts.remaining(), metadata=self._connection.metadata()
+                request, timeout=attempts.remaining(), metadata=self._connection.metadata(attempts.request_id)
             )
             try:
                 for response in call:
@@ -212,7 +218,7 @@ class Client:
         while True:
             assembly = Assembly()
             call = self._stubs.users.ExportUser(
-                request, timeout=attempts.remaining(), metadata=self._connection.metadata()
+                request, timeout=attempts.remaining(), metadata=self._connection.metadata(attempts.request_id)
             )
             try:
                 for message in call:
@@ -273,10 +279,15 @@ class Client:
         return self._limits
 
     def _run(self, call: UnaryCall[Answer], timeout: float | None = None) -> Answer:
-        attempts, method = Attempts(self._retry, timeout or call.timeout), call.method(self._stubs)
+        return self._attempt(call, Attempts(self._retry, timeout or call.timeout))
+
+    def _attempt(self, call: UnaryCall[Answer], attempts: Attempts) -> Answer:
+        method = call.method(self._stubs)
         while True:
             try:
-                response = method(call.request, timeout=attempts.remaining(), metadata=self._connection.metadata())
+                response = method(
+                    call.request, timeout=attempts.remaining(), metadata=self._connection.metadata(attempts.request_id)
+                )
             except grpc.RpcError as failure:
                 time.sleep(attempts.pause_after(error_of_call(failure)))
             else:

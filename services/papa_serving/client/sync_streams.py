@@ -32,11 +32,13 @@ class ItemStream(Iterator[Item]):
     served_by: ServedBy | None = None
     timings: Timings | None = None
     prompt_reading: PromptReading | None = None
+    request_id: str = ""
 
     def __init__(
         self, start: Callable[[], grpc.CallIterator[generation_pb2.StreamGenerateResponse]], attempts: Attempts
     ) -> None:
         self._start, self._attempts = start, attempts
+        self.request_id = attempts.request_id
         self._call = start()
         self._messages = iter(self._call)
         self._any = False
@@ -63,7 +65,7 @@ class ItemStream(Iterator[Item]):
     def _try_again(self, failure: grpc.RpcError) -> None:
         error = error_of_call(failure)
         if self._any:
-            raise error
+            raise self._attempts.name(error)
         time.sleep(self._attempts.pause_after(error))
         self._call = self._start()
         self._messages = iter(self._call)
