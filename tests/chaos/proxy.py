@@ -56,10 +56,12 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        with suppress(OSError, asyncio.CancelledError):
-            await self._connect(reader, writer)
-        writer.close()
-        self._tasks.discard(task)
+        try:
+            with suppress(OSError, asyncio.CancelledError):
+                await self._connect(reader, writer)
+        finally:
+            writer.close()
+            self._tasks.discard(task)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._open.wait()
@@ -75,8 +77,8 @@ class Proxy:
         finally:
             for task in tasks:
                 task.cancel()
+            upstream_writer.close()  # before anything is awaited: a second cancellation would leave it open
             await asyncio.gather(*tasks, return_exceptions=True)
-            upstream_writer.close()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool) -> None:
         with suppress(ConnectionError):
