@@ -18,9 +18,13 @@ class QueryFailed(Exception):
     """Prometheus refuses an expression; the message is its own."""
 
 
-def ask(address: str, expression: str, begin: float, end: float, step: float, window: str) -> list[Series]:
-    """The series of an expression between two Unix times; `window` stands for $__rate_interval."""
-    query = {"query": expression.replace("$__rate_interval", window), "start": begin, "end": end, "step": step}
+def ask(
+    address: str, expression: str, begin: float, end: float, step: float, variables: Mapping[str, str]
+) -> list[Series]:
+    """The series of an expression between two Unix times, with Grafana's variables (`__rate_interval`, `release`)."""
+    for name, value in variables.items():
+        expression = expression.replace(f"${name}", value)
+    query = {"query": expression, "start": begin, "end": end, "step": step}
     found = _get(address, "query_range", query)["result"]
     series = [(each["metric"], [(t, float(value)) for t, value in each["values"]]) for each in found]
     finite = [(labels, [(t, value) for t, value in points if math.isfinite(value)]) for labels, points in series]

@@ -14,10 +14,17 @@ from grafana_foundation_sdk.models.common import (
     LegendPlacement,
     TooltipDisplayMode,
 )
-from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, DataSourceRef
+from grafana_foundation_sdk.models.dashboard import (
+    DashboardCursorSync,
+    DataSourceRef,
+    VariableRefresh,
+    VariableSort,
+)
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
+RELEASE = 'namespace="$namespace",release="$release"'
+"""Matchers of the chosen release; every selector of every panel has them."""
 WIDTH = 24
 HEIGHT = 8
 
@@ -84,11 +91,19 @@ def as_json(board: Board) -> str:
     built = built.tags(["papa"]).refresh("30s").time("now-3h", "now").timezone("browser").readonly()
     built = built.tooltip(DashboardCursorSync.CROSSHAIR)
     built = built.with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
+    built = built.with_variable(_variable("namespace", "Namespace", "papa_build_info"))
+    built = built.with_variable(_variable("release", "Release", 'papa_build_info{namespace="$namespace"}'))
     for title, panels in board.rows.items():
         built = built.with_row(dashboard.Row(title))
         for panel in panels:
             built = built.with_panel(_panel(panel))
     return JSONEncoder(sort_keys=True, indent=2).encode(built.build()) + "\n"
+
+
+def _variable(name: str, label: str, series: str) -> dashboard.QueryVariable:
+    """One value at a time: the panels add up over the release that is chosen, never over several."""
+    built = dashboard.QueryVariable(name).label(label).datasource(SOURCE).query(f"label_values({series}, {name})")
+    return built.refresh(VariableRefresh.ON_TIME_RANGE_CHANGED).sort(VariableSort.ALPHABETICAL_ASC)
 
 
 def _panel(panel: Panel) -> timeseries.Panel | stat.Panel | heatmap.Panel:
@@ -127,9 +142,14 @@ def _target(query: Query, reference: str, form: Form) -> prometheus.Dataquery:
     return built.range()
 
 
+def of(metric: str, where: str = "") -> str:
+    """The series of a metric or recording that belong to the chosen release."""
+    return f"{metric}{{{RELEASE}{where and ','}{where}}}"
+
+
 def rate(metric: str, by: str = "", where: str = "") -> str:
     """Events per second of a counter, over the window that Grafana finds fit."""
-    inner = f"rate({metric}{f'{{{where}}}' if where else ''}[$__rate_interval])"
+    inner = f"rate({of(metric, where)}[$__rate_interval])"
     return f"sum by ({by}) ({inner})" if by else f"sum({inner})"
 
 
@@ -147,3 +167,9 @@ def quantiles(metric: str, where: str = "") -> list[Query]:
 def buckets(metric: str, where: str = "") -> list[Query]:
     """A histogram over time."""
     return [Query(rate(f"{metric}_bucket", "le", where))]
+
+
+def shares(recording: str) -> list[Query]:
+    """The ratio of an objective over the windows that its alerts use."""
+    windows = {"1h": "last hour", "6h": "six hours", "3d": "three days"}
+    return [Query(of(f"{recording}:ratio_rate{window}"), legend) for window, legend in windows.items()]

@@ -1,6 +1,6 @@
 """What is used of what is there, and what one unit of it yields."""
 
-from board import Board, Form, Panel, Query, rate
+from board import Board, Form, Panel, Query, of, rate
 
 BOARD = Board(
     "capacity",
@@ -43,7 +43,10 @@ BOARD = Board(
                 "Trainers",
                 "Wanted by the age of the backlog, and there; far apart, machines are missing.",
                 "short",
-                [Query("max(papa_trainers_desired)", "wanted"), Query("max(papa_trainers_running)", "there")],
+                [
+                    Query(f"max({of('papa_trainers_desired')})", "wanted"),
+                    Query(f"max({of('papa_trainers_running')})", "there"),
+                ],
             ),
             Panel(
                 "Labels per busy second",
@@ -55,7 +58,7 @@ BOARD = Board(
                 "Builds",
                 "Gateways by what they run; two lines are a rollout.",
                 "short",
-                [Query("count by (version, backbone) (papa_build_info)", "{{version}} {{backbone}}")],
+                [Query(f"count by (version, backbone) ({of('papa_build_info')})", "{{version}} {{backbone}}")],
                 Form.STACK,
             ),
         ],
@@ -64,20 +67,25 @@ BOARD = Board(
                 "CPU",
                 "Of each Ray pod's node.",
                 "percent",
-                [Query("ray_node_cpu_utilization", "{{instance}}")],
+                [Query(of("ray_node_cpu_utilization"), "{{instance}}")],
                 source="ray",
             ),
             Panel(
-                "Memory", "Of each Ray pod's node.", "bytes", [Query("ray_node_mem_used", "{{instance}}")], source="ray"
+                "Memory",
+                "Of each Ray pod's node.",
+                "bytes",
+                [Query(of("ray_node_mem_used"), "{{instance}}")],
+                source="ray",
             ),
             Panel(
                 "GPU",
                 "Utilisation and memory of each GPU.",
                 "percent",
                 [
-                    Query("ray_node_gpus_utilization", "{{instance}} {{GpuIndex}}"),
+                    Query(of("ray_node_gpus_utilization"), "{{instance}} {{GpuIndex}}"),
                     Query(
-                        "100 * ray_node_gram_used / (ray_node_gram_used + ray_node_gram_available)",
+                        f"100 * {of('ray_node_gram_used')}"
+                        f" / ({of('ray_node_gram_used')} + {of('ray_node_gram_available')})",
                         "{{instance}} memory",
                     ),
                 ],
@@ -88,9 +96,9 @@ BOARD = Board(
                 "Alive, pending and failed.",
                 "short",
                 [
-                    Query("sum(ray_cluster_active_nodes)", "active"),
-                    Query("sum(ray_cluster_pending_nodes)", "pending"),
-                    Query("sum(ray_cluster_failed_nodes)", "failed"),
+                    Query(f"sum({of('ray_cluster_active_nodes')})", "active"),
+                    Query(f"sum({of('ray_cluster_pending_nodes')})", "pending"),
+                    Query(f"sum({of('ray_cluster_failed_nodes')})", "failed"),
                 ],
                 source="ray",
             ),
@@ -98,7 +106,7 @@ BOARD = Board(
                 "Replicas",
                 "Generator replicas that are healthy.",
                 "short",
-                [Query("sum by (deployment) (ray_serve_deployment_replica_healthy)", "{{deployment}}")],
+                [Query(f"sum by (deployment) ({of('ray_serve_deployment_replica_healthy')})", "{{deployment}}")],
                 source="ray",
             ),
         ],

@@ -1,6 +1,6 @@
 """What happens to a generation, and what the engines do all day."""
 
-from board import Board, Form, Panel, Query, buckets, quantile, quantiles, rate
+from board import Board, Form, Panel, Query, buckets, of, quantile, quantiles, rate
 
 BOARD = Board(
     "engine",
@@ -19,7 +19,7 @@ BOARD = Board(
                 "Engines",
                 "Engines that run their loop; fewer than replicas means that one has ended or is starting.",
                 "short",
-                [Query("sum(papa_engines_running)", "running")],
+                [Query(f"sum({of('papa_engines_running')})", "running")],
             ),
             Panel(
                 "Stages, p95",
@@ -72,7 +72,10 @@ BOARD = Board(
                 "Queue",
                 "Rows waiting and running.",
                 "short",
-                [Query("sum(papa_engine_queued_rows)", "waiting"), Query("sum(papa_engine_running_rows)", "running")],
+                [
+                    Query(f"sum({of('papa_engine_queued_rows')})", "waiting"),
+                    Query(f"sum({of('papa_engine_running_rows')})", "running"),
+                ],
             ),
         ],
         "Adapters": [
@@ -80,7 +83,7 @@ BOARD = Board(
                 "Where adapters were found",
                 "Share of the look-ups by tier; those in the store cost a read.",
                 "percentunit",
-                [Query("papa:adapter_lookups:ratio_rate5m", "{{tier}}")],
+                [Query(of("papa:adapter_lookups:ratio_rate5m"), "{{tier}}")],
                 at_most=1,
             ),
             Panel(
@@ -93,7 +96,7 @@ BOARD = Board(
                 "Slots used",
                 "Adapters resident on the devices.",
                 "short",
-                [Query("sum(papa_engine_slots_used)", "slots")],
+                [Query(f"sum({of('papa_engine_slots_used')})", "slots")],
             ),
             Panel(
                 "Refused adapters",

@@ -1,6 +1,6 @@
 """The golden signals and the time of the loop, on one screen."""
 
-from board import Board, Form, Panel, Query, buckets, quantile, quantiles, rate
+from board import Board, Form, Panel, Query, buckets, of, quantile, quantiles, rate, shares
 
 GENERATE = 'method=~".*Generate"'
 
@@ -30,7 +30,7 @@ BOARD = Board(
                 "Like to served, p95",
                 "From a revision's last event to the first generation that used it.",
                 "s",
-                [Query("papa:feedback_to_served_seconds:p95_rate15m")],
+                [Query(of("papa:feedback_to_served_seconds:p95_rate15m"))],
                 Form.NUMBER,
                 6,
             ),
@@ -38,9 +38,30 @@ BOARD = Board(
                 "Oldest unlearnt event",
                 "Age of the oldest event that no revision has applied.",
                 "s",
-                [Query("max(papa_feedback_oldest_age_seconds)")],
+                [Query(f"max({of('papa_feedback_oldest_age_seconds')})")],
                 Form.NUMBER,
                 6,
+            ),
+        ],
+        "Objectives": [
+            Panel(
+                "Generations that fail",
+                "Share of the calls that end with an error of the service; the objective allows 0.5 %.",
+                "percentunit",
+                shares("papa:generate_errors"),
+                eventful=True,
+            ),
+            Panel(
+                "Generations that are slow",
+                "Share of the calls that take more than ten seconds; the objective allows 5 %.",
+                "percentunit",
+                shares("papa:generate_slow"),
+            ),
+            Panel(
+                "Likes that take effect late",
+                "Share of the revisions first served more than 30 s after their last like; the objective allows 5 %.",
+                "percentunit",
+                shares("papa:loop_slow"),
             ),
         ],
         "Traffic and errors": [
@@ -62,7 +83,7 @@ BOARD = Board(
                 "Share of failed calls",
                 "Errors of the service; above 2 % for ten minutes an alert fires.",
                 "percentunit",
-                [Query("papa:rpc_errors:ratio_rate5m", "{{method}}")],
+                [Query(of("papa:rpc_errors:ratio_rate5m"), "{{method}}")],
                 at_most=1,
                 eventful=True,
             ),
@@ -98,7 +119,7 @@ BOARD = Board(
                 "Calls in progress",
                 "Calls being handled, by method.",
                 "short",
-                [Query("sum by (method) (papa_rpc_in_flight)", "{{method}}")],
+                [Query(f"sum by (method) ({of('papa_rpc_in_flight')})", "{{method}}")],
                 Form.STACK,
             ),
             Panel(
@@ -106,21 +127,21 @@ BOARD = Board(
                 "Rows waiting to be admitted to the batch, and rows being denoised.",
                 "short",
                 [
-                    Query("sum(papa_engine_queued_rows)", "waiting"),
-                    Query("sum(papa_engine_running_rows)", "running"),
+                    Query(f"sum({of('papa_engine_queued_rows')})", "waiting"),
+                    Query(f"sum({of('papa_engine_running_rows')})", "running"),
                 ],
             ),
             Panel(
                 "Backlog",
                 "Accepted events that no revision has applied.",
                 "short",
-                [Query("sum(papa_feedback_backlog_events)", "events")],
+                [Query(f"sum({of('papa_feedback_backlog_events')})", "events")],
             ),
             Panel(
                 "Certificate",
-                "Time until the first of the gateways' certificates expires; below seven days an alert fires.",
+                "Time until the first of the gateways' certificates expires; below 14 days an alert fires.",
                 "s",
-                [Query("min(papa_gateway_certificate_expiry_timestamp_seconds > 0) - time()", "left")],
+                [Query(f"min({of('papa_gateway_certificate_expiry_timestamp_seconds')} > 0) - time()", "left")],
                 eventful=True,
             ),
         ],

@@ -1,6 +1,8 @@
 """Draws each dashboard from a running Prometheus into one PNG, for those who read the docs without a Grafana.
 
 python deploy/grafana/pictures.py 127.0.0.1:9090 docs/images/dashboards [--minutes 5]
+
+The release is the one that deploy/prometheus names, unless --namespace and --release say another.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import itertools
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
@@ -36,7 +39,21 @@ STYLE = {
 Answers = list[tuple[Query, list[Series]]]
 
 
-def draw(board: Board, address: str, minutes: float, path: Path) -> None:
+@dataclass(frozen=True)
+class Source:
+    """A Prometheus (host:port), and the release whose series are drawn."""
+
+    address: str
+    namespace: str = "local"
+    release: str = "papa"
+
+    def ask(self, query: Query, begin: float, end: float, step: float) -> list[Series]:
+        """What a panel shows between two Unix times."""
+        variables = {"__rate_interval": "30s", "namespace": self.namespace, "release": self.release}
+        return ask(self.address, query.expression, begin, end, step, variables)
+
+
+def draw(board: Board, source: Source, minutes: float, path: Path) -> None:
     """Row by row as Grafana places them; panels without data here say so."""
     end = time.time()
     begin, step = end - 60 * minutes, 60 * minutes / POINTS
@@ -51,7 +68,7 @@ def draw(board: Board, address: str, minutes: float, path: Path) -> None:
         parts = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
         for title, part in zip(rows, parts, strict=True):
             part.suptitle(title, fontsize=11, x=0.01, ha="left", color=FAINT)
-            _draw_row(part, lines[title], address, (begin, end, step))
+            _draw_row(part, lines[title], source, (begin, end, step))
         figure.savefig(path, dpi=80)
         plt.close(figure)
 
@@ -72,7 +89,7 @@ def _height(line: Sequence[Panel]) -> float:
 
 
 def _draw_row(
-    part: Figure | SubFigure, lines: list[list[Panel]], address: str, times: tuple[float, float, float]
+    part: Figure | SubFigure, lines: list[list[Panel]], source: Source, times: tuple[float, float, float]
 ) -> None:
     grid = part.add_gridspec(len(lines), WIDTH, height_ratios=[_height(line) for line in lines])
     begin, end, step = times
@@ -81,7 +98,7 @@ def _draw_row(
         for panel in line:
             axes = part.add_subplot(grid[number, at : at + panel.width])
             at += panel.width
-            answers = [(query, ask(address, query.expression, begin, end, step, "30s")) for query in panel.queries]
+            answers = [(query, source.ask(query, begin, end, step)) for query in panel.queries]
             axes.set_title(panel.title, fontsize=10, loc="left", weight="bold", pad=18)
             _draw_panel(panel, answers, axes, begin)
             if panel.form is not Form.NUMBER:
@@ -190,8 +207,15 @@ if __name__ == "__main__":
     parser.add_argument("address", help="host:port of Prometheus")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--namespace", default=Source.namespace)
+    parser.add_argument("--release", default=Source.release)
     chosen = parser.parse_args()
     chosen.folder.mkdir(parents=True, exist_ok=True)
     for each in BOARDS:
-        draw(each, chosen.address, chosen.minutes, chosen.folder / f"{each.name}.png")
+        draw(
+            each,
+            Source(chosen.address, chosen.namespace, chosen.release),
+            chosen.minutes,
+            chosen.folder / f"{each.name}.png",
+        )
         print(f"wrote {chosen.folder / each.name}.png")

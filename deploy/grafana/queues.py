@@ -1,6 +1,6 @@
 """From the call to the stream to the commit: is anything waiting, refused or buried?"""
 
-from board import Board, Form, Panel, Query, quantiles, rate
+from board import Board, Form, Panel, Query, of, quantiles, rate
 
 BOARD = Board(
     "queues",
@@ -19,14 +19,14 @@ BOARD = Board(
                 "Backlog",
                 "Accepted events that no revision has applied.",
                 "short",
-                [Query("sum by (instance) (papa_feedback_backlog_events)", "{{instance}}")],
+                [Query(f"sum by (instance) ({of('papa_feedback_backlog_events')})", "{{instance}}")],
                 Form.STACK,
             ),
             Panel(
                 "Oldest event",
                 "Age of the oldest unapplied event; above 300 s an alert fires.",
                 "s",
-                [Query("max(papa_feedback_oldest_age_seconds)", "age")],
+                [Query(f"max({of('papa_feedback_oldest_age_seconds')})", "age")],
             ),
             Panel(
                 "Dead letters",
@@ -57,15 +57,15 @@ BOARD = Board(
                 "Used and allowed; at the limit likes are refused, nothing is evicted. Above 85 % an alert fires.",
                 "bytes",
                 [
-                    Query("max(papa_redis_memory_used_bytes)", "used"),
-                    Query("max(papa_redis_memory_limit_bytes)", "limit"),
+                    Query(f"max({of('papa_redis_memory_used_bytes')})", "used"),
+                    Query(f"max({of('papa_redis_memory_limit_bytes')})", "limit"),
                 ],
             ),
             Panel(
                 "Append-only file",
                 "1 while Redis has none or cannot write it.",
                 "short",
-                [Query("max(papa_redis_persistence_failing)", "failing")],
+                [Query(f"max({of('papa_redis_persistence_failing')})", "failing")],
                 at_most=1,
             ),
         ],
@@ -74,21 +74,21 @@ BOARD = Board(
                 "Memory",
                 "Used and allowed; at the limit writes are refused, nothing is evicted.",
                 "bytes",
-                [Query("redis_memory_used_bytes", "used"), Query("redis_memory_max_bytes", "limit")],
+                [Query(of("redis_memory_used_bytes"), "used"), Query(of("redis_memory_max_bytes"), "limit")],
                 source="redis_exporter",
             ),
             Panel(
                 "Commands",
                 "Per second.",
                 "cps",
-                [Query("rate(redis_commands_processed_total[$__rate_interval])", "commands")],
+                [Query(f"rate({of('redis_commands_processed_total')}[$__rate_interval])", "commands")],
                 source="redis_exporter",
             ),
             Panel(
                 "Persistence",
                 "1 while the append-only file is on and its last write went well.",
                 "short",
-                [Query("redis_aof_enabled", "enabled"), Query("redis_aof_last_write_status", "last write")],
+                [Query(of("redis_aof_enabled"), "enabled"), Query(of("redis_aof_last_write_status"), "last write")],
                 source="redis_exporter",
                 at_most=1,
             ),

@@ -1,6 +1,6 @@
 """Do users get what they like, and is it learnt in time and without damage?"""
 
-from board import Board, Form, Panel, Query, buckets, quantiles, rate
+from board import Board, Form, Panel, Query, buckets, of, quantiles, rate
 
 BOARD = Board(
     "training",
@@ -19,7 +19,7 @@ BOARD = Board(
                         + rate("papa_feedback_labels_total"),
                         "now",
                     ),
-                    Query("papa:feedback_likes:ratio_rate1h", "last hour"),
+                    Query(of("papa:feedback_likes:ratio_rate1h"), "last hour"),
                 ],
                 at_most=1,
             ),
@@ -27,7 +27,7 @@ BOARD = Board(
                 "Share of likes by experience",
                 "Over an hour, by how many labels the users had given: users with more labels should like more.",
                 "percentunit",
-                [Query("papa:feedback_likes_by_cohort:ratio_rate1h", "labels {{cohort}}")],
+                [Query(of("papa:feedback_likes_by_cohort:ratio_rate1h"), "labels {{cohort}}")],
                 at_most=1,
             ),
             Panel(
@@ -67,7 +67,7 @@ BOARD = Board(
                 "Share refused",
                 "Of all updates of the last half hour; above 20 % an alert fires.",
                 "percentunit",
-                [Query("papa:updates_refused:ratio_rate30m", "refused")],
+                [Query(of("papa:updates_refused:ratio_rate30m"), "refused")],
                 at_most=1,
                 eventful=True,
             ),
@@ -121,7 +121,7 @@ BOARD = Board(
                 "Partitions owned",
                 "By trainers; the sum is feedback.partitions, except while trainers come and go.",
                 "short",
-                [Query("sum by (instance) (papa_partitions_owned)", "{{instance}}")],
+                [Query(f"sum by (instance) ({of('papa_partitions_owned')})", "{{instance}}")],
                 Form.STACK,
             ),
         ],

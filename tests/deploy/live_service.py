@@ -23,11 +23,14 @@ import yaml
 from papa_serving.client import Client, FeedbackEvent
 from papa_serving.contracts.errors import PapaError
 
-from tests.deploy.rules import ROOT, RULES, program
+from tests.deploy.rules import PLAIN, ROOT, program
 from tests.helm.rendering import example, merged, only, render
 from tests.ports import free_port
 
 USERS = ("ada", "bob", "eve")
+COMPOSE = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yaml").read_text())
+LABELS: dict[str, str] = COMPOSE["scrape_configs"][0]["static_configs"][0]["labels"]
+"""Namespace and release of the service on one machine, as compose's Prometheus names them."""
 
 
 @dataclass(frozen=True)
@@ -121,10 +124,14 @@ def _prometheus(binary: str, folder: Path, target: str, ray: str) -> Iterator[st
     """Scrapes and evaluates every second, so that seconds of load are enough for every window."""
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-        "rule_files": [str(RULES)],
+        "rule_files": [str(path) for path in PLAIN],
         "scrape_configs": [
-            {"job_name": "papa", "static_configs": [{"targets": [target]}]},
-            {"job_name": "ray", "static_configs": [{"targets": [ray]}], "metric_relabel_configs": ray_relabelings()},
+            {"job_name": "papa", "static_configs": [{"targets": [target], "labels": LABELS}]},
+            {
+                "job_name": "ray",
+                "static_configs": [{"targets": [ray], "labels": LABELS}],
+                "metric_relabel_configs": ray_relabelings(),
+            },
         ],
     }
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))

@@ -15,9 +15,13 @@ from prometheus_client.metrics import MetricWrapperBase
 from tests import absent
 
 ROOT = Path(__file__).parents[2]
-RULES = ROOT / "helm" / "papa" / "files" / "rules" / "papa.yaml"
+RULES = ROOT / "helm" / "papa" / "files" / "rules"
+PLAIN = (RULES / "papa.yaml", RULES / "objectives.yaml")
+"""Rules that work without Kubernetes, as they are."""
 DASHBOARDS = ROOT / "helm" / "papa" / "files" / "dashboards"
-_NAME = re.compile(r"\b(?:papa[_:]|redis_|ray_|up\b)[a-zA-Z0-9_:]*")
+SCRAPED = {"instance", "job", "namespace", "pod", "release"}
+"""Labels that every scrape adds."""
+_NAME = re.compile(r"\b(?:papa[_:]|redis_|ray_|kube_|kubelet_|kuberay_|up\b)[a-zA-Z0-9_:]*")
 _QUOTED = re.compile(r'"[^"]*"')
 
 
@@ -29,12 +33,20 @@ def program(name: str) -> str:
     return path
 
 
-def rules() -> list[dict[str, Any]]:
-    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+def rules(*paths: Path) -> list[dict[str, Any]]:
+    """Of these files, or of all."""
+    chosen = paths or tuple(sorted(RULES.glob("*.yaml")))
+    return [
+        rule
+        for path in chosen
+        for group in yaml.load(path.read_text(), yaml.CSafeLoader)["groups"]
+        for rule in group["rules"]
+    ]
 
 
-def alerts() -> dict[str, dict[str, Any]]:
-    return {rule["alert"]: rule for rule in rules() if "alert" in rule}
+def alerts(*paths: Path) -> list[dict[str, Any]]:
+    """Alerting rules; a name may have one for each severity."""
+    return [rule for rule in rules(*paths) if "alert" in rule]
 
 
 def known_series() -> set[str]:
@@ -56,7 +68,9 @@ def known_labels() -> dict[str, set[str]]:
     for each in vars(metrics).values():
         if isinstance(each, MetricWrapperBase):
             (described,) = each.describe()
-            added = {"instance", "job"} | ({"le"} if isinstance(each, Histogram) else set())
+            added = {"instance", "job", "namespace", "pod", "release"} | (
+                {"le"} if isinstance(each, Histogram) else set()
+            )
             labels[described.name] = set(each._labelnames) | added
     return labels
 

@@ -11,7 +11,7 @@ import yaml
 from papa_serving.cli.configuration import load
 from papa_serving.settings.variables import in_environment
 
-from tests.deploy.rules import DASHBOARDS, ROOT, RULES, program
+from tests.deploy.rules import DASHBOARDS, PLAIN, ROOT, RULES, program
 from tests.helm.rendering import merged
 
 DEPLOY = ROOT / "deploy"
@@ -101,14 +101,20 @@ def test_redis_keeps_likes():
 
 
 def test_prometheus_accepts_its_configuration(tmp_path):
-    (tmp_path / "rules").mkdir()
-    shutil.copy(RULES, tmp_path / "rules")
+    shutil.copytree(RULES, tmp_path / "rules")
     config = shutil.copy(DEPLOY / "prometheus" / "prometheus.yaml", tmp_path)
     done = subprocess.run(
         [program("promtool"), "check", "config", str(config)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "rules found" in done.stdout
+    assert done.stdout.count("rules found") == len(PLAIN)
+
+
+def test_every_target_says_of_which_release_it_is():
+    """Rules and dashboards ask by namespace and release."""
+    scraped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())["scrape_configs"]
+    labels = [target["labels"] for each in scraped for target in each["static_configs"]]
+    assert len(labels) == 2 and all(each == labels[0] and set(each) == {"namespace", "release"} for each in labels)
 
 
 def test_grafana_finds_the_dashboards_and_the_data():

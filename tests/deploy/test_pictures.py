@@ -48,7 +48,7 @@ def test_take_pictures(tmp_path: Path) -> None:
             try:
                 time.sleep(60 * MINUTES)
                 for board in pictures.BOARDS:
-                    pictures.draw(board, live.prometheus, MINUTES, Path(FOLDER) / f"{board.name}.png")
+                    pictures.draw(board, pictures.Source(live.prometheus), MINUTES, Path(FOLDER) / f"{board.name}.png")
             finally:
                 closed.set()
         assert all(arrival.result() for arrival in arrivals), "everybody has rated something"

@@ -41,17 +41,17 @@ def merged(values: Manifest, more: Manifest) -> Manifest:
     return result
 
 
-def render(values: Manifest, release: str = "demo") -> list[Manifest]:
+def render(values: Manifest, release: str = "demo", namespace: str = "papa") -> list[Manifest]:
     """Every manifest, in no order; raises Helm's errors."""
-    manifests: list[Manifest] = pickle.loads(_rendered(json.dumps(values), release))
+    manifests: list[Manifest] = pickle.loads(_rendered(json.dumps(values), release, namespace))
     return manifests
 
 
 @functools.lru_cache(maxsize=256)
-def _rendered(values: str, release: str) -> bytes:
+def _rendered(values: str, release: str, namespace: str) -> bytes:
     """The manifests, pickled: many tests look at the same ones, and some change theirs."""
     with Chart.load(CHART) as chart:
-        rendered = chart.render(json.loads(values), name=release, namespace="papa")
+        rendered = chart.render(json.loads(values), name=release, namespace=namespace)
     texts = (text for path, text in rendered.items() if path.endswith(".yaml"))
     return pickle.dumps([each for text in texts for each in yaml.load_all(text, yaml.CSafeLoader) if each])
 
