@@ -12,12 +12,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.attack import floods, machine, messages, pictures, starts, web
+from tests.attack import floods, machine, messages, pictures, starts, strangers, web
 from tests.attack.result import Attack
 from tests.attack.run import Row, attack, table
 from tests.attack.target import attacked
 
-GATEWAY = (*floods.ATTACKS, *pictures.ATTACKS, *messages.ATTACKS, *starts.ATTACKS, *web.ATTACKS, *floods.LAST)
+GATEWAY = (
+    *floods.ATTACKS, *pictures.ATTACKS, *messages.ATTACKS, *strangers.ATTACKS, *starts.ATTACKS, *web.ATTACKS,
+    *floods.LAST,
+)  # fmt: skip
 
 
 def main() -> int:

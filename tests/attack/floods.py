@@ -33,9 +33,9 @@ async def held_open(
             for channel, _ in zip(itertools.cycle(channels), range(count))
         ]
         writes = [asyncio.ensure_future(_written(call, message)) for call in calls if message]
-        health = [await _health(target.address), await _health(target.health_address)]
+        health = [await health_of(target.address), await health_of(target.health_address)]
         await asyncio.sleep(seconds)
-        health += [await _health(target.address), await _health(target.health_address)]
+        health += [await health_of(target.address), await health_of(target.health_address)]
         still = sum(not call.done() for call in calls)
         for write in writes:
             write.cancel()
@@ -51,7 +51,7 @@ async def _written(call: Any, message: bytes) -> None:
         await call.write(message)
 
 
-async def _health(address: str) -> str:
+async def health_of(address: str) -> str:
     async with connected(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         return await answer_to(stub.Check(health_pb2.HealthCheckRequest(), timeout=10.0, wait_for_ready=True))
@@ -87,9 +87,9 @@ async def half_open(target: Target, scale: float) -> Found:
             _, writer = await asyncio.open_connection(host, int(port))
             opened.append(writer)
             writer.write(beginnings[number % len(beginnings)])
-        health = [await _health(target.address), await _health(target.health_address)]
+        health = [await health_of(target.address), await health_of(target.health_address)]
         await asyncio.sleep(SECONDS * scale)
-        health.append(await _health(target.address))
+        health.append(await health_of(target.address))
     finally:
         for writer in opened:
             writer.transport.abort()

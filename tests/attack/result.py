@@ -14,6 +14,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from papa_serving.stubs.serving.v1 import feedback_pb2, types_pb2
 
+from tests.gateway.support.process import scraped
 from tests.gateway.support.tokens import bearer
 
 OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1))
@@ -29,6 +30,13 @@ class Target:
     redis: str
     token_of: Callable[[str], str]
     """Name → its bearer token: `mallory` and `alice` are users of tenant `shop`, `shop` and `other` whole tenants."""
+
+    metrics: str = ""
+    """host:port of its metrics."""
+
+    def scraped(self) -> str:
+        """What it has counted."""
+        return scraped(self.metrics)
 
     def metadata(self, name: str) -> tuple[tuple[str, str], ...]:
         return bearer(self.token_of(name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import hmac
 import json
 import tempfile
 import time
@@ -91,16 +92,34 @@ async def odd_claims(target: Target, scale: float) -> Found:
     ]  # fmt: skip
     async with with_jwt(authority) as address:
         answers = [await asked(address, bearer(authority.token(**each))) for each in claims]
-        answers.append(await asked(address, bearer(unsigned(authority))))
+        answers += [await asked(address, bearer(authority.token(headers=each))) for each in ODD_HEADERS]
+        answers += [await asked(address, bearer(each)) for each in (unsigned(authority), signed_with_public(authority))]
     fine = {"UNAUTHENTICATED", "PERMISSION_DENIED"}
     # An instant far in the past of "issued at" harms nobody: the storage that is not there may then be reached.
     return Found({each.split(" ")[0] for each in answers} <= fine | {"UNAVAILABLE"}, counted(answers))
 
 
+ODD_HEADERS: list[dict[str, object]] = [
+    {"kid": "../../../etc/passwd"}, {"kid": "x" * 4_000}, {"kid": "'; DROP"}, {"kid": "\x00"},
+    {"crit": ["b64"], "b64": False},
+]  # fmt: skip
+
+
+def signed_with_public(authority: Authority) -> str:
+    """The same claims, with the public key, which everybody has, as the secret of an HMAC."""
+    body = authority.token().split(".")[1]
+    head = encoded(json.dumps({"alg": "HS256", "kid": authority.kid}).encode())
+    return f"{head}.{body}.{encoded(hmac.digest(authority.pem(), f'{head}.{body}'.encode(), 'sha256'))}"
+
+
+def encoded(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
 def unsigned(authority: Authority) -> str:
     """The same claims, with algorithm none."""
     body = authority.token().split(".")[1]
-    head = base64.urlsafe_b64encode(json.dumps({"alg": "none", "kid": authority.kid}).encode()).decode().rstrip("=")
+    head = encoded(json.dumps({"alg": "none", "kid": authority.kid}).encode())
     return f"{head}.{body}."
 
 
@@ -189,7 +208,7 @@ async def with_redis(url: str) -> AsyncIterator[tuple[str, psutil.Process]]:
 ATTACKS = (
     Attack("static keys: an empty user, a key twice", careless_keys),
     Attack("every interface without credentials", open_to_all),
-    Attack("signed tokens with odd claims", odd_claims),
+    Attack("tokens with odd claims, headers and signatures", odd_claims),
     Attack("an authority of a byte a second", slow_authority),
     Attack("mutual TLS with wrong certificates", wrong_certificates),
     Attack("a Redis that lies", lying_redis),

@@ -49,12 +49,16 @@ async def attacked(folder: Path) -> AsyncIterator[tuple[Target, psutil.Process]]
             "PAPA_GATEWAY__DRAIN_SECONDS": "0",
         }
         async with Process(folder, **settings) as gateway:
-            address = (await gateway.ready())["grpc"]
+            ready = await gateway.ready()
+            address = ready["grpc"]
             assert gateway.process.stderr is not None
             log = asyncio.create_task(_drained(gateway.process.stderr, folder / "gateway.log"))
             process = psutil.Process(gateway.process.pid)
             try:
-                yield Target(address, f"127.0.0.1:{health_port}", folder, redis.url, token_of), process
+                yield (
+                    Target(address, f"127.0.0.1:{health_port}", folder, redis.url, token_of, ready["metrics"]),
+                    process,
+                )
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     gateway.process.kill()

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.attack import floods, messages, pictures, starts, web
+from tests.attack import floods, messages, pictures, starts, strangers, web
 from tests.attack.result import Attack, Found, Target
 from tests.attack.run import Row, attack, table
 from tests.attack.target import attacked
 
 SCALE = 0.1
-SHORT = (*floods.ATTACKS, *pictures.ATTACKS, *messages.ATTACKS, *starts.ATTACKS, *web.ATTACKS, *floods.LAST)
+SHORT = (
+    *floods.ATTACKS, *pictures.ATTACKS, *messages.ATTACKS, *strangers.ATTACKS, *starts.ATTACKS, *web.ATTACKS,
+    *floods.LAST,
+)  # fmt: skip
 
 
 @pytest.mark.timeout(300)

@@ -16,7 +16,7 @@ from papa_serving.stubs.serving.v1 import feedback_pb2
 
 from tests.fuzz import messages
 from tests.gateway.support.fake_engine import FakeEngine
-from tests.gateway.support.methods import METHODS, Method
+from tests.gateway.support.methods import EVERY_METHOD, Method
 
 IN_FLIGHT = 24
 STREAMED = 400
@@ -75,7 +75,7 @@ class Driver:
 
     async def call(self, channel: grpc.aio.Channel, number: int) -> None:
         chance = Random(f"{self._seed}:{number}")
-        method = METHODS[number % len(METHODS)]
+        method = EVERY_METHOD[number % len(EVERY_METHOD)]
         if chance.random() < SILENT:
             self.tally.answers[await _silence(channel, method)] += 1
             return

@@ -12,11 +12,11 @@ from typing import Any
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
-from papa_serving.stubs.serving.v1 import types_pb2
+from papa_serving.stubs.serving.v1 import feedback_pb2, types_pb2
 from PIL import Image
 
 from tests.attack.pictures import many_scans
-from tests.gateway.support.methods import Method
+from tests.gateway.support.methods import Method, like
 
 TEXTS = [
     "", "a", "alice", "bob", "default", "base", "000001-aa", "1-1", "e", "i", "shop", " ", "\0", "\n", "a\0b",
@@ -138,10 +138,21 @@ def message(method: Method, chance: Random) -> bytes:
     kind = chance.random()
     if kind < 0.45:
         return odd(method.descriptor.input_type, chance).SerializeToString()
-    good = method.good(user(chance)).SerializeToString()
+    good = _good(method, chance).SerializeToString()
     if kind < 0.85:
         return mutated(good, chance)
     return good if kind < 0.95 else chance.randbytes(chance.randrange(200))
+
+
+def _good(method: Method, chance: Random) -> Message:
+    """A request that passes validation; of feedback one in three takes back what was said, or may have been."""
+    whom = user(chance)
+    if method.name not in ("SubmitFeedback", "StreamFeedback") or chance.random() > 1 / 3:
+        return method.good(whom)
+    undo = feedback_pb2.FeedbackEvent(event_id=f"undo-{chance.randrange(9)}", user=whom, cancels=chance.choice(TEXTS))
+    if method.name == "StreamFeedback":
+        return feedback_pb2.StreamFeedbackRequest(event=undo)
+    return feedback_pb2.SubmitFeedbackRequest(events=[like(whom), undo])
 
 
 def readable(method: Method, data: bytes) -> bool:

@@ -77,6 +77,9 @@ def running(folder: Path, engine: str) -> Iterator[Target]:
             "PAPA_FEEDBACK__BACKLOG_LIMIT": "2000",
             # Users come back at once: else all of them would soon be deleted, and every answer the same.
             "PAPA_STORE__TOMBSTONE_TTL": "0.05",
+            "PAPA_STORE__USER_REVISIONS": "2",
+            "PAPA_STORE__USER_ITEMS": "64",
+            "PAPA_GATEWAY__MAX_HELD_BYTES": str(2**20),
             "PAPA_GATEWAY__GENERATOR": engine,
             "PAPA_GATEWAY__PORT": "0",
             "PAPA_METRICS__PORT": "0",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
 
 import psutil
@@ -68,3 +69,20 @@ async def test_an_old_connection_moves_and_loses_no_call(unstarted: Service) -> 
             await asyncio.gather(*(unstarted.user.GetUser(GET) for _ in range(4)))
             used |= own_ports(port)
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("beginning", [b"", b"PRI * HTTP/2.0\r\n"])
+async def test_a_handshake_that_never_ends_is_ended(
+    unstarted: Service, beginning: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "HANDSHAKE_MS", 200)
+    await unstarted.start()
+    host, _, port = unstarted.gateway.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(beginning)
+    async with asyncio.timeout(30):
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(1_000):
+                pass
+    writer.close()
+    assert await unstarted.serving("")

@@ -11,7 +11,10 @@ import sys
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
+from papa_serving.gateway.exposition import MAX_SCRAPES
+from papa_serving.gateway.main import MAX_FILES
 from papa_serving.stubs.serving.v1 import generation_pb2, generation_pb2_grpc, types_pb2, user_pb2, user_pb2_grpc
 
 from tests.gateway.support.fake_engine import FakeEngine, done, items, wait
@@ -131,3 +134,23 @@ def test_an_import_brings_only_what_it_needs(module: str, forbidden: tuple[str, 
     code = f"import sys, {module}; print([name for name in {forbidden!r} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+async def test_silent_connections_keep_nobody_from_the_metrics(tmp_path: Path) -> None:
+    """They hold a bounded number of threads, and the gateway's file descriptors are many."""
+    async with Process(tmp_path) as process:
+        ready = await process.ready()
+        host, _, port = ready["metrics"].rpartition(":")
+        before = psutil.Process(process.process.pid).num_threads()
+        silent = [socket.create_connection((host, int(port))) for _ in range(300)]
+        for each in silent[::2]:
+            each.sendall(b"GET /metrics HTTP/1.1\r\nx: ")
+        assert "papa_build_info" in await asyncio.to_thread(scraped, ready["metrics"])
+        seen = psutil.Process(process.process.pid)
+        assert seen.num_threads() <= before + MAX_SCRAPES + 1
+        soft, hard = seen.rlimit(psutil.RLIMIT_NOFILE)
+        assert soft == min(hard, MAX_FILES)
+        for each in silent:
+            each.close()
+        _, _, logs = await process.stop()
+    assert all(line["level"] != "error" for line in logs if "metrics" in line["message"])

@@ -185,6 +185,15 @@ async def test_what_does_not_exist_is_refused_in_the_shape_of_every_refusal(page
         assert (answer.status_code, answer.json()["error"]["reason"]) == (status, "NO_SUCH_ENDPOINT")
 
 
+@pytest.mark.parametrize(
+    ("site", "status"), [("same-origin", 200), ("none", 200), ("same-site", 403), ("cross-site", 403)]
+)
+async def test_pages_of_other_sites_cannot_have_users_watched(page: httpx.AsyncClient, site: str, status: int) -> None:
+    for path in ("/api/about", "/api/user?user=ada"):
+        assert (await page.get(path, headers={"sec-fetch-site": site})).status_code == status
+    assert (await page.get("/", headers={"sec-fetch-site": site})).status_code == 200, "a link may lead here"
+
+
 async def test_other_origins_names_and_floods_are_kept_out(page: httpx.AsyncClient) -> None:
     del page.headers[HEADER]
     assert (await page.post("/api/reset", json={"user": "ada"})).json()["error"]["reason"] == "FOREIGN_ORIGIN"

@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import socket
+import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from wsgiref.simple_server import WSGIServer
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import REGISTRY, CollectorRegistry, Metric, start_http_server
+from prometheus_client import REGISTRY, CollectorRegistry, Metric, make_wsgi_app
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
+from typing_extensions import override
 
 from papa_serving.gateway.binding import CannotBind
 from papa_serving.settings import MetricsSettings
 from papa_serving.settings.addresses import host_port
 
+_log = logging.getLogger(__name__)
+
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+MAX_SCRAPES = 16
+"""Connections at once. Nobody is asked who scrapes; a newer connection takes the place of the oldest."""
+SCRAPE_SECONDS = 10.0
+"""Of silence before a connection is closed."""
 
 
 class Exposition:
-    """Serves the endpoint on a thread of its own."""
+    """Serves the endpoint on threads of its own."""
 
     def __init__(self, settings: MetricsSettings) -> None:
         """Raises CannotBind."""
-        self._server: WSGIServer
+        kind = _ScrapesOverIPv6 if ":" in settings.host else _Scrapes
         try:
-            self._server, self._thread = start_http_server(settings.port, settings.host, _registry())
+            self._server = make_server(settings.host, settings.port, make_wsgi_app(_registry()), kind, _Scrape)
         except OSError as error:
             raise CannotBind("metrics", settings.host, settings.port) from error
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
         self.address = host_port(settings.host, self._server.server_port)
 
     def close(self) -> None:
@@ -37,6 +52,53 @@ class Exposition:
         self._thread.join()
         if FOLDER in os.environ:
             mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
+
+
+class _Scrape(WSGIRequestHandler):
+    """One connection."""
+
+    timeout = SCRAPE_SECONDS
+
+    @override
+    def log_message(self, format: str, *args: Any) -> None:
+        """Scrapes are no news."""
+
+
+class _Scrapes(ThreadingMixIn, WSGIServer):
+    """A thread for each of MAX_SCRAPES connections: who opens more and says nothing closes their own."""
+
+    daemon_threads = True
+
+    def __init__(self, *given: Any) -> None:
+        self._open: dict[socket.socket, None] = {}
+        self._lock = threading.Lock()
+        super().__init__(*given)
+
+    @override
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            self._open[request] = None
+            excess = list(self._open)[: len(self._open) - MAX_SCRAPES] if len(self._open) > MAX_SCRAPES else []
+        for oldest in excess:
+            with suppress(OSError):
+                oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    @override
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    @override
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        _log.debug("a connection to the metrics ended early", exc_info=True)
+
+
+class _ScrapesOverIPv6(_Scrapes):
+    """The same on an IPv6 address."""
+
+    address_family = socket.AF_INET6
 
 
 class LivingProcesses(MultiProcessCollector):

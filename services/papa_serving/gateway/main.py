@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +22,7 @@ from papa_serving.store import observe_storage
 log = logging.getLogger("papa_serving.gateway")
 
 STOPPED, FAILED = 0, 1
+MAX_FILES = 65_536
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -32,7 +34,16 @@ def main(settings: Settings) -> int:
     """
     configure(settings.log)
     logging.captureWarnings(True)
+    _raise_file_limit()
     return asyncio.run(_serve(settings))
+
+
+def _raise_file_limit() -> None:
+    """Every connection is a file descriptor, and systems give a process 1,024 until it asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 async def _serve(settings: Settings) -> int:

@@ -44,6 +44,10 @@ log = logging.getLogger(__name__)
 
 MAX_PENDING = 4096
 MIN_PING_MS = 10_000
+HANDSHAKE_MS = 10_000
+"""For TLS and HTTP/2 to begin; gRPC's own two minutes let silent sockets use up the process's file descriptors."""
+IDLE_MS = 300_000
+"""Without a call, after which a connection is asked to end; clients connect anew by themselves."""
 
 
 class Gateway:
@@ -166,4 +170,6 @@ def _options(settings: GatewaySettings) -> list[tuple[str, int]]:
         ("grpc.max_connection_age_ms", round(settings.max_connection_age * 1_000)),
         ("grpc.max_connection_age_grace_ms", round(settings.connection_grace * 1_000)),
         ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+        ("grpc.max_connection_idle_ms", IDLE_MS),
     ]

@@ -21,6 +21,8 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_OWN_SITES = ("same-origin", "none")
+"""What browsers say in Sec-Fetch-Site of the page itself, and of an address that a person typed."""
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -48,7 +50,7 @@ class Protection(BaseHTTPMiddleware):
         if host.rpartition(":")[0] not in self._hosts and host not in self._hosts:
             return refusal(403, "FOREIGN_HOST", "the playground is not known by this name; set playground.hosts")
         if request.method in ("GET", "HEAD"):
-            return None
+            return _refusal_of_reading(request)
         if HEADER not in request.headers:
             return refusal(403, "FOREIGN_ORIGIN", f"the header {HEADER} is missing")
         if not self._is_own(request.headers.get("origin"), host):
@@ -64,6 +66,13 @@ class Protection(BaseHTTPMiddleware):
             return True
         named = urlsplit(origin).netloc.lower()
         return named == host or named in self._named or named.rpartition(":")[0] in self._named
+
+
+def _refusal_of_reading(request: Request) -> Response | None:
+    """A page of another origin cannot read an answer, but could have the gateway watch users without end."""
+    if request.url.path.startswith("/api/") and request.headers.get("sec-fetch-site", "same-origin") not in _OWN_SITES:
+        return refusal(403, "FOREIGN_ORIGIN", "only the playground's own page may ask this")
+    return None
 
 
 def refusal(status: int, reason: str, message: str, retry_after: float | None = None) -> JSONResponse:

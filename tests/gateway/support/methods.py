@@ -11,7 +11,14 @@ import grpc
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
-from papa_serving.stubs.serving.v1 import dead_letter_pb2, feedback_pb2, generation_pb2, types_pb2, user_pb2
+from papa_serving.stubs.serving.v1 import (
+    dead_letter_pb2,
+    feedback_pb2,
+    generation_pb2,
+    info_pb2,
+    types_pb2,
+    user_pb2,
+)
 
 MODULES = (generation_pb2, feedback_pb2, user_pb2, dead_letter_pb2)
 User = types_pb2.User
@@ -49,7 +56,7 @@ GOOD: dict[str, Callable[[User], Message]] = {
     "ExportUser": lambda user: user_pb2.ExportUserRequest(user=user),
     "ImportAdapter": lambda user: user_pb2.ImportAdapterRequest(user=user, backbone="b" * 64, files=FILES),
 }
-"""A request for each method that passes validation."""
+"""A request that passes validation, for each method that names a user."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ class Method:
         return f"/{self.descriptor.containing_service.full_name}/{self.name}"
 
     def good(self, user: User) -> Message:
-        return GOOD[self.name](user)
+        return GOOD[self.name](user) if self.name in GOOD else info_pb2.GetServerInfoRequest()
 
     def call(self, channel: grpc.aio.Channel, messages: Iterable[bytes], **options: Any) -> Any:
         """Starts it with raw bytes; the answers are raw bytes as well."""
@@ -95,3 +102,6 @@ METHODS = [
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]
+
+EVERY_METHOD = [*METHODS, Method(info_pb2.DESCRIPTOR.services_by_name["InfoService"].methods_by_name["GetServerInfo"])]
+"""With those that name nobody."""
