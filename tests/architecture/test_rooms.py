@@ -57,6 +57,39 @@ def test_tests_import_no_other_test_module() -> None:
         assert not tests, f"{path.relative_to(ROOT)} imports {tests}"
 
 
+@pytest.mark.parametrize(("walk", "most"), [("Feedback events", 35), ("A revision", 28)])
+def test_the_walks_lead_along_imports(walk: str, most: int) -> None:
+    """Every file of a walk is there once, and imports another one of it or is imported by one."""
+    text = (ROOT / "ARCHITECTURE.md").read_text().partition("## Two walks")[2].partition("## Words")[0]
+    table = text.partition(f"**{walk}, ")[2].partition("**\n\n")[2].partition("\n\n")[0]
+    stops = re.findall(r"`([\w/]+\.(?:py|lua))`", table)
+    assert len(set(stops)) == len(stops) <= most
+    paths = [ROOT / stop if stop.startswith("papa/") else ROOT / "services" / "papa_serving" / stop for stop in stops]
+    assert not [str(path) for path in paths if not path.is_file()]
+    modules = {path: module_of(path) for path in paths if path.suffix == ".py"}
+    ends = {path: imported_modules(path) & {*modules.values()} for path in modules}
+    reached = {*modules.values()} & {name for names in ends.values() for name in names}
+    assert not [str(path) for path, name in modules.items() if not ends[path] and name not in reached]
+
+
+def module_of(path: Path) -> str:
+    base = ROOT / "services" if "services" in path.parts else ROOT
+    return ".".join(path.relative_to(base).with_suffix("").parts)
+
+
+def imported_modules(path: Path) -> set[str]:
+    """The modules that a file imports names from, anywhere in it."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    return {name for node in nodes for name in (node.module, *(f"{node.module}.{a.name}" for a in node.names)) if name}
+
+
+def test_what_users_think_of_items_is_a_label() -> None:
+    """One word for one idea, see "Words" in ARCHITECTURE."""
+    command = ["git", "grep", "-lniE", r"\bopinions?\b", "--", "*.py", "*.md", "*.proto", "*.lua", "*.yaml", "*.go"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    assert not found
+
+
 def test_pickle_is_nowhere() -> None:
     assert not [str(path) for path in sources() if imported(path) & {"pickle", "cloudpickle", "dill", "joblib"}]
 
