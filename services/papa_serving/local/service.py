@@ -44,7 +44,7 @@ from papa_serving.settings.variables import in_environment, settings_environment
 _GATEWAY_SECONDS = 60.0
 _PLAYGROUND_SECONDS = 30.0
 _LOOK_SECONDS = 0.2
-_REDIS_DEATHS, _REDIS_DEATHS_WITHIN = 5, 300.0
+REDIS_DEATHS, REDIS_DEATHS_WITHIN = 5, 300.0
 """After this many deaths within this many seconds Redis is not restarted: something else is wrong."""
 
 _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -71,7 +71,7 @@ class RunningService:
 
         Raises Failure when it dies too often or cannot start.
         """
-        deaths: deque[float] = deque(maxlen=_REDIS_DEATHS)
+        deaths: deque[float] = deque(maxlen=REDIS_DEATHS)
         while True:
             time.sleep(_LOOK_SECONDS)
             if self.redis is not None and not self.redis.running:
@@ -79,8 +79,8 @@ class RunningService:
 
     def _revive(self, redis: RedisProcess, deaths: deque[float], say: Callable[[str], None]) -> None:
         hint = f"see {self.data_dir}/redis/redis.log, then start again"
-        if len(deaths) == _REDIS_DEATHS and time.monotonic() - deaths[0] < _REDIS_DEATHS_WITHIN:
-            why = f"the embedded Redis has died {_REDIS_DEATHS + 1} times within {_REDIS_DEATHS_WITHIN:.0f} seconds"
+        if len(deaths) == REDIS_DEATHS and time.monotonic() - deaths[0] < REDIS_DEATHS_WITHIN:
+            why = f"the embedded Redis has died {REDIS_DEATHS + 1} times within {REDIS_DEATHS_WITHIN:.0f} seconds"
             raise Failure(why, hint)
         deaths.append(time.monotonic())
         code = redis.exit_code
