@@ -58,8 +58,8 @@ class RunRequest(_message.Message):
     """Negative for the default."""
     negative_prompt: _builtins.str
     seconds_left: _builtins.float
-    """From when it was sent to its deadline, after which its rows are freed; 0 for none. No time of day, because the clocks
-    of two machines differ.
+    """The time from sending to the deadline, after which the rows are freed; 0 for none. It is a duration, because the
+    clocks of two machines differ.
     """
     def __init__(
         self,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class EngineServiceStub:
-    """Inside the cluster only: the gateway's way to a generator replica. Requests are already validated and authorised.
+    """The internal service of a generator replica, called by gateways. Requests are already validated and authorised.
     """
 
     def __init__(self, channel):
@@ -48,7 +48,7 @@ class EngineServiceStub:
 
 
 class EngineServiceServicer:
-    """Inside the cluster only: the gateway's way to a generator replica. Requests are already validated and authorised.
+    """The internal service of a generator replica, called by gateways. Requests are already validated and authorised.
     """
 
     def Run(self, request, context):
@@ -87,7 +87,7 @@ def add_EngineServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EngineService:
-    """Inside the cluster only: the gateway's way to a generator replica. Requests are already validated and authorised.
+    """The internal service of a generator replica, called by gateways. Requests are already validated and authorised.
     """
 
     @staticmethod

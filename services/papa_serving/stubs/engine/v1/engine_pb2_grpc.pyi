@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EngineServiceStub:
-    """Inside the cluster only: the gateway's way to a generator replica. Requests are already validated and authorised."""
+    """The internal service of a generator replica, called by gateways. Requests are already validated and authorised."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -40,7 +40,7 @@ class EngineServiceStub:
 
 @_typing.type_check_only
 class EngineServiceAsyncStub(EngineServiceStub):
-    """Inside the cluster only: the gateway's way to a generator replica. Requests are already validated and authorised."""
+    """The internal service of a generator replica, called by gateways. Requests are already validated and authorised."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Run: _aio.UnaryStreamMultiCallable[_engine_pb2.RunRequest, _engine_pb2.RunResponse]  # type: ignore[assignment]
@@ -49,7 +49,7 @@ class EngineServiceAsyncStub(EngineServiceStub):
     """Checks an adapter from elsewhere and makes the files of a revision of it; nothing is stored."""
 
 class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Inside the cluster only: the gateway's way to a generator replica. Requests are already validated and authorised."""
+    """The internal service of a generator replica, called by gateways. Requests are already validated and authorised."""
 
     @_abc_1.abstractmethod
     def Run(

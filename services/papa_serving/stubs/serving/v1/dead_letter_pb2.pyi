@@ -33,7 +33,7 @@ class ListDeadLettersRequest(_message.Message):
     """From the previous response; empty for the first page."""
     @_builtins.property
     def user(self) -> _types_pb2.User:
-        """Absent: everybody whom the credential reaches. With an empty user id: everybody of the tenant."""
+        """If absent: all users that the credential reaches. With an empty user id: all users of the tenant."""
 
     def __init__(
         self,
@@ -184,11 +184,11 @@ class DeadLetter(_message.Message):
     grade: _builtins.float
     """In [-1, 1]: a like is 1, a dislike -1."""
     revision: _builtins.str
-    """That made the item; empty for the backbone and for catalogue images."""
+    """The revision that made the item; empty for the backbone and for catalogue images."""
     attempts: _builtins.int
-    """How often it was trained on in vain."""
+    """The number of failed attempts to train on it."""
     reason: _builtins.str
-    """Why it died, for people."""
+    """Why no revision applied it, for people."""
     @_builtins.property
     def user(self) -> _types_pb2.User: ...
     @_builtins.property

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class DeadLetterServiceStub:
-    """Accepted events that no revision applied: what is kept of them, and what an operator may do about it.
+    """Lists, retries and drops dead letters: accepted events that no revision applied.
     """
 
     def __init__(self, channel):
@@ -53,7 +53,7 @@ class DeadLetterServiceStub:
 
 
 class DeadLetterServiceServicer:
-    """Accepted events that no revision applied: what is kept of them, and what an operator may do about it.
+    """Lists, retries and drops dead letters: accepted events that no revision applied.
     """
 
     def ListDeadLetters(self, request, context):
@@ -64,7 +64,7 @@ class DeadLetterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetryDeadLetter(self, request, context):
-        """Appends the event again, as its user's newest, with its attempts forgotten.
+        """Appends the event again as its user's newest, and resets its attempts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,7 +104,7 @@ def add_DeadLetterServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DeadLetterService:
-    """Accepted events that no revision applied: what is kept of them, and what an operator may do about it.
+    """Lists, retries and drops dead letters: accepted events that no revision applied.
     """
 
     @staticmethod

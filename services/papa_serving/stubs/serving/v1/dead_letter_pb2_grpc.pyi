@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DeadLetterServiceStub:
-    """Accepted events that no revision applied: what is kept of them, and what an operator may do about it."""
+    """Lists, retries and drops dead letters: accepted events that no revision applied."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -36,24 +36,24 @@ class DeadLetterServiceStub:
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_dead_letter_pb2.ListDeadLettersRequest, _dead_letter_pb2.ListDeadLettersResponse]
     """Dead letters, the oldest of each partition first. A page may be empty although there is a next one."""
     RetryDeadLetter: _grpc.UnaryUnaryMultiCallable[_dead_letter_pb2.RetryDeadLetterRequest, _dead_letter_pb2.RetryDeadLetterResponse]
-    """Appends the event again, as its user's newest, with its attempts forgotten."""
+    """Appends the event again as its user's newest, and resets its attempts."""
     DropDeadLetter: _grpc.UnaryUnaryMultiCallable[_dead_letter_pb2.DropDeadLetterRequest, _dead_letter_pb2.DropDeadLetterResponse]
     """Removes the letter for good. Cannot be undone."""
 
 @_typing.type_check_only
 class DeadLetterServiceAsyncStub(DeadLetterServiceStub):
-    """Accepted events that no revision applied: what is kept of them, and what an operator may do about it."""
+    """Lists, retries and drops dead letters: accepted events that no revision applied."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_dead_letter_pb2.ListDeadLettersRequest, _dead_letter_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
     """Dead letters, the oldest of each partition first. A page may be empty although there is a next one."""
     RetryDeadLetter: _aio.UnaryUnaryMultiCallable[_dead_letter_pb2.RetryDeadLetterRequest, _dead_letter_pb2.RetryDeadLetterResponse]  # type: ignore[assignment]
-    """Appends the event again, as its user's newest, with its attempts forgotten."""
+    """Appends the event again as its user's newest, and resets its attempts."""
     DropDeadLetter: _aio.UnaryUnaryMultiCallable[_dead_letter_pb2.DropDeadLetterRequest, _dead_letter_pb2.DropDeadLetterResponse]  # type: ignore[assignment]
     """Removes the letter for good. Cannot be undone."""
 
 class DeadLetterServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Accepted events that no revision applied: what is kept of them, and what an operator may do about it."""
+    """Lists, retries and drops dead letters: accepted events that no revision applied."""
 
     @_abc_1.abstractmethod
     def ListDeadLetters(
@@ -69,7 +69,7 @@ class DeadLetterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dead_letter_pb2.RetryDeadLetterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dead_letter_pb2.RetryDeadLetterResponse, _abc.Awaitable[_dead_letter_pb2.RetryDeadLetterResponse]]:
-        """Appends the event again, as its user's newest, with its attempts forgotten."""
+        """Appends the event again as its user's newest, and resets its attempts."""
 
     @_abc_1.abstractmethod
     def DropDeadLetter(

@@ -127,7 +127,7 @@ Global___StreamFeedbackResponse: _TypeAlias = StreamFeedbackResponse  # noqa: Y0
 
 @_typing.final
 class FeedbackEvent(_message.Message):
-    """One label: what one user thinks of one image. Or the withdrawal of an earlier label."""
+    """One label, which says what one user thinks of one image, or the withdrawal of an earlier label."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -144,10 +144,9 @@ class FeedbackEvent(_message.Message):
     item_id: _builtins.str
     """An item that Generate made for this user and whose time to live has not passed."""
     cancels: _builtins.str
-    """Takes back an earlier event of this user: its event_id. It carries no label. An event that no revision has
-    applied yet is never applied; of one that was applied, the label is forgotten at the next update, which follows
-    as after any event. What it taught fades from then on. This is no change of mind: to say the opposite, rate the
-    item again. Taking back what was taken back already changes nothing.
+    """The event_id of an earlier event of this user, which is taken back; such an event has no label. If no revision has
+    applied the earlier event yet, none will. If one has, the next update forgets the label, and its effect fades from
+    then on. To say the opposite instead, label the item again. Taking back an event twice changes nothing.
     """
     signal: Global___Signal.ValueType
     grade: _builtins.float
@@ -219,7 +218,7 @@ Global___CatalogueImage: _TypeAlias = CatalogueImage  # noqa: Y015
 
 @_typing.final
 class FeedbackOutcome(_message.Message):
-    """What became of one event."""
+    """The result for one event."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -250,7 +249,7 @@ Global___FeedbackOutcome: _TypeAlias = FeedbackOutcome  # noqa: Y015
 
 @_typing.final
 class FeedbackError(_message.Message):
-    """Why one event was not accepted: what the call would have failed with, had the event been alone."""
+    """Why one event was not accepted: the error with which a call with this event alone would have failed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -265,9 +264,9 @@ class FeedbackError(_message.Message):
     """Stable and machine-readable, for instance "ITEM_NOT_FOUND"."""
     message: _builtins.str
     field: _builtins.str
-    """The field to change, for instance "item_id"; empty where none is at fault."""
+    """The field to change, for instance "item_id"; empty if no field is at fault."""
     retry_after_seconds: _builtins.float
-    """When to try again; 0 where trying again does not help."""
+    """When to retry; 0 if a retry does not help."""
     def __init__(
         self,
         *,

@@ -54,9 +54,9 @@ class FeedbackServiceServicer:
     """
 
     def SubmitFeedback(self, request, context):
-        """Submits a batch. A malformed event refuses the whole call (INVALID_ARGUMENT, every violation named, nothing
-        accepted). Otherwise each event has its own outcome; when not one was accepted the call fails with the first
-        event's error.
+        """Submits a batch. If an event is malformed, the whole call is refused with INVALID_ARGUMENT, which names every
+        violation, and no event is accepted. Otherwise each event has its own outcome. If no event was accepted, the call
+        fails with the first event's error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

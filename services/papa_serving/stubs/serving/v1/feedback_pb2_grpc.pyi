@@ -36,9 +36,9 @@ class FeedbackServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> FeedbackServiceAsyncStub: ...
     SubmitFeedback: _grpc.UnaryUnaryMultiCallable[_feedback_pb2.SubmitFeedbackRequest, _feedback_pb2.SubmitFeedbackResponse]
-    """Submits a batch. A malformed event refuses the whole call (INVALID_ARGUMENT, every violation named, nothing
-    accepted). Otherwise each event has its own outcome; when not one was accepted the call fails with the first
-    event's error.
+    """Submits a batch. If an event is malformed, the whole call is refused with INVALID_ARGUMENT, which names every
+    violation, and no event is accepted. Otherwise each event has its own outcome. If no event was accepted, the call
+    fails with the first event's error.
     """
     StreamFeedback: _grpc.StreamStreamMultiCallable[_feedback_pb2.StreamFeedbackRequest, _feedback_pb2.StreamFeedbackResponse]
     """One outcome per event, in order. A bad event gets its error and does not end the stream. (A message of more than
@@ -53,9 +53,9 @@ class FeedbackServiceAsyncStub(FeedbackServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SubmitFeedback: _aio.UnaryUnaryMultiCallable[_feedback_pb2.SubmitFeedbackRequest, _feedback_pb2.SubmitFeedbackResponse]  # type: ignore[assignment]
-    """Submits a batch. A malformed event refuses the whole call (INVALID_ARGUMENT, every violation named, nothing
-    accepted). Otherwise each event has its own outcome; when not one was accepted the call fails with the first
-    event's error.
+    """Submits a batch. If an event is malformed, the whole call is refused with INVALID_ARGUMENT, which names every
+    violation, and no event is accepted. Otherwise each event has its own outcome. If no event was accepted, the call
+    fails with the first event's error.
     """
     StreamFeedback: _aio.StreamStreamMultiCallable[_feedback_pb2.StreamFeedbackRequest, _feedback_pb2.StreamFeedbackResponse]  # type: ignore[assignment]
     """One outcome per event, in order. A bad event gets its error and does not end the stream. (A message of more than
@@ -73,9 +73,9 @@ class FeedbackServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _feedback_pb2.SubmitFeedbackRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_feedback_pb2.SubmitFeedbackResponse, _abc.Awaitable[_feedback_pb2.SubmitFeedbackResponse]]:
-        """Submits a batch. A malformed event refuses the whole call (INVALID_ARGUMENT, every violation named, nothing
-        accepted). Otherwise each event has its own outcome; when not one was accepted the call fails with the first
-        event's error.
+        """Submits a batch. If an event is malformed, the whole call is refused with INVALID_ARGUMENT, which names every
+        violation, and no event is accepted. Otherwise each event has its own outcome. If no event was accepted, the call
+        fails with the first event's error.
         """
 
     @_abc_1.abstractmethod

@@ -53,7 +53,7 @@ class _SamplerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Sampler.Value
     """DPM-Solver++(2M) (arXiv 2211.01095)."""
 
 class Sampler(_Sampler, metaclass=_SamplerEnumTypeWrapper):
-    """How the reverse process is integrated."""
+    """The sampler of the reverse process."""
 
 SAMPLER_UNSPECIFIED: Sampler.ValueType  # 0
 SAMPLER_DDPM: Sampler.ValueType  # 1
@@ -106,7 +106,7 @@ class GenerateRequest(_message.Message):
     """What the items should not show; at most 1,000 characters. Needs a prompt, and guidance."""
     @_builtins.property
     def user(self) -> _types_pb2.User:
-        """Whose adapter answers. A user without one is served by the backbone (SERVED_BY_BASE)."""
+        """The user whose adapter makes the items. A user without an adapter is served by the backbone (SERVED_BY_BASE)."""
 
     def __init__(
         self,
@@ -392,7 +392,7 @@ class Item(_message.Message):
     index: _builtins.int
     """Position within the generation, from 0."""
     served_by: Global___ServedBy.ValueType
-    """BASE for an item that explores."""
+    """BASE for an item of the exploration."""
     def __init__(
         self,
         *,

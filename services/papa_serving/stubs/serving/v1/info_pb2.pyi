@@ -41,7 +41,7 @@ class GetServerInfoResponse(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     BACKBONE_FIELD_NUMBER: _builtins.int
     version: _builtins.str
-    """Of the product, as in "0.1.0"."""
+    """The version of the product, for instance "0.1.0"."""
     @_builtins.property
     def limits(self) -> Global___Limits: ...
     @_builtins.property
@@ -65,8 +65,8 @@ Global___GetServerInfoResponse: _TypeAlias = GetServerInfoResponse  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):
-    """What one call may carry. A call beyond a limit is refused with INVALID_ARGUMENT; in a stream of feedback the event
-    alone is. A message of more than twice max_message_bytes never reaches the service: the transport ends the call with
+    """The limits of one call. A call beyond a limit is refused with INVALID_ARGUMENT; in a stream of feedback only the event
+    is. A message of more than twice max_message_bytes never reaches the service: the transport ends the call with
     RESOURCE_EXHAUSTED.
     """
 
@@ -131,10 +131,10 @@ class Backbone(_message.Message):
     VOCABULARY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     backbone_hash: _builtins.str
-    """SHA-256 of what decides on its pictures, hexadecimal; ImportAdapter asks for it."""
+    """SHA-256 of everything that determines its pictures, hexadecimal; ImportAdapter asks for it."""
     channels: _builtins.int
     height: _builtins.int
-    """Of its pictures, in pixels."""
+    """The shape of its pictures, in pixels."""
     width: _builtins.int
     takes_prompt: _builtins.bool
     @_builtins.property

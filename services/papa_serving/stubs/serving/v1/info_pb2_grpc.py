@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class InfoServiceStub:
-    """What a caller may know of the service before it sends anything.
+    """Describes a deployment to its callers.
     """
 
     def __init__(self, channel):
@@ -43,11 +43,11 @@ class InfoServiceStub:
 
 
 class InfoServiceServicer:
-    """What a caller may know of the service before it sends anything.
+    """Describes a deployment to its callers.
     """
 
     def GetServerInfo(self, request, context):
-        """The version, the limits of this deployment and its backbone. Answers also before a generator has started.
+        """The version, limits and backbone of this deployment. It also answers before a generator has started.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -70,7 +70,7 @@ def add_InfoServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class InfoService:
-    """What a caller may know of the service before it sends anything.
+    """Describes a deployment to its callers.
     """
 
     @staticmethod

@@ -27,25 +27,25 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class InfoServiceStub:
-    """What a caller may know of the service before it sends anything."""
+    """Describes a deployment to its callers."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> InfoServiceAsyncStub: ...
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_info_pb2.GetServerInfoRequest, _info_pb2.GetServerInfoResponse]
-    """The version, the limits of this deployment and its backbone. Answers also before a generator has started."""
+    """The version, limits and backbone of this deployment. It also answers before a generator has started."""
 
 @_typing.type_check_only
 class InfoServiceAsyncStub(InfoServiceStub):
-    """What a caller may know of the service before it sends anything."""
+    """Describes a deployment to its callers."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_info_pb2.GetServerInfoRequest, _info_pb2.GetServerInfoResponse]  # type: ignore[assignment]
-    """The version, the limits of this deployment and its backbone. Answers also before a generator has started."""
+    """The version, limits and backbone of this deployment. It also answers before a generator has started."""
 
 class InfoServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What a caller may know of the service before it sends anything."""
+    """Describes a deployment to its callers."""
 
     @_abc_1.abstractmethod
     def GetServerInfo(
@@ -53,6 +53,6 @@ class InfoServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _info_pb2.GetServerInfoRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_info_pb2.GetServerInfoResponse, _abc.Awaitable[_info_pb2.GetServerInfoResponse]]:
-        """The version, the limits of this deployment and its backbone. Answers also before a generator has started."""
+        """The version, limits and backbone of this deployment. It also answers before a generator has started."""
 
 def add_InfoServiceServicer_to_server(servicer: InfoServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -25,11 +25,11 @@ class User(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
-    """Empty means the tenant of the caller's credential, or "default" where authentication is off. Made as `user` is."""
+    """Empty means the tenant of the caller's credential, or "default" without authentication. It follows the rule for `user`."""
     user: _builtins.str
     """The caller's own id of the user. One rule for all ids (users, tenants, events, items): 1 to 128 characters, any
     printable Unicode with the joiners ZWNJ and ZWJ and every kind of space, but no control characters, line separators
-    or marks that turn the direction of text.
+    or marks that change the direction of text.
     """
     def __init__(
         self,

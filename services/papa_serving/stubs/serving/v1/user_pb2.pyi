@@ -274,7 +274,7 @@ class DeleteUserResponse(_message.Message):
     items: _builtins.int
     revisions: _builtins.int
     remains: _builtins.str
-    """What is not removed yet, for people: ids in Redis' append-only file until its next rewrite, in logs and in backups."""
+    """Describes remaining data for people: ids in Redis' append-only file until its next rewrite, in logs and in backups."""
     @_builtins.property
     def deleted_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -332,11 +332,11 @@ class MergeUsersResponse(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> Global___DeleteUserResponse:
-        """Of the guest's deletion."""
+        """The receipt of the guest's deletion."""
 
     @_builtins.property
     def state(self) -> Global___UserState:
-        """The member's, afterwards."""
+        """The member's state after the merge."""
 
     def __init__(
         self,
@@ -502,7 +502,7 @@ class ImportAdapterResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def revision(self) -> Global___Revision:
-        """What was made of it; its parent is the revision that it replaced."""
+        """The new revision; its parent is the revision that it replaced."""
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class UserServiceStub:
-    """What the service knows of a user, and what its owner may do with it.
+    """Reads and changes what the service stores of a user.
     """
 
     def __init__(self, channel):
@@ -83,7 +83,7 @@ class UserServiceStub:
 
 
 class UserServiceServicer:
-    """What the service knows of a user, and what its owner may do with it.
+    """Reads and changes what the service stores of a user.
     """
 
     def GetUser(self, request, context):
@@ -129,21 +129,20 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def MergeUsers(self, request, context):
-        """A guest becomes a member: the guest's likes and dislikes become the member's, in their order and each once, the guest's
-        items may be named in the member's feedback from then on, and the guest is deleted. The member's next updates learn
-        from the labels; the guest's adapter itself is not mixed in. Both are users of one tenant. Calling again after a failure
-        finishes what was begun; calling again after success answers with the same receipt while the deletion is known.
-        ABORTED where a merge of the same guest into somebody else has begun.
+        """Merges a guest into a member of the same tenant. The guest's likes and dislikes become the member's, each once and in
+        order. The member's feedback may name the guest's items from then on. Then the guest is deleted. The member's next
+        updates learn from the labels; the guest's adapter is not used. A repeated call after a failure completes the merge.
+        After a success it returns the same receipt while the deletion is known. ABORTED if a merge of the same guest into
+        another member has begun.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExportUser(self, request, context):
-        """Everything that is kept of a user and can be taken elsewhere: first the state, then the revisions, newest first, then
-        files in chunks. The files of one revision make a folder that plain peft loads; history/REVISION.json tells of every
-        revision what it was learnt from. Events that no revision has applied yet, and items, are not part of it.
-        FAILED_PRECONDITION where the revision is damaged.
+        """Exports the data of a user: first the state, then the revisions, newest first, then files in chunks. The files of the
+        chosen revision form a folder that plain peft loads. history/REVISION.json says which events each revision applied.
+        Unapplied events and items are not exported. FAILED_PRECONDITION if the revision is damaged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -215,7 +214,7 @@ def add_UserServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class UserService:
-    """What the service knows of a user, and what its owner may do with it.
+    """Reads and changes what the service stores of a user.
     """
 
     @staticmethod

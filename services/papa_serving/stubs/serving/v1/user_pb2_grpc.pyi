@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class UserServiceStub:
-    """What the service knows of a user, and what its owner may do with it."""
+    """Reads and changes what the service stores of a user."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -46,17 +46,16 @@ class UserServiceStub:
     DeleteUser: _grpc.UnaryUnaryMultiCallable[_user_pb2.DeleteUserRequest, _user_pb2.DeleteUserResponse]
     """Removes everything about the user: events, dead letters, items, revisions. Cannot be undone."""
     MergeUsers: _grpc.UnaryUnaryMultiCallable[_user_pb2.MergeUsersRequest, _user_pb2.MergeUsersResponse]
-    """A guest becomes a member: the guest's likes and dislikes become the member's, in their order and each once, the guest's
-    items may be named in the member's feedback from then on, and the guest is deleted. The member's next updates learn
-    from the labels; the guest's adapter itself is not mixed in. Both are users of one tenant. Calling again after a failure
-    finishes what was begun; calling again after success answers with the same receipt while the deletion is known.
-    ABORTED where a merge of the same guest into somebody else has begun.
+    """Merges a guest into a member of the same tenant. The guest's likes and dislikes become the member's, each once and in
+    order. The member's feedback may name the guest's items from then on. Then the guest is deleted. The member's next
+    updates learn from the labels; the guest's adapter is not used. A repeated call after a failure completes the merge.
+    After a success it returns the same receipt while the deletion is known. ABORTED if a merge of the same guest into
+    another member has begun.
     """
     ExportUser: _grpc.UnaryStreamMultiCallable[_user_pb2.ExportUserRequest, _user_pb2.ExportUserResponse]
-    """Everything that is kept of a user and can be taken elsewhere: first the state, then the revisions, newest first, then
-    files in chunks. The files of one revision make a folder that plain peft loads; history/REVISION.json tells of every
-    revision what it was learnt from. Events that no revision has applied yet, and items, are not part of it.
-    FAILED_PRECONDITION where the revision is damaged.
+    """Exports the data of a user: first the state, then the revisions, newest first, then files in chunks. The files of the
+    chosen revision form a folder that plain peft loads. history/REVISION.json says which events each revision applied.
+    Unapplied events and items are not exported. FAILED_PRECONDITION if the revision is damaged.
     """
     ImportAdapter: _grpc.UnaryUnaryMultiCallable[_user_pb2.ImportAdapterRequest, _user_pb2.ImportAdapterResponse]
     """Makes an adapter from elsewhere (ExportUser, or trained with peft) the user's current revision. It must fit: the same
@@ -66,7 +65,7 @@ class UserServiceStub:
 
 @_typing.type_check_only
 class UserServiceAsyncStub(UserServiceStub):
-    """What the service knows of a user, and what its owner may do with it."""
+    """Reads and changes what the service stores of a user."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetUser: _aio.UnaryUnaryMultiCallable[_user_pb2.GetUserRequest, _user_pb2.GetUserResponse]  # type: ignore[assignment]
@@ -82,17 +81,16 @@ class UserServiceAsyncStub(UserServiceStub):
     DeleteUser: _aio.UnaryUnaryMultiCallable[_user_pb2.DeleteUserRequest, _user_pb2.DeleteUserResponse]  # type: ignore[assignment]
     """Removes everything about the user: events, dead letters, items, revisions. Cannot be undone."""
     MergeUsers: _aio.UnaryUnaryMultiCallable[_user_pb2.MergeUsersRequest, _user_pb2.MergeUsersResponse]  # type: ignore[assignment]
-    """A guest becomes a member: the guest's likes and dislikes become the member's, in their order and each once, the guest's
-    items may be named in the member's feedback from then on, and the guest is deleted. The member's next updates learn
-    from the labels; the guest's adapter itself is not mixed in. Both are users of one tenant. Calling again after a failure
-    finishes what was begun; calling again after success answers with the same receipt while the deletion is known.
-    ABORTED where a merge of the same guest into somebody else has begun.
+    """Merges a guest into a member of the same tenant. The guest's likes and dislikes become the member's, each once and in
+    order. The member's feedback may name the guest's items from then on. Then the guest is deleted. The member's next
+    updates learn from the labels; the guest's adapter is not used. A repeated call after a failure completes the merge.
+    After a success it returns the same receipt while the deletion is known. ABORTED if a merge of the same guest into
+    another member has begun.
     """
     ExportUser: _aio.UnaryStreamMultiCallable[_user_pb2.ExportUserRequest, _user_pb2.ExportUserResponse]  # type: ignore[assignment]
-    """Everything that is kept of a user and can be taken elsewhere: first the state, then the revisions, newest first, then
-    files in chunks. The files of one revision make a folder that plain peft loads; history/REVISION.json tells of every
-    revision what it was learnt from. Events that no revision has applied yet, and items, are not part of it.
-    FAILED_PRECONDITION where the revision is damaged.
+    """Exports the data of a user: first the state, then the revisions, newest first, then files in chunks. The files of the
+    chosen revision form a folder that plain peft loads. history/REVISION.json says which events each revision applied.
+    Unapplied events and items are not exported. FAILED_PRECONDITION if the revision is damaged.
     """
     ImportAdapter: _aio.UnaryUnaryMultiCallable[_user_pb2.ImportAdapterRequest, _user_pb2.ImportAdapterResponse]  # type: ignore[assignment]
     """Makes an adapter from elsewhere (ExportUser, or trained with peft) the user's current revision. It must fit: the same
@@ -101,7 +99,7 @@ class UserServiceAsyncStub(UserServiceStub):
     """
 
 class UserServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What the service knows of a user, and what its owner may do with it."""
+    """Reads and changes what the service stores of a user."""
 
     @_abc_1.abstractmethod
     def GetUser(
@@ -157,11 +155,11 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_pb2.MergeUsersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_pb2.MergeUsersResponse, _abc.Awaitable[_user_pb2.MergeUsersResponse]]:
-        """A guest becomes a member: the guest's likes and dislikes become the member's, in their order and each once, the guest's
-        items may be named in the member's feedback from then on, and the guest is deleted. The member's next updates learn
-        from the labels; the guest's adapter itself is not mixed in. Both are users of one tenant. Calling again after a failure
-        finishes what was begun; calling again after success answers with the same receipt while the deletion is known.
-        ABORTED where a merge of the same guest into somebody else has begun.
+        """Merges a guest into a member of the same tenant. The guest's likes and dislikes become the member's, each once and in
+        order. The member's feedback may name the guest's items from then on. Then the guest is deleted. The member's next
+        updates learn from the labels; the guest's adapter is not used. A repeated call after a failure completes the merge.
+        After a success it returns the same receipt while the deletion is known. ABORTED if a merge of the same guest into
+        another member has begun.
         """
 
     @_abc_1.abstractmethod
@@ -170,10 +168,9 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_pb2.ExportUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_user_pb2.ExportUserResponse], _abc.AsyncIterator[_user_pb2.ExportUserResponse]]:
-        """Everything that is kept of a user and can be taken elsewhere: first the state, then the revisions, newest first, then
-        files in chunks. The files of one revision make a folder that plain peft loads; history/REVISION.json tells of every
-        revision what it was learnt from. Events that no revision has applied yet, and items, are not part of it.
-        FAILED_PRECONDITION where the revision is damaged.
+        """Exports the data of a user: first the state, then the revisions, newest first, then files in chunks. The files of the
+        chosen revision form a folder that plain peft loads. history/REVISION.json says which events each revision applied.
+        Unapplied events and items are not exported. FAILED_PRECONDITION if the revision is damaged.
         """
 
     @_abc_1.abstractmethod
