@@ -1,4 +1,4 @@
-"""What a test may miss on a machine, and how it says so: why, and the one command that brings it.
+"""Skips tests whose requirements are missing, with the reason and the command that installs them.
 
 Nothing outside the checkout is looked for but in one folder, PAPA_SHARED (beside the checkout when it is not set). It
 may hold data sets (data/) and the schemas of KubeRay's and Prometheus' custom resources (crds/).

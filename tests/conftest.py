@@ -1,4 +1,4 @@
-"""What every test starts from: the defaults, what a test needs as a marker, and a table of what was skipped."""
+"""Fixtures and hooks of all tests: default settings, markers by requirement, and a table of skipped tests."""
 
 from __future__ import annotations
 

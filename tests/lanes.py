@@ -27,7 +27,7 @@ class Lanes(LoadScopeScheduling):
 
 
 def lane(path: str) -> str:
-    """Of a file, by its path below this folder."""
+    """The lane of a test file, by its path below this folder."""
     return "ray" if path.startswith(RAY) else path
 
 

@@ -1,4 +1,4 @@
-"""What a test needs, as a marker, so that `-m "not ray"` leaves out all that would start a Ray.
+"""Markers by requirement, so that `-m "not ray"` leaves out every test that would start a Ray.
 
 The markers are given by file, by fixture and by the variant of a test. What is forgotten here is found when it runs: a
 test fails that starts such a program without its marker.

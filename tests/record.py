@@ -10,7 +10,7 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 
 def record(name: str, title: str, command: str, found: str) -> None:
-    """What was found, as it was printed, with the command, the machine and the date."""
+    """Records a printed result with the command, the machine and the date."""
     model = next(
         (line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), os.uname().machine
     )

@@ -49,7 +49,7 @@ def test_a_file_name_says_what_is_inside() -> None:
 
 
 def test_tests_import_no_other_test_module() -> None:
-    """What several of them need is in a support module of its room."""
+    """Shared helpers are in the support module of their room."""
     for path in (ROOT / "tests").rglob("*.py"):
         nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
         modules = [f"{node.module}.{alias.name}" for node in nodes for alias in node.names if node.module]

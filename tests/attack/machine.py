@@ -46,7 +46,7 @@ def _below(folder: Path) -> list[psutil.Process]:
 
 
 def engine_port(folder: Path) -> int:
-    """Of Serve's gRPC proxy: the port of its process that listens on every interface."""
+    """The port of Serve's gRPC proxy: the one on which its process listens on every interface."""
     for process in _below(folder):
         if process.cmdline()[:1] == ["ray::ProxyActor"]:
             listening = [each for each in process.net_connections() if each.status == psutil.CONN_LISTEN]
@@ -67,7 +67,7 @@ async def past_the_gateway(target: Target, scale: float) -> Found:
 
 
 def open_to_others(root: Path) -> list[str]:
-    """What another user of the machine could read, write or enter below `root`; nothing where the way there is shut."""
+    """Paths below `root` that another user of the machine could read, write or enter; none if a parent is closed."""
     if any(not parent.stat().st_mode & stat.S_IXOTH for parent in [*root.parents, root]):
         return []
     found = []

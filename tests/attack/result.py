@@ -1,4 +1,4 @@
-"""What an attack is, and what came of it."""
+"""The record of an attack and its result."""
 
 from __future__ import annotations
 

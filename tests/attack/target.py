@@ -1,4 +1,4 @@
-"""What is attacked: a gateway's own process with static keys, a real Redis and an engine in a process of its own."""
+"""The target of the attacks: a gateway process with static keys, a real Redis and an engine process."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def attacked(folder: Path) -> AsyncIterator[tuple[Target, psutil.Process]]
 
 
 async def _drained(stream: asyncio.StreamReader, path: Path) -> None:
-    """What the gateway logs must not fill a pipe."""
+    """Reads the gateway's log, so that the pipe does not fill up."""
     with path.open("wb") as file:
         while line := await stream.readline():
             file.write(line)

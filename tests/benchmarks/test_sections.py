@@ -1,4 +1,4 @@
-"""What a person wrote about figures stands on the pages, as it was written."""
+"""The findings that a person wrote appear unchanged on the pages."""
 
 from __future__ import annotations
 

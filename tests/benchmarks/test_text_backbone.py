@@ -52,7 +52,7 @@ def drawn(denoiser: Denoiser, prompts: list[str], guidance: float) -> Tensor:
 
 
 def test_every_word_shows_what_it_says(denoiser: Denoiser, oracle: Oracle) -> None:
-    """By the eye of a classifier that has never seen the backbone; 3 of 4 are asked for, and 9 in 10 are usual."""
+    """Judged by a classifier that has never seen the backbone. 3 of 4 must be right; 9 of 10 are usual."""
     asked = [word for word in FASHION_WORDS for _ in range(4)]
     seen = oracle.classify(drawn(denoiser, asked, 2.0))
     right = seen == torch.tensor([FASHION_WORDS.index(word) for word in asked])

@@ -50,7 +50,7 @@ class Cable:
         _ip("netns", "del", self.namespace)
 
     def pull(self) -> None:
-        """From now on nothing passes."""
+        """Blocks all traffic."""
         _ip("link", "set", self._device, "down")
 
     def plug(self) -> None:

@@ -139,7 +139,7 @@ class Callers:
             self._seen.append(Seen(user, invoked, time.monotonic(), answer.state.current_revision.revision))
 
     async def _generate(self, user: str) -> None:
-        """Until there are items, or a refusal; the revision that made them was read in the meantime."""
+        """Generates until there are items or a refusal, and checks the revision that made them."""
         request = generation_pb2.GenerateRequest(user=_user(user), count=2)
         invoked, last = time.monotonic(), ""
         while (now := time.monotonic()) < self._patience:

@@ -86,7 +86,7 @@ class Cast:
 
     @property
     def address(self) -> str:
-        """Of the newest gateway that is ready."""
+        """The address of the newest gateway that is ready."""
         return next((role.address for role in reversed(self.gateways) if role.address), "")
 
     async def start(self) -> None:

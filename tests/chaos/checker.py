@@ -160,7 +160,7 @@ def pointer_is_right(story: Story) -> Iterator[str]:
 
 
 def sequences_are_unique(story: Story) -> Iterator[str]:
-    """No two acknowledged events have one number."""
+    """No two acknowledged events have the same sequence."""
     for sequence, times in Counter(each.sequence for each in story.acknowledged).items():
         if times > 1:
             yield f"{times} acknowledged events have the number {sequence}"

@@ -1,4 +1,4 @@
-"""What the processes of a schedule do: the product's own mains, with the small update in place of the real one.
+"""The processes of a schedule: the product's own mains, with a small update instead of the real one.
 
 CHAOS_CLOCK, a path: a file that holds by how many seconds this process's clock is wrong (services read time.time).
 CHAOS_NAMESPACE: the network namespace that it lives in (tests.chaos.cable).

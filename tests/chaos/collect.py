@@ -1,4 +1,4 @@
-"""What is left at the end, read from Redis and from the revision store without the product's own reading code."""
+"""Reads the final state from Redis and the revision store without the product's own code."""
 
 from __future__ import annotations
 

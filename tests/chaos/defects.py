@@ -77,7 +77,7 @@ DEFECTS: dict[str, Callable[[], None]] = {
 
 
 def break_on_purpose(name: str) -> None:
-    """In this process; "" breaks nothing."""
+    """Installs a deliberate defect in this process; "" installs none."""
     if name:
         DEFECTS[name]()
 

@@ -1,4 +1,4 @@
-"""What goes wrong in a schedule, and how it is put right again."""
+"""The faults of a schedule, and their repair."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Stage:
 
 
 def first_environment(fault: Fault, stage: Stage) -> dict[str, str]:
-    """What makes the first trainers kill or suspend themselves at a named point, once."""
+    """The environment that makes the first trainers kill or suspend themselves once, at a named point."""
     what, _, point = fault.kind.rpartition(" ")
     if point not in POINTS:
         return {}

@@ -1,4 +1,4 @@
-"""What callers saw, and what is left at the end: all that the checker looks at. Times are monotonic seconds."""
+"""The input of the checker: what callers saw, and the final state. Times are monotonic seconds."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Applied:
 
 @dataclass(frozen=True)
 class Left:
-    """What is left of one user. `pending` and `letters` are event ids; `files` the folders of the revision store."""
+    """The final state of one user. `pending` and `letters` are event ids, `files` the folders of the revision store."""
 
     deleted: bool = False
     current: str = ""

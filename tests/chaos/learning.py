@@ -69,7 +69,7 @@ async def _generate(settings: Settings) -> None:
 
 
 class _Proxy(engine_pb2_grpc.EngineServiceServicer):
-    """What Serve's proxy does, with the server's own context."""
+    """Imitates Serve's proxy with the server's own context."""
 
     def __init__(self, replica: GeneratorReplica) -> None:
         self._replica = replica

@@ -56,7 +56,7 @@ PATIENCE = 60.0
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one schedule. `died`: processes that were started again."""
+    """The result of one schedule. `died`: processes that were restarted."""
 
     schedule: Schedule
     history: History

@@ -1,4 +1,4 @@
-"""What strangers wrote is shown and does nothing; what must be copied is whole; JSON is alone on standard output."""
+"""Text from strangers has no effect, ids are never cut, and JSON is alone on standard output."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KEPT = ("نمی\u200cخواهم", "👨\u200d👩\u200d👧", "a\u00a0b", "क�
 
 
 class Terminal:
-    """What a terminal of 80 columns is sent."""
+    """Captures the output for a terminal of 80 columns."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, encoding: str = "utf-8") -> None:
         self._bytes = io.BytesIO()

@@ -45,7 +45,7 @@ def test_the_terminal_is_known_by_its_variables(environment: dict[str, str], exp
 
 
 def colours(encoded: str) -> tuple[object, object]:
-    """In the middle of the first tile and of the second."""
+    """The colours in the middle of the first and of the second tile."""
     sheet = Image.open(io.BytesIO(base64.b64decode(encoded)))
     return sheet.getpixel((sheet.width // 4, sheet.height // 2)), sheet.getpixel(
         (3 * sheet.width // 4, sheet.height // 2)

@@ -1,4 +1,4 @@
-"""What is tried again, when, with what; and what is not."""
+"""Which calls are retried, when and with which content."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ VALUES = {
 
 @dataclass(frozen=True)
 class Service:
-    """Where it is, and what it is made of."""
+    """A running service: its address and its parts."""
 
     cluster: Cluster
     release: Release

@@ -1,4 +1,4 @@
-"""What has become of the likes of a traffic."""
+"""Checks the outcome of all likes under load."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def now(live: Live, expression: str) -> list:
 
 
 def soon(live: Live, expression: str) -> list:
-    """What an expression gives once the load has reached it; nothing after a minute and a half."""
+    """The value of an expression once the load has reached it; empty after a minute and a half."""
     deadline = time.monotonic() + 90
     while not (answer := now(live, expression)) and time.monotonic() < deadline:
         time.sleep(0.5)
@@ -87,7 +87,7 @@ def test_a_healthy_service_alerts_nobody(live):
 
 
 def test_series_do_not_grow_with_users(live):
-    """No label's value names a user of the load."""
+    """No label contains the name of a user."""
     everything = now(live, '{__name__=~"papa_.*"}')
     assert everything
     values = {value for labels, _ in everything for value in labels.values()}
@@ -103,7 +103,7 @@ def test_a_dashboard_can_be_drawn(live, tmp_path):
 
 
 def test_rays_series_are_reduced_to_what_the_dashboard_shows(live):
-    """By the chart's rules, in Prometheus, from the page that this very Ray serves."""
+    """Checks the chart's rules in Prometheus, on the metrics of a real Ray."""
     with urllib.request.urlopen(f"http://{live.ray}/metrics", timeout=30) as answer:
         offered = answer.read().decode()
     assert all(f'{label}="' in offered for label in PER_ID), "there must be something to drop"

@@ -1,4 +1,4 @@
-"""What the pages call a service with, in Python and in the shell, run against a gateway whose backend learns."""
+"""Runs the Python and shell examples of the pages against a gateway with a learning backend."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_the_commands_of_the_pages_run(papa: Papa, service: Service, learn
 
 
 async def test_the_grpcurl_calls_of_the_readme_are_answered(service: Service, learner: Learner) -> None:
-    """In the order of the page, over the same bytes that grpcurl sends."""
+    """Makes the calls in the order of the page, with the bytes that grpcurl sends."""
     item = ""
     async with grpc.aio.insecure_channel(service.gateway.address) as channel:
         for words in (words for _, words in command_lines() if words[0] == "grpcurl"):

@@ -1,4 +1,4 @@
-"""What the documentation shows runs as it stands, or is at least what it says it is."""
+"""Every code block of the documentation runs or at least parses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.docs.support import PAGES, ROOT, RUN_AGAINST_A_SERVICE, blocks, comma
 PARSED_ALONE = {"docs/security.md"}
 """It names certificates and a host of the reader's; tests/gateway/test_tls.py does what it shows."""
 PARSERS = {"python": ast.parse, "toml": tomllib.loads, "yaml": yaml.safe_load, "json": json.loads}
-"""What only a cluster or another language could run is parsed; "sh" by bash."""
+"""Blocks for a cluster or another language are only parsed; "sh" by bash."""
 
 
 @pytest.mark.parametrize("page", ["docs/researcher-guide.md"])
@@ -56,7 +56,7 @@ FORMULAS = {"docs/algorithm.md"}
 
 
 def test_every_block_says_what_it_is() -> None:
-    """What has no language, or is only indented, no test would look at."""
+    """A block without a language, or with indentation alone, would not be tested."""
     for page in PAGES:
         name, inside, before = str(page.relative_to(ROOT)), False, ""
         for line in page.read_text().splitlines():

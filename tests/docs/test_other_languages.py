@@ -38,12 +38,12 @@ def messages() -> Iterator[Descriptor]:
 
 
 def go_name(field: str) -> str:
-    """As protoc-gen-go writes a field."""
+    """The name of a field in Go, as protoc-gen-go writes it."""
     return "".join(part.capitalize() for part in field.split("_"))
 
 
 def go_names() -> Mapping[str, set[str]]:
-    """What protoc-gen-go and protoc-gen-go-grpc make of the contract, and the fields of each message."""
+    """The Go names of the contract, and the fields of each message."""
     found: dict[str, set[str]] = {}
     for message in messages():
         oneof = {field.name for each in message.oneofs for field in each.fields if len(each.fields) > 1}
@@ -94,7 +94,7 @@ def test_typescript_names_what_the_contract_has() -> None:
 
 
 async def run(command: str, folder: Path, **environment: str) -> str:
-    """What it prints; raises AssertionError with all of it when it fails."""
+    """Runs a command and returns its output. Raises AssertionError with the output when it fails."""
     ran = await asyncio.create_subprocess_exec(
         "bash", "-euc", command, cwd=folder, env={**os.environ, **environment},
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,

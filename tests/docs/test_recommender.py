@@ -26,7 +26,7 @@ EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "recommender" / "app
 
 @pytest.fixture
 async def shop(service: Service, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
-    """Its address, to be called as a shop's front-end calls it."""
+    """A client of the example backend, as a shop's front-end would use it."""
     monkeypatch.setenv("PAPA_ADDRESS", service.gateway.address)
     spec = importlib.util.spec_from_file_location("recommender", EXAMPLE)
     assert spec is not None and spec.loader is not None

@@ -89,7 +89,7 @@ class LoopMachine(RuleBasedStateMachine):
 
     @rule(user=users, event_id=event_ids, grade=grades)
     def submit(self, user: UserKey, event_id: str, grade: float) -> None:
-        """Of few event ids, so that most are retries, and some say something else."""
+        """Uses few event ids, so that most events are retries and some have another content."""
         (result,) = self.wait(self.backend.log.append([image_event(user, event_id, grade)]))
         model = self.models[user]
         known = model.said.get(event_id)
@@ -130,7 +130,7 @@ class LoopMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(self.read_by.values()))
     @rule(data=st.data(), user=users)
     def attempt(self, data: st.DataObject, user: UserKey) -> None:
-        """Of what was read, which may be long gone."""
+        """Begins an attempt at events that were read and may be gone."""
         trainer = self._trainer(data)
         batch = self._batch(trainer, user, 3)
         work = self.backend.log.begin_attempt(self.leases[trainer], batch)
@@ -148,7 +148,7 @@ class LoopMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.leases)
     @rule(data=st.data(), user=users, size=st.integers(1, 3), skip=st.integers(0, 5), right=st.booleans())
     def commit(self, data: st.DataObject, user: UserKey, size: int, skip: int, right: bool) -> None:
-        """With the right parent or another one, of the first events that were read or, seldom, of later ones."""
+        """Commits with the right parent or another one, the first events that were read or, rarely, later ones."""
         trainer, model = self._trainer(data), self.models[user]
         batch = self._batch(trainer, user, size, 1 if skip == 5 else 0)
         self.made += 1
@@ -175,7 +175,7 @@ class LoopMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.last is not None)
     @rule()
     def repeat_the_last_commit(self) -> None:
-        """Its reply was lost; the owner may have changed since, or the user be gone."""
+        """Repeats a commit whose reply was lost. The owner may have changed, or the user may be gone."""
         assert self.last is not None
         deleted = self.models[self.last[1].user].deleted
         self.expect(self.backend.log.commit(*self.last), UserDeleted if deleted else None)

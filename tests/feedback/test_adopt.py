@@ -51,7 +51,7 @@ async def test_a_deleted_user_gets_nothing(backend: Backend, user: UserKey) -> N
 
 
 async def test_without_a_lease_no_event_is_applied(backend: Backend, user: UserKey) -> None:
-    """What an import may leave out, a commit of events may not."""
+    """An import needs no lease, but a commit of events does."""
     await backend.append(user, "a")
     batch = UserBatch(user, await backend.pending(await backend.own(user), user))
     with pytest.raises(Fenced):

@@ -31,7 +31,7 @@ async def proxy(redis_server: RedisProcess) -> AsyncIterator[LosingProxy]:
 
 @pytest.fixture(autouse=True)
 async def scripts_are_known(raw: Redis) -> None:
-    """So that one call is one command."""
+    """Loads the scripts, so that each call is one command."""
     for package in ("papa_serving.feedback", "papa_serving.store"):
         for file in resources.files(package).joinpath("lua").iterdir():
             await raw.script_load(file.read_bytes())

@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def report(outcomes: list[Outcome], seconds: float, seed: str) -> tuple[str, bool]:
-    """What to tell, and whether anything was that must not be."""
+    """The report, and whether there were findings."""
     total = Tally()
     for outcome in outcomes:
         total.add(outcome.tally)

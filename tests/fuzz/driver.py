@@ -33,7 +33,7 @@ ALLOWED = {
 
 @dataclass
 class Tally:
-    """What came of it. `findings` tell what must not be, with the number of the call that shows it again."""
+    """The result. `findings` are the faults, each with the number of the call that reproduces it."""
 
     sent: int = 0
     answers: Counter[str] = field(default_factory=Counter)
@@ -55,7 +55,7 @@ class Driver:
         self.tally = Tally()
 
     async def run(self, wanted: int, progress: Callable[[int], None] = lambda sent: None) -> Tally:
-        """Until so many messages are sent, or something is found that makes it pointless to go on."""
+        """Runs until so many messages are sent, or until a finding ends the run."""
         numbers = count()
 
         async def caller() -> None:
@@ -145,7 +145,7 @@ async def _outcomes(call: grpc.aio.StreamStreamCall, expected: int) -> str:
 
 
 def _judged(failure: grpc.aio.AioRpcError) -> str:
-    """Its code and reason; begins with "!" when it must not be."""
+    """The code and reason of an answer; a fault begins with "!"."""
     code, details = failure.code(), failure.details()
     if code not in ALLOWED:
         return f"! {code.name}: {details}"

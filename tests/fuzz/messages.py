@@ -165,7 +165,7 @@ def readable(method: Method, data: bytes) -> bool:
 
 
 def metadata(chance: Random) -> tuple[tuple[str, str], ...]:
-    """What travels beside it: often nothing, sometimes what the gateway reads, with anything that HTTP/2 takes."""
+    """Random metadata: often none, sometimes keys that the gateway reads, with any value that HTTP/2 allows."""
     if chance.random() < 0.7:
         return ()
     name = chance.choice(("x-request-id", "traceparent", "authorization", "grpc-accept-encoding", "x-other"))

@@ -108,7 +108,7 @@ class Memory:
 
 
 def faults(target: Target, watch: Memory) -> list[str]:
-    """What a gateway must not have done meanwhile."""
+    """The faults of a gateway during the run."""
     found = [] if target.alive else ["the gateway has died"]
     found += [f"it logged {line[:200]} … {line[-400:]}" for line in target.complaints()[:5]]
     found += [f"a path that nothing explains: {path}" for path in target.odd_paths()[:5]]

@@ -1,4 +1,4 @@
-"""What is fuzzed: the gateway's own process, on a real Redis and real files."""
+"""The target of the fuzzer: a gateway process on a real Redis and real files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Target:
         return int(self._seen.memory_info().rss)
 
     def complaints(self) -> list[str]:
-        """What it logged as its own fault, or as anything else than JSON."""
+        """Log lines that report an internal error or are not JSON."""
         lines = (self.folder / "gateway.log").read_text().splitlines()
         return [
             line for line in lines if not line.startswith("{") or json.loads(line)["level"] in ("error", "critical")

@@ -85,7 +85,7 @@ async def test_a_drop_removes_it_for_good(service: Service) -> None:
 
 
 async def test_another_users_letter_is_not_found_whatever_its_id(service: Service) -> None:
-    """Also where both are in one partition, whose stream the id is of."""
+    """Also when both users are in the partition whose stream the id belongs to."""
     neighbour = next(
         user for user in (UserKey("shop", f"u{n}") for n in range(100)) if user.partition(4) == ALICE.partition(4)
     )

@@ -1,4 +1,4 @@
-"""What every RPC passes through: request ids, identity, limits, metrics, errors that nobody expected."""
+"""The edge of every RPC: request ids, identity, limits, metrics, and unexpected errors."""
 
 from __future__ import annotations
 

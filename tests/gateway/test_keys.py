@@ -1,4 +1,4 @@
-"""Where keys come from: static ones of a file, and those of an authority behind a URL."""
+"""The sources of keys: static keys of a file, and keys of an authority behind a URL."""
 
 from __future__ import annotations
 

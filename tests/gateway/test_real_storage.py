@@ -97,7 +97,7 @@ def like(item_id: str, event_id: str = "") -> Event:
 
 
 async def commit(service: Service) -> Revision:
-    """What a trainer does with all that is pending."""
+    """Commits all pending events, as a trainer does."""
     partition = KEY.partition(PARTITIONS)
     lease = await service.log.acquire(partition, "trainer", 30)
     assert lease is not None

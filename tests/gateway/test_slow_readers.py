@@ -27,7 +27,7 @@ MIB = 2**20
 ALICE, BOB = types_pb2.User(user="alice"), types_pb2.User(user="bob")
 CALLS, LIMIT = 1_200, 100
 OWN_WINDOW = (("grpc.http2.bdp_probe", 0),)
-"""Of a caller whose own library does not read ahead, so that what is counted is what the gateway takes."""
+"""Options of a caller that does not read ahead, so that the test counts what the gateway buffers."""
 
 
 class Watched:
@@ -43,7 +43,7 @@ class Watched:
         return int(self._seen.memory_info().rss)
 
     async def stands_still(self, value: Callable[[], int]) -> None:
-        """Until `value()` has been the same for a second; meanwhile looks at the memory."""
+        """Waits until `value()` has not changed for a second, and watches the memory meanwhile."""
         last, same = -1, 0
         while same < 20:
             self.growth = max(self.growth, self.memory() - self._before)

@@ -34,7 +34,7 @@ def tls(authority: Certificates, name: str = "gateway", client_ca: Path | None =
 
 
 def trusting(authority: Certificates, name: str = "") -> Tls:
-    """What a caller has; with a `name` also a certificate of its own."""
+    """The credentials of a caller; with a `name`, including a client certificate."""
     chain, key = (path.read_bytes() for path in authority.issue(name)) if name else (None, None)
     return Tls(authority.ca.read_bytes(), key, chain)
 

@@ -38,7 +38,7 @@ def denoiser() -> Denoiser:
 
 @pytest.fixture
 async def stocked(unstarted: Service, denoiser: Denoiser, tmp_path: Path) -> AsyncIterator[Service]:
-    """With revisions in real files, and an engine that checks adapters as the generator does."""
+    """A service with revisions in real files and an engine that checks adapters like the generator."""
     packer = Packer(Adoption.of(denoiser, CONFIG, 10.0))
 
     def packing(request: engine_pb2.PackAdapterRequest) -> engine_pb2.PackAdapterResponse:
@@ -58,7 +58,7 @@ def client(service: Service) -> AsyncClient:
 
 
 async def learnt(service: Service, denoiser: Denoiser, user: UserKey, number: int, parent: str = "") -> Revision:
-    """What a trainer leaves behind."""
+    """The files and the commit of a trainer."""
     adapter = Adapter(random_adapters(denoiser, 1, seed=number, scale=0.01)[0], new_adapter(denoiser).replay)
     origin = Origin(denoiser.backbone_hash, parent, 1.0, events=(f"e{number}",))
     files = pack(adapter, denoiser.layout, CONFIG, origin)

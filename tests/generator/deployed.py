@@ -29,7 +29,7 @@ TOKEN = "the-engine-token-of-this-test"
 
 
 class Deployed:
-    """Where it is, and what its replica reports."""
+    """A deployed generator: its address, and the reports of its replica."""
 
     def __init__(self, settings: Settings, port: int, logs: Path) -> None:
         self.settings = settings
@@ -47,7 +47,7 @@ class Deployed:
         return [child for child in children if f"ServeReplica:{NAME}:generator" in " ".join(child.cmdline())]
 
     def forget(self, pid: int) -> None:
-        """What that process was doing when it was killed, as whoever scrapes the gateway's metrics forgets it."""
+        """Removes the gauges of a killed process, as the scrape of the gateway's metrics does."""
         mark_process_dead(pid, str(self.settings.data_dir / "metrics"))
 
     def log_lines(self) -> str:

@@ -79,7 +79,7 @@ def items_of(responses: list[engine_pb2.RunResponse]) -> list[engine_pb2.EngineI
 
 
 async def learn(settings: Settings, user: UserKey, item_id: str, adapter_seed: int, spoil: bool = False) -> str:
-    """What gateway and trainer do with one like: append, store a revision, commit."""
+    """Does what gateway and trainer do with one like: append, store a revision, commit."""
     denoiser = load_denoiser(settings.backbone, DEFAULT_LORA)
     log, users, revisions = open_log(settings), open_users(settings), open_revisions(settings)
     (appended,) = await log.append([FeedbackEvent(f"e-{item_id}", user, 1.0, item_id)])
@@ -165,7 +165,7 @@ def test_errors_travel_in_the_stream(service: Deployed, stub: engine_pb2_grpc.En
 def test_who_does_not_know_the_secret_learns_nothing(
     service: Deployed, stub: engine_pb2_grpc.EngineServiceStub, shown: tuple[tuple[str, str | bytes], ...]
 ) -> None:
-    """On loopback as everywhere: neither another tenant's pictures nor the packing of an adapter."""
+    """The token is needed on loopback as well, for pictures and for packing an adapter."""
     metadata = (("application", NAME), *shown)
     for call in (
         lambda: list(stub.Run(request("ann"), metadata=metadata, timeout=60)),
@@ -178,7 +178,7 @@ def test_who_does_not_know_the_secret_learns_nothing(
 
 
 async def test_a_gateway_with_another_secret_says_that_no_generator_answers(service: Deployed) -> None:
-    """Its callers have shown their own credentials: UNAUTHENTICATED would blame them."""
+    """UNAUTHENTICATED would blame the callers, whose own credentials are valid."""
     settings = GatewaySettings(port=0, generator=service.address, notice_seconds=0.0)
     gateway = Gateway(settings, open_backends(service.settings), engine_token="another")
     await gateway.start()

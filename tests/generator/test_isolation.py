@@ -1,4 +1,4 @@
-"""What one user does leaves what others get as it was, bit for bit."""
+"""The results of a user do not depend on others, bit for bit."""
 
 from __future__ import annotations
 

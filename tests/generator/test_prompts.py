@@ -50,7 +50,7 @@ async def generate(world: World, spec: GenerationSpec) -> list[GeneratedItem]:
 
 
 def alone(denoiser: Denoiser, spec: GenerationSpec, adapter: Tensor | None) -> Tensor:
-    """What the library makes of a request, nobody else about."""
+    """The result of the library for this request alone."""
     guidance = GUIDANCE if spec.guidance < 0 else spec.guidance
     conditions = denoiser.conditions([spec.prompt] * spec.count, guidance, spec.negative_prompt)
     adapters = None if adapter is None else adapter.expand(spec.count, -1)

@@ -16,7 +16,7 @@ FLOOD = Wanted(128, 1_536)
 
 
 def rows_in(shares: Shares, wanted: dict[UserKey, Wanted], steps: int = 60) -> dict[UserKey, float]:
-    """Of each, the mean over so many steps."""
+    """The mean number of rows of each user over so many steps."""
     limits = [shares.limits(wanted, 0.0) for _ in range(steps)]
     return {user: sum(each.get(user, wanted[user].rows) for each in limits) / steps for user in wanted}
 

@@ -81,7 +81,7 @@ def test_forgetting_wipes_what_nobody_holds() -> None:
 
 
 def row(name: str) -> Row:
-    """Without an adapter for the name "-"."""
+    """A row; the name "-" means no adapter."""
     mine = None if name == "-" else adapter(name)
     return Job(UserKey("tenant", name), 1, 0, "ddim", 4, lambda _result: None, mine).rows((900, 600, 300, 0))[0]
 

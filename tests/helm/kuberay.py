@@ -1,4 +1,4 @@
-"""What KubeRay makes of a RayService, as far as this chart depends on it.
+"""A model of the parts of KubeRay on which this chart depends.
 
 Each rule names the file and function of ray-project/kuberay that it was read from; they are the same at v1.6.0 and
 v1.7.0 unless a rule says otherwise. All files are below ray-operator/controllers/ray.

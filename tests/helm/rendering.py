@@ -33,7 +33,7 @@ def example(name: str) -> Manifest:
 
 
 def merged(values: Manifest, more: Manifest) -> Manifest:
-    """As Helm merges a second values file over a first."""
+    """Merges values as Helm merges a second file over a first."""
     result = dict(values)
     for name, value in more.items():
         both = isinstance(value, dict) and isinstance(result.get(name), dict)

@@ -1,4 +1,4 @@
-"""What the pods run exists: every command, every parameter of Ray, the Serve configuration, every setting."""
+"""Everything that the pods run exists: commands, parameters of Ray, the Serve configuration, settings."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_what_the_generator_takes_over_while_it_runs_restarts_nothing():
 
 
 def test_the_trial_valkey_keeps_likes(tmp_path):
-    """Its arguments, given to a real server: append-only file on, nothing evicted, a password asked for."""
+    """A real server with its arguments has an append-only file, evicts nothing and needs a password."""
     container = pod_specs(render(example("dev")))["demo-papa-valkey"]["containers"][0]
     arguments = [each.replace("/data", str(tmp_path)).replace("$(PASSWORD)", "secret") for each in container["args"]]
     socket = tmp_path / "s"

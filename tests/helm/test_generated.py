@@ -28,7 +28,7 @@ def test_every_value_is_documented():
 
 
 def _told(path: str, documented: str) -> bool:
-    """By its own row, or by that of an object around it."""
+    """Whether the value is documented, by its own row or by that of a parent."""
     parts = path.split(".")
     return any(f"| `{'.'.join(parts[:length])}` |" in documented for length in range(1, len(parts) + 1))
 

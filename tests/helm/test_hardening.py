@@ -1,4 +1,4 @@
-"""What every pod must have: no root, no writable image, probes, pinned images, closed ports, time to drain."""
+"""Requirements of every pod: no root, read-only image, probes, pinned images, closed ports, time to drain."""
 
 from __future__ import annotations
 

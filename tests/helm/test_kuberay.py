@@ -31,7 +31,7 @@ CASES = [pytest.param(example(name), id=name) for name in EXAMPLES] + [
 
 
 def dialled(manifests: list[Manifest]) -> tuple[str, int]:
-    """Where the gateway looks for the engine."""
+    """The address at which the gateway calls the engine."""
     host, _, port = settings_in(manifests)["PAPA_GATEWAY__GENERATOR"].rpartition(":")
     return host, int(port)
 
@@ -105,7 +105,7 @@ def test_a_trifle_starts_no_second_cluster(name: str, trifle: str) -> None:
 
 
 def test_a_version_of_the_chart_starts_no_second_cluster() -> None:
-    """With the images pinned by their own tags."""
+    """The images are pinned by their own tags."""
     images = {"image": {"gateway": {"tag": "1"}, "server": {"tag": "1"}}}
     values = merged(example("production"), images)
     before = only(render(values), "RayService")

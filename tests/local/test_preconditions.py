@@ -1,4 +1,4 @@
-"""What is checked before anything starts: ports, the folder's lock, the backbone, combinations."""
+"""Checks before the start: ports, the folder's lock, the backbone, combinations of settings."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def test_settings_travel_through_the_environment(monkeypatch: pytest.MonkeyPatch
 def test_a_pipeline_that_cannot_be_served_is_told_before_anything_starts(
     file: str, change: dict[str, object], message: str, pipeline: Path, tmp_path: Path
 ) -> None:
-    """By the loader's own check, without torch."""
+    """The check is the loader's own and needs no torch."""
     spoilt = shutil.copytree(pipeline, tmp_path / "spoilt")
     edit(spoilt / file, **change)
     with pytest.raises(Failure, match=message) as refused:

@@ -1,4 +1,4 @@
-"""What a local Ray leaves on a machine that others use as well: nobody else may read it, or have it copied."""
+"""No other user of the machine can read the files of a local Ray, or have them copied."""
 
 from __future__ import annotations
 

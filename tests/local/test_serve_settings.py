@@ -1,4 +1,4 @@
-"""What travels to Ray's workers, and what they must find themselves."""
+"""Which settings are sent to Ray's workers, and which secrets the workers read themselves."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def launched(folder: Path, *arguments: str, **variables: str) -> Iterator[Launch
 
 
 def engine_answers(address: str) -> str:
-    """What the placeholder replies to a caller of this address."""
+    """The reply of the placeholder at this address."""
     with grpc.insecure_channel(address) as channel:
         stub = engine_pb2_grpc.EngineServiceStub(channel)
         (response,) = stub.Run(engine_pb2.RunRequest(), metadata=(("application", "generator"),), timeout=30)
@@ -114,7 +114,7 @@ def engine_answers(address: str) -> str:
 
 
 def serve_port(pids: list[int]) -> int:
-    """Of Serve's gRPC proxy: the one port of the proxy's process that listens on all interfaces and answers."""
+    """The port of Serve's gRPC proxy: the one that listens on all interfaces and answers."""
     for pid in pids:
         if psutil.Process(pid).cmdline()[:1] == ["ray::ProxyActor"]:
             listening = [each for each in psutil.Process(pid).net_connections() if each.status == psutil.CONN_LISTEN]

@@ -18,7 +18,7 @@ STARTED = re.compile(r"^\s*(gRPC|playground|metrics|data|logs)\s+(\S+)\s*$", re.
 
 @dataclass(frozen=True)
 class Running:
-    """Where the service says it is."""
+    """A running service and the addresses that it printed."""
 
     process: subprocess.Popen[str]
     grpc: str

@@ -41,7 +41,7 @@ def backbone(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def collector() -> Iterator[Collector]:
-    """Of the traces of everything that the service does here."""
+    """Collects all traces of the service."""
     with Collector() as collector:
         yield collector
 
@@ -153,7 +153,7 @@ def test_a_bad_event_does_not_end_the_stream(service: Running, client: Client) -
 def test_one_like_can_be_followed_to_the_generation_that_learnt_from_it(
     client: Client, collector: Collector, folder: Path
 ) -> None:
-    """From the call to its entry in the log, to the update that links to it, to the first generation after it."""
+    """Follows the call to its entry in the log, to the update that links to it, and to the first generation after."""
     items = client.generate("iris", 4, steps=3).items
     assert client.submit_feedback([FeedbackEvent("iris", 1.0, item_id=each.item_id) for each in items])
     revision = client.wait_for_revision("iris", settled=True, timeout=120).name

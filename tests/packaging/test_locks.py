@@ -26,7 +26,7 @@ def locked(name: str) -> dict[str, str]:
 
 
 def of_extra(extra: str) -> Iterator[str]:
-    """What an extra asks for, and what the extras that it builds on do."""
+    """The requirements of an extra, including those of the extras that it builds on."""
     for each in PROJECT["optional-dependencies"][extra]:
         requirement = Requirement(each)
         if canonicalize_name(requirement.name) == PROJECT["name"]:

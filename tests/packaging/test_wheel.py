@@ -1,4 +1,4 @@
-"""What a wheel holds, and that its client needs nothing but grpc."""
+"""The content of the wheel; its client needs only grpc."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_runs_in_a_folder_whose_files_have_the_names_of_its_modules(installed: Path, tmp_path: Path) -> None:
-    """As in most backends, which have a package `services`; nothing of the folder is ever imported."""
+    """Most backends have a package `services`. Nothing is imported from the working folder."""
     folder = tmp_path / "shop"
     for trap in TRAPS:
         (folder / trap).parent.mkdir(parents=True, exist_ok=True)

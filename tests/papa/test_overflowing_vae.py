@@ -13,7 +13,7 @@ from tests.papa.pipelines import saved, stable_diffusion, tiny_vae
 
 
 def overflowing() -> LatentSpace:
-    """Its first convolution leaves float16's range, which the normalisation behind it would bring back."""
+    """Its first convolution leaves float16's range; the following normalisation would bring it back."""
     vae = tiny_vae()
     with torch.no_grad():
         vae.decoder.conv_in.weight.mul_(1e5)

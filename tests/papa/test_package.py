@@ -1,4 +1,4 @@
-"""What `import papa` offers."""
+"""The names that `import papa` exports."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def test_without_both_kinds_of_labels_or_with_a_share_of_zero_no_row_comes_from_
 def test_a_liked_sample_is_drawn_the_more_the_better_it_stands_for_the_backbones_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of two liked shades that the backbone makes equally often one was shown three times as often."""
+    """The backbone makes two liked shades equally often, but one was shown three times as often."""
     given = Labels(shades(*[240] * 9, *[150] * 3, *[15] * 6), torch.tensor([1.0] * 12 + [-1.0] * 6))
     denoiser = with_pool(shades(*[241] * 10, *[151] * 10, *[14] * 10))
     likes, dislikes = drawn_by(denoiser, given, replace(CONFIG, neighbours=4, pool_share=0.0), monkeypatch)

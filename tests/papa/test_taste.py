@@ -1,4 +1,4 @@
-"""What labels say of each other, of what is not rated, and of the taste."""
+"""Tests of papa.taste: importance, trust, predictions and changes of taste."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_liked_class_among_disliked_ones_keeps_its_trust() -> None:
 
 @pytest.mark.parametrize("unrated", [None, around(*[1.0] * 30, *[-1.0] * 30, seed=1)])
 def test_trust_is_that_of_a_regression_without_the_label_itself(unrated: Tensor | None) -> None:
-    """What one fit of all gives in closed form, fitted once more for each label."""
+    """Compares the closed form of one fit with a separate fit for each label."""
     features, grades = two_kinds((3,))
     taste = Taste(features, grades, None if unrated is None else Unrated(unrated), RIDGE, NEIGHBOURS)
     own, x, y = (features if unrated is None else unrated).double(), features.double(), grades.double()

@@ -187,7 +187,7 @@ def test_an_adapter_without_history_starts_empty(denoiser: Denoiser) -> None:
 
 
 def test_weight_decay_shrinks_what_learns(denoiser: Denoiser) -> None:
-    """With a rate of zero only the decay is left: (1 − 0.1)² after two steps."""
+    """With a learning rate of zero only the decay remains: (1 − 0.1)² after two steps."""
     weights = torch.randn(denoiser.layout.size, generator=torch.Generator().manual_seed(1))
     start = replace(new_adapter(denoiser), weights=weights)
     config = replace(SMALL, learning_rate=0.0, weight_decay=0.1, steps=2, averaging=0.0)

@@ -1,4 +1,4 @@
-"""What the page's server answers, in front of a real gateway."""
+"""The answers of the page's server in front of a real gateway."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_take_pictures(tmp_path: Path) -> None:
 
 @asked_for
 def test_take_a_picture_of_what_was_asked_for(tmp_path: Path) -> None:
-    """Of the shipped text backbone."""
+    """Uses the shipped text backbone."""
     with chromium() as browser, papa_up(tmp_path, Path("fashion_mnist_text"), ON_A_FREE_PORT) as service:
         page = browser.new_page(viewport={"width": 1440, "height": 640}, color_scheme="light")  # type: ignore[arg-type]
         _open(page, f"{service.playground}/?user=ada")

@@ -54,7 +54,7 @@ async def test_a_time_out_around_a_call_is_a_time_out(failure: Exception | None)
 
 
 async def test_a_call_in_a_task_that_was_asked_before_goes_through() -> None:
-    """What cleans up after a cancellation may still speak to Redis."""
+    """Clean-up code after a cancellation can still call Redis."""
 
     class Answering:
         async def execute_command(self, *command: object) -> bytes:

@@ -46,7 +46,7 @@ class Served:
         return revision
 
     async def write(self, user: UserKey, batch: UserBatch) -> Revision:
-        """What a trainer does before the commit."""
+        """Writes the files of a revision, as a trainer does before the commit."""
         state = await self.backend.users.get(user)
         parent = state.current.name if state.current else ""
         manifest = {

@@ -1,4 +1,4 @@
-"""What lies in Redis: only documented keys, in their partition's slot, and nothing of a user after a deletion."""
+"""Redis contains only documented keys, each in its partition's slot, and no key of a deleted user."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_its_port_is_on_loopback_and_behind_a_password(tmp_path: Path) -> None:
 
 
 def test_its_port_is_kept_for_it_while_it_is_down(tmp_path: Path) -> None:
-    """Nobody who asks for a free port, nor an outgoing connection, may get it meanwhile."""
+    """Neither a request for a free port nor an outgoing connection gets it meanwhile."""
     with RedisProcess(tmp_path, port=0) as server:
         url = server.url
         server.kill()

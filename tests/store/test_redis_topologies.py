@@ -25,7 +25,7 @@ PATIENCE = 30.0
 
 
 async def append_patiently(backend: Backend, user: UserKey, event_id: str) -> None:
-    """As a caller does: again, under the same event id, while storage is away."""
+    """Retries under the same event id while storage is unavailable, as a caller does."""
     async with asyncio.timeout(60):
         while True:
             try:

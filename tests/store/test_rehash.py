@@ -53,7 +53,7 @@ def denoiser(folder: Path) -> Denoiser:
 
 @dataclass(frozen=True)
 class OldStore:
-    """What an earlier release has left: a record and a revision that name the backbone by its former hash."""
+    """A store of an earlier release: a record and a revision with the backbone's former hash."""
 
     world: World
     backend: Backend
@@ -172,7 +172,7 @@ async def test_a_record_is_renamed_only_while_it_names_that_hash(backend: Backen
 
 @pytest.mark.redis
 def test_the_store_of_a_stopped_papa_up_is_opened(papa: Papa, tmp_path: Path, folder: Path, denoiser: Denoiser) -> None:
-    """Its Redis runs as long as the command does."""
+    """The command starts its Redis and stops it at the end."""
     data = tmp_path / "papa-data"
     info = BackboneInfo(denoiser.weights_hash, "shoes", denoiser.image_shape)
 

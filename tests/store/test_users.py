@@ -162,7 +162,7 @@ def a_chain() -> list[Revision]:
 
 
 async def test_a_lost_lineage_is_restored(backend: Backend, user: UserKey) -> None:
-    """For a user of whom nothing is known any more, as for one whose events are older than the lineage."""
+    """For a user of whom Redis knows nothing any more."""
     chain = a_chain()
     assert await backend.users.restore(user.digest, chain, {"1", "2"})
     standing = await backend.users.standing(user.digest)

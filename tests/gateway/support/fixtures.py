@@ -11,7 +11,7 @@ from tests.gateway.support.service import Service
 
 @pytest.fixture
 async def unstarted() -> AsyncIterator[Service]:
-    """For tests that want other settings: they start it themselves."""
+    """A service that the test starts itself, with other settings."""
     service = Service()
     yield service
     await service.stop()

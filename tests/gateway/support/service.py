@@ -67,7 +67,7 @@ class Service:
         return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def until_serving(self, service: str, expected: bool = True) -> None:
-        """By watching, as a load balancer may."""
+        """Waits by watching, as a load balancer does."""
         wanted = health_pb2.HealthCheckResponse.SERVING if expected else health_pb2.HealthCheckResponse.NOT_SERVING
         watch = self.health.Watch(health_pb2.HealthCheckRequest(service=service), timeout=10)
         async for response in watch:
