@@ -49,8 +49,11 @@ class AdapterDamagedError(ValueError):
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a revision comes from; part of its manifest. `events` are the ids of the events that it consumed, in order,
-    with the user's sequence numbers `first_sequence` to `last_sequence`; `created_at` is in seconds since the epoch."""
+    """The origin of a revision, as recorded in its manifest.
+
+    `events` are the ids of the consumed events, in order, with the user's sequence numbers `first_sequence` to
+    `last_sequence`. `created_at` is in seconds since the epoch.
+    """
 
     backbone_hash: str
     parent: str

@@ -61,7 +61,7 @@ class UpdateJob:
 
 @dataclass(frozen=True)
 class UpdateStats:
-    """What an update did.
+    """Statistics of an update.
 
     `loss_first` and `loss_last` belong to the first and the last Adam step, `norm` is that of the last iterate's A and
     B, `change` the distance from where the update began. `differentiated` and `plain` count U-Net sample-evaluations.
@@ -101,8 +101,11 @@ class Memory:
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """What a user's rows are drawn from. `x0` [n, C, H, W] holds the replay's samples and then the pool's; `shares`
-    says how often each is drawn; sample i was made under row `prompt[i]` of `conditions`."""
+    """The samples from which a user's rows are drawn.
+
+    `x0` [n, C, H, W] holds the replay's samples and then the pool's. `shares` says how often each is drawn. Sample i
+    has the condition in row `prompt[i]` of `conditions`.
+    """
 
     x0: Tensor
     shares: tuple[RowShare, ...]

@@ -129,7 +129,7 @@ PUBLISHED = {
         ),
     )
 }
-"""By the name that `papa data fetch` takes."""
+"""The data sets by the name that `papa data fetch` takes."""
 
 
 def fetch(data: PublishedData, folder: Path, mirror: str = "", progress: Progress = lambda _here, _all: None) -> Path:
@@ -210,7 +210,7 @@ def _opener(url: str) -> OpenerDirector:
 
 
 def _read_idx(data: PublishedData, folder: Path) -> dict[str, NDArray[np.uint8]]:
-    """Of the MNIST family: big-endian header [magic, n, …], then the bytes."""
+    """Reads a file of the MNIST family: a big-endian header [magic, n, …], then the bytes."""
     arrays = {}
     for split, layout in data.splits.items():
         shapes = {"x": (layout.images, (layout.count, *data.shape)), "y": (layout.labels, (layout.count,))}
@@ -225,7 +225,7 @@ def _read_idx(data: PublishedData, folder: Path) -> dict[str, NDArray[np.uint8]]
 
 
 def _read_binary(data: PublishedData, folder: Path) -> dict[str, NDArray[np.uint8]]:
-    """Of CIFAR-10: one record an image, its class and then its planes; read in place, nothing is unpacked."""
+    """Reads CIFAR-10: one record per image, its class and then its planes. Nothing is unpacked to disk."""
     height, width, channels = data.shape
     record = 1 + height * width * channels
     arrays: dict[str, NDArray[np.uint8]] = {}

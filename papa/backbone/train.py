@@ -30,7 +30,7 @@ from papa.schedule import NoiseSchedule
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What fixes a training run; stored beside its state and compared on resume."""
+    """The configuration of a training run. It is stored beside the state and compared on resume."""
 
     steps: int = 10_000
     batch_size: int = 64

@@ -33,7 +33,7 @@ ARTICLE = "a"
 
 @dataclass(frozen=True)
 class LatentConfig:
-    """What fixes a run; stored beside its state and compared on resume (but for the numbers of steps)."""
+    """The configuration of a run. It is stored beside the state and compared on resume, except for the steps."""
 
     vae_steps: int = 1500
     steps: int = 2500

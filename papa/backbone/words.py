@@ -27,7 +27,7 @@ FASHION_NEAR = {
     "ankle": "", "pair": "",
     "clothes": "clothing", "garment": "clothing", "outfit": "clothing", "fashion": "clothing", "anything": "clothing",
 }  # fmt: skip
-"""What people say for these classes; "ankle" (boot) and "pair" (of trousers) add nothing to the word beside them."""
+"""Other words for these classes. "ankle" (boot) and "pair" (of trousers) add nothing to the word beside them."""
 
 LENGTH = 16
 """Tokens of a prompt, the first and the last among them."""

@@ -1,4 +1,4 @@
-"""From prompts to a model's inputs: CLIP text encoders as diffusers' pipelines use them, and classes by name."""
+"""Converts prompts to model inputs: CLIP text encoders as in diffusers' pipelines, and classes by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PromptRefused(ValueError):
 
 
 class Conditioner(ABC):
-    """From prompts to the model's inputs. `modules` are the networks that it runs, part of the backbone's hash."""
+    """Converts prompts to model inputs. `modules` are its networks, which are part of the backbone's hash."""
 
     modules: tuple[nn.Module, ...] = ()
 

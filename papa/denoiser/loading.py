@@ -1,4 +1,4 @@
-"""From a diffusers folder to a denoiser, by the class of its pipeline."""
+"""Loads a denoiser from a diffusers folder, by the class of its pipeline."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ Network = Callable[[nn.Module, Tensor, Tensor, Parts], Tensor]
 """How a class of model is called: model, x [n, C, H, W], t [n], the conditions' parts → its prediction, like x."""
 
 FEATURE_TIMESTEP = 200
-"""Where `features` reads the mid block: late enough to see details, early enough to see meaning."""
+"""The timestep at which `features` reads the mid-block: little enough noise for details, enough for semantics."""
 FEATURE_GRID = 2
 """Rows and columns over which a U-Net's features are averaged, so that they tell what is where."""
 

@@ -22,7 +22,7 @@ Mirror = Annotated[
 
 @data.command("list")
 def list_all(json: AsJson = False) -> None:
-    """What can be fetched: from where, how large, under which licence."""
+    """List the data sets with their source, size and licence."""
     from papa.backbone.published import PUBLISHED
 
     if json:

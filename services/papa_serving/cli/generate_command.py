@@ -84,7 +84,7 @@ def generate(
 
 
 def _readings(reading: PromptReading | None, words: Sequence[str]) -> Iterator[str]:
-    """What a person who wrote the prompt needs to know."""
+    """The remarks on a prompt that the person who wrote it should read."""
     if reading is None:
         return
     for said, word in reading.read_as.items():

@@ -89,7 +89,7 @@ class Calls:
         return wire.generate_request(generation_pb2.StreamGenerateRequest, self.user(user), count, options)
 
     def events(self, events: Sequence[FeedbackEvent]) -> list[feedback_pb2.FeedbackEvent]:
-        """As `event`, for all of them."""
+        """Like `event`, for several events."""
         return [self.event(event) for event in events]
 
     def submit_feedback(self, events: Sequence[feedback_pb2.FeedbackEvent]) -> UnaryCall[list[Outcome]]:

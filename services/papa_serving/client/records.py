@@ -90,7 +90,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Timings:
-    """Where the time of a generation went, in seconds."""
+    """The durations of a generation's phases, in seconds."""
 
     queued: float
     denoising: float
@@ -244,7 +244,7 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class DeletionReceipt:
-    """What a deletion removed, and when."""
+    """The receipt of a deletion: the removed data and the time."""
 
     receipt_id: str
     deleted_at: datetime

@@ -213,7 +213,7 @@ def user_state(message: user_pb2.UserState) -> UserState:
 
 
 def receipt(message: user_pb2.DeleteUserResponse) -> DeletionReceipt:
-    """What a deletion removed."""
+    """The receipt of a deletion."""
     return DeletionReceipt(
         receipt_id=message.receipt_id,
         deleted_at=_time(message.deleted_at),

@@ -1,1 +1,1 @@
-"""What the rooms know of one another: frozen messages, abstract bases, errors. No torch, no grpc, no redis, no ray."""
+"""The interfaces between rooms: frozen messages, abstract bases, errors. No torch, no grpc, no redis, no ray."""

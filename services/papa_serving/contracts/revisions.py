@@ -78,7 +78,7 @@ class UserState:
 
 @dataclass(frozen=True)
 class DeletionReceipt:
-    """What a deletion removed."""
+    """The receipt of a deletion."""
 
     receipt_id: str
     deleted_at: float

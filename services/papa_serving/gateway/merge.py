@@ -111,7 +111,7 @@ class Merger:
             after = letters[-1].letter_id
 
     async def _applied(self, guest: UserKey) -> list[Label]:
-        """What the guest's current revision remembers; of a damaged one, what its newest good ancestor does."""
+        """The labels in the replay of the guest's current revision, or of its newest undamaged ancestor."""
         revision: Revision | None = (await self._users.get(guest)).current
         while revision is not None:
             try:

@@ -28,7 +28,7 @@ REFUSAL_SECONDS = 30.0
 
 @dataclass(frozen=True, eq=False)
 class Resolved:
-    """What a generation runs with; `load_seconds` is 0 unless the adapter was fetched from the store."""
+    """The adapter of a generation; `load_seconds` is 0 unless it was fetched from the store."""
 
     record: Revision
     adapter: HostAdapter

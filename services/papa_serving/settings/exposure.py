@@ -1,6 +1,6 @@
-"""Whether strangers can use a port: it listens beyond loopback, and nobody is asked who calls.
+"""Finds ports that strangers can use: they listen beyond loopback and need no credential.
 
-Such a port must be allowed in so many words, by `insecure` of its section, and is then announced. Metrics and the
+Such a port must be allowed explicitly, by `insecure` of its section, and is then announced. Metrics and the
 health port are open by design: they tell of no user, and scrapers and probes carry no credentials.
 """
 
@@ -14,7 +14,7 @@ _EVERYBODY = "may read, change and delete every user"
 
 
 def exposed_gateway(settings: GatewaySettings) -> str:
-    """What to say aloud of a gateway that asks nobody; "" where someone is asked, or only this machine can call.
+    """The warning about a gateway without authentication; "" if it has one or only this machine can reach it.
 
     A client certificate counts as asking. Raises ValueError where such a gateway is not allowed.
     """
@@ -31,7 +31,7 @@ def exposed_gateway(settings: GatewaySettings) -> str:
 
 
 def exposed_playground(settings: PlaygroundSettings) -> str:
-    """What to say aloud of a web page that other machines reach; "" where only this machine does.
+    """The warning about a web page that other machines can reach; "" if only this machine can.
 
     The page has no login: it shows its own token for everybody. Raises ValueError where that is not allowed.
     """
@@ -47,7 +47,7 @@ def exposed_playground(settings: PlaygroundSettings) -> str:
 
 
 def exposed_engine(settings: GeneratorSettings) -> str:
-    """What to say aloud of an engine's port without a token; Ray Serve opens that port on every interface.
+    """The warning about an engine's port without a token. Ray Serve opens that port on every interface.
 
     Raises ValueError where that is not allowed.
     """

@@ -78,7 +78,7 @@ class FeedbackSettings(Section):
 
 
 class GateSettings(Section):
-    """What an update may do to an adapter before it is promoted; ratios are to a fresh adapter's norm or to the
+    """Bounds on an update before it is promoted, as ratios to a fresh adapter's norm or to the
     backbone."""
 
     max_norm: float = Field(10.0, gt=0, description="norm of the weights ÷ that of a fresh adapter")

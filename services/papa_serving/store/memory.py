@@ -110,7 +110,7 @@ class MemoryState:
         return self._users[user]
 
     def state(self, user: UserKey) -> UserState:
-        """What UserDirectory.get answers."""
+        """Implements UserDirectory.get."""
         known, partition = self.user(user), self.partition_of(user)
         return UserState(
             user=user,
@@ -129,12 +129,12 @@ class MemoryState:
         return known.lineage if known is not None else {}
 
     def standing(self, digest: str) -> Standing:
-        """What UserDirectory.standing answers."""
+        """Implements UserDirectory.standing."""
         known = self._of_digest(digest) or MemoryUser()
         return Standing(known.deletion is not None, known.made, frozenset(known.lineage))
 
     def restore(self, digest: str, chain: Sequence[Revision], events: Collection[str]) -> bool:
-        """What UserDirectory.restore does."""
+        """Implements UserDirectory.restore."""
         known = self._of_digest(digest) or self._restored.setdefault(digest, MemoryUser())
         if known.deletion is not None:
             return False
@@ -183,7 +183,7 @@ class MemoryState:
         return f"{known.version} {next(reversed(known.items), '')}"
 
     def begin_merge(self, user: UserKey, into: UserKey) -> MergeClaim:
-        """What UserDirectory.begin_merge does."""
+        """Implements UserDirectory.begin_merge."""
         known = self._users.setdefault(user, MemoryUser())
         if known.deletion is not None:
             return MergeClaim(into.digest, receipt=known.deletion)
@@ -193,7 +193,7 @@ class MemoryState:
         return MergeClaim(into.digest, self.seen(user))
 
     def delete(self, user: UserKey, claim: MergeClaim | None) -> DeletionReceipt | None:
-        """What UserDirectory.delete does."""
+        """Implements UserDirectory.delete."""
         known = self._users.get(user, MemoryUser())
         if known.deletion is not None and self.clock() < known.deletion.deleted_at + self.settings.store.tombstone_ttl:
             return known.deletion

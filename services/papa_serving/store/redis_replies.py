@@ -30,12 +30,12 @@ MAX_DEPTH = 16
 """Arrays within arrays; a read of the log has five."""
 
 PART_BYTES = 64
-"""What the smallest part of a reply counts for: about what it takes in memory."""
+"""The bytes that the smallest part of a reply counts for: about its size in memory."""
 
 _NONSENSE = (
     TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError, AssertionError, struct.error,
 )  # fmt: skip
-"""What reading a reply of an unexpected shape raises."""
+"""The exceptions that a reply of an unexpected shape can cause."""
 
 _Class = TypeVar("_Class", bound=type)
 _Text = bytes | None

@@ -31,7 +31,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Load:
-    """What the trainers report together.
+    """The sum of the trainers' reports.
 
     `oldest_age` is that of the oldest unapplied event in seconds, `busy` how many seconds they train in one second
     (2.0: two trainers without a pause); `complete` says that all have answered.

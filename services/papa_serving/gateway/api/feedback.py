@@ -24,7 +24,7 @@ from papa_serving.stubs.serving.v1 import feedback_pb2, feedback_pb2_grpc
 
 MAX_EVENTS = 256
 MAX_BYTES = 4 * 2**20
-"""What one stream holds while its worker appends: beyond either, HTTP/2's flow control makes the caller wait."""
+"""The most that one stream buffers while its worker appends. Beyond it, HTTP/2's flow control stops the caller."""
 
 COHORTS = ("1-10", "11-30", "31-100", "101-300", "301-1000", "1001+")
 """Users by how many labels they have given: few, fixed groups, none of which tells who anybody is. Like cohorts by date
@@ -130,7 +130,7 @@ def _count(converted: Sequence[Converted], results: Sequence[AppendResult]) -> N
 
 
 def _deadline(context: Context) -> float | None:
-    """Of the monotonic clock; None for a caller who waits for ever."""
+    """The deadline by the monotonic clock; None for a caller without one."""
     remaining = context.time_remaining()
     return None if remaining is None else time.monotonic() + remaining
 

@@ -1,1 +1,1 @@
-"""Who calls: credentials, the keys that prove them, and the certificates of the connection."""
+"""Authentication: credentials, the keys that verify them, and the certificates of the connection."""

@@ -1,4 +1,4 @@
-"""Who calls, and for whom they may speak. Every RPC's tenant and user pass through `Identity.reach`.
+"""The identity of a caller. Every RPC checks its tenant and user with `Identity.reach`.
 
 Without authentication everybody is the default tenant, may name any other, and has every scope. A verified credential
 gives a bound Identity instead.
@@ -17,7 +17,7 @@ from papa_serving.stubs.serving.v1 import types_pb2
 
 
 class Scope(StrEnum):
-    """What a credential may be used for; none includes another."""
+    """The purposes of a credential. No scope includes another."""
 
     GENERATE = "generate"
     FEEDBACK = "feedback"
@@ -54,7 +54,7 @@ class Identity:
 
 
 Authenticate = Callable[[Mapping[str, str]], Awaitable[Identity]]
-"""From the metadata of a call to its Identity; raises Unauthenticated or Forbidden."""
+"""Returns the Identity that the metadata of a call prove. Raises Unauthenticated or Forbidden."""
 
 ANYBODY = Identity()
 

@@ -1,1 +1,1 @@
-"""From what a caller sent to what the service works with: checked, decoded, refused field by field."""
+"""Converts requests to the service's own types: validates, decodes, and refuses field by field."""

@@ -1,8 +1,8 @@
 """Converts the colours of a picture to sRGB, from what its file says of them.
 
 An embedded ICC profile counts first, then the chunks sRGB, gAMA and cHRM of a PNG file, in the order of the PNG
-specification (third edition, 4.3). What a file says wrongly, or of other colours than its own, is ignored: the pixels
-are whole, and are taken for sRGB as those of a file that says nothing.
+specification (third edition, 4.3). Wrong or unsuitable information is ignored; the pixels are then
+taken for sRGB, as in a file without any.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Matrix = NDArray[np.float64]
 _PROFILED = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 """The mode that a profile of each colour space is for."""
 SRGB_GAMMA = 0.45455
-"""What encoders write into gAMA for a picture in sRGB, whose curve is not quite a power."""
+"""The gAMA value that encoders write for sRGB, whose curve is not exactly a power."""
 SRGB_CHROMATICITIES = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
 """x and y of white, red, green and blue, as in cHRM (IEC 61966-2-1)."""
 _CONES = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
@@ -29,7 +29,7 @@ _CONES = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389
 
 @dataclass(frozen=True)
 class Colours:
-    """What a file says of its colours: `profile` is b"" and the others are None where it says nothing.
+    """The colour information of a file: `profile` is b"" and the others are None where it has none.
 
     The encoded value is the linear one to the power of `gamma`; `chromaticities` as in SRGB_CHROMATICITIES.
     """

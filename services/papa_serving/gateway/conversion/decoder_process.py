@@ -1,8 +1,8 @@
 """`python -m papa_serving.gateway.conversion.decoder_process SECONDS PIXELS`: decodes what arrives on standard input.
 
-A process of its own because a decoder cannot be stopped in a thread: it runs in C over a stranger's bytes, for as long
-as they make it. Here the kernel ends the process when one picture has taken SECONDS of CPU, and a flaw in a decoder
-meets neither the gateway's memory nor its secrets, which are not in this process's environment.
+A decoder runs in C on a stranger's bytes and cannot be stopped in a thread. Here the kernel ends the process when one
+picture has taken SECONDS of CPU. A flaw in a decoder cannot reach the gateway's memory or its secrets, which are not in
+this process's environment.
 
 A request is a header and the picture, the answer a header and the packed sample, or why the picture is refused.
 """
@@ -26,7 +26,7 @@ REQUEST = struct.Struct("!IIIII")
 ANSWER = struct.Struct("!?dI")
 """Whether the picture was decoded, the seconds of CPU that it took, the bytes that follow."""
 READY = b"+"
-"""What the process says once it takes requests."""
+"""The message of the process once it is ready for requests."""
 MEMORY, MEMORY_PER_PIXEL = 2**29 + 2**28, 64
 """Bytes of the process's address space. Python and Pillow take about a quarter of the first; of the second a 16-bit
 grey picture takes most: 8 bytes of each value, a few times."""

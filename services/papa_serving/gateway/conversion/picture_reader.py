@@ -28,7 +28,7 @@ CPU_SECONDS = 1.0
 WALL_SECONDS = 30.0
 """After which a process that has not answered is killed, however little CPU it got."""
 QUEUED_BYTES = 64 * 2**20
-"""Of pictures that wait or are being decoded; one user holds at most as much as is left for the others."""
+"""The most bytes of pictures that wait or are being decoded. One user holds at most as much as is left for others."""
 RETRY_AFTER = 1.0
 """Seconds after which a caller may try again when no process could be started."""
 _PASSED_ON = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL")

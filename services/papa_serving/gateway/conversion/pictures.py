@@ -18,7 +18,7 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 """All that is decoded; of an animation the first frame."""
 _SIGNATURES = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF....WEBP", re.DOTALL)
 BACKGROUND = "white"
-"""What shows through transparent pixels."""
+"""The colour behind transparent pixels."""
 MAX_SCANS = 64
 """Scans of a progressive JPEG. Encoders write 10 to 20; each costs a pass over all pixels, however few bytes it has."""
 _MODES = {1: "L", 3: "RGB"}
@@ -71,7 +71,7 @@ def decode(data: bytes, shape: tuple[int, int, int], max_pixels: int, prompt: st
 
 
 def _whole(data: bytes, max_pixels: int) -> tuple[Image.Image, Colours]:
-    """As `_loaded`; where that fails, without metadata, which may be all that is broken."""
+    """Loads the picture; if that fails, tries again without metadata, which may be the only broken part."""
     try:
         return _loaded(data, max_pixels)
     except BadPicture:

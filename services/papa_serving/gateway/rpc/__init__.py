@@ -1,1 +1,1 @@
-"""What every RPC of the public contract passes through, whichever service it belongs to."""
+"""The layers that every RPC of the public contract passes through."""

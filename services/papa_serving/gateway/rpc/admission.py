@@ -21,7 +21,7 @@ from papa_serving.settings import RateSettings
 from papa_serving.stubs.serving.v1 import types_pb2
 
 Owner = tuple[str, ...]
-"""Who a call is counted for: the kind of owner, then its name."""
+"""The owner for whom a call is counted: its kind, then its name."""
 
 GROUP_WEIGHT = 7
 """One tenant or connection holds up to seven eighths of the places: the last eighth is for others."""
@@ -284,7 +284,7 @@ class Meter:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who makes the current call, and the limits that it counts against."""
+    """The caller of the current call, and the limits that apply to it."""
 
     identity: Identity = ANYBODY
     meter: Meter | None = None

@@ -239,7 +239,7 @@ def _begin(context: Context) -> dict[str, str]:
 
 
 def _public(error: Exception) -> PapaError:
-    """What the caller may know of `error`."""
+    """The error that the caller gets for `error`."""
     if isinstance(error, PapaError) and error.status is not Status.INTERNAL:
         return error
     return PapaError("internal error; the request id finds it in the logs")

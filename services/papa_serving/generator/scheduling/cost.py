@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 STEPS_KEPT = 0.95
-"""What a step's weight in the throughput keeps with each later one: about the last twenty steps count, so that the
+"""Decay of a step's weight in the throughput per later step: about the last twenty steps count, so that the
 estimate follows a change of load within a generation of the default 25 steps."""
 SHORTEST_WAIT, LONGEST_WAIT = 0.1, 60.0
 """Seconds between which every estimate lies. A caller that is told less than a step's time would come back for nothing;

@@ -57,7 +57,7 @@ Waiting = Mapping[UserKey, Mapping[Job, Sequence[Row]]]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What one user still wants, running and waiting: rows, and the steps that these rows need."""
+    """The demand of one user: running and waiting rows, and the steps that these rows still need."""
 
     rows: int
     steps: int

@@ -133,7 +133,7 @@ class FairQueue:
                 self._turns.setdefault(party, next(self._clock))
 
     def wanted(self, running: Iterable[Row]) -> dict[UserKey, Wanted]:
-        """What each user still wants, of the running rows and of those here."""
+        """The demand of each user, from the running rows and the waiting ones."""
         rows, steps = Counter[UserKey](), Counter[UserKey]()
         for row in running:
             rows[row.job.user] += 1
