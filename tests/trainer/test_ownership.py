@@ -168,6 +168,25 @@ async def test_what_is_unexpected_ends_the_trainer_and_gives_the_leases_back(
         assert await world.log.acquire(partition, "successor", 30.0) is not None
 
 
+async def test_a_lease_that_is_granted_while_the_trainer_ends_is_given_back_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acquire, granted, answered = world.log.acquire, asyncio.Event(), asyncio.Event()
+
+    async def slowly(partition: int, member: str, seconds: float) -> Lease | None:
+        lease = await acquire(partition, member, seconds)
+        granted.set()
+        await answered.wait()
+        return lease
+
+    monkeypatch.setattr(world.log, "acquire", slowly)
+    async with world.trainer(TallyUpdater(), "leaving", lease=3600.0, grace_seconds=0.05):
+        await granted.wait()
+        asyncio.get_running_loop().call_later(0.3, answered.set)  # after the end was asked for
+    for partition in range(world.log.partitions):
+        assert await acquire(partition, "successor", 0.01) is not None
+
+
 async def test_storage_that_fails_for_a_while_only_delays(
     world: World, user: UserKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,7 @@ class Ownership:
         self._leases: dict[int, Lease] = {}
         self._renewed: dict[int, float] = {}
         self._busy: Counter[int] = Counter()
+        self._acquiring: set[asyncio.Task[None]] = set()
 
     @property
     def leases(self) -> Mapping[int, Lease]:
@@ -90,11 +91,19 @@ class Ownership:
 
     async def leave(self) -> None:
         """Releases all leases and ends the membership, so that no trainer must wait for the leases to expire."""
+        await asyncio.gather(*self._acquiring, return_exceptions=True)
         await asyncio.gather(*(self._release(lease) for lease in tuple(self._leases.values())))
         await self._feedback.heartbeat(self._member, 0.0)
         metrics.PARTITIONS_OWNED.set(0)
 
     async def _acquire(self, partition: int) -> None:
+        # Shielded: a call that is cancelled may have been granted its lease all the same, and `leave` must know of it.
+        acquiring = asyncio.create_task(self._ask_for(partition))
+        self._acquiring.add(acquiring)
+        acquiring.add_done_callback(self._acquiring.discard)
+        await asyncio.shield(acquiring)
+
+    async def _ask_for(self, partition: int) -> None:
         lease = await self._feedback.acquire(partition, self._member, self._seconds)
         if lease is not None:
             self._leases[partition] = lease
