@@ -71,7 +71,7 @@ lock: $(DEV) ## resolve pyproject.toml into requirements/*.txt (ARGS=--upgrade t
 	@echo "==> resolving (a few minutes)" && $(BIN)/python requirements/lock.py $(ARGS)
 
 system-packages: ## Debian packages for the checks that want a packaged Redis, Prometheus and Chromium (root)
-	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends redis-server prometheus chromium
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends redis-server prometheus prometheus-alertmanager chromium
 
 clean: ## remove the virtual environment, caches and build folders; service data (papa-data) stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis demo-out

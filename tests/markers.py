@@ -35,7 +35,10 @@ MODULES = {
     ),
     "ray": lanes.RAY,
     "browser": ("playground/test_page.py", "playground/test_screenshots.py"),
-    "prometheus": ("deploy/test_compose.py", "deploy/test_live.py", "deploy/test_pictures.py", "deploy/test_rules.py"),
+    "prometheus": (
+        "deploy/test_alertmanager.py", "deploy/test_compose.py", "deploy/test_live.py", "deploy/test_pictures.py",
+        "deploy/test_rules.py",
+    ),
     "slow": ("attack", "benchmarks", "chaos", "fuzz", "packaging/test_wheel.py", "docs/test_site.py"),
 }  # fmt: skip
 """Marker → the beginnings of the paths, below this folder, of modules that are so as a whole."""
@@ -44,7 +47,7 @@ PROGRAMS = {
     "redis": r"(^|/)redis-server( |$)|falkordb",
     "ray": r"(^|/)(raylet|gcs_server)( |$)|papa_serving\.local\.ray_host|run_placeholder",
     "browser": r"/playwright/driver/|(^|/)chrom(e|ium)\b",
-    "prometheus": r"(^|/)prom(etheus|tool)( |$)",
+    "prometheus": r"(^|/)(prom(etheus|tool)|prometheus-alertmanager|amtool)( |$)",
 }
 """Marker → how a word of a command line begins that starts such a thing, itself or in turn."""
 
