@@ -148,7 +148,9 @@ class EngineClient:
             request = _request(replace(spec, traceparent=span.traceparent))
             call = connection.stub.Run(request, timeout=timeout, metadata=metadata)
             try:
-                async for response in call:
+                # Not `async for`, whose generator and call hold each other, and the channel with them: its connection
+                # would stand until the interpreter next looks for cycles, long after the channel was closed.
+                while isinstance(response := await call.read(), engine_pb2.RunResponse):
                     match response.WhichOneof("event"):
                         case "items":
                             yield response.items
