@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,9 @@ Manifest = dict[str, Any]
 
 SERVING = "ray.io/serve"
 NODE_TYPE = "ray.io/node-type"
+LONGEST_NAME = 47
+OF_FAULT_TOLERANCE = {"REDIS_PASSWORD", "RAY_REDIS_ADDRESS", "REDIS_USERNAME"}
+"""Variables of the head that are gcsFaultToleranceOptions' alone."""
 PROXY_HEALTH = "http://localhost:8000/-/healthz"
 
 
@@ -90,6 +94,26 @@ def cluster_hash(service: Manifest) -> str:
         group.get("scaleStrategy", {}).pop("workersToDelete", None)
     spec.pop("upgradeStrategy", None)
     return hashlib.sha1(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+
+
+def refusals(service: Manifest) -> list[str]:
+    """What the operator refuses (utils/validation.go, ValidateRayServiceMetadata and ValidateRayClusterSpec)."""
+    name, cluster = service["metadata"]["name"], service["spec"]["rayClusterConfig"]
+    found = []
+    if len(name) > LONGEST_NAME or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name):
+        found.append(f"{name} is no label of at most {LONGEST_NAME} characters that begins with a letter")
+    head = pods(service)[0]
+    variables = {each["name"] for each in head.ray.get("env", [])}
+    if "gcsFaultToleranceOptions" in cluster:
+        found += [f"{each} is set for the head" for each in sorted(variables & OF_FAULT_TOLERANCE)]
+    if cluster.get("enableInTreeAutoscaling"):
+        found += [f"{pod.group} is restarted" for pod in pods(service) if pod.spec.get("restartPolicy") != "Never"]
+        if "autoscalerOptions" in cluster and "RAY_enable_autoscaler_v2" in variables:
+            found.append("the version of the autoscaler is set twice")
+    for group in cluster["workerGroupSpecs"]:
+        if not 0 <= group["minReplicas"] <= group["maxReplicas"]:
+            found.append(f"{group['groupName']} has fewer pods at most than at least")
+    return found
 
 
 def cleanup_pod(service: Manifest) -> Pod:

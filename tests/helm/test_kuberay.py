@@ -8,25 +8,48 @@ from typing import Any
 
 import pytest
 import yaml
+from helm_python.errors import HelmError
 
-from tests.helm import kuberay
+from tests import absent
+from tests.helm import kuberay, kuberay_fields
 from tests.helm.rendering import (
     CHART,
     EXAMPLES,
     ROOT,
     Manifest,
-    check_against,
+    check,
     example,
     merged,
-    need_custom_schemas,
     only,
     render,
     settings_in,
 )
 from tests.helm.toggles import TOGGLES
 
+OWN: dict[str, Manifest] = {
+    "IPv6 alone": {
+        "service": {"listen": "::", "ipFamilyPolicy": "SingleStack"},
+        "networkPolicy": {"redisTo": [{"ipBlock": {"cidr": "fd00::/8"}}]},
+    },
+    "variables of the chart, set again": {
+        "extraEnv": [{"name": "HF_HOME", "value": "/cache"}, {"name": "RAY_USAGE_STATS_ENABLED", "value": "1"}],
+        "gateway": {"extraEnv": [{"name": "HF_HOME", "value": "/other"}]},
+    },
+    "every private authority": {
+        "trustedCa": {"existingSecret": "authorities"},
+        "redis": {"tls": {"caSecret": "redis-ca", "certificateSecret": "redis-client"}},
+        "gcsRedis": {"tls": {"caSecret": "ray-redis-ca"}},
+        "revisions": {"objectStore": {"url": "s3://bucket/papa", "endpoint": "https://s3.example.com:9000"}},
+        "tracing": {"enabled": True, "endpoint": "https://collector:4317", "caSecret": "collector-ca"},
+    },
+    "one pull secret, one priority, everywhere": {
+        "image": {"pullSecrets": ["registry"]},
+        "priorityClassName": "high",
+        "tolerations": [{"operator": "Exists"}],
+    },
+}
 CASES = [pytest.param(example(name), id=name) for name in EXAMPLES] + [
-    pytest.param(merged(example("gpu"), values), id=f"gpu, {name}") for name, values in TOGGLES.items()
+    pytest.param(merged(example("gpu"), values), id=f"gpu, {name}") for name, values in {**TOGGLES, **OWN}.items()
 ]
 
 
@@ -53,6 +76,35 @@ def test_the_gateway_finds_generators_and_nothing_else(values: Manifest) -> None
     (pod,) = found
     listening = {each["name"]: each["containerPort"] for each in pod.ray["ports"]}
     assert listening[opened["targetPort"]] == 9000
+
+
+@pytest.mark.parametrize("values", CASES)
+def test_the_operator_refuses_nothing(values: Manifest) -> None:
+    service = only(render(values), "RayService")
+    assert kuberay.refusals(service) == []
+    for pod in kuberay.pods(service):
+        for part in ("containers", "initContainers", "volumes"):
+            names = [each["name"] for each in pod.spec.get(part, [])]
+            assert len(names) == len(set(names)), (pod.group, part)
+        for container in (*pod.spec["containers"], *pod.spec.get("initContainers", [])):
+            variables = [each["name"] for each in container["env"]]
+            paths = [each["mountPath"] for each in container["volumeMounts"]]
+            assert len(variables) == len(set(variables)) and len(paths) == len(set(paths)), pod.group
+
+
+@pytest.mark.parametrize("name", ["REDIS_PASSWORD", "RAY_REDIS_ADDRESS", "REDIS_USERNAME"])
+def test_a_variable_that_the_operator_keeps_to_itself_is_refused_before(name: str) -> None:
+    with pytest.raises(HelmError, match=f"extraEnv: KubeRay refuses {name}"):
+        render(merged(example("production"), {"extraEnv": [{"name": name, "value": "x"}]}))
+
+
+def test_a_name_that_begins_with_a_digit_is_refused_before() -> None:
+    """Neither KubeRay nor a Service takes it, and a release may be called so."""
+    with pytest.raises(HelmError, match="must begin with a letter"):
+        render(example("production"), "2026-shop")
+    assert (
+        kuberay.refusals(only(render(merged(example("dev"), {"fullnameOverride": "shop"}), "2026"), "RayService")) == []
+    )
 
 
 @pytest.mark.parametrize("values", CASES)
@@ -293,12 +345,33 @@ def test_pods_that_ask_for_no_gpu_see_none(values: Manifest) -> None:
             assert {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"} in sidecar["env"], pod.group
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-@pytest.mark.parametrize("release", ["kuberay-1.6.0", ""], ids=["1.6.0", "1.7.0"])
-def test_it_fits_the_oldest_and_the_newest_operator(name: str, release: str) -> None:
-    """The definitions of the oldest prune what they do not know, such as RayService.spec.suspend."""
-    need_custom_schemas()
-    check_against(only(render(example(name)), "RayService"), release)
+@pytest.mark.parametrize("version", kuberay_fields.RELEASES)
+@pytest.mark.parametrize("values", CASES)
+def test_it_fits_the_oldest_and_the_newest_operator(values: Manifest, version: str) -> None:
+    """An operator prunes what it does not know without a word."""
+    service = only(render(values), "RayService")
+    kuberay_fields.check(service, version)
+
+
+@pytest.mark.parametrize("values", [pytest.param(example(name), id=name) for name in EXAMPLES])
+def test_templates_of_pods_are_as_kubernetes_has_them(values: Manifest) -> None:
+    cluster = only(render(values), "RayService")["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        template = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "a"}, "template": group["template"]}
+        check(template)
+
+
+def test_a_field_of_a_newer_operator_is_refused_for_the_oldest() -> None:
+    service = only(render(example("production")), "RayService")
+    service["spec"]["suspend"] = True
+    kuberay_fields.check(service, "1.7.0")
+    with pytest.raises(AssertionError, match="suspend"):
+        kuberay_fields.check(service, "1.6.0")
+
+
+@absent.needs_shared("crds/kuberay-1.6.0", "KubeRay's definitions of RayService")
+def test_the_extract_is_of_the_definitions() -> None:
+    assert kuberay_fields.EXTRACT.read_text() == kuberay_fields.extract()
 
 
 def test_the_oldest_operator_is_named_once() -> None:
@@ -314,4 +387,6 @@ def test_long_names_stay_apart_and_within_what_kuberay_appends() -> None:
         {(each["kind"], each["metadata"]["name"]) for each in render(example("dev"), release)} for release in releases
     ]
     assert not names[0] & names[1]
+    for release in releases:
+        assert kuberay.refusals(only(render(example("dev"), release), "RayService")) == []
     assert max(len(name) for found in names for _, name in found) <= 63

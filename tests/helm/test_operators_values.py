@@ -120,6 +120,15 @@ def test_releases_that_share_a_redis_do_not_meet():
     )
 
 
+def test_an_upgrade_tells_of_a_prefix_that_an_older_release_did_not_have():
+    """Under another prefix Redis looks empty."""
+    said = 'begin with "shop-papa:"'
+    assert said in notes(example("production"), "shop", upgrade=True)
+    assert said not in notes(example("production"), "shop")
+    assert "begin with" not in notes(example("production"), "papa", upgrade=True)
+    assert "begin with" not in notes(merged(example("production"), {"redis": {"prefix": "papa"}}), "shop", upgrade=True)
+
+
 @pytest.mark.parametrize("name", ["production", "gpu"])
 def test_rendering_twice_gives_the_same(name):
     """As GitOps renders, without the cluster: a generated password would be another one each time."""
