@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -53,8 +54,12 @@ EOF: Any = vars(grpc.aio)["EOF"]
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class Unreadable:
-    """Stands for a message whose bytes are not protobuf, so that it is refused like any other bad request."""
+@dataclass(frozen=True)
+class Unparsed:
+    """A message as it came: it is counted by its bytes before anything is made of them."""
+
+    data: bytes
+    parse: Callable[[bytes], Any]
 
 
 class Oversize:
@@ -119,7 +124,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
         return grpc.stream_stream_rpc_method_handler(
             serve if path.startswith(PREFIX) else serve_open,
-            request_deserializer=_forgiving(handler.request_deserializer, self._message_limit(handler)),
+            request_deserializer=_unparsed(handler.request_deserializer, self._message_limit(handler)),
             response_serializer=handler.response_serializer,
         )
 
@@ -203,7 +208,7 @@ async def _respond(handler: Any, first: Any, context: Context) -> None:
 
 
 def _size(message: Any) -> int:
-    return 0 if message is EOF or isinstance(message, Unreadable | Oversize) else message.ByteSize()
+    return len(message.data) if isinstance(message, Unparsed) else 0
 
 
 def _span(method: str, metadata: Mapping[str, str]) -> AbstractContextManager[tracing.Span]:
@@ -267,14 +272,9 @@ def _expired(context: Context) -> bool:
     return remaining is not None and remaining <= 0
 
 
-def _forgiving(deserializer: Callable[[bytes], Any], limit: int) -> Callable[[bytes], Any]:
+def _unparsed(parse: Callable[[bytes], Any], limit: int) -> Callable[[bytes], Any]:
     def deserialize(data: bytes) -> Any:
-        if len(data) > limit:
-            return Oversize(len(data), limit)
-        try:
-            return deserializer(data)
-        except DecodeError:
-            return Unreadable()
+        return Oversize(len(data), limit) if len(data) > limit else Unparsed(data, parse)
 
     return deserialize
 
@@ -284,9 +284,11 @@ def _readable(message: Any) -> Any:
         raise InvalidRequest([Violation("", "the call ended without a message")])
     if isinstance(message, Oversize):
         raise InvalidRequest([Violation("", message.advice)])
-    if isinstance(message, Unreadable):
-        raise InvalidRequest([Violation("", "the bytes of the request are not the message of this method")])
-    return message
+    try:
+        return message.parse(message.data)
+    except DecodeError:
+        what = "the bytes of the request are not the message of this method"
+        raise InvalidRequest([Violation("", what)]) from None
 
 
 async def _messages(first: Any, context: Context) -> AsyncIterator[Any]:
