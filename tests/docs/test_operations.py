@@ -23,8 +23,7 @@ from tests import absent
 from tests.docs.support import ROOT
 from tests.docs.typed_cluster import TypedCluster
 from tests.helm.rendering import CHART, example, merged, render
-from tests.store.support import open_redis, redis_settings
-from tests.store.test_census import Served
+from tests.store.support import Served, open_redis, redis_settings
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()
 RECORDED = Path(__file__).parent / "recorded_command.sh"

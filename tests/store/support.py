@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
@@ -15,12 +17,13 @@ from papa_serving.contracts.errors import ItemNotFound
 from papa_serving.contracts.feedback import FeedbackEvent, FeedbackLog, Lease, LoggedEvent, UserBatch
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import ItemStore, StoredItem
-from papa_serving.contracts.revisions import Revision, UserDirectory, UserState
+from papa_serving.contracts.revisions import Revision, RevisionStore, UserDirectory, UserState, revision_name
 from papa_serving.feedback import open_log
 from papa_serving.feedback.memory import MemoryFeedbackLog
 from papa_serving.local.redis_process import RedisProcess
 from papa_serving.settings import FeedbackSettings, RedisSettings, Settings
-from papa_serving.store import open_items, open_users
+from papa_serving.store import open_items, open_revisions, open_users
+from papa_serving.store.census import Kind, census
 from papa_serving.store.memory import MemoryItemStore, MemoryState, MemoryUserDirectory
 from redis.asyncio import Redis
 
@@ -169,3 +172,58 @@ async def raw(redis_server: RedisProcess) -> AsyncIterator[Redis]:
     """A bare client of the test server, to look at what lies there."""
     async with Redis.from_url(redis_server.url, protocol=2) as client:
         yield client
+
+
+class Served:
+    """A backend on Redis, a revision store, and the small trainer."""
+
+    def __init__(self, backend: Backend, raw: Redis) -> None:
+        self.backend, self.raw = backend, raw
+        self.revisions: RevisionStore = open_revisions(backend.settings)
+
+    async def learn(self, user: UserKey, *event_ids: str) -> Revision:
+        """One revision, with files and commit."""
+        await self.backend.append(user, *event_ids)
+        lease = await self.backend.own(user)
+        batch = UserBatch(user, await self.backend.pending(lease, user))
+        revision = await self.write(user, batch)
+        await self.backend.log.commit(lease, batch, revision)
+        return revision
+
+    async def write(self, user: UserKey, batch: UserBatch) -> Revision:
+        """Writes the files of a revision, as a trainer does before the commit."""
+        state = await self.backend.users.get(user)
+        parent = state.current.name if state.current else ""
+        manifest = {
+            "parent": parent,
+            "created_at": batch.events[-1].accepted_at,
+            "events": [event.event_id for event in batch.events],
+            "first_sequence": batch.events[0].sequence,
+            "last_sequence": batch.events[-1].sequence,
+        }
+        text = json.dumps(manifest).encode()
+        sha256 = hashlib.sha256(text).hexdigest()
+        before = state.current.events_total if state.current else 0
+        revision = Revision(
+            revision_name(state.revisions + 1, sha256), parent, batch.events[-1].accepted_at, sha256, len(batch.events),
+            before + len(batch.events), batch.events[0].sequence, batch.events[-1].sequence,
+            batch.events[-1].accepted_at,
+        )  # fmt: skip
+        await self.revisions.put(user, revision.name, {"manifest.json": text})
+        return revision
+
+    async def orphan(self, user: UserKey, *event_ids: str) -> Revision:
+        """A trainer that was killed between the files and the commit."""
+        await self.backend.append(user, *event_ids)
+        return await self.write(user, UserBatch(user, await self.backend.pending(await self.backend.own(user), user)))
+
+    async def found(self) -> dict[str, tuple[Kind, set[str]]]:
+        return {f.digest: (f.kind, set(f.revisions)) async for f in census(self.backend.users, self.revisions)}
+
+    async def held(self, user: UserKey) -> set[str]:
+        return {name async for holding in self.revisions.holdings(user.digest) for name in holding.revisions}
+
+    async def forget(self, user: UserKey) -> None:
+        """Redis loses everything that it knows of a user."""
+        async for key in self.raw.scan_iter(match=f"{self.backend.settings.redis.prefix}:*user:{user.digest}*"):
+            await self.raw.delete(key)
