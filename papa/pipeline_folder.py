@@ -336,7 +336,8 @@ def _check_network(folder: PipelineFolder) -> None:
         raise BackboneRefused(f"{where}: norm_type {config['norm_type']!r} is not DiT's, which is ada_norm_zero "
                               "(PixArt has the same class name and is not supported)")  # fmt: skip
     height, width = sample_size(folder)
-    channels, out = config.get("in_channels"), config.get("out_channels")
+    channels = config.get("in_channels", 4 if "vae" in folder.parts else 3)
+    out = config.get("out_channels", 4 if "vae" in folder.parts else 3)
     if "vae" in folder.parts:
         _check_vae(folder, channels)
     variance = str(folder.config("scheduler").get("variance_type") or "").startswith("learned")

@@ -17,7 +17,7 @@ from papa.schedule import NoiseSchedule
 _LEFT_OUT = {"dropout", "attention_dropout", "force_upcast", "act_dropout"}
 """Options of a network that do not change what it computes."""
 _CLIP_OPTIONS = (
-    "hidden_act", "hidden_size", "intermediate_size", "layer_norm_eps", "max_position_embeddings",
+    "eos_token_id", "hidden_act", "hidden_size", "intermediate_size", "layer_norm_eps", "max_position_embeddings",
     "num_attention_heads", "num_hidden_layers", "projection_dim", "use_attention_mask", "vocab_size",
 )  # fmt: skip
 

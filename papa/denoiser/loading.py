@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -27,7 +28,7 @@ from papa.pool import read_pool
 from papa.schedule import NoiseSchedule
 
 PADDING = 0.9
-"""Share of a text encoder's embeddings that its tokenizer must know; the others are padding."""
+"""Share of a text encoder's embeddings that its tokenizer must know, and of its longer tokens that merges must make."""
 
 
 def load_denoiser(
@@ -214,9 +215,20 @@ def _clip(folder: PipelineFolder, suffix: str, kind: str) -> tuple[ClipEncoder, 
     if not PADDING * embeddings <= known <= embeddings:
         raise BackboneRefused(f"{place}: a vocabulary of {known} tokens where text_encoder{suffix} has {embeddings}; "
                               "copy the tokenizer that the text encoder was trained with")  # fmt: skip
+    _check_merges(tokenizer, place)
     length = min(int(tokenizer.model_max_length), int(model.config.max_position_embeddings))
     encoder = ClipEncoder(tokenizer, model.requires_grad_(False).eval(), length)
     return encoder, clip_options(model.config) | tokenizer_content(tokenizer, length)
+
+
+def _check_merges(tokenizer: Any, place: object) -> None:
+    """Raises BackboneRefused where words would be spelt letter by letter: without merges no longer token is made."""
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    longer = [token for token in model["vocab"] if len(token.removesuffix("</w>")) > 1]
+    wanted = len(set(longer) - set(tokenizer.all_special_tokens))
+    if len(model["merges"]) < PADDING * wanted:
+        raise BackboneRefused(f"{place}: {len(model['merges'])} merges where the vocabulary needs {wanted}; "
+                              "copy the whole tokenizer of the text encoder")  # fmt: skip
 
 
 def _latents(folder: PipelineFolder) -> LatentSpace:

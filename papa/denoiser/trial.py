@@ -13,9 +13,10 @@ def try_out(denoiser: Denoiser, where: str) -> None:
     """One forward pass at t = T − 1 and t = T / 2, and one decoding. Raises BackboneRefused where they fail, have
     another shape than they should or are not finite."""
     last = denoiser.schedule.num_timesteps - 1
-    noise = torch.randn(1, *denoiser.sample_shape, generator=torch.Generator().manual_seed(0)).to(denoiser.device)
     for t in (last, (last + 1) // 2):
         try:
+            generator = torch.Generator().manual_seed(0)
+            noise = torch.randn(1, *denoiser.sample_shape, generator=generator).to(denoiser.device)
             eps = denoiser.epsilon(noise, torch.tensor([t], device=denoiser.device))
         except Exception as error:
             raise BackboneRefused(f"{where}: the network does not run on its own sample_size ({_reason(error)}); "

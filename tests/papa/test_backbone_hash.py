@@ -56,6 +56,7 @@ UNET, VAE, TEXT, SCHEDULER = (
         ("text", "tokenizer/tokenizer_config.json", {"model_max_length": 6}),
         ("xl", "model_index.json", {"force_zeros_for_empty_prompt": False}),
         ("xl", "text_encoder_2/config.json", {"hidden_act": "gelu"}),
+        ("xl", "text_encoder_2/config.json", {"eos_token_id": 5}),
         ("pixels", UNET, {"sample_size": 32}),
         ("pixels", UNET, {"attention_head_dim": 4}),
         ("pixels", UNET, {"act_fn": "gelu"}),

@@ -13,7 +13,15 @@ from diffusers import DDIMScheduler, LDMPipeline, VQModel
 from safetensors.torch import load_file, save_file
 
 from papa.denoiser import BackboneRefused, load_denoiser
-from tests.papa.pipelines import diffusion_transformer, pixels, saved, stable_diffusion, stable_diffusion_xl, text_unet
+from tests.papa.pipelines import (
+    diffusion_transformer,
+    pixels,
+    published_tokenizer,
+    saved,
+    stable_diffusion,
+    stable_diffusion_xl,
+    text_unet,
+)
 from tests.papa.support import edit
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -64,6 +72,16 @@ def test_pixart_under_the_class_name_of_dit(copy: Callable[[str], Path]) -> None
     assert "ada_norm_zero" in message and "PixArt" in message
     edit(folder / "model_index.json", _class_name="PixArtAlphaPipeline")
     assert "PixArtAlphaPipeline" in refusal(folder)
+
+
+def test_a_tokenizer_without_its_merges_would_spell_every_word(copy: Callable[[str], Path]) -> None:
+    folder = copy("text")
+    published_tokenizer(folder / "tokenizer")
+    load_denoiser(str(folder))
+    (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
+    message = refusal(folder)
+    assert "0 merges where the vocabulary needs" in message
+    assert str(folder / "tokenizer") in message
 
 
 @pytest.mark.parametrize("left", ["nothing", "spiece.model", "vocab.txt", "vocab.json", "merges.txt"])
