@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from papa_serving.cli import output
+from papa_serving.cli import bench_commands, output
 from papa_serving.local.startup_steps import StartupSteps
 from papa_serving.logs import TextFormatter
 from papa_serving.terminal_text import harmless
@@ -115,3 +115,55 @@ def test_nothing_is_made_for_a_folder_that_is_closed(papa: Papa, tmp_path: Path,
     ended = papa(*command, "--out", str(tmp_path / "file" / "items"), "--address", "127.0.0.1:1")
     assert ended.code == 1
     assert "cannot be written" in ended.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("backbone", "train", "no.npz"),
+        ("backbone", "train-latent", "no.npz"),
+        ("backbone", "oracle", "no.npz"),
+        ("backbone", "report", "no.npz"),
+        ("backbone", "lora", "."),
+        ("data", "fetch", "mnist", "--mirror", "http://127.0.0.1:1"),
+    ],
+    ids=lambda command: command[1],
+)
+def test_long_work_begins_only_where_its_result_can_be_written(
+    papa: Papa, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """Nothing else is looked at before: neither the data, which are not there, nor the adapter."""
+    (tmp_path / "file").write_text("")
+    ended = papa(*command, "--out", str(tmp_path / "file" / "out"))
+    assert ended.code == 1
+    assert ended.err.startswith(f"papa: {tmp_path}/file")
+    assert f"cannot be written: {tmp_path}/file is no folder (name another folder with --out)" in ended.err
+    assert ended.err.count("\n") == 1
+
+
+def test_a_benchmark_begins_only_where_its_figures_can_be_written(
+    papa: Papa, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "benchmarks" / "engine").mkdir(parents=True)
+    (tmp_path / "docs").write_text("")
+    monkeypatch.setattr(bench_commands, "CHECKOUT", tmp_path)
+    ended = papa("bench", "engine")
+    assert ended.code == 1
+    assert f"{tmp_path}/docs/results cannot be written" in ended.err
+    assert ended.err.count("\n") == 1
+
+
+def test_metrics_of_a_folder_that_cannot_be_made_are_refused_in_one_line(papa: Papa, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    ended = papa("metrics", "--set", f"data_dir={tmp_path / 'file'}", "--set", "metrics.port=0")
+    assert ended.code == 1
+    assert "cannot be written" in ended.err
+    assert "data_dir" in ended.err
+    assert ended.err.count("\n") == 1
+
+
+def test_a_report_on_no_backbone_is_one_line(papa: Papa, tmp_path: Path) -> None:
+    ended = papa("backbone", "report", "no.npz", "--backbone", "nothing")
+    assert ended.code == 1
+    assert ended.err.startswith("papa: no backbone 'nothing'")
+    assert ended.err.count("\n") == 1

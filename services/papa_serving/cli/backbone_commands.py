@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
-from papa_serving.cli.output import AsJson, console, print_json, voice
+from papa_serving.cli.output import AsJson, check_writable, console, print_json, voice
 from papa_serving.local.backbone_check import oracle_of
 from papa_serving.local.failure import Failure
 
 if TYPE_CHECKING:
     from papa.backbone.datasets import LabelledImages
     from papa.backbone.train import TrainProgress
+    from papa.denoiser import Denoiser
 
 backbone = typer.Typer(name="backbone", no_args_is_help=True, help="Train a backbone of your own, and measure it.")
 
@@ -54,6 +55,7 @@ def train(
     json: AsJson = False,
 ) -> None:
     """Train a small DDPM U-Net; Ctrl-C and the same command go on where it stopped."""
+    check_writable(out)
     from papa.backbone import train as training
 
     images = read_images(data, "train")
@@ -71,7 +73,7 @@ def train(
 
         try:
             pipeline = training.train(images, out, config, report, sheet_every=sheet_every)
-        except ValueError as error:
+        except (FileNotFoundError, ValueError) as error:
             raise Failure(str(error), "name another folder with --out, or the same settings as before") from error
     _write_pool(pipeline, POOL_COUNT, json)
     if json:
@@ -112,6 +114,7 @@ def pool(
 
 def _write_pool(folder: Path, count: int, json: bool) -> Path:
     """Writes the pool. Raises Failure if the folder is not a backbone, or is one that cannot have a pool."""
+    check_writable(folder, "copy the backbone into a folder of your own")
     from papa.backbone.draw_pool import draw_pool
     from papa.denoiser import load_denoiser
     from papa.pool import write_pool
@@ -136,6 +139,7 @@ def oracle(
     json: AsJson = False,
 ) -> None:
     """Train the classifier that plays the simulated shopper and measures alignment."""
+    check_writable(out.parent)
     from papa.oracle import save_oracle, train_oracle
 
     images = read_images(data, "train")
@@ -169,15 +173,15 @@ def report(
     json: AsJson = False,
 ) -> None:
     """Measure a backbone: Fréchet distance in the oracle's features, the oracle's confidence, a sample sheet."""
+    check_writable(out)
     from papa.backbone.report import backbone_report
     from papa.backbone.sheet import picture
-    from papa.denoiser import load_denoiser
     from papa.oracle import load_oracle
 
     with Progress(*columns(), console=voice(json)) as progress:
         task = progress.add_task("sampling", total=count)
         result = backbone_report(
-            load_denoiser(backbone),
+            loaded(backbone),
             load_oracle(judge or oracle_of(backbone) or "fashion_mnist"),
             read_images(data, "train"),
             read_images(data, "test"),
@@ -196,6 +200,16 @@ def report(
     for name, value in figures.items():
         console.print(f"{name}: {value}")
     console.print(f"written to {out}")
+
+
+def loaded(backbone: str) -> Denoiser:
+    """Loads a backbone. Raises Failure for one that cannot be served."""
+    from papa.denoiser import load_denoiser
+
+    try:
+        return load_denoiser(backbone)
+    except (FileNotFoundError, ValueError) as error:
+        raise Failure(str(error), "docs/backbones.md lists what can be served") from error
 
 
 def read_images(data: Path, split: str) -> LabelledImages:

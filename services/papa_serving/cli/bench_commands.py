@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from papa_serving.cli.output import AsJson, print_json
+from papa_serving.cli.output import AsJson, check_writable, print_json
 from papa_serving.local.failure import Failure
 
 CHECKOUT = Path(__file__).parents[3]
@@ -53,6 +53,8 @@ def capacity(context: typer.Context, json: AsJson = False) -> None:
 def _run(name: str, arguments: list[str], json: bool) -> None:
     if not (CHECKOUT / "benchmarks" / name).is_dir():
         raise Failure(f"there is no benchmarks/{name} beside this package", "run it from a clone, set up by make")
+    if "--help" not in arguments:
+        check_writable(CHECKOUT / RESULTS, "the figures are written there: give this user the checkout")
     command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
     before, started = _written(), time.monotonic()
     # Standard output is reserved for the document, so the benchmark's output goes to standard error.

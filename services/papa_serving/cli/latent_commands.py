@@ -19,7 +19,7 @@ from papa_serving.cli.backbone_commands import (
     columns,
     read_images,
 )
-from papa_serving.cli.output import AsJson, console, print_json, voice
+from papa_serving.cli.output import AsJson, check_writable, console, print_json, voice
 from papa_serving.local.failure import Failure
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def train_latent(
     json: AsJson = False,
 ) -> None:
     """Train a small Stable Diffusion pipeline on Fashion-MNIST, asked by words; the same command goes on."""
+    check_writable(out)
     from papa.backbone import train_latent as training
 
     config = training.LatentConfig(vae_steps, steps, batch_size, learning_rate, bfloat16=bf16, seed=seed)
@@ -64,6 +65,7 @@ def lora(
     json: AsJson = False,
 ) -> None:
     """Write an exported adapter as diffusers' pipelines load it: pipe.load_lora_weights(FOLDER)."""
+    check_writable(out)
     from papa.diffusers_lora import DIFFUSERS_FILE, diffusers_lora
     from papa.revision_files import CONFIG_FILE, WEIGHTS_FILE, AdapterDamagedError
 

@@ -73,13 +73,13 @@ def voice(json: bool) -> Console:
     return messages if json else console
 
 
-def check_writable(folder: Path) -> None:
-    """Checks that `folder` (--out) can be written, before any work is done. Raises Failure."""
+def check_writable(folder: Path, hint: str = "name another folder with --out") -> None:
+    """Checks that `folder` can be written, before any work is done. Raises Failure with the `hint`."""
     existing = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise Failure(
-            f"{folder} cannot be written: {existing} is closed to this user", "name another folder with --out"
-        )
+    if not existing.is_dir():
+        raise Failure(f"{folder} cannot be written: {existing} is no folder", hint)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise Failure(f"{folder} cannot be written: {existing} is closed to this user", hint)
 
 
 def print_json(document: object) -> None:

@@ -13,6 +13,7 @@ import typer
 from papa_serving.cli.configuration import ConfigFile, Overrides, load
 from papa_serving.cli.output import (
     AsJson,
+    check_writable,
     claim_document,
     complain,
     console,
@@ -119,6 +120,7 @@ def metrics(file: ConfigFile = None, overrides: Overrides = [], json: AsJson = F
 
     settings = load(file, overrides)
     folder = settings.data_dir / "metrics"
+    check_writable(folder, "choose another folder with --set data_dir=FOLDER")
     folder.mkdir(parents=True, exist_ok=True)
     os.environ[FOLDER] = str(folder)
     # Signals are blocked and then awaited, so that none is lost between the start and the wait.

@@ -8,10 +8,10 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from papa_serving.cli.backbone_commands import loaded
 from papa_serving.cli.configuration import ConfigFile, Overrides, load
 from papa_serving.cli.output import AsJson, console, print_json, print_table, voice
 from papa_serving.contracts.revisions import RevisionStore, UserDirectory
-from papa_serving.local.backbone_check import find_backbone
 from papa_serving.local.failure import Failure
 from papa_serving.local.stored_redis import stored_redis
 from papa_serving.settings import Settings
@@ -86,7 +86,7 @@ def rehash(
         question = f"Has this store always been served with {settings.backbone}, in its present configuration?"
         typer.confirm(question, abort=True, err=True)
     with voice(json).status(f"loading {settings.backbone} …"):
-        present, former = _hashes(settings.backbone)
+        present, former = loaded(settings.backbone).hashes
     with stored_redis(settings) as reached:
         renamed = asyncio.run(_rehash(reached, present, former))
     if json:
@@ -95,17 +95,6 @@ def rehash(
         console.print(f"the store names its backbone {present} now, formerly {former}")
     else:
         console.print(f"nothing to rename: the store names its backbone {present}, or none yet")
-
-
-def _hashes(backbone: str) -> tuple[str, str]:
-    """The present and the former hash of a backbone that can be served. Raises Failure."""
-    find_backbone(backbone)
-    from papa.denoiser import load_denoiser
-
-    try:
-        return load_denoiser(backbone).hashes
-    except (FileNotFoundError, ValueError) as error:
-        raise Failure(str(error), "choose the backbone with --set backbone=NAME") from error
 
 
 async def _rehash(settings: Settings, present: str, former: str) -> bool:
