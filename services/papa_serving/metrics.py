@@ -80,6 +80,11 @@ ENGINE_QUEUED_ROWS = Gauge(
     "papa_engine_queued_rows", "Rows waiting for the running batch.", multiprocess_mode="livesum"
 )
 ENGINE_RUNNING_ROWS = Gauge("papa_engine_running_rows", "Rows being denoised.", multiprocess_mode="livesum")
+ENGINE_STEP_STARTED = Gauge(
+    "papa_engine_step_started_timestamp_seconds",
+    "Unix time at which the step under way has begun, by process; 0 between steps.",
+    multiprocess_mode="liveall",
+)
 ENGINE_SLOTS_USED = Gauge("papa_engine_slots_used", "Adapters resident on the device.", multiprocess_mode="livesum")
 ADAPTER_LOOKUPS = Counter("papa_adapter_lookups_total", "Where an adapter was found: device, host or store.", ["tier"])
 ADAPTER_LOAD_SECONDS = Histogram(

@@ -190,11 +190,29 @@ CASES = (
         },
         {"pod": "a", "instance": "1"},
     ),
+    # One of two engines of one machine hangs; the other one's steps are counted with it.
+    Case(
+        "PapaGeneratorStalled",
+        True,
+        "20m",
+        {
+            'papa_engine_step_started_timestamp_seconds{instance="1",pid="7"}': "0 60x30",
+            'papa_engine_step_started_timestamp_seconds{instance="1",pid="8"}': "0+60x30",
+            'papa_engine_step_started_timestamp_seconds{instance="1",pid="9"}': "0x30",
+            'papa_engine_running_rows{instance="1"}': "16x30",
+            'papa_engine_step_duration_seconds_count{instance="1"}': "0+600x30",
+        },
+        {"instance": "1"},
+    ),
     Case(
         "PapaGeneratorStalled",
         False,
         "20m",
-        {"papa_engine_queued_rows": "5x30", "papa_engine_step_duration_seconds_count": "0+10x30"},
+        {
+            "papa_engine_queued_rows": "5x30",
+            "papa_engine_step_duration_seconds_count": "0+10x30",
+            'papa_engine_step_started_timestamp_seconds{pid="8"}': "0+60x30",
+        },
     ),
     Case(
         "PapaFeedbackRefused",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from papa_serving import metrics
@@ -43,14 +45,17 @@ def test_a_step_that_hangs_shows_the_rows_that_it_holds(gate: GatedDenoiser) -> 
         (sample,) = next(iter(gauge.collect())).samples
         return sample.value
 
+    before = time.time()
     with running(gate) as engine:
         run = submit(engine, Run("ann", 3))
         gate.arrive()
         assert value(metrics.ENGINE_RUNNING_ROWS) == 3
         assert value(metrics.ENGINES_RUNNING) == 1
+        assert value(metrics.ENGINE_STEP_STARTED) >= before
         gate.open()
         run.wait()
     assert value(metrics.ENGINES_RUNNING) == 0
+    assert value(metrics.ENGINE_STEP_STARTED) == 0
 
 
 def test_rows_that_make_room_come_out_the_same(reference: Denoiser) -> None:

@@ -128,9 +128,13 @@ class Engine:
         metrics.ENGINE_STEP_ROWS.observe(len(rows))
         metrics.ENGINE_STEP_USERS.observe(self._batch.adapters)
         start = time.perf_counter()
-        finished, samples = self._batch.step()
-        if samples is not None:
-            _deliver(finished, samples.float().cpu())
+        metrics.ENGINE_STEP_STARTED.set_to_current_time()
+        try:
+            finished, samples = self._batch.step()
+            if samples is not None:
+                _deliver(finished, samples.float().cpu())
+        finally:
+            metrics.ENGINE_STEP_STARTED.set(0)
         seconds = time.perf_counter() - start
         self._throughput.record(len(rows), seconds)
         self._scheduler.stepped(rows, seconds)
