@@ -10,7 +10,6 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 from papa_serving.cli.output import AsJson, check_writable, console, print_json, voice
-from papa_serving.local.backbone_check import oracle_of
 from papa_serving.local.failure import Failure
 
 if TYPE_CHECKING:
@@ -177,6 +176,7 @@ def report(
     from papa.backbone.report import backbone_report
     from papa.backbone.sheet import picture
     from papa.oracle import load_oracle
+    from papa_serving.local.backbone_check import oracle_of
 
     with Progress(*columns(), console=voice(json)) as progress:
         task = progress.add_task("sampling", total=count)

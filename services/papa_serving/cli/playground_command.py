@@ -15,7 +15,6 @@ from papa_serving.cli.connection import Address, Tenant, open_aio_client
 from papa_serving.cli.output import AsJson, complain, console, print_json_line
 from papa_serving.client import Item
 from papa_serving.demo.shopper import Shopper
-from papa_serving.local.backbone_check import oracle_of, takes_prompt
 from papa_serving.local.failure import Failure
 from papa_serving.local.ports import claim_port, reachable
 from papa_serving.settings.exposure import exposed_playground
@@ -41,6 +40,7 @@ def playground(
     json: AsJson = False,
 ) -> None:
     """Serve the web page on which you rate items and watch the service learn, for a gateway that runs already."""
+    from papa_serving.local.backbone_check import takes_prompt
     from papa_serving.playground.application import application
     from papa_serving.playground.endpoints import MAX_PAGE
     from papa_serving.playground.serving import serve
@@ -74,6 +74,7 @@ def playground(
 def _judge(backbone: str) -> Judge | None:
     """A simulated shopper, if torch is installed and an oracle is shipped for the backbone."""
     from papa_serving.demo.report import class_names
+    from papa_serving.local.backbone_check import oracle_of
     from papa_serving.playground.endpoints import Judge
 
     known = oracle_of(backbone)

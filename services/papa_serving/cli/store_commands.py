@@ -13,7 +13,6 @@ from papa_serving.cli.configuration import ConfigFile, Overrides, load
 from papa_serving.cli.output import AsJson, console, print_json, print_table, voice
 from papa_serving.contracts.revisions import RevisionStore, UserDirectory
 from papa_serving.local.failure import Failure
-from papa_serving.local.stored_redis import stored_redis
 from papa_serving.settings import Settings
 from papa_serving.store.census import SETTLED, Finding, census
 from papa_serving.store.census import repair as put_back
@@ -81,6 +80,8 @@ def rehash(
     json: AsJson = False,
 ) -> None:
     """Name the backbone by the present version of its hash, in a store that an earlier release has made."""
+    from papa_serving.local.stored_redis import stored_redis
+
     settings = load(config, overrides)
     if not yes:
         question = f"Has this store always been served with {settings.backbone}, in its present configuration?"
@@ -116,6 +117,7 @@ async def _census(users: UserDirectory, revisions: RevisionStore) -> list[Findin
 
 
 def _run(settings: Settings, work: Callable[[UserDirectory, RevisionStore], Awaitable[T]], json: bool) -> T:
+    from papa_serving.local.stored_redis import stored_redis
     from papa_serving.store import open_revisions, open_users
 
     async def run() -> T:
