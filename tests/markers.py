@@ -44,7 +44,7 @@ MODULES = {
 """Marker → the beginnings of the paths, below this folder, of modules that are so as a whole."""
 
 PROGRAMS = {
-    "redis": r"(^|/)redis-server( |$)|falkordb",
+    "redis": r"(^|/)redis-server( |$)|/falkordb",
     "ray": r"(^|/)(raylet|gcs_server)( |$)|papa_serving\.local\.ray_host|run_placeholder",
     "browser": r"/playwright/driver/|(^|/)chrom(e|ium)\b",
     "prometheus": r"(^|/)(prom(etheus|tool)|prometheus-alertmanager|amtool)( |$)",

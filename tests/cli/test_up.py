@@ -43,7 +43,7 @@ def test_a_port_in_use(papa: Papa, taken_port: str, option: str) -> None:
 
 def test_a_missing_backbone(papa: Papa) -> None:
     ended = papa("up", *FREE, "--backbone", "nothing")
-    assert "there is no backbone 'nothing'" in refused(ended)
+    assert "no backbone 'nothing'" in refused(ended)
     assert not Path("papa-data").exists()
 
 
