@@ -28,6 +28,7 @@ from PIL import Image
 from ray.serve.generated import serve_pb2
 
 from tests.local.support import eventually, running
+from tests.papa.support import save_tiny_backbone
 from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -44,8 +45,7 @@ def png() -> bytes:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Holds the data of all tests here, which build on one another, and a backbone that is only looked for."""
     folder = tmp_path_factory.mktemp("service")
-    (folder / "backbone" / "unet").mkdir(parents=True)
-    (folder / "backbone" / "unet" / "config.json").write_text("{}")
+    save_tiny_backbone(folder / "backbone")
     return folder
 
 
