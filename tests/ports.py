@@ -7,7 +7,8 @@ import socket
 from pathlib import Path
 
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
-_LOWEST = 15_000
+_LOWEST = 20_000
+"""Ray's workers take from 10002 to 19999, and a Ray does not start where one of its ports is among them."""
 
 
 def free_port() -> int:
