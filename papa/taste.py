@@ -155,7 +155,7 @@ def _frequencies(width: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """What a revision knows of its user's opinion of any sample; of the backbone it needs the sample's features alone.
+    """Predicts how likely a revision's user likes any sample, from the backbone's features of the sample alone.
 
     p(x) = σ(a f(x) + b), f(x) = w · φ(z), z the standardised features; (a, b) is the `calibration`.
     Shape: `mean`, `deviation` [F] float32; `coefficients` w [D] float32; `distance` is the kernel's unit.

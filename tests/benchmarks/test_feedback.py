@@ -9,6 +9,7 @@ from benchmarks.feedback.ingestion import measure
 from benchmarks.feedback.load import _accepted, events
 
 
+@pytest.mark.redis
 def test_every_way_is_measured_against_the_echo():
     found, both, gateway = measure(1, {"unary": 20, "streamed": 40, "batched": 2_500})
     assert {way: set(paired.seconds) for way, paired in found.items()} == {

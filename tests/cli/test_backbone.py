@@ -83,7 +83,7 @@ def test_a_pool_of_no_backbone_is_one_line(papa: Papa, tmp_path: Path) -> None:
 
 
 def test_what_is_no_data_set_is_one_line(papa: Papa, tmp_path: Path) -> None:
-    assert "cannot be read as images" in papa("backbone", "train", str(tmp_path / "nothing.npz")).err
+    assert "nothing.npz is missing" in papa("backbone", "train", str(tmp_path / "nothing.npz")).err
     (tmp_path / "text.npz").write_text("text")
     assert "cannot be read as images" in papa("backbone", "train", str(tmp_path / "text.npz")).err
 

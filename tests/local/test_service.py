@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -253,6 +253,13 @@ def test_an_application_that_cannot_start_is_one_line_with_its_cause(folder: Pat
     eventually(lambda: not any(running(pid) for pid in below))
 
 
+def _command_line(pid: int) -> str:
+    """Empty for a process that has just ended."""
+    with suppress(psutil.Error):
+        return " ".join(psutil.Process(pid).cmdline())
+    return ""
+
+
 def test_an_existing_redis_and_ray_are_used_and_left_alone(tmp_path: Path, folder: Path) -> None:
     token, port = tmp_path / "token", free_port()
     token.write_text("0" * 64)
@@ -282,6 +289,6 @@ def test_an_existing_redis_and_ray_are_used_and_left_alone(tmp_path: Path, folde
         assert redis.running
         assert redis.url.split("@")[0] not in errors
         assert ray.poll() is None
-        names = [" ".join(psutil.Process(pid).cmdline()) for pid in descendants(ray.pid)]
+        names = [_command_line(pid) for pid in descendants(ray.pid)]
         assert any("raylet" in name for name in names)
         assert not any("generator" in name for name in names)

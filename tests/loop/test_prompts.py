@@ -61,6 +61,7 @@ def test_prompts_and_feedback_on_latents(running: Running) -> None:
         assert not np.array_equal(before, after)
 
 
+@pytest.mark.browser
 def test_the_page_asks_for_what_is_written(running: Running) -> None:
     """Items, the backbone's version of them and the revisions' strips are all of what was asked for."""
     asked: list[str] = []

@@ -11,6 +11,7 @@ from diffusers import DDIMScheduler
 from papa.adapter import new_adapter
 from papa.config import UpdateConfig
 from papa.denoiser import Denoiser, load_denoiser
+from papa.noise import Noise
 from papa.sampler import SAMPLERS, sample
 from papa.updating import Labels, update
 from tests.papa.pipelines import SCHEDULER, saved, stable_diffusion
@@ -30,7 +31,7 @@ def test_ddim_equals_that_of_diffusers(rescaled: tuple[Any, Denoiser]) -> None:
     pipe, denoiser = rescaled
     pipe.set_progress_bar_config(disable=True)
     assert float(pipe.scheduler.alphas_cumprod[-1]) == 0
-    noise = torch.randn(1, *denoiser.sample_shape, generator=torch.Generator().manual_seed(3))
+    noise = Noise(3).normal((1, *denoiser.sample_shape))
     with torch.no_grad():
         options = {"num_inference_steps": STEPS, "output_type": "latent", "height": 16, "width": 16}
         theirs = pipe("a boot", latents=noise.clone(), guidance_scale=3.0, **options).images

@@ -50,6 +50,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("RENAME", "KEY", "KEY"),
     ("UNLINK", "KEY"),
     ("ZADD", "KEY", "1", "m"),
+    ("ZCARD", "KEY"),
     ("ZSCORE", "KEY", "m"),
     ("ZRANGE", "KEY", "0", "-1"),
     ("ZRANGEBYSCORE", "KEY", "0", "1"),
