@@ -1,7 +1,7 @@
 """Situations in which each alert fires, and close ones in which it must not.
 
-Values are promtool's: "0+5x30" is a counter that grows by 5 each minute, "_" a missing sample. Every case is put to two
-releases at once (see test_rules.py), so its series name neither namespace nor release.
+Values are promtool's: "0+5x30" is a counter that grows by 5 each minute, "_" a missing sample, "stale" a scrape that
+failed. Every case is put to two releases at once (see test_rules.py), so its series name neither namespace nor release.
 """
 
 from __future__ import annotations
@@ -275,6 +275,8 @@ CASES = (
         other={'papa_feedback_dead_letters_total{reason="sample"}': "0x30"},
     ),
     Case("PapaDeadLetters", False, "90m", {'papa_feedback_dead_letters_total{reason="attempts"}': "1x120"}),
+    # An hour ago one scrape failed.
+    Case("PapaDeadLetters", False, "80m", {'papa_feedback_dead_letters_total{reason="attempts"}': "4x19 stale 4x100"}),
     Case("PapaUpdatesFailing", True, "30m", {_updates("committed"): "0+9x40", _updates("failed"): "0+1x40"}),
     Case(
         "PapaUpdatesFailing",
@@ -303,6 +305,8 @@ CASES = (
         other={'papa_adapter_refused_total{reason="finite"}': "0x30"},
     ),
     Case("PapaAdapterRefused", False, "40m", {'papa_adapter_refused_total{reason="sha256"}': "4x60"}),
+    # A quarter of an hour ago one scrape failed.
+    Case("PapaAdapterRefused", False, "35m", {'papa_adapter_refused_total{reason="sha256"}': "4x19 stale 4x60"}),
     Case(
         "PapaAdapterCacheMisses",
         True,
