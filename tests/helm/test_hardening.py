@@ -93,6 +93,12 @@ def test_the_test_pod_may_call_a_gateway_that_is_not_open_to_everybody():
     assert "from" not in everybody
 
 
+def test_the_test_pod_stays_until_its_log_has_been_read():
+    """Helm deletes a pod that succeeded before `helm test --logs` asks for its log."""
+    annotations = only(render(example("dev")), "Pod", "-smoke")["metadata"]["annotations"]
+    assert annotations["helm.sh/hook-delete-policy"] == "before-hook-creation"
+
+
 def test_selectors_of_policies_and_services_meet_the_pods():
     manifests = render(example("dev"))
     pods = [
