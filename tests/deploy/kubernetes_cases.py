@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.deploy.alert_cases import Case
 
 _GATEWAYS_AVAILABLE = 'kube_deployment_status_replicas_available{deployment="papa-gateway"}'
+_CREATED = 'kube_deployment_created{deployment="papa-gateway"}'
 _STUCK = 'deployment="papa-gateway",condition="Progressing",status="false"'
 _CLAIM = "persistentvolumeclaim"
 HEAD, GENERATOR, TRAINER = "papa-abcde-head-x1", "papa-abcde-generator-worker-x2", "papa-abcde-trainer-worker-x3"
@@ -65,10 +66,13 @@ KUBERNETES_CASES = (
         "PapaGatewayUnavailable",
         False,
         "15m",
-        {_GATEWAYS_AVAILABLE: "0x20", 'kube_deployment_created{deployment="papa-gateway"}': "0x20"},
+        {_GATEWAYS_AVAILABLE: "0x20", _CREATED: "0x20"},
     ),
     Case("PapaHeadAbsent", True, "30m", _pods(head="0")),
     Case("PapaHeadAbsent", False, "30m", _pods()),
+    # The images of a new installation are pulled for twenty-five minutes; after fifty something is wrong.
+    Case("PapaHeadAbsent", False, "25m", _pods(head="0") | {_CREATED: "0x60"}),
+    Case("PapaHeadAbsent", True, "50m", _pods(head="0") | {_CREATED: "0x60"}),
     # The pod is gone, and another one is not there yet.
     Case("PapaHeadAbsent", True, "30m", {name: value for name, value in _pods().items() if "-head-" not in name}),
     # Without kube-state-metrics its own exporter tells.
@@ -106,6 +110,9 @@ KUBERNETES_CASES = (
             _rayservice("ready", "false", "other"): "1x60",
         },
     ),
+    # The images of a new installation are pulled for twenty-five minutes; after fifty something is wrong.
+    Case("PapaRayServiceNotReady", False, "25m", {_rayservice("ready", "false"): "1x60", _CREATED: "0x60"}),
+    Case("PapaRayServiceNotReady", True, "50m", {_rayservice("ready", "false"): "1x60", _CREATED: "0x60"}),
     Case("PapaUpgradeStuck", True, "60m", {_rayservice("upgrade_in_progress", "true"): "1x90"}),
     Case(
         "PapaUpgradeStuck",
