@@ -22,7 +22,7 @@ from papa_serving.settings.variables import settings_environment
 from tests import absent
 from tests.docs.support import ROOT
 from tests.docs.typed_cluster import TypedCluster
-from tests.helm.rendering import CHART, example, merged, render
+from tests.helm.rendering import CHART, Manifest, example, merged, pod_specs, render
 from tests.store.support import Served, open_redis, redis_settings
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()
@@ -47,6 +47,13 @@ def sections() -> dict[str, str]:
 
 CLUSTER = "\n".join(code for heading, code in sections().items() if heading not in ELSEWHERE)
 """All that is typed against a cluster, in the order of the page."""
+
+
+def against(server: Server, section: str) -> str:
+    """The commands of a section, with this server in place of the one that the section names."""
+    code, named = re.subn(r"^export REDIS=.*$", f'export REDIS="-s {server.socket}"', sections()[section], flags=re.M)
+    assert named == 1, f"{section} names its Redis once"
+    return code
 
 
 class Shell:
@@ -116,14 +123,14 @@ def test_from_an_empty_cluster_every_command_finds_what_it_names(tmp_path: Path)
                 cluster.kubectl(words)
     oldest = yaml.safe_load((CHART / "Chart.yaml").read_text())["annotations"]["papa/kuberay"]
     assert f">={cluster.operator}" == oldest, "the page installs what the chart needs at least"
-    images = {
-        container["image"]
-        for each in render(example("production"), "papa")
-        if each["kind"] == "Deployment"
-        for container in each["spec"]["template"]["spec"]["containers"]
-    }
-    assert images <= cluster.pushed
+    for name in ("production", "gpu"):
+        cluster.check_references(example(name))
+        assert images(render(example(name), "papa")) <= cluster.pushed, name
     assert not cluster.namespaces, "all is uninstalled in the end"
+
+
+def images(manifests: list[Manifest]) -> set[str]:
+    return {container["image"] for spec in pod_specs(manifests).values() for container in spec["containers"]}
 
 
 def test_the_pod_that_restores_fits_the_chart(tmp_path: Path) -> None:
@@ -208,12 +215,12 @@ async def test_a_backup_is_restored_by_the_commands_of_the_page(server: Server, 
     place = Served(backend, redis.asyncio.Redis.from_url(server.url))
     revisions = backend.settings.store.path or backend.settings.data_dir / "revisions"
     shell = Shell(
-        tmp_path, NO_CLUSTER, PLAY="1", REVISIONS=str(revisions), REDIS=f"-s {server.socket}", REGISTRY="registry",
+        tmp_path, NO_CLUSTER, PLAY="1", REVISIONS=str(revisions), REGISTRY="registry",
         REDIS_DATA=str(server.data), REDIS_CONF=str(server.configuration), **settings_environment(backend.settings),
     )  # fmt: skip
     kept = {ALICE: await place.learn(ALICE, "a"), BOB: await place.learn(BOB, "b")}
     await backend.append(BOB, "waiting")
-    shell.run(sections()["## Back up and restore"])
+    shell.run(against(server, "## Back up and restore"))
 
     kept_files = {user: await place.revisions.get(user, each.name, "manifest.json") for user, each in kept.items()}
     await place.learn(ALICE, "learnt after the backup")
@@ -224,7 +231,7 @@ async def test_a_backup_is_restored_by_the_commands_of_the_page(server: Server, 
     await backend.close()
     await place.raw.aclose()
 
-    shell.run(sections()["### Restore"])
+    shell.run(against(server, "### Restore"))
     restored = open_redis(settings)
     for user, revision in kept.items():
         current = await restored.users.current(user)

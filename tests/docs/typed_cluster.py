@@ -60,7 +60,7 @@ class TypedCluster:
                 self.values = yaml.safe_load((folder / options["--values"]).read_text())
                 for path, value in re.findall(r"^([\w.]+)=(.*)$", options.get("--set", "")):
                     self.values = merged(self.values, _nested(path.split("."), yaml.safe_load(value)))
-                self._check_references()
+                self.check_references(self.values)
             case ["test" | "history" | "rollback" | "uninstall", name, *_]:
                 assert name == RELEASE and self.values, words
 
@@ -93,9 +93,9 @@ class TypedCluster:
     def _create(self, kind: str, name: str, keys: set[str]) -> None:
         self.keys[(kind, name)] = keys
 
-    def _check_references(self) -> None:
+    def check_references(self, values: Manifest) -> None:
         """Every Secret and ConfigMap that a pod names is there, with the keys that it reads."""
-        manifests = render(self.values, RELEASE)
+        manifests = render(values, RELEASE)
         there = {(each["kind"], each["metadata"]["name"]) for each in manifests}
         for kind, name, key in references(manifests):
             if (kind, name) not in there:
