@@ -162,7 +162,7 @@ class Play:
             feedback=FeedbackSettings(partitions=PARTITIONS),
             trainer=TrainerSettings(min_labels=3, max_wait=0.05, lease=LEASE, poll=0.01, max_attempts=3),
             gateway=GatewaySettings(port=0, notice_seconds=0.05, drain_seconds=2.0, generator=self._engine),
-            generator=GeneratorSettings(threads=1, sampler="ddim", steps=2, slots=8, max_rows=8),
+            generator=GeneratorSettings(threads=1, sampler="ddim", steps=2, slots=8, max_rows=8, insecure=True),
             metrics=MetricsSettings(port=0),
             log=LogSettings(level="info"),
         )
