@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 
 import pytest
-from papa_serving.contracts.errors import StorageUnavailable
+from papa_serving.contracts.errors import StorageDamaged, StorageUnavailable
 from papa_serving.contracts.feedback import Lease, UserBatch
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import Revision
+from papa_serving.store.redis_keys import Keys
 from papa_serving.trainer.updater import UserUpdate
+from redis.asyncio import Redis
 
-from tests.trainer.support import TallyUpdater, World, event_ids, until
+from tests.trainer.support import PARTITIONS, TallyUpdater, World, event_ids, until
 
 
 def contains(update: UserUpdate, event_id: str) -> bool:
@@ -121,6 +123,46 @@ async def test_a_commit_whose_answers_are_lost_is_made_once(
     assert await world.applied(user) == [event_ids(3), event_ids(3, start=4)]
     assert len(set(sent[:4])) == 1
     assert len(updater.updates) == 2
+
+
+async def test_damaged_data_of_one_user_stop_that_user_alone(
+    world: World, users: list[UserKey], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("papa_serving.trainer.training.REPAIR_PAUSE", 0.01)
+    victim, other = users[:2]
+    commit = world.log.commit
+
+    async def damaged(lease: Lease, batch: UserBatch, revision: Revision) -> bool:
+        if batch.user == victim:
+            raise StorageDamaged("a key of another type")
+        return await commit(lease, batch, revision)
+
+    monkeypatch.setattr(world.log, "commit", damaged)
+    await world.say(victim, "e1")
+    await world.say(other, *event_ids(3))
+    async with world.trainer(TallyUpdater(), max_attempts=3):
+        await until(lambda: _buried(world, victim, "e1"))
+        await until(lambda: world.has_revisions(other, 1))
+    (letter,) = await world.dead_letters(victim)
+    assert letter.event.attempts == 3
+    assert letter.reason == "3 attempts failed: STORAGE_DAMAGED: a key of another type"
+
+
+async def test_an_entry_that_cannot_be_read_stops_its_partition_alone(
+    redis_world: World, users: list[UserKey], caplog: pytest.LogCaptureFixture
+) -> None:
+    victim, other = users[0], next(user for user in users if _partition(user) != _partition(users[0]))
+    async with Redis.from_url(redis_world.settings.redis.url, protocol=2) as client:
+        keys = Keys(redis_world.settings.redis.prefix, PARTITIONS)
+        await client.xadd(keys.user(victim).partition.events, {"not": "an event"})
+    await redis_world.say(other, *event_ids(3))
+    async with redis_world.trainer(TallyUpdater()):
+        await until(lambda: redis_world.has_revisions(other, 1))
+    assert "a partition cannot be read" in caplog.text
+
+
+def _partition(user: UserKey) -> int:
+    return user.partition(PARTITIONS)
 
 
 async def _buried(world: World, user: UserKey, event_id: str) -> bool:

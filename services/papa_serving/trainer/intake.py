@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from time import monotonic
 
 from papa_serving import metrics, tracing
-from papa_serving.contracts.errors import Fenced
+from papa_serving.contracts.errors import Fenced, StorageDamaged
 from papa_serving.contracts.feedback import FeedbackLog, LoggedEvent
 from papa_serving.trainer.fault import reach
 from papa_serving.trainer.gathering import Gathering
@@ -22,6 +22,8 @@ EVENTS_PER_READ = 500
 """Events of one read. With latents of 4 × 64 × 64 float16 the reply has 16 MB."""
 EVENTS_PER_PARTITION = 4_000
 """The most events of one partition that are held in memory. The others wait in the log, in order."""
+DAMAGE_PAUSE = 15.0
+"""Seconds before a partition is read again whose entries could not be understood."""
 
 
 class Intake:
@@ -33,6 +35,7 @@ class Intake:
         self._updater = updater
         self._worker = worker
         self._gatherings: dict[int, Gathering] = {}
+        self._damaged_until: dict[int, float] = {}
 
     @property
     def gatherings(self) -> Mapping[int, Gathering]:
@@ -45,9 +48,14 @@ class Intake:
             del self._gatherings[gathering.lease.partition]
 
     async def look(self) -> None:
-        """Reads the new events. Raises StorageUnavailable."""
+        """Reads the new events. Raises StorageUnavailable; of a partition with damaged entries it only says so."""
         self._follow_leases()
-        open_ones = {p: g.cursor for p, g in self._gatherings.items() if len(g) < EVENTS_PER_PARTITION}
+        now = monotonic()
+        open_ones = {
+            partition: gathering.cursor
+            for partition, gathering in self._gatherings.items()
+            if len(gathering) < EVENTS_PER_PARTITION and self._damaged_until.get(partition, 0.0) <= now
+        }
         if not open_ones:
             return
         news = await self._feedback.news(open_ones)
@@ -73,6 +81,10 @@ class Intake:
         except Fenced:
             self._ownership.lost(gathering.lease)
             self.forget(gathering)
+            return
+        except StorageDamaged as error:
+            self._damaged_until[gathering.lease.partition] = monotonic() + DAMAGE_PAUSE
+            _log.error("a partition cannot be read: %s", error, extra={"partition": gathering.lease.partition})
             return
         gathering.add((event for event in events if not flaws[event.entry_id]), monotonic())
         gathering.cursor = events[-1].entry_id

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from papa_serving import metrics, tracing
-from papa_serving.contracts.errors import Fenced, RevisionDamaged, RevisionNotFound, StorageUnavailable
+from papa_serving.contracts.errors import Fenced, RevisionDamaged, RevisionNotFound, StorageDamaged, StorageUnavailable
 from papa_serving.contracts.feedback import FeedbackLog
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import Revision, RevisionStore, UserDirectory, UserState, revision_name
@@ -87,7 +87,8 @@ class Promotion:
         self._ownership = ownership
 
     async def promote(self, job: Job, trained: Trained) -> Revision:
-        """Raises Fenced, LineageConflict, UserDeleted; StorageUnavailable only while nothing was committed."""
+        """Raises Fenced, LineageConflict, UserDeleted; StorageUnavailable only while nothing was committed;
+        StorageDamaged."""
         revision = _record(job, trained)
         user = job.update.batch.user
         with tracing.span("write revision"):
@@ -100,7 +101,10 @@ class Promotion:
         return revision
 
     async def _commit(self, job: Job, revision: Revision) -> None:
-        """Repeats the commit until its outcome is known: without a reply, the events may already be applied."""
+        """Repeats the commit until its outcome is known: without a reply, the events may already be applied.
+
+        Damaged data stays damaged, so it is not asked again: that would hold up all the trainer's users for one.
+        """
         pause = _FIRST_PAUSE
         while True:
             if not self._ownership.holds(job.gathering.lease):
@@ -108,6 +112,8 @@ class Promotion:
             reach("before_commit")
             try:
                 await self._feedback.commit(job.gathering.lease, job.update.batch, revision)
+            except StorageDamaged:
+                raise
             except StorageUnavailable as error:
                 _log.warning(
                     "the outcome of a commit is unknown, asking again: %s", error, extra={"revision": revision.name}

@@ -9,7 +9,14 @@ from time import monotonic, time
 from typing import TypeVar
 
 from papa_serving import metrics, tracing
-from papa_serving.contracts.errors import Fenced, LineageConflict, StorageUnavailable, StoreAhead, UserDeleted
+from papa_serving.contracts.errors import (
+    Fenced,
+    LineageConflict,
+    StorageDamaged,
+    StorageUnavailable,
+    StoreAhead,
+    UserDeleted,
+)
 from papa_serving.contracts.feedback import FeedbackLog, UserBatch
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import RevisionStore, UserDirectory
@@ -28,7 +35,7 @@ STORAGE_PAUSE = 1.0
 """Seconds before the retry for a user whose revision could not be read or written."""
 
 REPAIR_PAUSE = 15.0
-"""Seconds before the retry for a user whose revisions Redis has lost."""
+"""Seconds before the retry for a user whose revisions Redis has lost, or whose data there are damaged."""
 
 T = TypeVar("T")
 
@@ -173,6 +180,12 @@ class Training:
         except StoreAhead as error:
             metrics.UPDATES.labels("behind").inc()
             _log.error("an update waits for a repair: %s", error, extra={"user": user.digest})
+            gathering.postpone(user, monotonic() + REPAIR_PAUSE)
+        except StorageDamaged as error:
+            # Counted like any failure: the begun attempt is the log's, and the next one asks it which events are left.
+            metrics.UPDATES.labels("failed").inc()
+            _log.error("an update met damaged data: %s", error, extra={"user": user.digest})
+            gathering.failed(pick.ready.batch, f"{error.reason}: {error.message}")
             gathering.postpone(user, monotonic() + REPAIR_PAUSE)
         except StorageUnavailable as error:
             _log.warning("an update waits for storage: %s", error)
