@@ -123,6 +123,21 @@ def test_failed_step_fails_its_jobs_alone(gate: GatedDenoiser, caplog: pytest.Lo
     assert "a denoising step failed" in caplog.text
 
 
+def test_jobs_whose_samples_cannot_be_delivered_fail(
+    gate: GatedDenoiser, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no features, says the test")
+
+    gate.open()
+    with running(gate) as engine:
+        with monkeypatch.context() as patched:
+            patched.setattr("papa_serving.generator.engine.like_probabilities", broken)
+            assert submit(engine, Run("ann", 2, 3)).wait().error
+        assert submit(engine, Run("ann", 2, 3)).wait().error is None
+    assert "a denoising step failed" in caplog.text
+
+
 def test_engine_that_keeps_failing_ends_and_says_so(gate: GatedDenoiser) -> None:
     with running(gate, max_rows=1) as engine:
         gate.failing = True

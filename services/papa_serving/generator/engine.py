@@ -133,13 +133,21 @@ class Engine:
         try:
             finished, samples = self._batch.step()
             if samples is not None:
-                self._deliver(finished, samples)
+                self._hand_over(finished, samples)
         finally:
             metrics.ENGINE_STEP_STARTED.set(0)
         seconds = time.perf_counter() - start
         self._throughput.record(len(rows), seconds)
         self._scheduler.stepped(rows, seconds)
         metrics.ENGINE_STEP_SECONDS.observe(seconds)
+
+    def _hand_over(self, finished: list[Row], samples: Tensor) -> None:
+        """Delivers; the batch has forgotten these rows, so that nobody else could tell their jobs of a failure."""
+        try:
+            self._deliver(finished, samples)
+        except Exception:
+            self._fail({row.job for row in finished}, _failed())
+            raise
 
     def _deliver(self, rows: list[Row], samples: Tensor) -> None:
         """Delivers each job's finished rows in one message. Shape: samples [len(rows), C, H, W]."""
