@@ -10,7 +10,7 @@ import pytest
 from papa_serving.contracts.errors import Overloaded
 from papa_serving.gateway.auth.identity import ANYBODY, Identity
 from papa_serving.gateway.rpc.held_bytes import HeldBytes
-from papa_serving.stubs.serving.v1 import types_pb2, user_pb2
+from papa_serving.stubs.serving.v1 import feedback_pb2, types_pb2, user_pb2
 
 from tests.gateway.support.service import Service, eventually, refusal
 
@@ -51,6 +51,32 @@ def test_more_than_all_is_refused_to_everybody_and_nothing_is_kept_of_it() -> No
             raise KeyError
     with held.held(HERE, ALICE, 100):
         pass
+
+
+def test_what_is_released_within_the_block_is_released_once() -> None:
+    held = HeldBytes(100)
+    with held.held(HERE, ALICE, 100) as release:
+        release()
+        with held.held(HERE, ALICE, 100):
+            release()
+            with pytest.raises(Overloaded), held.held(HERE, BOB, 1):
+                pass
+    with held.held(HERE, ALICE, 100):
+        pass
+
+
+async def test_a_stream_holds_its_first_message_only_until_it_was_consumed(unstarted: Service) -> None:
+    await unstarted.start(max_message_bytes=2**20, max_held_bytes=2**20)
+    event = feedback_pb2.FeedbackEvent(event_id="e", user=types_pb2.User(user="alice"), item_id="i")
+    body = feedback_pb2.StreamFeedbackRequest(event=event).SerializeToString()
+    body += UNKNOWN_FIELD + b"\xa0\xf7\x36" + bytes(900_000)
+    streams = [unstarted.channel.stream_stream("/papa.serving.v1.FeedbackService/StreamFeedback")() for _ in range(4)]
+    for stream in streams:
+        await stream.write(body)
+        assert await stream.read() is not grpc.aio.EOF
+    for stream in streams:
+        await stream.done_writing()
+        assert await stream.read() is grpc.aio.EOF
 
 
 async def test_large_requests_that_take_long_are_bounded(unstarted: Service, monkeypatch: pytest.MonkeyPatch) -> None:

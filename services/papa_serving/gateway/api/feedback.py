@@ -69,6 +69,7 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
                     return
                 for result in await self._appended_group(group, _deadline(context)):
                     yield feedback_pb2.StreamFeedbackResponse(outcome=_outcome(result))
+                del group
         finally:
             filling.cancel()
 
@@ -178,6 +179,7 @@ class Inflow:
         try:
             async for request in requests:
                 await self._put(request.event)
+                del request  # a stream that waits for its next message keeps none
         except Exception as error:
             self._failure = error
         async with self._changed:

@@ -54,12 +54,17 @@ EOF: Any = vars(grpc.aio)["EOF"]
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Unparsed:
     """A message as it came: it is counted by its bytes before anything is made of them."""
 
     data: bytes
     parse: Callable[[bytes], Any]
+
+    def take(self) -> Any:
+        """The message. Can be called once, because the bytes are not kept. Raises DecodeError."""
+        data, self.data = self.data, b""
+        return self.parse(data)
 
 
 class Oversize:
@@ -115,12 +120,12 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
     def _wrapped(self, path: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
         async def serve(_: object, context: Context) -> None:
-            async with self._rpc(path.removeprefix(PREFIX), context) as first:
-                await _respond(handler, first, context)
+            async with self._rpc(path.removeprefix(PREFIX), context) as (first, release):
+                await _respond(handler, first, release, context)
 
         async def serve_open(_: object, context: Context) -> None:
             async with self._open_rpc(handler.response_streaming, context) as first:
-                await _respond(handler, first, context)
+                await _respond(handler, first, _nothing, context)
 
         return grpc.stream_stream_rpc_method_handler(
             serve if path.startswith(PREFIX) else serve_open,
@@ -129,8 +134,9 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         )
 
     @asynccontextmanager
-    async def _rpc(self, method: str, context: Context) -> AsyncIterator[Any]:
-        """One RPC from its start to its end; gives its first message, EOF without one.
+    async def _rpc(self, method: str, context: Context) -> AsyncIterator[tuple[Any, Callable[[], None]]]:
+        """One RPC from its start to its end; gives its first message, EOF without one, and what to call when that
+        message was consumed, at the latest at the end.
 
         What it sets in context variables ends with the RPC's task.
         """
@@ -149,11 +155,11 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                         arrival.assign(identity)
                         first = await context.read()
                     with (
-                        self._held_bytes.held(connection, identity, _size(first)),
+                        self._held_bytes.held(connection, identity, _size(first)) as release,
                         self._places.place(connection, identity) as place,
                     ):
                         caller.set(Caller(identity, self._meter, place))
-                        yield first
+                        yield first, release
             except (asyncio.CancelledError, GeneratorExit):
                 code = "DEADLINE_EXCEEDED" if _expired(context) else "CANCELLED"
                 raise
@@ -192,9 +198,13 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             self._revocations.check(context.auth_context())
 
 
-async def _respond(handler: Any, first: Any, context: Context) -> None:
+def _nothing() -> None:
+    """Stands for the release of bytes that are not counted."""
+
+
+async def _respond(handler: Any, first: Any, release: Callable[[], None], context: Context) -> None:
     """Calls the handler of whichever kind, and sends its answers."""
-    request = _messages(first, context) if handler.request_streaming else _readable(first)
+    request = _messages(first, release, context) if handler.request_streaming else _readable(first)
     if not handler.response_streaming:
         await _send(context, await handler.unary_unary(request, context))
         return
@@ -285,15 +295,17 @@ def _readable(message: Any) -> Any:
     if isinstance(message, Oversize):
         raise InvalidRequest([Violation("", message.advice)])
     try:
-        return message.parse(message.data)
+        return message.take()
     except DecodeError:
         what = "the bytes of the request are not the message of this method"
         raise InvalidRequest([Violation("", what)]) from None
 
 
-async def _messages(first: Any, context: Context) -> AsyncIterator[Any]:
-    """All messages of a stream, of which the first has been read."""
+async def _messages(first: Any, release: Callable[[], None], context: Context) -> AsyncIterator[Any]:
+    """All messages of a stream, of which the first has been read. `release` is called once that one was consumed: a
+    stream may last for days, and its later messages are bounded by its reader."""
     message = first
     while message is not EOF:
         yield _readable(message)
+        release()
         message = await context.read()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from papa_serving.contracts.errors import Overloaded
 from papa_serving.gateway.auth.identity import Identity
@@ -23,8 +23,8 @@ class HeldBytes:
         self._held: Counter[Owner] = Counter()
 
     @contextmanager
-    def held(self, connection: Owner, identity: Identity, size: int) -> Iterator[None]:
-        """Holds `size` bytes within the block. Raises Overloaded."""
+    def held(self, connection: Owner, identity: Identity, size: int) -> Iterator[Callable[[], None]]:
+        """Holds `size` bytes until the end of the block, or until the given function is called. Raises Overloaded."""
         owner, weight = _owner(connection, identity)
         free, mine = self._limit - self._total, self._held[owner]
         if size > free or (mine and mine + size > weight * free):
@@ -33,13 +33,15 @@ class HeldBytes:
             )
         self._total += size
         self._held[owner] += size
-        try:
-            yield
-        finally:
-            self._total -= size
-            self._held[owner] -= size
-            if not self._held[owner]:
-                del self._held[owner]
+        with ExitStack() as held:
+            held.callback(self._release, owner, size)
+            yield held.close
+
+    def _release(self, owner: Owner, size: int) -> None:
+        self._total -= size
+        self._held[owner] -= size
+        if not self._held[owner]:
+            del self._held[owner]
 
 
 def _owner(connection: Owner, identity: Identity) -> tuple[Owner, int]:
