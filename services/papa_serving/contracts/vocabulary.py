@@ -6,11 +6,16 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import lru_cache
 
 _TOKEN = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*")
 _FILLERS = frozenset(["a", "an", "the", "of", "in", "on", "with", "and", "or", "some", "any", "my", "your", "please"])
 _SHORTEST_GUESS = 4
 """Letters of the shortest word that is taken for a misspelling."""
+_LONGEST_GUESS = 24
+"""Letters of the longest one."""
+_GUESSES = 8
+"""Words of one prompt that may be misspellings; further unknown ones are left out. Comparing costs time."""
 _SIMILAR = 0.8
 """difflib's ratio from which on two words are taken for one."""
 
@@ -41,8 +46,12 @@ class Vocabulary:
         if not self.words or not prompt:
             return Reading(prompt)
         kept, read_as, unknown = [], {}, []
+        guessed: set[str] = set()
         for said in _TOKEN.findall(prompt.lower()) or [prompt.strip()]:
             word = self._known(said)
+            if word is None and _SHORTEST_GUESS <= len(said) <= _LONGEST_GUESS:
+                guessed |= {said} if len(guessed) < _GUESSES else set()
+                word = self._guessed(said) if said in guessed else None
             if word is None:
                 unknown.append(said)
             elif word:
@@ -58,12 +67,17 @@ class Vocabulary:
                 return form
             if form in self.near:
                 return self.near[form]
-        if said in _FILLERS:
-            return ""
-        if len(said) < _SHORTEST_GUESS:
-            return None
-        close = get_close_matches(said, [*self.words, *self.near], n=1, cutoff=_SIMILAR)
-        return self.near.get(close[0], close[0]) if close else None
+        return "" if said in _FILLERS else None
+
+    def _guessed(self, said: str) -> str | None:
+        """What a misspelling stands for, as `_known` says it."""
+        close = _closest(said, (*self.words, *self.near))
+        return None if close is None else self.near.get(close, close)
+
+
+@lru_cache(maxsize=1024)
+def _closest(said: str, known: tuple[str, ...]) -> str | None:
+    return next(iter(get_close_matches(said, known, n=1, cutoff=_SIMILAR)), None)
 
 
 def _forms(word: str) -> Iterator[str]:
