@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from time import monotonic
 
-from papa_serving.contracts.errors import GeneratorUnavailable
+from papa_serving.contracts.errors import GeneratorUnavailable, StorageUnavailable
 from papa_serving.contracts.feedback import FeedbackLog
 from papa_serving.contracts.items import BackboneInfo, ItemStore
 from papa_serving.contracts.revisions import RevisionStore, UserDirectory
 from papa_serving.feedback import open_log
 from papa_serving.settings import Settings
 from papa_serving.store import open_items, open_revisions, open_users
+
+_log = logging.getLogger(__name__)
+
+BACKBONE_SECONDS = 30.0
+"""Seconds after which the record about the backbone is read again."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +42,31 @@ def open_backends(settings: Settings) -> Backends:
 
 
 class KnownBackbone:
-    """The backbone that a generator has announced. It is read once, since a deployment never changes it."""
+    """The backbone that a generator has announced.
+
+    A deployment keeps its backbone, but the record may change: a new release announces another vocabulary, `papa store
+    rehash` another hash. So it is read again after BACKBONE_SECONDS. The last one stays while storage is away.
+    """
 
     def __init__(self, items: ItemStore) -> None:
         self._items = items
         self._info: BackboneInfo | None = None
+        self._asked_at = 0.0
 
     async def info(self) -> BackboneInfo:
-        """Raises GeneratorUnavailable before a generator has ever started, StorageUnavailable."""
+        """Raises GeneratorUnavailable before a generator has ever started, StorageUnavailable before the first look."""
         if self._info is None:
+            self._asked_at = monotonic()
             self._info = await self._items.backbone_info()
+        elif monotonic() - self._asked_at >= BACKBONE_SECONDS:
+            await self._look_again(self._info)
         if self._info is None:
             raise GeneratorUnavailable("no generator has announced a backbone yet")
         return self._info
+
+    async def _look_again(self, known: BackboneInfo) -> None:
+        self._asked_at = monotonic()  # before the look: meanwhile, other calls go on with what is known
+        try:
+            self._info = await self._items.backbone_info() or known
+        except StorageUnavailable as error:
+            _log.warning("the record about the backbone cannot be read again: %s", error)
