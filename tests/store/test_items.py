@@ -63,6 +63,7 @@ async def test_the_backbone_is_announced_once_per_store(backend: Backend) -> Non
 def test_the_record_of_another_version_of_the_service_is_read() -> None:
     former = {"backbone": "ab", "name": "text", "image_shape": [1, 28, 28]}
     assert decode_backbone(json.dumps(former).encode()) == BackboneInfo("ab", "text", (1, 28, 28))
+    assert set(json.loads(encode_backbone(BACKBONE))) == {"backbone", "name", "image_shape", "takes_prompt"}
     later = json.loads(encode_backbone(BACKBONE)) | {"frames_per_second": 24}
     assert decode_backbone(json.dumps(later).encode()) == BACKBONE
 

@@ -70,8 +70,10 @@ _HASH = "backbone"
 
 
 def encode_backbone(info: BackboneInfo) -> str:
-    """One line of JSON."""
+    """One line of JSON. Without words there is no field for them: services before them read no unknown field."""
     fields = asdict(info)
+    if not info.vocabulary.words:
+        del fields["vocabulary"]
     return json.dumps({_HASH: fields.pop("backbone_hash"), **fields})
 
 
