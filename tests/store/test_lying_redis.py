@@ -14,6 +14,7 @@ from papa_serving.contracts.identity import UserKey
 from papa_serving.settings import FeedbackSettings, RedisSettings, Settings
 from papa_serving.store import redis_replies
 from papa_serving.store.redis_client import call
+from papa_serving.trainer.process import check_backbone
 from redis.asyncio import Redis
 from typing_extensions import override
 
@@ -93,6 +94,12 @@ async def test_every_call_ends_in_an_answer_or_a_typed_error(lie: str) -> None:
     # What would be believed: that an event is kept, that a revision is current.
     for what in ("append", "commit", "adopt"):
         assert isinstance(ended[what], StorageUnavailable), what
+
+
+async def test_a_trainer_does_not_wait_for_a_liar() -> None:
+    async with LyingServer(LIES["a text"]) as server:
+        with pytest.raises(StorageDamaged):
+            await asyncio.wait_for(check_backbone(settings_of(server.url), "a hash"), 10)
 
 
 async def test_a_reply_is_refused_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:

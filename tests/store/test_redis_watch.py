@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from papa_serving.contracts.errors import StorageDamaged
 from papa_serving.contracts.identity import UserKey
 from papa_serving.local.redis_process import RedisProcess
 from papa_serving.store import redis_changes
@@ -55,6 +56,16 @@ async def test_waiting_asks_redis_nothing(redis_backend: Backend, raw: Redis, us
     await redis_backend.append(user, "a")
     assert (await asyncio.wait_for(waiting, 5)).pending == 1
     await states.aclose()
+
+
+async def test_a_watch_ends_where_the_record_is_damaged(redis_backend: Backend, raw: Redis, user: UserKey) -> None:
+    states = redis_backend.users.watch(user)
+    await soon(states)
+    state = redis_backend.settings.redis.prefix + f":{{p{user.partition(4):02d}}}:user:{user.digest}"
+    await raw.hset(state, "record", "{")
+    await raw.publish(state, "1")
+    with pytest.raises(StorageDamaged):
+        await soon(states)
 
 
 async def test_a_lost_notification_is_made_good_by_a_second_look(

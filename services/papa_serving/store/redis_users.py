@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import suppress
 
 from typing_extensions import override
 
-from papa_serving.contracts.errors import RevisionNotFound, StorageUnavailable
+from papa_serving.contracts.errors import RevisionNotFound, StorageDamaged, StorageUnavailable
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import DeletionReceipt, MergeClaim, Revision, Standing, UserDirectory, UserState
 from papa_serving.settings import StoreSettings
@@ -53,17 +52,22 @@ class RedisUserDirectory(UserDirectory):
 
     @override
     async def watch(self, user: UserKey) -> AsyncIterator[UserState]:
-        """Subscribes before it reads, so that no change is missed."""
+        """Subscribes before it reads, so that no change is missed. Raises StorageDamaged, but waits for an outage's
+        end."""
         async with self._changes.listen(self._keys.user(user).state) as change:
             last = await self.get(user)
             yield last
             while not self._changes.closed:
                 await change.wait()
-                with suppress(StorageUnavailable):  # the end of the outage is a notification
+                try:
                     state = await self.get(user)
-                    if state != last:
-                        last = state
-                        yield state
+                except StorageDamaged:
+                    raise
+                except StorageUnavailable:
+                    continue  # the end of the outage is a notification
+                if state != last:
+                    last = state
+                    yield state
 
     @override
     async def current(self, user: UserKey) -> Revision | None:

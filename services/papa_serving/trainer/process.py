@@ -13,7 +13,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from papa_serving.contracts.errors import StorageUnavailable
+from papa_serving.contracts.errors import StorageDamaged, StorageUnavailable
 from papa_serving.feedback import open_log
 from papa_serving.settings import Settings
 from papa_serving.store import open_items, open_revisions, open_users, records
@@ -28,13 +28,16 @@ _STORAGE_PAUSE = 1.0
 
 
 async def check_backbone(settings: Settings, backbone_hash: str) -> None:
-    """Waits for Redis. Raises ValueError when it was emptied, or when its adapters belong to another backbone."""
+    """Waits for Redis. Raises ValueError when it was emptied, or when its adapters belong to another backbone;
+    StorageDamaged when what it answers cannot be understood."""
     items, users = open_items(settings), open_users(settings)
     try:
         while True:
             try:
                 await refuse_emptied(items, users, open_revisions(settings))
                 announced = await items.backbone_info()
+            except StorageDamaged:
+                raise
             except StorageUnavailable as error:
                 _log.warning("waiting for Redis: %s", error)
                 await asyncio.sleep(_STORAGE_PAUSE)
