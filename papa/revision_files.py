@@ -138,16 +138,16 @@ def read_head(tensors: Mapping[str, Tensor]) -> Head:
     """Raises AdapterDamagedError for anything that is no head."""
     if missing := {*_HEAD_FIELDS, _CALIBRATION} - set(tensors):
         raise AdapterDamagedError("format", f"{HEAD_FILE} lacks {', '.join(sorted(missing))}")
-    width, calibration = tensors["mean"].shape[:1], tensors[_CALIBRATION]
+    width, calibration = (tensors["mean"].numel(),), tensors[_CALIBRATION]
     shapes = {"mean": width, "deviation": width, "coefficients": (FOURIER,), _CALIBRATION: (3,)}
     for name, shape in shapes.items():
-        tensor = tensors[name]
-        if not tensor.is_floating_point() or tuple(tensor.shape) != tuple(shape) or not tensor.numel():
+        tensor, dtype = tensors[name], torch.float64 if name == _CALIBRATION else torch.float32
+        if tensor.dtype != dtype or tuple(tensor.shape) != shape or not tensor.numel():
             raise AdapterDamagedError("shape", f"{HEAD_FILE}: {name} is {tensor.dtype} {tuple(tensor.shape)}")
         if not bool(torch.isfinite(tensor).all()):
             raise AdapterDamagedError("finite", f"{HEAD_FILE}: {name} holds values that are not finite")
     distance, slope, intercept = calibration.tolist()
-    if distance <= 0 or slope < 0 or not bool((tensors["deviation"] > 0).all()):
+    if distance <= 0 or slope < 0 or not bool((tensors["deviation"] >= _LEAST_DEVIATION).all()):
         raise AdapterDamagedError("finite", f"{HEAD_FILE}: a distance, a deviation or the slope is out of range")
     return Head(**{name: tensors[name] for name in _HEAD_FIELDS}, distance=distance, calibration=(slope, intercept))
 
@@ -159,6 +159,8 @@ _ITERATE = "iterate"
 _HEAD_FIELDS = ("mean", "deviation", "coefficients")
 _CALIBRATION = "calibration"
 """The kernel's distance, then the slope and the intercept."""
+_LEAST_DEVIATION = 0.99e-6
+"""papa.taste adds 1e-6 to each deviation; rounded to float32 that is a little less."""
 
 
 def _head_tensors(head: Head) -> dict[str, Tensor]:

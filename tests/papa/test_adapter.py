@@ -169,12 +169,17 @@ def test_a_damaged_head_is_found(files: dict[str, bytes], damage: str) -> None:
 
 BAD_HEADS = {
     "nan": ("finite", {"coefficients": torch.full((FOURIER,), torch.nan)}),
-    "a negative slope": ("finite", {"calibration": torch.tensor([1.0, -1.0, 0.0])}),
-    "no distance": ("finite", {"calibration": torch.tensor([0.0, 1.0, 0.0])}),
+    "a negative slope": ("finite", {"calibration": torch.tensor([1.0, -1.0, 0.0], dtype=torch.float64)}),
+    "no distance": ("finite", {"calibration": torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)}),
     "too few coefficients": ("shape", {"coefficients": torch.ones(2)}),
     "whole numbers": ("shape", {"mean": torch.ones(64, dtype=torch.int64)}),
     "no features": ("shape", {"mean": torch.ones(0), "deviation": torch.ones(0)}),
     "a number for many": ("shape", {"mean": torch.tensor(1.0)}),
+    "numbers for many": ("shape", {"mean": torch.tensor(1.0), "deviation": torch.tensor(1.0)}),
+    "a table": ("shape", {"mean": torch.ones(8, 8), "deviation": torch.ones(8, 8)}),
+    "half precision": ("shape", {"coefficients": torch.ones(FOURIER, dtype=torch.float16)}),
+    "a calibration in single precision": ("shape", {"calibration": torch.tensor([1.0, 1.0, 0.0])}),
+    "a deviation that lets all else vanish": ("finite", {"mean": torch.ones(64), "deviation": torch.full((64,), 1e-9)}),
 }
 
 
@@ -184,3 +189,8 @@ def test_a_head_that_means_nothing_is_refused(files: dict[str, bytes], kind: str
     with pytest.raises(AdapterDamagedError) as caught:
         unpack_head(files, _resealed(files, load(files[HEAD_FILE]) | tensors, HEAD_FILE))
     assert caught.value.reason == reason
+
+
+def test_a_head_of_features_that_do_not_vary_is_one(files: dict[str, bytes]) -> None:
+    still = {"mean": torch.ones(64), "deviation": torch.full((64,), 1e-6, dtype=torch.float64).float()}
+    assert len(unpack_head(files, _resealed(files, load(files[HEAD_FILE]) | still, HEAD_FILE)).mean) == 64
