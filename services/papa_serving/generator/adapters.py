@@ -136,12 +136,19 @@ class Adapters:
         return adapter
 
     async def _head(self, key: AdapterKey, manifest: bytes, sha256: str) -> Head | None:
-        """The taste head, where the revision has one and callers are told what it says. Raises AdapterDamagedError,
-        RevisionNotFound."""
+        """The taste head, where the revision has a whole one and callers are told what it says. The adapter is good
+        without it."""
         if not self._judges or not has_head(manifest):
             return None
-        files = {MANIFEST_FILE: manifest, HEAD_FILE: await self._revisions.get(key.user, key.revision, HEAD_FILE)}
-        return await asyncio.to_thread(unpack_head, files, sha256)
+        try:
+            files = {MANIFEST_FILE: manifest, HEAD_FILE: await self._revisions.get(key.user, key.revision, HEAD_FILE)}
+            return await asyncio.to_thread(unpack_head, files, sha256)
+        except (AdapterDamagedError, RevisionNotFound) as error:
+            _log.warning(
+                "a stored taste head is damaged: nothing is said of how likely its user likes an item",
+                extra={"revision": key.revision, "user_digest": key.user.digest, "detail": str(error)},
+            )
+            return None
 
     def _unpack(self, files: dict[str, bytes], sha256: str) -> torch.Tensor:
         try:
