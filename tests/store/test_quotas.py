@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from papa_serving.contracts.errors import ItemNotFound, RevisionNotFound
 from papa_serving.contracts.identity import UserKey
-from papa_serving.settings import StoreSettings
+from papa_serving.settings import GatewaySettings, Settings, StoreSettings
 
-from tests.store.support import Backend, OpenBackend, an_item
+from tests.store.support import Backend, OpenBackend, an_item, open_redis
 
 THREE = StoreSettings(user_revisions=3)
 
@@ -77,3 +77,29 @@ async def test_the_oldest_items_go(open_backend: OpenBackend, user: UserKey) -> 
     assert await backend.items.get(other, "theirs")
     receipt = await backend.users.delete(user)
     assert receipt is not None and receipt.items == 64
+
+
+async def test_what_was_just_stored_stays(open_backend: OpenBackend, user: UserKey) -> None:
+    backend = open_backend(store=StoreSettings(user_items=64))
+    await backend.items.put(user, [an_item(f"i{number:02d}") for number in range(64)])
+    await backend.items.put(user, [an_item("i00"), an_item("new")])
+    left = {item.item_id for item in await backend.items.of_user(user)}
+    assert len(left) == 64
+    assert {"i00", "new"} <= left
+
+
+async def test_what_was_just_stored_stays_where_items_live_shorter_than_before(
+    redis_backend: Backend, user: UserKey
+) -> None:
+    await redis_backend.items.put(user, [an_item(f"i{number:02d}") for number in range(64)])
+    later = open_redis(redis_backend.settings.model_copy(update={"store": StoreSettings(item_ttl=60, user_items=64)}))
+    await later.items.put(user, [an_item(f"new{number}") for number in range(5)])
+    left = {item.item_id for item in await later.items.of_user(user)}
+    assert len(left) == 64
+    assert {f"new{number}" for number in range(5)} <= left
+    await later.close()
+
+
+def test_a_quota_holds_the_items_of_one_generation() -> None:
+    with pytest.raises(ValueError, match=r"store\.user_items \(64\) must be at least gateway\.max_count \(65\)"):
+        Settings(store=StoreSettings(user_items=64), gateway=GatewaySettings(max_count=65))

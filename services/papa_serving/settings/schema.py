@@ -335,6 +335,15 @@ class Settings(BaseSettings):
     ray: RaySettings = RaySettings()
     log: LogSettings = LogSettings()
 
+    @model_validator(mode="after")
+    def _one_generation_fits(self) -> Settings:
+        if self.store.user_items < self.gateway.max_count:
+            raise ValueError(
+                f"store.user_items ({self.store.user_items}) must be at least gateway.max_count "
+                f"({self.gateway.max_count}): a user must be able to keep the items of one generation"
+            )
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,

@@ -322,7 +322,9 @@ class MemoryItemStore(ItemStore):
         until = self._state.clock() + self._state.settings.store.item_ttl
         known = self._state.user(user).items
         known.update({item.item_id: (until, item) for item in items})
-        for name in list(known)[: max(0, len(known) - self._state.settings.store.user_items)]:
+        stored = {item.item_id for item in items}
+        beyond = max(0, len(known) - self._state.settings.store.user_items)
+        for name in [name for name in known if name not in stored][:beyond]:
             del known[name]
 
     @override
