@@ -85,6 +85,14 @@ async def test_what_an_update_left_after_a_deletion_is_no_loss(served: Served) -
     await refuse_ahead(served.backend.users, served.revisions, ALICE.digest)
 
 
+async def test_what_an_interrupted_deletion_left_is_no_loss(served: Served) -> None:
+    made = [await served.learn(ALICE, event) for event in "abcd"]
+    await served.forget(ALICE)
+    await served.revisions.discard(ALICE.digest, made[1].name)
+    assert (await served.found())[ALICE.digest][0] is Kind.ORPHANS
+    assert await repair(served.backend.users, served.revisions) == 0
+
+
 async def test_a_repair_puts_the_lineage_back(served: Served) -> None:
     lineage = [await served.learn(ALICE, *events) for events in ("ab", "c", "d")]
     before = await served.backend.users.get(ALICE)

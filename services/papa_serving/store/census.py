@@ -109,8 +109,9 @@ async def repair(users: UserDirectory, revisions: RevisionStore) -> int:
 async def chain_of(revisions: RevisionStore, digest: str) -> tuple[list[Revision], set[str]]:
     """The lineage that ends in the user's newest revision, oldest first, and the ids of the events that it applied.
 
-    The chain may begin at a revision whose parent was removed by the quota. Both are empty when the newest revision
-    itself has lost its parent: an update in flight leaves such a revision behind after a deletion.
+    The chain may begin at a revision whose parent was removed by the quota, which leaves nothing older. Both are empty
+    when a part is missing in between, as a deletion that was interrupted leaves it, and when the newest revision itself
+    has lost its parent: an update in flight leaves such a revision behind after a deletion.
     """
     names = [name async for holding in revisions.holdings(digest) for name in holding.revisions]
     chain: list[tuple[str, bytes]] = []
@@ -119,7 +120,7 @@ async def chain_of(revisions: RevisionStore, digest: str) -> tuple[list[Revision
         try:
             text = await revisions.read(digest, wanted, MANIFEST)
         except RevisionNotFound:
-            if len(chain) < 2:
+            if len(chain) < 2 or min(names) <= wanted:
                 return [], set()
             break
         chain.append((wanted, text))
