@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import grpc
 import pytest
-from papa_serving.contracts.errors import StorageUnavailable, Unauthenticated
+from papa_serving.contracts.errors import StorageDamaged, StorageUnavailable, Unauthenticated
 from papa_serving.contracts.identity import UserKey
 from papa_serving.gateway.api.feedback import COHORTS, cohort_of
 from papa_serving.gateway.auth.identity import Identity
@@ -72,6 +72,16 @@ async def test_an_unexpected_exception_leaks_nothing_and_is_logged(
     record = next(record for record in caplog.records if record.levelname == "ERROR")
     assert record.exc_info is not None
     assert "secret-password" in str(record.exc_info[1])
+
+
+async def test_of_damaged_data_the_log_tells_what_the_caller_is_not_told(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.users.failure = StorageDamaged("the record begins with a brace")
+    refused = await refusal(service.user.GetUser(GET))
+    assert refused.reason == "STORAGE_DAMAGED" and "request id" in refused.message
+    record = next(record for record in caplog.records if "begins with a brace" in record.getMessage())
+    assert record.exc_info is not None
 
 
 async def test_an_unexpected_exception_in_a_stream(service: Service) -> None:

@@ -265,7 +265,9 @@ def _logged(method: str, error: Exception) -> PapaError:
     if public is not error:
         log.error("%s failed", method, exc_info=error)
     elif public.status in (Status.UNAVAILABLE, Status.DATA_LOSS):
-        log.warning("%s: %s", method, public.message, extra={"reason": public.reason})
+        # Of damage the caller is told as little as of an internal error, so the log must tell the rest.
+        trace = error if public.status is Status.DATA_LOSS else None
+        log.warning("%s: %s", method, public.message, exc_info=trace, extra={"reason": public.reason})
     else:
         log.debug("%s: %s", method, public.message, extra={"reason": public.reason})
     return public
