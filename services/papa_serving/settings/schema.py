@@ -260,7 +260,10 @@ class GatewaySettings(Section):
     max_image_pixels: int = Field(2**22, ge=64)
     max_concurrent_rpcs: int = Field(1024, ge=1, description="calls under way at once; one user holds half at most")
     max_held_bytes: int = Field(
-        256 * 2**20, ge=2**20, description="bytes of the requests handled at once; one user holds half at most"
+        256 * 2**20,
+        ge=2**20,
+        description="bytes of the requests handled at once; one user holds half at most, a tenant or a connection "
+        "without credentials seven eighths",
     )
     max_connection_rpcs: int = Field(512, ge=1, description="calls under way at once on one connection")
     first_message_seconds: float = Field(30.0, gt=0, description="from the start of a call to its first message")
