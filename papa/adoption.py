@@ -21,17 +21,20 @@ from papa.denoiser import Denoiser
 from papa.replay import Replay
 from papa.revision_files import (
     CONFIG_FILE,
+    HEAD_FILE,
     MANIFEST_FILE,
     STATE_FILE,
     WEIGHTS_FILE,
     AdapterDamagedError,
     digest,
     flat_weights,
+    read_head,
     read_replay,
     read_tensors,
 )
+from papa.taste import Head
 
-FILES = (CONFIG_FILE, WEIGHTS_FILE, STATE_FILE, MANIFEST_FILE)
+FILES = (CONFIG_FILE, WEIGHTS_FILE, STATE_FILE, HEAD_FILE, MANIFEST_FILE)
 MAX_PROMPT = 1_000
 """Characters; longer prompts are refused wherever they come from."""
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -83,7 +86,7 @@ class Adoption:
         layout = self.denoiser.layout
         if layout.norm(weights) > self.max_norm * layout.fresh_norm:
             raise AdapterDamagedError("norm", f"its norm is above {self.max_norm:g} times that of a fresh adapter")
-        return Adapter(weights, self._replay(files.get(STATE_FILE)))
+        return Adapter(weights, self._replay(files.get(STATE_FILE)), head=self._head(files.get(HEAD_FILE)))
 
     def _check_manifest(self, files: Mapping[str, bytes]) -> None:
         """It may be another deployment's: it need not name all files, but must not contradict any."""
@@ -96,6 +99,15 @@ class Adoption:
             entry = named.get(name) if isinstance(named, dict) else None
             if isinstance(entry, dict) and entry.get("sha256") != digest(data):
                 raise AdapterDamagedError("checksum", f"{name} is not the one that {MANIFEST_FILE} vouches for")
+
+    def _head(self, data: bytes | None) -> Head | None:
+        """A stranger's numbers, which may mislead nobody but the user who brings them."""
+        if data is None:
+            return None
+        head = read_head(read_tensors(data))
+        if len(head.mean) != self.features:
+            raise AdapterDamagedError("shape", f"{HEAD_FILE} is of {len(head.mean)} features, not {self.features}")
+        return head
 
     def _replay(self, data: bytes | None) -> Replay:
         shape = self.denoiser.sample_shape

@@ -45,6 +45,14 @@ def frechet_distance(features: Tensor, reference: Tensor) -> float:
     return float(difference.square().sum() + trace)
 
 
+def calibration_error(probabilities: Tensor, happened: Tensor, bins: int = 10) -> float:
+    """Expected calibration error: Σ_b n_b / n · |mean p − share that happened| over equal bins of [0, 1] (Guo et al.,
+    arXiv 1706.04599, eq. 3). Shape: probabilities [n], happened [n] bool."""
+    bin_of = (probabilities.double() * bins).long().clamp(max=bins - 1)
+    gap = probabilities.double() - happened.double()
+    return float(torch.zeros(bins, dtype=torch.float64).index_add(0, bin_of, gap).abs().sum() / len(gap))
+
+
 def labels_to(threshold: float, labels: Sequence[int], success: Sequence[float]) -> int | None:
     """The smallest number of labels at which the success rate reaches the threshold; None if it never does."""
     return next((count for count, rate in zip(labels, success, strict=True) if rate >= threshold), None)

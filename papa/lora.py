@@ -25,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from papa.noise import Domain, Noise
+
 _Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
 
 
@@ -134,13 +136,13 @@ class AdapterLayout:
             for layer, a, b in pairs
         ]
 
-    def initial(self, generator: torch.Generator) -> Tensor:
+    def initial(self, noise: Noise) -> Tensor:
         """A fresh adapter: A ~ U(−1/√fan_in, 1/√fan_in) as in peft, unless frozen; B = 0, hence ΔW = 0. Shape: [P]."""
         flat = torch.zeros(1, self.size)
         for layer in self.layers:
             if not layer.frozen:
                 bound = 1 / math.sqrt(math.prod(layer.a_shape[1:]))
-                layer.a(flat).copy_(torch.empty(1, *layer.a_shape).uniform_(-bound, bound, generator=generator))
+                layer.a(flat).copy_((2 * noise.uniform((1, *layer.a_shape)) - 1) * bound)
         return flat[0]
 
     def norm(self, weights: Tensor) -> float:
@@ -150,7 +152,7 @@ class AdapterLayout:
     @cached_property
     def fresh_norm(self) -> float:
         """The norm of a fresh adapter. Bounds on an update are multiples of it."""
-        return self.norm(self.initial(torch.Generator().manual_seed(0)))
+        return self.norm(self.initial(Noise(0, Domain.ADAPTER)))
 
     @cached_property
     def _frozen_square(self) -> float:

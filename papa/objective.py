@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from papa.config import UpdateConfig
+from papa.noise import Noise
 
 
 def squared_error(a: Tensor, b: Tensor) -> Tensor:
@@ -103,9 +104,7 @@ class RowShare:
     probabilities: Tensor
 
 
-def draw_rows(
-    shares: Sequence[RowShare], low: int, high: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
+def draw_rows(shares: Sequence[RowShare], low: int, high: int, noise: Noise) -> tuple[Tensor, Tensor, Tensor]:
     """One step's rows: the index of a sample, a timestep in [low, high) and y / count.
 
     Samples are drawn with probability ∝ |y|, so that a row itself counts as ±1; timesteps are stratified within each
@@ -113,13 +112,13 @@ def draw_rows(
     """
     index, t, grade = [], [], []
     for share in shares:
-        index.append(torch.multinomial(share.probabilities, share.count, replacement=True, generator=generator))
-        t.append(stratified_timesteps(low, high, (1, share.count), generator)[0])
+        index.append(noise.choice(share.probabilities, share.count))
+        t.append(stratified_timesteps(low, high, (1, share.count), noise)[0])
         grade.append(torch.full((share.count,), share.sign / share.count))
     return torch.cat(index), torch.cat(t), torch.cat(grade)
 
 
-def stratified_timesteps(low: int, high: int, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+def stratified_timesteps(low: int, high: int, shape: tuple[int, int], noise: Noise) -> Tensor:
     """m timesteps per sample, one uniform in each of m equal strata of [low, high).
 
     Shape: `shape` is (samples, m), the result has it, int64, ascending along m. The mean of f over a row, times
@@ -127,6 +126,6 @@ def stratified_timesteps(low: int, high: int, shape: tuple[int, int], generator:
     floor(u) then falls on t with the share of the stratum that t covers.
     """
     samples, m = shape
-    position = torch.rand(samples, m, generator=generator, dtype=torch.float64)
+    position = noise.uniform((samples, m))
     width = (high - low) / m
     return (low + (torch.arange(m) + position) * width).floor().long().clamp(max=high - 1)

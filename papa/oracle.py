@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from papa.backbone.datasets import LabelledImages
 from papa.denoiser import SHIPPED
+from papa.noise import Domain, Noise, seed_torch
 
 
 class Oracle(nn.Module):
@@ -60,16 +61,16 @@ def train_oracle(
     data: LabelledImages, epochs: int = 8, seed: int = 0, report: Callable[[int, float], None] = lambda *_: None
 ) -> Oracle:
     """Cross-entropy with one-cycle Adam, shifts of up to two pixels as augmentation; `report(epoch, loss)`."""
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
+    seed_torch(seed, Domain.TRAINING)
+    random = Noise(seed, Domain.TRAINING, 1)
     oracle = Oracle(channels=data.x.shape[1], classes=int(data.y.max()) + 1)
     optimizer = torch.optim.AdamW(oracle.parameters(), lr=1e-3, weight_decay=1e-2)
     batches = math.ceil(len(data.x) / 256)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=epochs * batches)
     for epoch in range(epochs):
         total = 0.0
-        for rows in torch.randperm(len(data.x), generator=generator).split(256):
-            loss = F.cross_entropy(oracle(_shifted(data.x[rows], generator)), data.y[rows], label_smoothing=0.05)
+        for rows in random.permutation(len(data.x)).split(256):
+            loss = F.cross_entropy(oracle(_shifted(data.x[rows], random)), data.y[rows], label_smoothing=0.05)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -79,8 +80,8 @@ def train_oracle(
     return oracle.eval()
 
 
-def _shifted(x: Tensor, generator: torch.Generator) -> Tensor:
-    down, right = torch.randint(-2, 3, (2,), generator=generator).tolist()
+def _shifted(x: Tensor, random: Noise) -> Tensor:
+    down, right = (random.integers(5, 2) - 2).tolist()
     return torch.roll(x, (down, right), dims=(2, 3))
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from papa.denoiser import Denoiser
+from papa.noise import Noise
 from papa.objective import papa_loss, quality_loss, stratified_timesteps
 from papa.pixels import to_x0
 from papa.updating import Labels
@@ -53,22 +54,22 @@ class ReferenceTrainer:
         parameters: Iterable[nn.Parameter] = model.model.requires_grad_(True).parameters()
         self.optimizer = torch.optim.Adam(parameters, lr=recipe.learning_rate)
 
-    def interaction_step(self, labels: Labels, generator: torch.Generator) -> float:
+    def interaction_step(self, labels: Labels, random: Noise) -> float:
         """One optimiser step per labelled sample, in order; returns the mean loss."""
         losses = []
         for sample, grade in zip(labels.samples, labels.grades, strict=True):
             x0 = to_x0(sample[None]) if sample.dtype == torch.uint8 else sample[None].float()
             self.optimizer.zero_grad()
-            noise = torch.randn(x0.shape, generator=generator)
-            losses.append(self._accumulate(x0, grade, noise, self._timesteps(generator)))
+            noise = random.normal(x0.shape)
+            losses.append(self._accumulate(x0, grade, noise, self._timesteps(random)))
             self.optimizer.step()
         return sum(losses) / len(losses)
 
-    def _timesteps(self, generator: torch.Generator) -> Tensor:
+    def _timesteps(self, random: Noise) -> Tensor:
         low, high = self.recipe.adapt_from, self.model.schedule.num_timesteps
         if self.recipe.timesteps is None:
             return torch.arange(low, high)
-        return stratified_timesteps(low, high, (1, self.recipe.timesteps), generator)[0]
+        return stratified_timesteps(low, high, (1, self.recipe.timesteps), random)[0]
 
     def _accumulate(self, x0: Tensor, grade: Tensor, noise: Tensor, timesteps: Tensor) -> float:
         total = 0.0

@@ -4,6 +4,7 @@
 |---|---|
 | adapter_config.json, adapter_model.safetensors | what plain peft loads |
 | state.safetensors | what learning goes on from: the replay's samples, grades and features, and the last iterate |
+| taste.safetensors | how likely the user likes any sample (papa.taste.Head); missing while the labels do not say so |
 | manifest.json | backbone hash, parent, consumed events, configuration, sha256 and size of every other file |
 
 safetensors loads a bit-flipped tensor without a word, so nothing is used before its sha256 was compared.
@@ -26,11 +27,13 @@ from papa.adapter import Adapter
 from papa.config import UpdateConfig
 from papa.lora import AdapterLayout
 from papa.replay import Replay
+from papa.taste import FOURIER, Head
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 STATE_FILE = "state.safetensors"
 MANIFEST_FILE = "manifest.json"
+HEAD_FILE = "taste.safetensors"
 FORMAT = 1
 HALF_PRECISION = 2**-7
 """Largest relative error of a number that was stored in bfloat16."""
@@ -72,6 +75,8 @@ def pack(adapter: Adapter, layout: AdapterLayout, config: UpdateConfig, origin: 
         WEIGHTS_FILE: save(_peft_tensors(adapter.weights, layout)),
         STATE_FILE: save(_state_tensors(adapter)),
     }
+    if adapter.head is not None:
+        files[HEAD_FILE] = save(_head_tensors(adapter.head))
     manifest = {
         "format": FORMAT,
         "backbone": origin.backbone_hash,
@@ -112,15 +117,53 @@ def unpack(files: Mapping[str, bytes], layout: AdapterLayout, hashes: tuple[str,
     if iterate is not None and not bool(torch.isfinite(iterate).all()):
         raise AdapterDamagedError("finite", "the iterate holds values that are not finite")
     try:
-        return Adapter(weights, read_replay(tensors), iterate)
+        replay = read_replay(tensors)
     except KeyError as error:
         raise AdapterDamagedError("format", f"the replay lacks {error}") from error
+    head = unpack_head(files, sha256) if HEAD_FILE in files else None
+    return Adapter(weights, replay, iterate, head)
+
+
+def has_head(manifest: bytes) -> bool:
+    """Whether the revision with this manifest, which was checked before, has a taste head."""
+    return HEAD_FILE in json.loads(manifest)["files"]
+
+
+def unpack_head(files: Mapping[str, bytes], sha256: str) -> Head:
+    """The taste head of a revision that has one, checked. Raises AdapterDamagedError."""
+    return read_head(read_tensors(_verified(files, _verified_manifest(files, sha256), HEAD_FILE)))
+
+
+def read_head(tensors: Mapping[str, Tensor]) -> Head:
+    """Raises AdapterDamagedError for anything that is no head."""
+    if missing := {*_HEAD_FIELDS, _CALIBRATION} - set(tensors):
+        raise AdapterDamagedError("format", f"{HEAD_FILE} lacks {', '.join(sorted(missing))}")
+    width, calibration = tensors["mean"].shape[:1], tensors[_CALIBRATION]
+    shapes = {"mean": width, "deviation": width, "coefficients": (FOURIER,), _CALIBRATION: (3,)}
+    for name, shape in shapes.items():
+        tensor = tensors[name]
+        if not tensor.is_floating_point() or tuple(tensor.shape) != tuple(shape) or not tensor.numel():
+            raise AdapterDamagedError("shape", f"{HEAD_FILE}: {name} is {tensor.dtype} {tuple(tensor.shape)}")
+        if not bool(torch.isfinite(tensor).all()):
+            raise AdapterDamagedError("finite", f"{HEAD_FILE}: {name} holds values that are not finite")
+    distance, slope, intercept = calibration.tolist()
+    if distance <= 0 or slope < 0 or not bool((tensors["deviation"] > 0).all()):
+        raise AdapterDamagedError("finite", f"{HEAD_FILE}: a distance, a deviation or the slope is out of range")
+    return Head(**{name: tensors[name] for name in _HEAD_FIELDS}, distance=distance, calibration=(slope, intercept))
 
 
 _REPLAY_FIELDS = ("samples", "grades", "features")
 _PROMPTS = "prompts"
 _SEQUENCES = "sequences"
 _ITERATE = "iterate"
+_HEAD_FIELDS = ("mean", "deviation", "coefficients")
+_CALIBRATION = "calibration"
+"""The kernel's distance, then the slope and the intercept."""
+
+
+def _head_tensors(head: Head) -> dict[str, Tensor]:
+    tensors = {name: getattr(head, name).contiguous() for name in _HEAD_FIELDS}
+    return {**tensors, _CALIBRATION: torch.tensor([head.distance, *head.calibration], dtype=torch.float64)}
 
 
 def _state_tensors(adapter: Adapter) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from papa.denoiser import Conditions, Denoiser
+from papa.noise import Domain, Noise
 from papa.schedule import NoiseSchedule
 
 SAMPLERS = ("ddpm", "ddim", "dpmpp_2m")
@@ -176,19 +177,21 @@ def sample(
     adapt_from: int = 0,
     clip: bool | None = None,
     conditions: Conditions | None = None,
+    domain: Domain = Domain.ITEM,
+    stream: int = 0,
 ) -> Tensor:
     """Samples one batch from x_T to x0. This is the library's entry point; the service steps `Rows` itself.
 
     Shape: adapters [len(seeds), P] or None; conditions of len(seeds) rows or None; result [len(seeds), C, H, W], an x0
     (`Denoiser.decode` makes pictures of them). `clip` None takes the backbone's choice. Rows use their adapter at
     t ≥ `adapt_from` (K of EPAPA) and the backbone alone below. Raises ValueError for a K outside [0, T).
+    The noise of a row is that of its seed in `domain` and `stream`, whatever else is in the batch.
     """
     denoiser.schedule.check_adapt_from(adapt_from)
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    noises = [Noise(seed, domain, stream) for seed in seeds]
 
     def draw() -> Tensor:
-        noise = [torch.randn(denoiser.sample_shape, generator=generator) for generator in generators]
-        return torch.stack(noise).to(denoiser.device)
+        return torch.stack([noise.normal(denoiser.sample_shape) for noise in noises]).to(denoiser.device)
 
     rows = Rows.start(draw(), sampler, steps, denoiser.schedule.num_timesteps)
     for t in timesteps(denoiser.schedule.num_timesteps, steps).tolist():

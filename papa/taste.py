@@ -1,4 +1,5 @@
-"""What can be inferred from a user's labels: importance weights, trust in each label, predicted grades, changed tastes.
+"""What can be inferred from a user's labels: importance weights, trust in each label, predicted grades and how
+sure they are, changed tastes.
 
 The importance weights come from a density ratio. Everything else comes from one kernel ridge regression of the grades
 on the backbone's features of the samples: f(x) = Σ_i α_i k(x, x_i), α = (K + Λ)⁻¹ y, with the kernel
@@ -9,13 +10,22 @@ label's weight. Likes and dislikes have the same total weight; within a kind, la
 
 from __future__ import annotations
 
-from functools import cached_property
+import hashlib
+import math
+from dataclasses import dataclass
+from functools import cache, cached_property
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 FEWEST = 20
 """The fewest labels from which a change of taste is inferred."""
+FOURIER = 1024
+"""D, the length of `fourier_features`: the kernel is met within a few hundredths."""
+NEWTON_STEPS = 50
+"""At most; a handful is usual."""
 
 
 class Unrated:
@@ -28,12 +38,12 @@ class Unrated:
 
     def __init__(self, features: Tensor) -> None:
         own = features.double()
-        self._mean, self._deviation = own.mean(0), own.std(0, correction=0) + 1e-6
+        self.mean, self.deviation = own.mean(0), own.std(0, correction=0) + 1e-6
         self.z = self.scaled(own)
 
     def scaled(self, features: Tensor) -> Tensor:
         """Standardises features. Shape: [n, F] → [n, F] float64."""
-        return (features.double() - self._mean) / self._deviation
+        return (features.double() - self.mean) / self.deviation
 
     @cached_property
     def distance(self) -> Tensor:
@@ -54,7 +64,7 @@ class Taste:
         self, features: Tensor, grades: Tensor, unrated: Unrated | None, ridge: float, neighbours: int
     ) -> None:
         self._own = Unrated(features) if unrated is None else unrated
-        self.grades = grades.double()
+        self.grades, self._ridge = grades.double(), ridge
         self.decided = bool((grades > 0).any()) and bool((grades < 0).any())
         """Whether there are both likes and dislikes: one kind alone cannot be regressed."""
         self._z = self._own.scaled(features)
@@ -64,19 +74,34 @@ class Taste:
         if unrated is not None and neighbours and len(grades):
             self.importance = density_ratio(self._z, unrated.z, neighbours).float()
         if self.decided:
-            self._inverse = torch.linalg.inv(self._kernel(self._z) + torch.diag(ridge / self._weights()))
+            self._inverse = torch.linalg.inv(self._kernel(self._z) + self._noise())
 
     def trust(self, strength: float) -> Tensor:
         """How far the other labels agree with each label: σ(strength · sign(y_i) f₋ᵢ(x_i)).
 
-        f₋ᵢ is fitted without label i. f₋ᵢ(x_i) = y_i − α_i / ((K + Λ)⁻¹)_ii, so one fit serves all labels. The
-        neighbours of a mistaken label usually contradict it. All ones unless `decided`. Shape: [n] float32.
+        f₋ᵢ is fitted without label i (`left_out`). The neighbours of a mistaken label usually contradict it. All ones
+        unless `decided`. Shape: [n] float32.
         """
         if not strength or not self.decided:
             return torch.ones(len(self.grades))
-        without = self.grades - self._inverse @ self.grades / self._inverse.diagonal()
-        agreed: Tensor = self.grades.sign() * without
+        agreed: Tensor = self.grades.sign() * left_out(self._inverse, self.grades)
         return torch.sigmoid(strength * agreed).float()
+
+    def head(self) -> Head | None:
+        """The same regression in Fourier features, calibrated, as a revision keeps it: with K̂ = Φ Φᵀ in place of K,
+        w = Φᵀ (K̂ + Λ)⁻¹ y. None where the taste is not decided."""
+        if not self.decided:
+            return None
+        own = self._own
+        seen = fourier_features(self._z, float(own.distance))
+        inverse = torch.linalg.inv(seen @ seen.T + self._noise())
+        return Head(
+            mean=own.mean.float(),
+            deviation=own.deviation.float(),
+            coefficients=(seen.T @ (inverse @ self.grades)).float(),
+            distance=float(own.distance),
+            calibration=platt(left_out(inverse, self.grades), self.grades > 0),
+        )
 
     def foretold(self, features: Tensor) -> Tensor:
         """Predicts f(x) for other samples; zeros unless `decided`. Shape: [m, F] → [m] float32."""
@@ -84,6 +109,10 @@ class Taste:
             return torch.zeros(len(features))
         fitted: Tensor = self._kernel(self._own.scaled(features)) @ (self._inverse @ self.grades)
         return fitted.float()
+
+    def _noise(self) -> Tensor:
+        """Λ. Shape: [n, n]."""
+        return torch.diag(self._ridge / self._weights())
 
     def _weights(self) -> Tensor:
         """The weight of each label in the fit: 1 on average, with equal totals for likes and dislikes. Shape: [n]."""
@@ -93,6 +122,90 @@ class Taste:
     def _kernel(self, z: Tensor) -> Tensor:
         """k between each row of `z` and each labelled sample. Shape: [m, F] → [m, n]."""
         return torch.exp(-torch.cdist(z, self._z).square() / self._own.distance)
+
+
+def left_out(inverse: Tensor, grades: Tensor) -> Tensor:
+    """f₋ᵢ(x_i), what all labels but the i-th foretell of its sample: y_i − α_i / ((K + Λ)⁻¹)_ii, so that one fit does
+    for all (Rasmussen & Williams, Gaussian Processes for Machine Learning, eq. 5.12).
+
+    Shape: `inverse` of K + Λ [n, n], grades [n] → [n] float64.
+    """
+    without: Tensor = grades - inverse @ grades / inverse.diagonal()
+    return without
+
+
+def fourier_features(z: Tensor, distance: float) -> Tensor:
+    """φ(z) with φ(z) · φ(z') ≈ exp(−‖z − z'‖² / distance): √(2/D) cos(ω z + b), ω ~ N(0, 2 / distance), b ~ U[0, 2π)
+    (Rahimi & Recht, Random Features for Large-Scale Kernel Machines, NIPS 2007). What is fitted in them takes D
+    numbers, however many labels there are, and holds no sample. Shape: [n, F] → [n, D], float64."""
+    frequencies, phases = _frequencies(z.shape[1])
+    phase = z.double() @ frequencies.T * math.sqrt(2 / distance) + phases
+    return math.sqrt(2 / FOURIER) * phase.cos()
+
+
+@cache
+def _frequencies(width: int) -> tuple[Tensor, Tensor]:
+    """Standard normal frequencies and phases, the same for ever, since stored heads rest on them: out of a hash.
+    Shape: [D, F], [D] float64."""
+    drawn = [hashlib.shake_128(f"fourier/{row}".encode()).digest(4 * (width + 1)) for row in range(FOURIER)]
+    uniform = (np.frombuffer(b"".join(drawn), "<u4").astype(np.float64) + 0.5) / 2**32
+    table = torch.from_numpy(uniform).view(FOURIER, width + 1)
+    return torch.special.ndtri(table[:, :-1]), 2 * math.pi * table[:, -1]
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """What a revision knows of its user's opinion of any sample; of the backbone it needs the sample's features alone.
+
+    p(x) = σ(a f(x) + b), f(x) = w · φ(z), z the standardised features; (a, b) is the `calibration`.
+    Shape: `mean`, `deviation` [F] float32; `coefficients` w [D] float32; `distance` is the kernel's unit.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    coefficients: Tensor
+    distance: float
+    calibration: tuple[float, float]
+
+    def probability(self, features: Tensor) -> Tensor:
+        """The chance that the user likes each sample. Shape: [m, F] → [m] float32 in [0, 1]."""
+        slope, intercept = self.calibration
+        z = (features.double() - self.mean) / self.deviation
+        f = fourier_features(z, self.distance) @ self.coefficients.double()
+        return torch.sigmoid(slope * f + intercept).float()
+
+
+def platt(values: Tensor, liked: Tensor) -> tuple[float, float]:
+    """(a, b) of P(liked | f) = σ(a f + b): the maximum likelihood for values f of labels that f was not fitted on.
+
+    As by Platt (Advances in Large Margin Classifiers, 1999) the targets are (n₊ + 1) / (n₊ + 2) and 1 / (n₋ + 2), which
+    keeps few labels from certainty; Newton's method with backtracking as by Lin, Lin and Weng (Machine Learning 68,
+    2007). a ≥ 0: values that order the labels no better than chance leave their share of likes alone.
+    Shape: values [n] float64, liked [n] bool.
+    """
+    likes = int(liked.sum())
+    target = torch.where(liked, (likes + 1) / (likes + 2), 1 / (len(liked) - likes + 2)).double()
+    design = torch.stack([values.double(), torch.ones_like(target)], dim=1)
+    share = float(target.mean())
+    prior = torch.tensor([0.0, math.log(share / (1 - share))], dtype=torch.float64)
+    best = prior
+    for _ in range(NEWTON_STEPS):
+        chance = torch.sigmoid(design @ best)
+        gradient = design.T @ (chance - target)
+        curvature = design.T @ (design * (chance * (1 - chance))[:, None]) + 1e-9 * torch.eye(2, dtype=torch.float64)
+        step, scale = torch.linalg.solve(curvature, gradient), 1.0
+        before = _cross_entropy(design @ best, target)
+        while _cross_entropy(design @ (best - scale * step), target) > before and scale > 1e-6:
+            scale /= 2
+        best = best - scale * step
+        if float(gradient.abs().max()) < 1e-8:
+            break
+    slope, intercept = (best if best[0] > 0 else prior).tolist()
+    return slope, intercept
+
+
+def _cross_entropy(logits: Tensor, target: Tensor) -> float:
+    return float((F.softplus(logits) - target * logits).sum())
 
 
 def density_ratio(shown: Tensor, own: Tensor, neighbours: int) -> Tensor:

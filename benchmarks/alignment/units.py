@@ -12,6 +12,7 @@ import torch
 from benchmarks.alignment.world import PROMPTS
 from papa.config import update_config
 from papa.denoiser import Denoiser, load_denoiser
+from papa.noise import Domain, Noise
 from papa.objective import squared_error
 from papa.sampler import sample
 
@@ -25,9 +26,9 @@ def errors(denoiser: Denoiser, prompt: str, count: int = SAMPLES) -> list[float]
     """Mean squared error of ε at each of TIMESTEPS."""
     conditions = denoiser.conditions([prompt] * count)
     x0 = sample(denoiser, list(range(count)), None, "dpmpp_2m", 12, conditions=conditions)
-    generator, found = torch.Generator().manual_seed(0), []
+    noise, found = Noise(0, Domain.UPDATE), []
     for timestep in TIMESTEPS:
-        t, eps = torch.full((count,), timestep), torch.randn(x0.shape, generator=generator)
+        t, eps = torch.full((count,), timestep), noise.normal(x0.shape)
         predicted = denoiser.epsilon(denoiser.schedule.add_noise(x0, eps, t), t, None, conditions)
         found.append(float(squared_error(eps, predicted).mean()))
     return found

@@ -25,6 +25,7 @@ from papa.backbone.datasets import LabelledImages, load_npz
 from papa.backbone.sheet import picture
 from papa.backbone.words import FASHION_WORDS, GENERIC
 from papa.denoiser import Denoiser, fast_type, load_denoiser
+from papa.noise import Domain, Noise
 from papa.oracle import Oracle, load_oracle
 from papa.sampler import sample
 
@@ -60,7 +61,7 @@ def _drawn(denoiser: Denoiser, prompt: str, count: int, guidance: float) -> Tens
 
 
 def _against_real(denoiser: Denoiser, oracle: Oracle, test: LabelledImages, count: int) -> dict[str, Any]:
-    some = torch.randperm(len(test.x), generator=torch.Generator().manual_seed(0))[:count]
+    some = Noise(0, Domain.ORDER).permutation(len(test.x))[:count]
     real, rebuilt = test.x[some], denoiser.decode(denoiser.encode(test.x[some]))
     reference = _features(oracle, test.x)
     return {

@@ -18,6 +18,7 @@ from papa.backbone.words import GENERIC
 from papa.config import DEFAULT_LORA
 from papa.denoiser import Denoiser, load_denoiser, shipped_names
 from papa.lora import LoraConfig
+from papa.noise import Domain, Noise
 from papa.oracle import Oracle, load_oracle
 from papa.pixels import to_pixels
 
@@ -96,7 +97,7 @@ class SimulatedUser:
 
     def __init__(self, run: Run, oracle: Oracle) -> None:
         self.run, self.oracle = run, oracle
-        self._errors = torch.Generator().manual_seed(run.seed * 7919 + 17)
+        self._errors = Noise(run.seed, Domain.USER)
 
     def taste(self, step: int) -> tuple[int, ...]:
         """The taste before interaction step `step` (from 0)."""
@@ -107,7 +108,7 @@ class SimulatedUser:
         if self.run.score:
             return graded(images, self.run.score)
         liked = torch.isin(self.oracle.classify(images), torch.tensor(self.taste(step)))
-        wrong = torch.rand(len(images), generator=self._errors) < self.run.flipped
+        wrong = self._errors.uniform((len(images),)) < self.run.flipped
         return torch.where(liked ^ wrong, 1.0, -1.0)
 
 

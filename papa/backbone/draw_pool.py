@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from papa.denoiser import Denoiser
+from papa.noise import Domain
 from papa.pixels import to_pixels
 from papa.sampler import sample
 
-FIRST_SEED = 1 << 48
-"""Seeds from here on are reserved for the pool. Nothing that is shown or measured uses them."""
 _CHUNK = 64
 
 
@@ -24,7 +23,9 @@ def draw_pool(
     steps: int = 12,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Draws `count` samples of the backbone alone, with the default sampler of items. Shape: [count, C, H, W] uint8.
+    """Draws `count` samples of the backbone alone, with the default sampler of items.
+
+    The seeds 0 … are of the pool's own domain, so that no item begins from one of them. Shape: [count, C, H, W] uint8.
 
     Raises ValueError for a backbone of latents or of prompts, whose samples depend on what is asked for.
     """
@@ -32,8 +33,8 @@ def draw_pool(
         raise ValueError("only a backbone of pixels that takes no prompts has a pool")
     drawn = []
     for start in range(0, count, _CHUNK):
-        seeds = list(range(FIRST_SEED + start, FIRST_SEED + min(start + _CHUNK, count)))
-        drawn.append(to_pixels(sample(denoiser, seeds, None, sampler, steps)))
+        seeds = list(range(start, min(start + _CHUNK, count)))
+        drawn.append(to_pixels(sample(denoiser, seeds, None, sampler, steps, domain=Domain.POOL)))
         if progress is not None:
             progress(min(start + _CHUNK, count))
     return torch.cat(drawn)

@@ -11,6 +11,7 @@ from torch import Tensor
 from papa.alignment import frechet_distance
 from papa.backbone.datasets import LabelledImages
 from papa.denoiser import Denoiser
+from papa.noise import Domain, Noise
 from papa.oracle import Oracle
 from papa.sampler import sample
 
@@ -49,7 +50,7 @@ def backbone_report(
         parts.append(denoiser.decode(sample(denoiser, seeds, None, sampler, steps)))
         progress(start + len(parts[-1]))
     # A data set may be sorted by class, so its first images would not be representative.
-    some = torch.randperm(len(train.x), generator=torch.Generator().manual_seed(0))[:count]
+    some = Noise(0, Domain.ORDER).permutation(len(train.x))[:count]
     samples, real = torch.cat(parts), train.x[some]
     reference = _features(oracle, test.x)
     classes = oracle.classify(samples)

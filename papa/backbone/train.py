@@ -24,6 +24,7 @@ from papa.backbone.sheet import sample_sheet
 from papa.config import DEFAULT_LORA
 from papa.denoiser import load_denoiser, plain_attention
 from papa.denoiser.loading import load_component
+from papa.noise import Domain, Noise, seed_torch
 from papa.pipeline_folder import inspect_folder, resolve_backbone
 from papa.schedule import NoiseSchedule
 
@@ -115,7 +116,7 @@ class _Trainer:
 
     def __init__(self, data: LabelledImages, run: Path, config: TrainConfig) -> None:
         self.images, self.run, self.config = data.x, run, config
-        torch.manual_seed(config.seed)
+        seed_torch(config.seed, Domain.TRAINING)
         _, channels, size, _ = data.x.shape
         self.unet = new_unet(size, channels, config.channels, config.layers_per_block)
         if config.start:
@@ -130,10 +131,10 @@ class _Trainer:
         self.step = 0
 
     def train_step(self) -> float:
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
+        random = Noise(self.config.seed, Domain.TRAINING, 1 + self.step)
         x0 = self.images[self._batch_rows()]
-        noise = torch.randn(x0.shape, generator=generator)
-        t = torch.randint(0, self.schedule.num_timesteps, (len(x0),), generator=generator)
+        noise = random.normal(x0.shape)
+        t = random.integers(self.schedule.num_timesteps, len(x0))
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.config.bfloat16):
@@ -152,7 +153,7 @@ class _Trainer:
         size = self.config.batch_size
         per_epoch = len(self.images) // size
         epoch, index = divmod(self.step, per_epoch)
-        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(self.config.seed + epoch))
+        order = Noise(self.config.seed, Domain.ORDER, epoch).permutation(len(self.images))
         return order[index * size : (index + 1) * size]
 
     def _learning_rate(self) -> float:

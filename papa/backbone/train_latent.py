@@ -26,6 +26,7 @@ from papa.backbone.run_state import load_state, save_state
 from papa.backbone.vocabulary_file import write_vocabulary
 from papa.backbone.words import FASHION_NEAR, FASHION_WORDS, GENERIC, word_tokenizer
 from papa.denoiser import plain_attention
+from papa.noise import Domain, Noise, seed_torch
 from papa.schedule import NoiseSchedule
 
 ARTICLE = "a"
@@ -100,7 +101,7 @@ class _Stage:
         self.optimizer = torch.optim.AdamW(self.parameters, lr=learning_rate, weight_decay=1e-4)
         self.step = 0
 
-    def loss(self, generator: torch.Generator) -> Tensor:
+    def loss(self, random: Noise) -> Tensor:
         """The loss of the next step."""
         raise NotImplementedError
 
@@ -128,12 +129,12 @@ class _Stage:
                 started, since, losses = time.perf_counter(), self.step, []
 
     def _train_step(self, steps: int) -> float:
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
+        random = Noise(self.config.seed, Domain.TRAINING, 1 + self.step)
         left = (steps - self.step) / max(1.0, steps / 2)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * min(1.0, (self.step + 1) / 100) * max(0.05, min(1.0, left))
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.config.bfloat16):
-            loss = self.loss(generator)
+            loss = self.loss(random)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
@@ -160,16 +161,16 @@ class _Autoencoder(_Stage):
     name = "vae"
 
     def __init__(self, data: LabelledImages, run: Path, config: LatentConfig) -> None:
-        torch.manual_seed(config.seed)
+        seed_torch(config.seed, Domain.TRAINING)
         self.images = data.x
         self.vae = new_vae(data.x.shape, config.vae_channels, config.latent_channels)
         super().__init__(run, config, {"vae": self.vae}, config.learning_rate)
 
-    def loss(self, generator: torch.Generator) -> Tensor:
-        x = self.images[torch.randint(len(self.images), (self.config.batch_size,), generator=generator)]
+    def loss(self, random: Noise) -> Tensor:
+        x = self.images[random.integers(len(self.images), self.config.batch_size)]
         posterior = self.vae.encode(x).latent_dist
         mean, log_variance = posterior.mean.float(), posterior.logvar.float()
-        z = mean + (0.5 * log_variance).exp() * torch.randn(mean.shape, generator=generator)
+        z = mean + (0.5 * log_variance).exp() * random.normal(mean.shape)
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         rebuilt: Tensor = self.vae.decode(z).sample
         loss: Tensor = (rebuilt.float() - x).abs().mean() + self.config.kl * divergence
@@ -198,7 +199,7 @@ class _Denoising(_Stage):
         run: Path,
         config: LatentConfig,
     ) -> None:
-        torch.manual_seed(config.seed + 1)
+        seed_torch(config.seed + 1, Domain.TRAINING)
         self.z, self.classes, self.vae, self.words = latents, classes, vae, words
         self.tokenizer = word_tokenizer([*words, GENERIC, ARTICLE])
         self.captions = self._captions()
@@ -210,13 +211,13 @@ class _Denoising(_Stage):
         modules = {"unet": unet, "text": text, "ema_unet": self.averages[0], "ema_text": self.averages[1]}
         super().__init__(run, config, modules, config.learning_rate)
 
-    def loss(self, generator: torch.Generator) -> Tensor:
+    def loss(self, random: Noise) -> Tensor:
         config = self.config
-        rows = torch.randint(len(self.z), (config.batch_size,), generator=generator)
-        z, noise = self.z[rows], torch.randn((config.batch_size, *self.z.shape[1:]), generator=generator)
-        t = torch.randint(0, self.schedule.num_timesteps, (config.batch_size,), generator=generator)
-        kind = torch.rand(config.batch_size, generator=generator)
-        article = torch.randint(2, (config.batch_size,), generator=generator)
+        rows = random.integers(len(self.z), config.batch_size)
+        z, noise = self.z[rows], random.normal((config.batch_size, *self.z.shape[1:]))
+        t = random.integers(self.schedule.num_timesteps, config.batch_size)
+        kind = random.uniform((config.batch_size,))
+        article = random.integers(2, config.batch_size)
         caption = 2 * self.classes[rows] + article
         caption = torch.where(kind < config.generic, 2 * len(self.words), caption)
         caption = torch.where(kind > 1 - config.unasked, 2 * len(self.words) + 1, caption)

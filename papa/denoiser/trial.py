@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from papa.denoiser.wrapper import Denoiser
+from papa.noise import Domain, Noise
 from papa.pipeline_folder import BackboneRefused
 
 
@@ -15,8 +16,7 @@ def try_out(denoiser: Denoiser, where: str) -> None:
     last = denoiser.schedule.num_timesteps - 1
     for t in (last, (last + 1) // 2):
         try:
-            generator = torch.Generator().manual_seed(0)
-            noise = torch.randn(1, *denoiser.sample_shape, generator=generator).to(denoiser.device)
+            noise = Noise(0, Domain.PROBE).normal((1, *denoiser.sample_shape)).to(denoiser.device)
             eps = denoiser.epsilon(noise, torch.tensor([t], device=denoiser.device))
         except Exception as error:
             raise BackboneRefused(f"{where}: the network does not run on its own sample_size ({_reason(error)}); "

@@ -29,7 +29,7 @@ from papa_serving.contracts.identity import UserKey
 from PIL import Image
 
 from tests.gateway.support.doubles import revision
-from tests.gateway.support.fake_engine import done, error, fail, items, wait
+from tests.gateway.support.fake_engine import NOISE_VERSION, done, error, fail, items, wait
 from tests.gateway.support.service import Service, eventually
 
 ALICE = UserKey("default", "alice")
@@ -60,6 +60,7 @@ async def test_generate(service: Service, client: Any) -> None:
     assert generation.generation_id == sent.generation_id
     assert (generation.revision, generation.served_by) == ("000001-aa", ServedBy.ADAPTER)
     assert generation.timings.denoising == 0.5
+    assert generation.noise_version == NOISE_VERSION
     first, second = generation.items
     assert (first.index, first.seed, first.content_type, first.served_by) == (0, 7, "image/png", ServedBy.ADAPTER)
     assert second.served_by is ServedBy.BASE
@@ -82,6 +83,7 @@ async def test_stream_generate(service: Service, client: Any) -> None:
     assert [item.index async for item in stream] == [0]
     assert (stream.revision, stream.served_by) == ("000001-aa", ServedBy.ADAPTER)
     assert stream.timings.denoising == 0.5
+    assert stream.noise_version == NOISE_VERSION
     assert stream.generation_id == service.engine.requests[0].generation_id
 
 

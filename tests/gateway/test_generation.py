@@ -10,7 +10,7 @@ from papa_serving.contracts.items import BackboneInfo
 from papa_serving.contracts.vocabulary import Vocabulary
 from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2
 
-from tests.gateway.support.fake_engine import done, error, fail, items, wait
+from tests.gateway.support.fake_engine import NOISE_VERSION, done, error, fail, items, wait
 from tests.gateway.support.service import Service, refusal
 from tests.ports import free_port
 
@@ -72,6 +72,17 @@ async def test_items_come_sorted_with_their_origin(service: Service) -> None:
     timings = response.timings
     assert (timings.queued_seconds, timings.denoising_seconds, timings.adapter_load_seconds) == (0.25, 0.5, 0.125)
     assert timings.total_seconds > 0
+    assert response.noise_version == NOISE_VERSION
+
+
+async def test_what_is_known_of_an_items_chances_is_passed_on(service: Service) -> None:
+    service.engine.scripts = [[items(0, like=0.0), items(1, like=0.75), items(2), done()]] * 2
+    response = await service.generation.Generate(Request(user=ALICE, count=3))
+    assert [item.HasField("like_probability") for item in response.items] == [True, True, False]
+    assert [item.like_probability for item in response.items[:2]] == [0.0, 0.75]
+    stream = service.generation.StreamGenerate(StreamRequest(user=ALICE, count=3))
+    streamed = [message.item.like_probability async for message in stream if message.item.HasField("like_probability")]
+    assert streamed == [0.0, 0.75]
 
 
 async def test_a_user_without_adapter_is_served_by_the_base(service: Service) -> None:
@@ -91,6 +102,7 @@ async def test_a_stream_sends_each_item_at_once_and_the_timings_last(service: Se
     assert [message.item.index for message in rest if message.HasField("item")] == [0, 2]
     assert not rest[-1].HasField("item")
     assert rest[-1].timings.denoising_seconds == 0.5
+    assert rest[-1].noise_version == NOISE_VERSION
     assert {message.generation_id for message in rest} == {first.generation_id}
 
 

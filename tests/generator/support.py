@@ -33,6 +33,7 @@ from papa.lora import LoraConfig
 from papa.revision_files import MANIFEST_FILE, Origin, digest, pack
 from papa.sampler import sample
 from papa.schedule import NoiseSchedule
+from papa.taste import Head
 from tests.papa.support import tiny_unet
 
 # Tensors of 64 numbers: a second thread costs more than it brings.
@@ -203,7 +204,9 @@ class CountingRevisions(MemoryRevisionStore):
 class World:
     """Stores, an engine over `denoiser`, and the room's front."""
 
-    def __init__(self, denoiser: Denoiser, slots: int = 4, host_cache: int = 8, **engine: int) -> None:
+    def __init__(
+        self, denoiser: Denoiser, slots: int = 4, host_cache: int = 8, judges: bool = True, **engine: int
+    ) -> None:
         self.denoiser = denoiser
         self.state = MemoryState(Settings())
         self.users = MemoryUserDirectory(self.state)
@@ -211,7 +214,7 @@ class World:
         self.revisions = CountingRevisions()
         self.slots = Slots(slots, denoiser.layout.size, denoiser.device, denoiser.dtype)
         self.engine = Engine(denoiser, self.slots, EngineConfig(adapt_from=ADAPT_FROM, clip=denoiser.clips, **engine))
-        self.adapters = Adapters(self.users, self.revisions, denoiser, self.slots, host_cache)
+        self.adapters = Adapters(self.users, self.revisions, denoiser, self.slots, host_cache, judges)
         self.generator = Generator(
             self.engine, self.adapters, Items(self.items, denoiser), Defaults(steps=4), Prompter(denoiser, GUIDANCE)
         )
@@ -224,6 +227,7 @@ class World:
         parent: str = "",
         spoil: Callable[[dict[str, bytes]], Files] = dict,
         maker: Denoiser | None = None,
+        head: Head | None = None,
     ) -> Tensor:
         """Stores a revision and points at it. `spoil` changes its files after their sha256 was taken; `maker` is the
         denoiser whose layout and backbone it is made for."""
@@ -231,7 +235,7 @@ class World:
         weights = random_weights(maker, len(revision)) if weights is None else weights
         origin = Origin(backbone_hash=maker.backbone_hash, parent=parent, created_at=time.time())
         replay = new_adapter(maker).replay
-        files = pack(Adapter(weights, replay), maker.layout, UpdateConfig(), origin)
+        files = pack(Adapter(weights, replay, head=head), maker.layout, UpdateConfig(), origin)
         await self.revisions.put(user, revision, spoil(files))
         known = self.state.user(user)
         now = time.time()

@@ -107,12 +107,19 @@ def test_wire() -> None:
         ("i0", 7, 0, False),
         ("i1", 8, 1, True),
     ]
-    done = event_to_wire(GenerationDone("r1", GenerationTimings(0.5, 2.0, 0.25))).done
-    assert (done.revision, done.queued_seconds, done.denoising_seconds, done.adapter_load_seconds) == (
+    done = event_to_wire(GenerationDone("r1", GenerationTimings(0.5, 2.0, 0.25), 2)).done
+    assert (
+        done.revision,
+        done.queued_seconds,
+        done.denoising_seconds,
+        done.adapter_load_seconds,
+        done.noise_version,
+    ) == (
         "r1",
         0.5,
         2.0,
         0.25,
+        2,
     )
 
 

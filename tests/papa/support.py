@@ -14,6 +14,7 @@ from papa.adapter import new_adapter
 from papa.config import UpdateConfig
 from papa.denoiser import Denoiser
 from papa.lora import LoraConfig
+from papa.noise import Noise
 from papa.schedule import NoiseSchedule
 from papa.updating import Labels, update
 
@@ -50,14 +51,14 @@ def drawn_by(
 ) -> list[torch.Tensor]:
     """The probabilities by which a first update draws likes, then dislikes, from its replay and the pool."""
     seen: list[torch.Tensor] = []
-    multinomial = torch.multinomial
+    choice = Noise.choice
 
-    def noting(probabilities: torch.Tensor, *arguments: object, **options: object) -> torch.Tensor:
+    def noting(noise: Noise, probabilities: torch.Tensor, count: int) -> torch.Tensor:
         seen.append(probabilities)
-        return multinomial(probabilities, *arguments, **options)  # type: ignore[call-overload, no-any-return]
+        return choice(noise, probabilities, count)
 
     with monkeypatch.context() as patched:
-        patched.setattr(torch, "multinomial", noting)
+        patched.setattr(Noise, "choice", noting)
         update(denoiser, new_adapter(denoiser), given, replace(config, steps=1), 0)
     return seen
 

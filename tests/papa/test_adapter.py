@@ -10,7 +10,18 @@ from safetensors.torch import load, save
 from papa.adapter import Adapter, new_adapter
 from papa.config import UpdateConfig
 from papa.denoiser import Denoiser
-from papa.revision_files import AdapterDamagedError, Origin, digest, pack, unpack, unpack_weights
+from papa.revision_files import (
+    HEAD_FILE,
+    AdapterDamagedError,
+    Origin,
+    digest,
+    has_head,
+    pack,
+    unpack,
+    unpack_head,
+    unpack_weights,
+)
+from papa.taste import FOURIER
 from papa.updating import Labels, update
 from tests.papa.support import random_adapters, tiny_denoiser
 
@@ -34,6 +45,10 @@ def test_packing_loses_nothing(denoiser: Denoiser, adapter: Adapter, files: dict
     again = unpack(files, denoiser.layout, denoiser.hashes, digest(files["manifest.json"]))
     assert torch.equal(again.weights, adapter.weights)
     assert again.iterate is not None and adapter.iterate is not None
+    assert again.head is not None and adapter.head is not None
+    for name in ("mean", "deviation", "coefficients"):
+        assert torch.equal(getattr(again.head, name), getattr(adapter.head, name))
+    assert (again.head.distance, again.head.calibration) == (adapter.head.distance, adapter.head.calibration)
     assert torch.equal(again.iterate, adapter.iterate) and not torch.equal(again.iterate, again.weights)
     for name in ("samples", "grades", "features"):
         assert torch.equal(getattr(again.replay, name), getattr(adapter.replay, name))
@@ -126,3 +141,46 @@ def test_a_lower_rank_is_padded_and_a_higher_one_refused(denoiser: Denoiser, fil
     with pytest.raises(AdapterDamagedError) as error:
         unpack_weights(files, narrow.layout, narrow.hashes, sha256)
     assert error.value.reason == "shape"
+
+
+def test_an_adapter_of_the_former_recipe_has_no_head_and_is_read(denoiser: Denoiser, adapter: Adapter) -> None:
+    origin = replace(ORIGIN, backbone_hash=denoiser.backbone_hash)
+    files = pack(replace(adapter, head=None), denoiser.layout, UpdateConfig(), origin)
+    assert HEAD_FILE not in files and not has_head(files["manifest.json"])
+    again = unpack(files, denoiser.layout, denoiser.backbone_hash, digest(files["manifest.json"]))
+    assert again.head is None
+
+
+def test_an_update_needs_no_head_of_its_parent(denoiser: Denoiser, files: dict[str, bytes]) -> None:
+    del files[HEAD_FILE]
+    again = unpack(files, denoiser.layout, denoiser.backbone_hash, digest(files["manifest.json"]))
+    assert again.head is None and len(again.replay) == 3
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_a_damaged_head_is_found(files: dict[str, bytes], damage: str) -> None:
+    whole = files.pop(HEAD_FILE)
+    if damage != "remove":
+        files[HEAD_FILE] = whole[:-1] + (bytes([whole[-1] ^ 1]) if damage == "flip" else b"")
+    with pytest.raises(AdapterDamagedError) as caught:
+        unpack_head(files, digest(files["manifest.json"]))
+    assert caught.value.reason == "checksum"
+
+
+BAD_HEADS = {
+    "nan": ("finite", {"coefficients": torch.full((FOURIER,), torch.nan)}),
+    "a negative slope": ("finite", {"calibration": torch.tensor([1.0, -1.0, 0.0])}),
+    "no distance": ("finite", {"calibration": torch.tensor([0.0, 1.0, 0.0])}),
+    "too few coefficients": ("shape", {"coefficients": torch.ones(2)}),
+    "whole numbers": ("shape", {"mean": torch.ones(64, dtype=torch.int64)}),
+    "no features": ("shape", {"mean": torch.ones(0), "deviation": torch.ones(0)}),
+    "a number for many": ("shape", {"mean": torch.tensor(1.0)}),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_HEADS)
+def test_a_head_that_means_nothing_is_refused(files: dict[str, bytes], kind: str) -> None:
+    reason, tensors = BAD_HEADS[kind]
+    with pytest.raises(AdapterDamagedError) as caught:
+        unpack_head(files, _resealed(files, load(files[HEAD_FILE]) | tensors, HEAD_FILE))
+    assert caught.value.reason == reason

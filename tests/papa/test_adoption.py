@@ -19,6 +19,7 @@ from papa.config import UpdateConfig
 from papa.denoiser import Denoiser
 from papa.replay import Replay
 from papa.revision_files import AdapterDamagedError, Origin, pack
+from papa.taste import FOURIER
 from papa.updating import Labels, update
 from tests.papa.support import random_adapters, tiny_denoiser, tiny_unet
 
@@ -30,7 +31,7 @@ Files = dict[str, bytes]
 def adapter(denoiser: Denoiser) -> Adapter:
     labels = Labels(torch.randint(0, 256, (3, 1, 8, 8), dtype=torch.uint8), torch.tensor([1.0, -1.0, 0.5]))
     trained, _ = update(denoiser, new_adapter(denoiser), labels, UpdateConfig(steps=1), 0)
-    return Adapter(random_adapters(denoiser, 1, scale=0.01)[0], trained.replay)
+    return Adapter(random_adapters(denoiser, 1, scale=0.01)[0], trained.replay, head=trained.head)
 
 
 @pytest.fixture
@@ -136,6 +137,14 @@ def replay(**fields: torch.Tensor) -> Callable[[Files], None]:
     return damage
 
 
+def head(**fields: torch.Tensor) -> Callable[[Files], None]:
+    def damage(files: Files) -> None:
+        files["taste.safetensors"] = save(load(files["taste.safetensors"]) | fields)
+        del files["manifest.json"]
+
+    return damage
+
+
 def bytes_of(name: str, data: bytes) -> Callable[[Files], None]:
     def damage(files: Files) -> None:
         files[name] = data
@@ -191,6 +200,11 @@ DAMAGES: dict[str, tuple[str, Callable[[Files], Any]]] = {
     "samples of floats": ("shape", replay(samples=torch.zeros(3, 1, 8, 8))),
     "more than is remembered": ("shape", replay(samples=torch.zeros(9, 1, 8, 8, dtype=torch.uint8))),
     "a sample for all": ("shape", replay(samples=torch.tensor(1, dtype=torch.uint8))),
+    "a head of other features": ("shape", head(mean=torch.ones(7), deviation=torch.ones(7))),
+    "a head of other coefficients": ("shape", head(coefficients=torch.ones(9))),
+    "a head of nan": ("finite", head(coefficients=torch.full((FOURIER,), torch.nan))),
+    "half a head": ("format", bytes_of("taste.safetensors", save({"mean": torch.ones(3)}))),
+    "garbage for a head": ("format", bytes_of("taste.safetensors", b"\xff" * 100)),
     "no replay in the replay": ("format", bytes_of("state.safetensors", save({"grades": torch.ones(1)}))),
 }
 
@@ -202,6 +216,14 @@ def test_what_does_not_fit_is_refused_with_the_reason(adoption: Adoption, files:
     with pytest.raises(AdapterDamagedError) as error:
         adoption.adopt(files, adoption.denoiser.backbone_hash)
     assert error.value.reason == reason, error.value
+
+
+def test_the_taste_head_comes_along_and_may_be_missing(adoption: Adoption, adapter: Adapter, files: Files) -> None:
+    whole = adoption.adopt(files, adoption.denoiser.backbone_hash).head
+    assert whole is not None and adapter.head is not None
+    assert torch.equal(whole.coefficients, adapter.head.coefficients)
+    del files["taste.safetensors"]
+    assert adoption.adopt(files, adoption.denoiser.backbone_hash).head is None
 
 
 def test_an_empty_replay_is_one(adoption: Adoption, adapter: Adapter, denoiser: Denoiser) -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from papa.alignment import coverage, frechet_distance, labels_to, success_rate
+from papa.alignment import calibration_error, coverage, frechet_distance, labels_to, success_rate
 
 
 def test_success_rate_counts_the_preferred() -> None:
@@ -37,3 +37,11 @@ def test_frechet_distance_of_gaussians_has_a_closed_form() -> None:
 def test_labels_to_a_threshold() -> None:
     assert labels_to(0.9, [10, 20, 30], [0.5, 0.9, 0.8]) == 20
     assert labels_to(0.9, [10, 20], [0.5, 0.8]) is None
+
+
+def test_calibration_error_is_the_mean_gap_between_what_is_said_and_what_happens() -> None:
+    """Two of four in the bin of 0.8, none of four in that of 0.1."""
+    probabilities = torch.tensor([0.85] * 4 + [0.15] * 4)
+    happened = torch.tensor([True, True, False, False] + [False] * 4)
+    assert calibration_error(probabilities, happened) == pytest.approx(0.5 * 0.35 + 0.5 * 0.15)
+    assert calibration_error(torch.tensor([1.0, 0.0]), torch.tensor([True, False])) == 0

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers.pipelines.dit import pipeline_dit
 from torch import Tensor
 
 from papa.adapter import new_adapter
@@ -16,6 +17,7 @@ from papa.adoption import Adoption
 from papa.config import ATTENTION_LORA, DEFAULT_UPDATE, UpdateConfig
 from papa.denoiser import Denoiser, PromptRefused, load_denoiser
 from papa.diffusers_lora import DIFFUSERS_FILE, diffusers_lora
+from papa.noise import Noise
 from papa.revision_files import MANIFEST_FILE, AdapterDamagedError, Origin, digest, pack, unpack
 from papa.sampler import sample
 from papa.updating import Labels, UpdateJob, update, update_many
@@ -35,7 +37,7 @@ def text_backbone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Denois
 
 
 def noise(seed: int) -> Tensor:
-    return torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(seed))
+    return Noise(seed).normal((1, *SHAPE))
 
 
 def pictured(pipe: Any, prompt: str, guidance: float, seed: int, **more: Any) -> Tensor:
@@ -78,17 +80,18 @@ def test_a_negative_prompt_takes_the_place_of_none(text_backbone: tuple[Any, Den
     assert (theirs - mixed(denoiser)[0]).abs().max() > 1e-3
 
 
-def test_classes_by_name_and_number_equal_the_transformer_pipeline(tmp_path: Path) -> None:
+def test_classes_by_name_and_number_equal_the_transformer_pipeline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pipe = diffusion_transformer()
     denoiser = load_denoiser(saved(pipe, tmp_path))
     pipe.set_progress_bar_config(disable=True)
     conditions = denoiser.conditions(["Ankle boot", "5"], [4.0, 1.0])
     ours = denoiser.decode(sample(denoiser, [0, 1], steps=STEPS, conditions=conditions))
     for row, (label, guidance) in enumerate([(3, 4.0), (5, 1.0)]):
-        generator = torch.Generator().manual_seed(row)
-        images = pipe(
-            [label], guidance_scale=guidance, generator=generator, num_inference_steps=STEPS, output_type="np"
-        ).images
+        # This pipeline takes no latents.
+        monkeypatch.setattr(pipeline_dit, "randn_tensor", lambda shape, row=row, **_: Noise(row).normal(shape))
+        images = pipe([label], guidance_scale=guidance, num_inference_steps=STEPS, output_type="np").images
         theirs = torch.from_numpy(np.asarray(images[0])).permute(2, 0, 1) * 2 - 1
         torch.testing.assert_close(ours[row], theirs, atol=1e-4, rtol=0)
     with pytest.raises(PromptRefused, match="one of the backbone's 1000 classes"):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from papa.denoiser import Denoiser
+from papa.noise import Noise
 from papa.objective import (
     bounded_enhancer_loss,
     enhancer_loss,
@@ -85,7 +86,7 @@ def test_the_bounded_enhancer_starts_as_the_published_one_and_fades() -> None:
 
 
 def test_strata_cover_the_range_once_each() -> None:
-    t = stratified_timesteps(400, 1000, (500, 12), torch.Generator().manual_seed(0))
+    t = stratified_timesteps(400, 1000, (500, 12), Noise(0))
     assert t.min() >= 400 and t.max() < 1000
     assert torch.equal((t - 400) // 50, torch.arange(12).expand(500, 12))
 
@@ -95,7 +96,7 @@ def test_the_stratified_estimate_is_unbiased(m: int) -> None:
     """The mean of 20,000 estimates lies within four standard errors of the full sum (one false alarm in 16,000)."""
     low, high, trials = 400, 1000, 20_000
     values = torch.sin(torch.arange(1000, dtype=torch.float64) / 37) + torch.arange(1000, dtype=torch.float64) / 300
-    t = stratified_timesteps(low, high, (trials, m), torch.Generator().manual_seed(m))
+    t = stratified_timesteps(low, high, (trials, m), Noise(m))
     estimates = values[t].mean(dim=1) * (high - low)
     exact = values[low:high].sum()
     assert abs(estimates.mean() - exact) < 4 * estimates.std() / math.sqrt(trials)
@@ -106,13 +107,13 @@ def test_the_reference_recipe_takes_the_step_of_the_full_sum() -> None:
     recipe = ReferenceRecipe(adapt_from=970, chunk=7, learning_rate=1e-3)
     trained, naive, star = tiny_denoiser(), tiny_denoiser(), tiny_denoiser()
     labels = Labels(torch.randint(0, 255, (2, 1, 8, 8), dtype=torch.uint8), torch.tensor([1.0, -1.0]))
-    ReferenceTrainer(trained, star, recipe).interaction_step(labels, torch.Generator().manual_seed(5))
+    ReferenceTrainer(trained, star, recipe).interaction_step(labels, Noise(5))
 
-    generator = torch.Generator().manual_seed(5)
+    random = Noise(5)
     optimizer = torch.optim.Adam(naive.model.requires_grad_(True).parameters(), lr=1e-3)
     for sample, grade in zip(labels.samples, labels.grades, strict=True):
         x0 = sample[None].float() / 127.5 - 1
-        noise = torch.randn(x0.shape, generator=generator)
+        noise = random.normal(x0.shape)
         loss = torch.zeros(())
         for t in range(970, 1000):
             time = torch.tensor([t])

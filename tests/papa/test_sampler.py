@@ -3,9 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers.schedulers import scheduling_ddpm
 from torch import Tensor
 
 from papa.denoiser import Conditions, Denoiser
+from papa.noise import Noise
 from papa.sampler import Rows, sample, timesteps
 from tests.papa.support import random_adapters
 
@@ -17,23 +19,28 @@ SCHEDULERS = {
 
 
 @torch.no_grad()
-def diffusers_sample(denoiser: Denoiser, sampler: str, steps: int, seed: int) -> Tensor:
+def diffusers_sample(
+    denoiser: Denoiser, sampler: str, steps: int, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> Tensor:
     scheduler = SCHEDULERS[sampler]()
     scheduler.set_timesteps(steps)
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(1, *denoiser.sample_shape, generator=generator)
+    noise = Noise(seed)
+    x = noise.normal((1, *denoiser.sample_shape))
     for t in scheduler.timesteps:
-        arguments = {"generator": generator} if sampler == "ddpm" else {}
-        x = scheduler.step(denoiser.epsilon(x, t[None]), t, x, **arguments).prev_sample
+        if sampler == "ddpm":
+            monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda shape, **_: noise.normal(shape))
+        x = scheduler.step(denoiser.epsilon(x, t[None]), t, x).prev_sample
     return x
 
 
 @pytest.mark.parametrize("steps", [5, 10, 25])
 @pytest.mark.parametrize("sampler", sorted(SCHEDULERS))
-def test_equals_the_scheduler_of_diffusers(denoiser: Denoiser, sampler: str, steps: int) -> None:
+def test_equals_the_scheduler_of_diffusers(
+    denoiser: Denoiser, sampler: str, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # DPM-Solver++ of diffusers does not clip.
     ours = sample(denoiser, [3], None, sampler, steps, clip=sampler != "dpmpp_2m")
-    torch.testing.assert_close(ours, diffusers_sample(denoiser, sampler, steps, 3), atol=1e-3, rtol=1e-2)
+    torch.testing.assert_close(ours, diffusers_sample(denoiser, sampler, steps, 3, monkeypatch), atol=1e-3, rtol=1e-2)
 
 
 def test_timesteps_start_at_the_noisiest_and_match_diffusers() -> None:
@@ -47,8 +54,8 @@ def test_timesteps_start_at_the_noisiest_and_match_diffusers() -> None:
 def test_rows_of_different_methods_lengths_and_ages_share_a_batch(denoiser: Denoiser) -> None:
     settings = [("ddim", 4, 11), ("dpmpp_2m", 5, 12), ("ddpm", 3, 13)]
     alone = [sample(denoiser, [seed], None, kind, steps) for kind, steps, seed in settings]
-    generators = [torch.Generator().manual_seed(seed) for _, _, seed in settings]
-    draw = [lambda g=g: torch.randn(1, *denoiser.sample_shape, generator=g) for g in generators]
+    noises = [Noise(seed) for _, _, seed in settings]
+    draw = [lambda noise=noise: noise.normal((1, *denoiser.sample_shape)) for noise in noises]
     parts = [Rows.start(d(), kind, steps, 1000) for d, (kind, steps, _) in zip(draw, settings, strict=True)]
     batch, waiting, finished = parts[0], parts[1:], {}
     order = [0]

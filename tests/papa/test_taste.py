@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
-from papa.taste import Taste, Unrated, changed, density_ratio
+from papa.noise import Noise
+from papa.taste import (
+    FOURIER,
+    Taste,
+    Unrated,
+    changed,
+    density_ratio,
+    fourier_features,
+    left_out,
+    platt,
+)
 
 RIDGE, NEIGHBOURS = 0.3, 10
 
@@ -119,3 +131,87 @@ def test_a_taste_has_changed_when_the_newest_labels_contradict_the_older_ones(
         assert changed(features, grades, unrated, 10, share, RIDGE, NEIGHBOURS) == found
     few = slice(55, None)  # five older labels, all of one kind
     assert not changed(features[few], grades[few], None, 10, share, RIDGE, NEIGHBOURS)
+
+
+def test_platt_finds_the_slope_and_the_intercept_that_made_the_labels() -> None:
+    random = Noise(4)
+    values = random.normal((20_000,)).double()
+    liked = random.uniform((20_000,)) < torch.sigmoid(3 * values - 1)
+    assert platt(values, liked) == pytest.approx((3, -1), abs=0.15)
+
+
+def test_platt_is_where_the_likelihood_of_its_targets_is_greatest() -> None:
+    values, liked = torch.tensor([-1.2, -0.4, 0.1, 0.3, 0.9, 2.0]).double(), torch.tensor([0, 0, 1, 0, 1, 1]).bool()
+    target = torch.where(liked, 4 / 5, 1 / 5).double()
+    slope, intercept = platt(values, liked)
+    missing = target - torch.sigmoid(slope * values + intercept)
+    assert abs(missing.sum()) < 1e-6 and abs((missing * values).sum()) < 1e-6
+
+
+def test_values_that_order_the_labels_wrongly_leave_the_share_of_likes() -> None:
+    values, liked = torch.linspace(-1, 1, 40).double(), torch.arange(40) < 10
+    slope, intercept = platt(values, liked)
+    assert slope == 0
+    assert torch.sigmoid(torch.tensor(intercept)).item() == pytest.approx((10 * 11 / 12 + 30 / 32) / 40)
+
+
+def test_a_few_labels_however_clear_give_no_certainty() -> None:
+    slope, intercept = platt(torch.tensor([-9.0, 9.0]).double(), torch.tensor([False, True]))
+    chances = torch.sigmoid(slope * torch.tensor([-9.0, 9.0]) + intercept)
+    assert chances.tolist() == pytest.approx([1 / 3, 2 / 3], abs=1e-3)
+
+
+def test_fourier_features_meet_the_kernel() -> None:
+    z = Noise(5).normal((40, 30)).double()
+    distance = float(torch.pdist(z).square().median())
+    seen = fourier_features(z, distance)
+    kernel = torch.exp(-torch.cdist(z, z).square() / distance)
+    assert (seen @ seen.T - kernel).abs().max() < 5 / math.sqrt(2 * FOURIER)
+    # Stored heads rest on these numbers.
+    assert fourier_features(torch.zeros(1, 2), 1.0)[0, :3].tolist() == pytest.approx(PHASES, abs=1e-6)
+
+
+PHASES = [-0.0246169, -0.0409266, -0.027699]
+
+
+@pytest.mark.parametrize("unrated", [None, around(*[1.0] * 30, *[-1.0] * 30, seed=1)])
+def test_a_head_is_a_ridge_regression_calibrated_on_what_it_was_not_fitted_on(unrated: Tensor | None) -> None:
+    """Fitted once more in weight space, and once more for each label that is left out."""
+    features, grades = two_kinds((3, 33))
+    taste = Taste(features, grades, None if unrated is None else Unrated(unrated), RIDGE, NEIGHBOURS)
+    head = taste.head()
+    assert head is not None
+    own = (features if unrated is None else unrated).double()
+    others = around(*torch.linspace(-1.5, 1.5, 50).tolist(), seed=2)
+    here, there = (
+        fourier_features((each.double() - own.mean(0)) / (own.std(0, correction=0) + 1e-6), head.distance)
+        for each in (features, others)
+    )
+    weight, y = taste.importance.double(), grades.double()
+    for kind in (y > 0, y < 0):
+        weight[kind] *= 60 / (2 * taste.importance[kind].sum())
+
+    def fitted(rows: Tensor) -> Tensor:
+        x, w = here[rows], (weight[rows] / RIDGE)[:, None]
+        return torch.linalg.solve(x.T @ (w * x) + torch.eye(FOURIER), x.T @ (w[:, 0] * y[rows]))
+
+    every = torch.arange(60)
+    left_out = torch.stack([here[i] @ fitted(every[every != i]) for i in range(0, 60, 12)])
+    slope, intercept = head.calibration
+    torch.testing.assert_close(
+        head.probability(others), torch.sigmoid(slope * (there @ fitted(every)) + intercept).float(), atol=1e-4, rtol=0
+    )
+    exact = platt(left_out_of(here, weight, y), grades > 0)
+    assert (slope, intercept) == pytest.approx(exact, rel=1e-4)
+    torch.testing.assert_close(left_out_of(here, weight, y)[::12], left_out, atol=1e-6, rtol=0)
+    assert head.probability(around(1.0))[0] > 0.8 and head.probability(around(-1.0))[0] < 0.2
+    exactly = torch.sigmoid(slope * taste.foretold(others) + intercept)
+    assert (head.probability(others) - exactly).abs().mean() < 0.05
+
+
+def left_out_of(here: Tensor, weight: Tensor, y: Tensor) -> Tensor:
+    return left_out(torch.linalg.inv(here @ here.T + torch.diag(RIDGE / weight)), y)
+
+
+def test_one_kind_of_labels_makes_no_head() -> None:
+    assert Taste(around(1.0, 1.0), torch.ones(2), None, RIDGE, NEIGHBOURS).head() is None

@@ -18,6 +18,7 @@ from torch import Tensor
 from benchmarks.alignment.runs import Sampling
 from benchmarks.alignment.systems.tuning import LoraSystem
 from papa.denoiser import Denoiser
+from papa.noise import Noise
 from papa.sampler import predict_x0, timesteps
 
 
@@ -41,10 +42,10 @@ class D3po(LoraSystem):
         self.trajectory: list[Tensor] = []
 
     def show(self, seeds: list[int]) -> Tensor:
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        noises = [Noise(seed) for seed in seeds]
 
         def draw() -> Tensor:
-            return torch.stack([torch.randn(self.denoiser.sample_shape, generator=each) for each in generators])
+            return torch.stack([each.normal(self.denoiser.sample_shape) for each in noises])
 
         x = draw()
         self.trajectory = [x]
@@ -61,10 +62,10 @@ class D3po(LoraSystem):
         if not len(liked) or not len(disliked):
             return
         pairs = torch.cartesian_prod(liked, disliked)
-        pairs = pairs[torch.randperm(len(pairs), generator=self.random)[: self.config.pairs]]
+        pairs = pairs[self.random.permutation(len(pairs))[: self.config.pairs]]
         reference = self.weights.detach().clone()
         for _ in range(self.config.passes):
-            for index in torch.randperm(self.config.sampling_steps - 1, generator=self.random).tolist():
+            for index in self.random.permutation(self.config.sampling_steps - 1).tolist():
                 gain = self._gain(index, pairs.T.flatten(), reference)
                 margin = gain[: len(pairs)] - gain[len(pairs) :]
                 self.step(-F.logsigmoid(self.config.beta * margin).mean())

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from benchmarks.alignment.runs import Sampling
 from benchmarks.alignment.systems.base import CHUNK, System
 from papa.denoiser import Denoiser
+from papa.noise import Domain, Noise, seed_torch
 from papa.pixels import to_pixels, to_x0
 from papa.sampler import Rows, timesteps
 
@@ -54,8 +55,8 @@ class ClassifierGuidance(System):
     def __init__(self, denoiser: Denoiser, sampling: Sampling, seed: int, config: GuidanceConfig) -> None:
         super().__init__(denoiser, sampling, seed)
         self.config = config
-        self.random = torch.Generator().manual_seed(seed)
-        torch.manual_seed(seed)
+        self.random = Noise(seed, Domain.UPDATE)
+        seed_torch(seed, Domain.TRAINING)
         self.classifier = NoisyClassifier(denoiser.sample_shape[0])
         self.classifier(torch.zeros(1, *denoiser.sample_shape), torch.ones(1, 1, 1, 1))
         self.fitting = torch.optim.AdamW(self.classifier.parameters(), lr=config.learning_rate, weight_decay=1e-2)
@@ -67,11 +68,11 @@ class ClassifierGuidance(System):
         schedule, share = self.denoiser.schedule, self.liked.mean()
         balance = 0.5 / torch.where(self.liked > 0, share, 1 - share).clamp(min=0.05)
         for _ in range(self.config.fit_steps):
-            rows = torch.randint(0, len(self.liked), (self.config.rows,), generator=self.random)
-            t = torch.randint(0, schedule.num_timesteps, (len(rows),), generator=self.random)
-            shift = torch.randint(-2, 3, (2,), generator=self.random).tolist()
+            rows = self.random.integers(len(self.liked), self.config.rows)
+            t = self.random.integers(schedule.num_timesteps, len(rows))
+            shift = (self.random.integers(5, 2) - 2).tolist()
             x0 = torch.roll(self.samples[rows], shift, dims=(2, 3))
-            x_t = schedule.add_noise(x0, torch.randn(x0.shape, generator=self.random), t)
+            x_t = schedule.add_noise(x0, self.random.normal(x0.shape), t)
             logits = self.classifier(x_t, schedule.alpha_bar(t, x_t))
             loss = F.binary_cross_entropy_with_logits(logits, self.liked[rows], balance[rows])
             self.fitting.zero_grad()
@@ -83,7 +84,7 @@ class ClassifierGuidance(System):
 
     def _draw(self, seeds: list[int]) -> Tensor:
         shape, schedule = self.denoiser.sample_shape, self.denoiser.schedule
-        x = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        x = torch.stack([Noise(seed).normal(shape) for seed in seeds])
         rows = Rows.start(x, self.sampling.sampler, self.sampling.steps, schedule.num_timesteps)
         for _ in timesteps(schedule.num_timesteps, self.sampling.steps):
             alpha_bar = schedule.alpha_bar(rows.t, rows.x)

@@ -46,7 +46,5 @@ class DiffusionKto(LoraSystem):
         liked = self.grades > 0
         kinds = [kind for kind in (liked, ~liked) if bool(kind.any())]
         count = self.config.rows // len(kinds)
-        rows = torch.cat(
-            [torch.multinomial(kind.float(), count, replacement=True, generator=self.random) for kind in kinds]
-        )
+        rows = torch.cat([self.random.choice(kind.float(), count) for kind in kinds])
         return self.samples[rows], self.grades[rows].sign()

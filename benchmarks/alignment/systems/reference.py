@@ -16,6 +16,7 @@ from torch import Tensor
 from benchmarks.alignment.runs import Sampling
 from benchmarks.alignment.systems.base import CHUNK, System, labels
 from papa.denoiser import Denoiser
+from papa.noise import Domain, Noise
 from papa.reference import REFERENCE_PAPA, ReferenceTrainer
 from papa.sampler import Rows, timesteps
 
@@ -45,7 +46,7 @@ class Reference(System):
         )
         self.recipe = recipe
         self.trainer = ReferenceTrainer(denoiser, star, recipe)
-        self.random = torch.Generator().manual_seed(seed)
+        self.random = Noise(seed, Domain.UPDATE)
 
     def show(self, seeds: list[int]) -> Tensor:
         self.cost.plain += len(seeds) * self.recipe.sampling_steps
@@ -61,10 +62,10 @@ class Reference(System):
     @torch.no_grad()
     def _draw(self, seeds: list[int], sampling: Sampling) -> Tensor:
         """θ for t ≥ K, the backbone below."""
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        noises = [Noise(seed) for seed in seeds]
 
         def noise() -> Tensor:
-            return torch.stack([torch.randn(self.denoiser.sample_shape, generator=each) for each in generators])
+            return torch.stack([each.normal(self.denoiser.sample_shape) for each in noises])
 
         schedule = self.denoiser.schedule
         rows = Rows.start(noise(), sampling.sampler, sampling.steps, schedule.num_timesteps)

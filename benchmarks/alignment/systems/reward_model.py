@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from benchmarks.alignment.runs import Sampling
 from benchmarks.alignment.systems.tuning import LoraSystem
 from papa.denoiser import Denoiser
+from papa.noise import Domain, seed_torch
 from papa.objective import squared_error
 
 
@@ -43,7 +44,7 @@ class RewardModel(LoraSystem):
     def __init__(self, denoiser: Denoiser, sampling: Sampling, seed: int, config: RewardConfig) -> None:
         super().__init__(denoiser, sampling, seed, config.learning_rate)
         self.config = config
-        torch.manual_seed(seed)
+        seed_torch(seed, Domain.TRAINING)
         self.reward = reward_cnn(denoiser.sample_shape[0])
         self.reward(torch.zeros(1, *denoiser.sample_shape))
         self.fitting = torch.optim.AdamW(self.reward.parameters(), lr=2e-3, weight_decay=1e-2)
@@ -59,7 +60,7 @@ class RewardModel(LoraSystem):
         with torch.no_grad():
             weights = torch.sigmoid(self.reward(judged))
         for _ in range(self.config.steps):
-            rows = torch.multinomial(weights + 1e-6, self.config.rows, replacement=True, generator=self.random)
+            rows = self.random.choice(weights + 1e-6, self.config.rows)
             x_t, t, noise = self.noised(judged[rows])
             self.step(squared_error(noise, self.epsilon(x_t, t)).mean())
 
@@ -67,8 +68,8 @@ class RewardModel(LoraSystem):
         target = (self.grades > 0).float()
         weight = 0.5 / torch.where(target > 0, target.mean(), 1 - target.mean()).clamp(min=0.05)
         for _ in range(self.config.fit_steps):
-            rows = torch.randint(0, len(target), (64,), generator=self.random)
-            shift = torch.randint(-2, 3, (2,), generator=self.random).tolist()
+            rows = self.random.integers(len(target), 64)
+            shift = (self.random.integers(5, 2) - 2).tolist()
             x = torch.roll(self.samples[rows], shift, dims=(2, 3))
             loss = F.binary_cross_entropy_with_logits(self.reward(x), target[rows], weight[rows])
             self.fitting.zero_grad()

@@ -8,6 +8,7 @@ from torch import Tensor
 from benchmarks.alignment.runs import Sampling
 from benchmarks.alignment.systems.base import System
 from papa.denoiser import Denoiser
+from papa.noise import Domain, Noise
 from papa.objective import squared_error
 from papa.pixels import to_pixels, to_x0
 
@@ -17,9 +18,9 @@ class LoraSystem(System):
 
     def __init__(self, denoiser: Denoiser, sampling: Sampling, seed: int, learning_rate: float) -> None:
         super().__init__(denoiser, sampling, seed)
-        self.weights = denoiser.layout.initial(torch.Generator().manual_seed(seed)).requires_grad_()
+        self.weights = denoiser.layout.initial(Noise(seed, Domain.ADAPTER)).requires_grad_()
         self.optimizer = torch.optim.Adam([self.weights], lr=learning_rate)
-        self.random = torch.Generator().manual_seed(seed)
+        self.random = Noise(seed, Domain.UPDATE)
         self.samples = torch.zeros(0, *denoiser.sample_shape)
         self.grades = torch.zeros(0)
 
@@ -44,8 +45,8 @@ class LoraSystem(System):
 
     def noised(self, x0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(x_t, t, ε) at uniform timesteps."""
-        t = torch.randint(0, self.denoiser.schedule.num_timesteps, (len(x0),), generator=self.random)
-        noise = torch.randn(x0.shape, generator=self.random)
+        t = self.random.integers(self.denoiser.schedule.num_timesteps, len(x0))
+        noise = self.random.normal(x0.shape)
         return self.denoiser.schedule.add_noise(x0, noise, t), t, noise
 
     def errors(self, x0: Tensor) -> tuple[Tensor, Tensor]:

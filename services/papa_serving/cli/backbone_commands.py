@@ -27,7 +27,7 @@ Steps = Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps in a
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1)]
 LearningRate = Annotated[float, typer.Option("--learning-rate", min=0)]
 BFloat16 = Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16.")]
-Seed = Annotated[int, typer.Option("--seed")]
+Seed = Annotated[int, typer.Option("--seed", min=0)]
 Channels = Annotated[str, typer.Option("--channels", help="Of each resolution, halved from one to the next.")]
 Layers = Annotated[int, typer.Option("--layers", min=1, help="ResNet layers of each block.")]
 Start = Annotated[

@@ -74,10 +74,10 @@ def generate(
         terminal_pictures.show(generation.items, console, os.environ)
     made_by = f"revision {generation.revision}" if generation.revision else "the backbone"
     rows = [
-        (item.item_id, item.seed, item.served_by.value, file)
+        (item.item_id, item.seed, item.served_by.value, _percent(item.like_probability), file)
         for item, file in zip(generation.items, files, strict=True)
     ]
-    print_table("", ("item", "seed", "served by", "file"), rows)
+    print_table("", ("item", "seed", "served by", "liked", "file"), rows)
     for line in _readings(reading, words):
         console.print(line)
     console.print(f"{len(rows)} items by {made_by} in {generation.timings.total:.2f} s")
@@ -92,6 +92,10 @@ def _readings(reading: PromptReading | None, words: Sequence[str]) -> Iterator[s
     if reading.unknown_words:
         unknown = ", ".join(f"“{word}”" for word in reading.unknown_words)
         yield f"the backbone does not know {unknown}: left out; it knows {', '.join(words)}"
+
+
+def _percent(probability: float | None) -> str:
+    return "" if probability is None else f"{probability:.0%}"
 
 
 def _save(generation: Generation, folder: Path) -> list[Path]:

@@ -35,6 +35,7 @@ class AsyncItemStream(AsyncIterator[Item]):
     timings: Timings | None = None
     prompt_reading: PromptReading | None = None
     request_id: str = ""
+    noise_version: int = 1
 
     def __init__(self, start: Callable[[], Items], attempts: Attempts) -> None:
         self._start, self._attempts = start, attempts
@@ -57,6 +58,7 @@ class AsyncItemStream(AsyncIterator[Item]):
                 return wire.item(message.item)
             self.timings = wire.timings(message.timings)
             self.prompt_reading = wire.prompt_reading(message)
+            self.noise_version = message.noise_version or 1
 
     def cancel(self) -> None:
         """Ends the generation early; the next item raises CancelledError."""

@@ -62,7 +62,10 @@ class User:
 
 @dataclass(frozen=True)
 class Item:
-    """One generated image, encoded as `content_type` says. `index` is its position within the generation, from 0."""
+    """One generated image, encoded as `content_type` says. `index` is its position within the generation, from 0.
+
+    `like_probability`: the chance, by the user's labels so far, that the user likes it; None where they do not say.
+    """
 
     item_id: str
     image: bytes = field(repr=False)
@@ -70,6 +73,7 @@ class Item:
     seed: int
     index: int
     served_by: ServedBy
+    like_probability: float | None = None
 
     def pil(self) -> Image:
         """The decoded image; needs Pillow (the extra `image`)."""
@@ -111,7 +115,9 @@ class PromptReading:
 @dataclass(frozen=True)
 class Generation:
     """All items of one generation; `revision` is "" where the backbone served. `prompt_reading` is None where the
-    prompt was taken word for word. `request_id` finds the call in the service's logs."""
+    prompt was taken word for word. `request_id` finds the call in the service's logs. `noise_version` is that of the
+    map from seeds to noise: a seed gives the same image again while it is the same.
+    """
 
     generation_id: str
     items: tuple[Item, ...]
@@ -120,6 +126,7 @@ class Generation:
     timings: Timings
     prompt_reading: PromptReading | None = None
     request_id: str = ""
+    noise_version: int = 1
 
 
 @dataclass(frozen=True)

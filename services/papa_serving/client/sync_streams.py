@@ -33,6 +33,7 @@ class ItemStream(Iterator[Item]):
     timings: Timings | None = None
     prompt_reading: PromptReading | None = None
     request_id: str = ""
+    noise_version: int = 1
 
     def __init__(
         self, start: Callable[[], grpc.CallIterator[generation_pb2.StreamGenerateResponse]], attempts: Attempts
@@ -57,6 +58,7 @@ class ItemStream(Iterator[Item]):
                 return wire.item(message.item)
             self.timings = wire.timings(message.timings)
             self.prompt_reading = wire.prompt_reading(message)
+            self.noise_version = message.noise_version or 1
 
     def cancel(self) -> None:
         """Ends the generation early; the next item raises CallFailed (CANCELLED)."""

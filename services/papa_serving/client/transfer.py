@@ -11,7 +11,13 @@ from papa_serving.client.records import Revision, UserExport, UserState
 from papa_serving.contracts.errors import InvalidRequest, Violation
 from papa_serving.stubs.serving.v1 import types_pb2, user_pb2
 
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "state.safetensors", "manifest.json")
+ADAPTER_FILES = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "state.safetensors",
+    "taste.safetensors",
+    "manifest.json",
+)
 MANIFEST = "manifest.json"
 
 

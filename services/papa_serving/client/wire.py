@@ -117,6 +117,7 @@ def item(message: generation_pb2.Item) -> Item:
         seed=message.seed,
         index=message.index,
         served_by=served_by(message.served_by),
+        like_probability=message.like_probability if message.HasField("like_probability") else None,
     )
 
 
@@ -139,6 +140,7 @@ def generation(message: generation_pb2.GenerateResponse) -> Generation:
         served_by=served_by(message.served_by),
         timings=timings(message.timings),
         prompt_reading=prompt_reading(message),
+        noise_version=message.noise_version or 1,
     )
 
 

@@ -32,7 +32,8 @@ class GenerationSpec:
 
 @dataclass(frozen=True)
 class GeneratedItem:
-    """One finished item; `revision` is "" when the base made it."""
+    """One finished item; `revision` is "" when the base made it. `like_probability`: how likely its user likes it, None
+    where nothing says so."""
 
     item_id: str
     image: bytes
@@ -40,6 +41,7 @@ class GeneratedItem:
     seed: int
     index: int
     revision: str
+    like_probability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class GenerationTimings:
 
 @dataclass(frozen=True)
 class GenerationDone:
-    """The end of a generation."""
+    """The end of a generation. `noise_version`: how its seeds became noise (papa.noise.VERSION)."""
 
     revision: str
     timings: GenerationTimings
+    noise_version: int

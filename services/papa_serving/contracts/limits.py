@@ -18,5 +18,11 @@ MAX_STEPS = 4_000
 """Denoising steps of one item: the longest schedule of published backbones. The engine takes at most T of its own."""
 MAX_ENGINE_MESSAGE_BYTES = 64 * 2**20
 """The largest message between gateway and engine: several large items, or an adapter."""
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "state.safetensors", "manifest.json")
+ADAPTER_FILES = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "state.safetensors",
+    "taste.safetensors",
+    "manifest.json",
+)
 """The files of an imported adapter; the first two are required."""

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 import torch
 
 from papa.denoiser import Denoiser
-from papa.revision_files import MANIFEST_FILE, WEIGHTS_FILE, AdapterDamagedError, unpack_weights
+from papa.revision_files import (
+    HEAD_FILE,
+    MANIFEST_FILE,
+    WEIGHTS_FILE,
+    AdapterDamagedError,
+    has_head,
+    unpack_head,
+    unpack_weights,
+)
+from papa.taste import Head
 from papa_serving import metrics
 from papa_serving.contracts.errors import PapaError, RevisionDamaged, RevisionNotFound, UserDeleted
 from papa_serving.contracts.identity import UserKey
@@ -40,13 +49,21 @@ class Adapters:
     threads."""
 
     def __init__(
-        self, users: UserDirectory, revisions: RevisionStore, denoiser: Denoiser, slots: Slots, host_cache: int
+        self,
+        users: UserDirectory,
+        revisions: RevisionStore,
+        denoiser: Denoiser,
+        slots: Slots,
+        host_cache: int,
+        judges: bool = True,
     ) -> None:
+        """`judges`: whether to load what says how likely a user likes an item."""
         self._users = users
         self._revisions = revisions
         self._layout, self._hashes, self._dtype = denoiser.layout, denoiser.hashes, denoiser.dtype
         self._pinned = denoiser.device.type == "cuda"
         self._slots = slots
+        self._judges = judges
         self._host = HostCache(host_cache)
         self._refused: dict[AdapterKey, float] = {}
 
@@ -109,13 +126,22 @@ class Adapters:
                 *(self._revisions.get(key.user, key.revision, name) for name in (MANIFEST_FILE, WEIGHTS_FILE))
             )
             files = {MANIFEST_FILE: manifest, WEIGHTS_FILE: weights}
-            adapter = HostAdapter(key, await asyncio.to_thread(self._unpack, files, record.sha256))
+            checked = await asyncio.to_thread(self._unpack, files, record.sha256)
+            adapter = HostAdapter(key, checked, await self._head(key, manifest, record.sha256))
         except RevisionNotFound as error:
             raise self._refuse(key, "missing", str(error)) from error
         except AdapterDamagedError as error:
             raise self._refuse(key, error.reason, str(error)) from error
         metrics.ADAPTER_LOAD_SECONDS.observe(time.perf_counter() - start)
         return adapter
+
+    async def _head(self, key: AdapterKey, manifest: bytes, sha256: str) -> Head | None:
+        """The taste head, where the revision has one and callers are told what it says. Raises AdapterDamagedError,
+        RevisionNotFound."""
+        if not self._judges or not has_head(manifest):
+            return None
+        files = {MANIFEST_FILE: manifest, HEAD_FILE: await self._revisions.get(key.user, key.revision, HEAD_FILE)}
+        return await asyncio.to_thread(unpack_head, files, sha256)
 
     def _unpack(self, files: dict[str, bytes], sha256: str) -> torch.Tensor:
         try:

@@ -101,7 +101,7 @@ class Batch:
 
     def _start(self, rows: list[Row], sampler: str, steps: int) -> Rows:
         shape = self._denoiser.sample_shape
-        x = torch.stack([torch.randn(shape, generator=row.generator) for row in rows]).to(self._denoiser.device)
+        x = torch.stack([row.noise.normal(shape) for row in rows]).to(self._denoiser.device)
         return Rows.start(x, sampler, steps, self._denoiser.schedule.num_timesteps)
 
     def _noise(self) -> Tensor | None:
@@ -112,7 +112,7 @@ class Batch:
         noise = torch.zeros(len(self.rows), *shape)
         for i, row in enumerate(self.rows):
             if ancestral[i]:
-                torch.randn(shape, generator=row.generator, out=noise[i])
+                noise[i] = row.noise.normal(shape)
         return noise.to(self._denoiser.device)
 
     def _index(self, indexes: list[int]) -> Tensor:

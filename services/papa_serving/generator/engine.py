@@ -23,6 +23,7 @@ from papa_serving.contracts.errors import PapaError
 from papa_serving.contracts.identity import UserKey
 from papa_serving.generator.batch import Batch
 from papa_serving.generator.job import FinishedRows, Job, Row
+from papa_serving.generator.judging import like_probabilities
 from papa_serving.generator.scheduling.cost import StepCost, Throughput
 from papa_serving.generator.scheduling.inbox import Inbox, ended
 from papa_serving.generator.scheduling.scheduler import Scheduler
@@ -53,7 +54,7 @@ class Engine:
 
     def __init__(self, denoiser: Denoiser, slots: Slots, config: EngineConfig, cost: StepCost | None = None) -> None:
         self.num_timesteps = denoiser.schedule.num_timesteps
-        self._slots = slots
+        self._denoiser, self._slots = denoiser, slots
         self._batch = Batch(denoiser, slots, config.adapt_from, config.clip)
         self._scheduler = Scheduler(config.max_rows, slots.capacity, config.adapt_from, cost or StepCost())
         self._throughput = Throughput()
@@ -132,13 +133,23 @@ class Engine:
         try:
             finished, samples = self._batch.step()
             if samples is not None:
-                _deliver(finished, samples.float().cpu())
+                self._deliver(finished, samples)
         finally:
             metrics.ENGINE_STEP_STARTED.set(0)
         seconds = time.perf_counter() - start
         self._throughput.record(len(rows), seconds)
         self._scheduler.stepped(rows, seconds)
         metrics.ENGINE_STEP_SECONDS.observe(seconds)
+
+    def _deliver(self, rows: list[Row], samples: Tensor) -> None:
+        """Delivers each job's finished rows in one message. Shape: samples [len(rows), C, H, W]."""
+        of_job: dict[Job, list[int]] = {}
+        for index, row in enumerate(rows):
+            of_job.setdefault(row.job, []).append(index)
+        likes = like_probabilities(self._denoiser, of_job, samples)
+        on_host = samples.float().cpu()
+        for job, mine in of_job.items():
+            job.deliver(FinishedRows(tuple(rows[i].index for i in mine), on_host[mine], likes.get(job, ())))
 
     def _fail(self, jobs: Set[Job], error: PapaError) -> None:
         self._batch.leave(lambda row: row.job in jobs)
@@ -153,12 +164,3 @@ def _owners(rows: Iterable[Row]) -> Counter[UserKey]:
 
 def _failed() -> PapaError:
     return PapaError("the engine failed at a denoising step; its log says why")
-
-
-def _deliver(rows: list[Row], samples: Tensor) -> None:
-    """Delivers each job's finished rows in one message. Shape: samples [len(rows), C, H, W], on the host."""
-    indexes: dict[Job, list[int]] = {}
-    for index, row in enumerate(rows):
-        indexes.setdefault(row.job, []).append(index)
-    for job, mine in indexes.items():
-        job.deliver(FinishedRows(tuple(rows[i].index for i in mine), samples[mine]))

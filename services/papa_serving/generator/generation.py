@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, contextmanag
 from dataclasses import dataclass
 
 from papa.denoiser import Conditions, NotFiniteError
+from papa.noise import VERSION
 from papa.sampler import SAMPLERS
 from papa_serving import metrics, tracing
 from papa_serving.contracts.errors import DeadlineExceeded, InvalidRequest, PapaError, Violation
@@ -88,7 +89,7 @@ class Generator:
                     yield items
                 if run.resolved and run.revision:
                     metrics.SERVED_REVISION_AGE.observe(max(0.0, time.time() - run.resolved.record.created_at))
-                yield GenerationDone(run.revision, _timings(run))
+                yield GenerationDone(run.revision, _timings(run), VERSION)
 
     @asynccontextmanager
     async def _started(self, spec: GenerationSpec) -> AsyncIterator[_Run]:

@@ -43,7 +43,8 @@ class Items:
         samples, images = await asyncio.to_thread(self.encoded, rows.samples)
         metrics.GENERATION_STAGE_SECONDS.labels("encoding").observe(time.perf_counter() - start)
         items = tuple(
-            _item(spec, index, image, revision_of(index)) for index, image in zip(rows.indexes, images, strict=True)
+            _item(spec, index, image, revision_of(index), rows.like_probability(position))
+            for position, (index, image) in enumerate(zip(rows.indexes, images, strict=True))
         )
         with tracing.span("store items"):
             await self._store.put(
@@ -74,6 +75,8 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _item(spec: GenerationSpec, index: int, image: bytes, revision: str) -> GeneratedItem:
+def _item(
+    spec: GenerationSpec, index: int, image: bytes, revision: str, like_probability: float | None
+) -> GeneratedItem:
     item_id, seed = f"{spec.generation_id}-{index}", (spec.seed + index) % SEEDS
-    return GeneratedItem(item_id, image, CONTENT_TYPE, seed, index, revision)
+    return GeneratedItem(item_id, image, CONTENT_TYPE, seed, index, revision, like_probability)

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from papa.denoiser import Conditions
+from papa.noise import Noise
 from papa.sampler import Rows
+from papa.taste import Head
 from papa_serving.contracts.errors import PapaError
 from papa_serving.contracts.identity import UserKey
 
@@ -28,18 +29,26 @@ class AdapterKey:
 
 @dataclass(frozen=True, eq=False)
 class HostAdapter:
-    """A checked adapter in host memory. Shape: `weights` [P], in the engine's type."""
+    """A checked adapter in host memory. Shape: `weights` [P], in the engine's type. `head` says how likely its user
+    likes a sample; None where the revision has none or nobody is told."""
 
     key: AdapterKey
     weights: Tensor
+    head: Head | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class FinishedRows:
-    """Samples of one job that are done, in one message. Shape: `samples` [k, C, H, W] float32, on the host."""
+    """Samples of one job that are done, in one message. Shape: `samples` [k, C, H, W] float32, on the host;
+    `like_probabilities` has k, or none where nothing is known of the user."""
 
     indexes: tuple[int, ...]
     samples: Tensor
+    like_probabilities: tuple[float, ...] = ()
+
+    def like_probability(self, position: int) -> float | None:
+        """Of the sample at that position."""
+        return self.like_probabilities[position] if self.like_probabilities else None
 
 
 @dataclass(eq=False)
@@ -73,8 +82,8 @@ class Job:
 class Row:
     """One item in the making. `position` is the index into `plan` of the step to come; `slot` is 0 without adapter.
 
-    `generator` gives x_T and then, for ancestral sampling, the noise of each step, so that a row does not depend on its
-    neighbours. `stint` counts the steps since it was last admitted; `parked` holds its state while it makes room.
+    `noise` gives x_T and then, for ancestral sampling, the noise of each step: that of the row's seed, whatever its
+    neighbours are. `stint` counts the steps since it was last admitted; `parked` holds its state while it makes room.
     """
 
     job: Job
@@ -84,11 +93,11 @@ class Row:
     position: int = 0
     slot: int = 0
     stint: int = 0
-    generator: torch.Generator = field(default_factory=torch.Generator)
+    noise: Noise = field(init=False)
     parked: Rows | None = None
 
     def __post_init__(self) -> None:
-        self.generator.manual_seed((self.job.seed + self.index) % SEEDS)
+        self.noise = Noise((self.job.seed + self.index) % SEEDS)
 
     @property
     def left(self) -> int:

@@ -88,6 +88,7 @@ def event_to_wire(event: Event) -> engine_pb2.RunResponse:
                 queued_seconds=event.timings.queued,
                 denoising_seconds=event.timings.denoising,
                 adapter_load_seconds=event.timings.adapter_load,
+                noise_version=event.noise_version,
             )
         )
     revision = next((item.revision for item in event if item.revision), "")
@@ -122,4 +123,5 @@ def _item_to_wire(item: GeneratedItem) -> engine_pb2.EngineItem:
         seed=item.seed,
         index=item.index,
         adapter=bool(item.revision),
+        like_probability=item.like_probability,
     )

@@ -55,7 +55,7 @@ def assemble(settings: Settings, stores: Stores) -> Room:
     learning = update_config(denoiser.clips)
     config = EngineConfig(mine.max_rows, mine.max_queued_rows, learning.adapt_from, clip=denoiser.clips)
     engine = Engine(denoiser, slots, config)
-    adapters = Adapters(stores.users, stores.revisions, denoiser, slots, mine.host_cache)
+    adapters = Adapters(stores.users, stores.revisions, denoiser, slots, mine.host_cache, mine.like_probability)
     prompter = Prompter(denoiser, mine.guidance)
     generator = Generator(engine, adapters, Items(stores.items, denoiser), defaults(mine), prompter)
     packer = Packer(Adoption.of(denoiser, learning, settings.trainer.gate.max_norm))

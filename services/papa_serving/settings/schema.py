@@ -158,6 +158,9 @@ class GeneratorSettings(Section):
     sampler: Literal["ddpm", "ddim", "dpmpp_2m"] = "dpmpp_2m"
     steps: int = Field(12, ge=1, le=1000)
     exploration: float = Field(0.0, ge=0, le=1, description="share of items drawn from the base")
+    like_probability: bool = Field(
+        True, description="say of each item how likely its user likes it, at one more evaluation of the backbone"
+    )
     guidance: float = Field(5.0, ge=1, le=30, description="guidance scale of prompts, for backbones that take them")
     drain_seconds: float = Field(60.0, gt=0, description="time to finish running generations on shutdown")
 

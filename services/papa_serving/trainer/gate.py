@@ -12,6 +12,7 @@ from torch import Tensor
 from papa.adapter import Adapter
 from papa.config import UpdateConfig
 from papa.denoiser import Denoiser, NotFiniteError
+from papa.noise import Domain
 from papa.sampler import sample
 from papa.updating import UpdateStats
 from papa_serving.settings import GateSettings
@@ -111,7 +112,7 @@ class Gate:
         conditions = self._denoiser.conditions([prompt for prompt in prompts for _ in self._seeds])
         samples = sample(
             self._denoiser, self._seeds * count, adapters, "ddim", self._settings.probe_steps, self._adapt_from,
-            conditions=conditions,
+            conditions=conditions, domain=Domain.PROBE,
         )  # fmt: skip
         return [self._look(part) for part in samples.split(len(self._seeds))]
 

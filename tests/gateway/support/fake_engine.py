@@ -9,11 +9,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import grpc
 from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
 
+NOISE_VERSION = 7
+
 Step = Callable[[engine_pb2.RunRequest, grpc.aio.ServicerContext], Awaitable[engine_pb2.RunResponse | None]]
 
 
 def items(
-    first: int, last: int | None = None, *, revision: str = "000001-aa", adapter: bool = True, size: int = 16
+    first: int,
+    last: int | None = None,
+    *,
+    revision: str = "000001-aa",
+    adapter: bool = True,
+    size: int = 16,
+    like: float | None = None,
 ) -> Step:
     """Items `first` to `last`, both included, in one message."""
 
@@ -27,6 +35,7 @@ def items(
                 seed=request.seed + index,
                 index=index,
                 adapter=adapter,
+                like_probability=like,
             )
         return engine_pb2.RunResponse(items=done)
 
@@ -38,7 +47,9 @@ def done(revision: str = "000001-aa") -> Step:
 
     async def step(request: engine_pb2.RunRequest, context: grpc.aio.ServicerContext) -> engine_pb2.RunResponse:
         timings = {"queued_seconds": 0.25, "denoising_seconds": 0.5, "adapter_load_seconds": 0.125}
-        return engine_pb2.RunResponse(done=engine_pb2.RunDone(revision=revision, **timings))
+        return engine_pb2.RunResponse(
+            done=engine_pb2.RunDone(revision=revision, noise_version=NOISE_VERSION, **timings)
+        )
 
     return step
 

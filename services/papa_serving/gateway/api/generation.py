@@ -57,6 +57,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
                 else:
                     response.revision, response.served_by = event.revision, _served_by(bool(event.revision))
                     response.timings.CopyFrom(_timings(event, started))
+                    response.noise_version = event.noise_version
         response.items.extend(sorted(items, key=lambda item: item.index))
         self._refuse_oversize(response)
         return response
@@ -75,6 +76,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
                 )
                 if isinstance(event, engine_pb2.RunDone):
                     response.timings.CopyFrom(_timings(event, started))
+                    response.noise_version = event.noise_version
                     if said := _reading(reading):
                         response.prompt_reading.CopyFrom(said)
                     yield response
@@ -141,6 +143,7 @@ def _item(item: engine_pb2.EngineItem) -> generation_pb2.Item:
         seed=item.seed,
         index=item.index,
         served_by=_served_by(item.adapter),
+        like_probability=item.like_probability if item.HasField("like_probability") else None,
     )
 
 

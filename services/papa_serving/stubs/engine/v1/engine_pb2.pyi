@@ -281,12 +281,15 @@ class EngineItem(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     INDEX_FIELD_NUMBER: _builtins.int
     ADAPTER_FIELD_NUMBER: _builtins.int
+    LIKE_PROBABILITY_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     image: _builtins.bytes
     content_type: _builtins.str
     seed: _builtins.int
     index: _builtins.int
     adapter: _builtins.bool
+    like_probability: _builtins.float
+    """As in the public Item."""
     def __init__(
         self,
         *,
@@ -296,12 +299,15 @@ class EngineItem(_message.Message):
         seed: _builtins.int = ...,
         index: _builtins.int = ...,
         adapter: _builtins.bool = ...,
+        like_probability: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_like_probability", b"_like_probability", "like_probability", b"like_probability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "content_type", b"content_type", "image", b"image", "index", b"index", "item_id", b"item_id", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_like_probability", b"_like_probability", "adapter", b"adapter", "content_type", b"content_type", "image", b"image", "index", b"index", "item_id", b"item_id", "like_probability", b"like_probability", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__like_probability: _TypeAlias = _typing.Literal["like_probability"]  # noqa: Y015
+    _WhichOneofArgType__like_probability: _TypeAlias = _typing.Literal["_like_probability", b"_like_probability"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__like_probability) -> _WhichOneofReturnType__like_probability | None: ...
 
 Global___EngineItem: _TypeAlias = EngineItem  # noqa: Y015
 
@@ -313,11 +319,14 @@ class RunDone(_message.Message):
     QUEUED_SECONDS_FIELD_NUMBER: _builtins.int
     DENOISING_SECONDS_FIELD_NUMBER: _builtins.int
     ADAPTER_LOAD_SECONDS_FIELD_NUMBER: _builtins.int
+    NOISE_VERSION_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
     """Empty when the base served."""
     queued_seconds: _builtins.float
     denoising_seconds: _builtins.float
     adapter_load_seconds: _builtins.float
+    noise_version: _builtins.int
+    """papa.noise.VERSION."""
     def __init__(
         self,
         *,
@@ -325,10 +334,11 @@ class RunDone(_message.Message):
         queued_seconds: _builtins.float = ...,
         denoising_seconds: _builtins.float = ...,
         adapter_load_seconds: _builtins.float = ...,
+        noise_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_load_seconds", b"adapter_load_seconds", "denoising_seconds", b"denoising_seconds", "queued_seconds", b"queued_seconds", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_load_seconds", b"adapter_load_seconds", "denoising_seconds", b"denoising_seconds", "noise_version", b"noise_version", "queued_seconds", b"queued_seconds", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -87,7 +87,7 @@ class GenerateRequest(_message.Message):
     vocabulary (GetServerInfo), the response says how the prompt was read.
     """
     seed: _builtins.int
-    """Seed of the first item, below 2^63; item i has seed + i. Random when absent."""
+    """Seed of the first item, below 2^63; item i has seed + i. All bits count. Random when absent."""
     sampler: Global___Sampler.ValueType
     """Sampler; the server's default when unspecified."""
     steps: _builtins.int
@@ -168,11 +168,16 @@ class GenerateResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     SERVED_BY_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    NOISE_VERSION_FIELD_NUMBER: _builtins.int
     PROMPT_READING_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     revision: _builtins.str
     """The revision that made the items; empty when SERVED_BY_BASE."""
     served_by: Global___ServedBy.ValueType
+    noise_version: _builtins.int
+    """Version of the map from seeds to noise, the same for every backbone; a seed gives the same image again while it is the
+    same. 0 is a server that does not say: version 1, of which the lowest 32 bits of a seed counted.
+    """
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Item]: ...
     @_builtins.property
@@ -189,11 +194,12 @@ class GenerateResponse(_message.Message):
         revision: _builtins.str = ...,
         served_by: Global___ServedBy.ValueType = ...,
         timings: Global___Timings | None = ...,
+        noise_version: _builtins.int = ...,
         prompt_reading: Global___PromptReading | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["prompt_reading", b"prompt_reading", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id", "items", b"items", "prompt_reading", b"prompt_reading", "revision", b"revision", "served_by", b"served_by", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id", "items", b"items", "noise_version", b"noise_version", "prompt_reading", b"prompt_reading", "revision", b"revision", "served_by", b"served_by", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -331,7 +337,7 @@ Global___StreamGenerateRequest: _TypeAlias = StreamGenerateRequest  # noqa: Y015
 
 @_typing.final
 class StreamGenerateResponse(_message.Message):
-    """One finished item, or (last message, no item) the timings."""
+    """One finished item, or (last message, no item) the timings and the noise version."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -340,10 +346,13 @@ class StreamGenerateResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     SERVED_BY_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    NOISE_VERSION_FIELD_NUMBER: _builtins.int
     PROMPT_READING_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     revision: _builtins.str
     served_by: Global___ServedBy.ValueType
+    noise_version: _builtins.int
+    """As in GenerateResponse."""
     @_builtins.property
     def item(self) -> Global___Item: ...
     @_builtins.property
@@ -360,11 +369,12 @@ class StreamGenerateResponse(_message.Message):
         revision: _builtins.str = ...,
         served_by: Global___ServedBy.ValueType = ...,
         timings: Global___Timings | None = ...,
+        noise_version: _builtins.int = ...,
         prompt_reading: Global___PromptReading | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["item", b"item", "prompt_reading", b"prompt_reading", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id", "item", b"item", "prompt_reading", b"prompt_reading", "revision", b"revision", "served_by", b"served_by", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id", "item", b"item", "noise_version", b"noise_version", "prompt_reading", b"prompt_reading", "revision", b"revision", "served_by", b"served_by", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -382,17 +392,25 @@ class Item(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     INDEX_FIELD_NUMBER: _builtins.int
     SERVED_BY_FIELD_NUMBER: _builtins.int
+    LIKE_PROBABILITY_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     """Opaque; name it in a FeedbackEvent within its time to live."""
     image: _builtins.bytes
     content_type: _builtins.str
     """A media type, "image/png"."""
     seed: _builtins.int
-    """Generating one item with this seed and the same settings gives this image again."""
+    """Generating one item with this seed and the same settings gives this image again, as long as noise_version is the
+    same.
+    """
     index: _builtins.int
     """Position within the generation, from 0."""
     served_by: Global___ServedBy.ValueType
     """BASE for an item of the exploration."""
+    like_probability: _builtins.float
+    """The chance, in [0, 1] and calibrated on the user's own labels, that the user likes the item. Absent for a user
+    whose labels are not both likes and dislikes, for a revision made before this field, where the request asks for
+    "base", and where generator.like_probability is off.
+    """
     def __init__(
         self,
         *,
@@ -402,12 +420,15 @@ class Item(_message.Message):
         seed: _builtins.int = ...,
         index: _builtins.int = ...,
         served_by: Global___ServedBy.ValueType = ...,
+        like_probability: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_like_probability", b"_like_probability", "like_probability", b"like_probability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "image", b"image", "index", b"index", "item_id", b"item_id", "seed", b"seed", "served_by", b"served_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_like_probability", b"_like_probability", "content_type", b"content_type", "image", b"image", "index", b"index", "item_id", b"item_id", "like_probability", b"like_probability", "seed", b"seed", "served_by", b"served_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__like_probability: _TypeAlias = _typing.Literal["like_probability"]  # noqa: Y015
+    _WhichOneofArgType__like_probability: _TypeAlias = _typing.Literal["_like_probability", b"_like_probability"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__like_probability) -> _WhichOneofReturnType__like_probability | None: ...
 
 Global___Item: _TypeAlias = Item  # noqa: Y015
 

@@ -417,7 +417,7 @@ class FileChunk(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"adapter_config.json", "adapter_model.safetensors", "state.safetensors" (what the user liked and disliked),
-    "manifest.json", "history/REVISION.json".
+    "taste.safetensors" (how likely the user likes other samples), "manifest.json", "history/REVISION.json".
     """
     data: _builtins.bytes
     sha256: _builtins.str
@@ -450,8 +450,8 @@ class ImportAdapterRequest(_message.Message):
     def user(self) -> _types_pb2.User: ...
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___AdapterFile]:
-        """adapter_config.json and adapter_model.safetensors in peft's format; state.safetensors and manifest.json of an export
-        where they are at hand.
+        """adapter_config.json and adapter_model.safetensors in peft's format; state.safetensors, taste.safetensors and
+        manifest.json of an export where they are at hand.
         """
 
     def __init__(

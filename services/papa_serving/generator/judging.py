@@ -1,0 +1,39 @@
+"""How likely its user likes each finished sample, by the taste head of the revision that serves the user."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from papa.denoiser import Denoiser
+from papa.pixels import to_pixels, to_x0
+from papa_serving.generator.job import Job
+
+
+def like_probabilities(
+    denoiser: Denoiser, rows: Mapping[Job, Sequence[int]], samples: Tensor
+) -> dict[Job, tuple[float, ...]]:
+    """The chance of a like of each job's samples, for jobs whose adapter has a head.
+
+    Runs the backbone once over all of their samples, as they are stored and learnt from. Belongs to the engine's
+    thread. Shape: samples [n, C, H, W]; `rows` holds indexes into it.
+    """
+    heads = {job: job.adapter.head for job in rows if job.adapter is not None and job.adapter.head is not None}
+    if not heads:
+        return {}
+    mine = [index for job in heads for index in rows[job]]
+    features = denoiser.features(_as_stored(denoiser, samples[mine])).to("cpu", torch.float16)
+    found, start = {}, 0
+    for job, head in heads.items():
+        end = start + len(rows[job])
+        found[job] = tuple(head.probability(features[start:end]).tolist())
+        start = end
+    return found
+
+
+def _as_stored(denoiser: Denoiser, samples: Tensor) -> Tensor:
+    if denoiser.sample_dtype == torch.uint8:
+        return to_x0(to_pixels(samples)).to(samples)
+    return samples.to(denoiser.sample_dtype).to(samples)
