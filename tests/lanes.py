@@ -15,9 +15,6 @@ RAY = (
 )  # fmt: skip
 """The beginnings of the paths, below this folder, of files that start a Ray."""
 
-CROWDED = ("chaos/test_chaos.py",)
-"""The same of files that start as many processes as a Ray does: six schedules of faults at a time."""
-
 LONG = ("architecture/test_checks.py",)
 """The same of files without Ray that take a minute or more, the longest first."""
 
@@ -31,11 +28,11 @@ class Lanes(LoadScopeScheduling):
 
 def lane(path: str) -> str:
     """The lane of a test file, by its path below this folder."""
-    return "ray" if path.startswith(RAY + CROWDED) else path
+    return "ray" if path.startswith(RAY) else path
 
 
 def position(path: str) -> int:
     """When a file's turn is: the lane of Ray, then the long ones, then all others."""
-    if path.startswith(RAY + CROWDED):
+    if path.startswith(RAY):
         return -1
     return next((place for place, begins in enumerate(LONG) if path.startswith(begins)), len(LONG))

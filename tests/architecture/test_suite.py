@@ -55,11 +55,10 @@ def test_programs_are_known_by_their_command_lines(command: list[str], marker: s
     assert markers.programs(command) == marker
 
 
-def test_all_that_starts_a_ray_or_a_crowd_shares_a_lane_and_comes_first() -> None:
-    crowded = (*markers.MODULES["ray"], *lanes.CROWDED)
-    together = {lanes.lane(each) for each in FILES if each.startswith(crowded)}
-    without = [each for each in FILES if not each.startswith(crowded)]
-    assert together == {"ray"}
+def test_all_that_starts_a_ray_shares_a_lane_and_comes_first() -> None:
+    with_ray = {lanes.lane(each) for each in FILES if each.startswith(markers.MODULES["ray"])}
+    without = [each for each in FILES if not each.startswith(markers.MODULES["ray"])]
+    assert with_ray == {"ray"}
     assert {lanes.lane(each) for each in without} == set(without)
     assert max(map(lanes.position, set(FILES) - set(without))) < min(map(lanes.position, without))
 

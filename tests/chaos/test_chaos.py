@@ -22,8 +22,6 @@ BROUGHT_OUT_BY = {
     "hasty_trainer": ("kill trainer after_training", ""),
 }
 TRIES, AT_A_TIME = 24, 4
-FEW = 2
-"""Schedules at a time beside other tests: their patience with a Redis that comes back is in seconds."""
 
 
 def test_a_seed_is_a_schedule() -> None:
@@ -34,7 +32,7 @@ def test_a_seed_is_a_schedule() -> None:
 
 @pytest.mark.timeout(600)
 async def test_no_promise_is_broken_under_any_kind_of_fault(tmp_path: Path) -> None:
-    results = await perform([schedule(seed) for seed in range(len(KINDS))], tmp_path, FEW)
+    results = await perform([schedule(seed) for seed in range(len(KINDS))], tmp_path)
     print(table(results))
     assert {result.schedule.seed: result.violations for result in results if result.violations} == {}
     for result in results:
