@@ -92,6 +92,18 @@ def test_its_port_is_kept_for_it_while_it_is_down(tmp_path: Path) -> None:
         assert server.url == url
 
 
+@pytest.mark.parametrize("folder", ["short", "long" * 40])
+@pytest.mark.parametrize("port", [None, 0])
+def test_a_killed_server_comes_back_where_its_clients_look_for_it(
+    tmp_path: Path, folder: str, port: int | None
+) -> None:
+    with RedisProcess(tmp_path / folder, port=port) as server, client(server.url) as connection:
+        connection.set("key", "value")
+        server.kill()
+        server.start()
+        assert connection.get("key") == "value"
+
+
 def test_a_folder_holds_one_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_process, "LOCK_PATIENCE", 0.2)
     with RedisProcess(tmp_path), pytest.raises(RedisProcessError, match="in use"):

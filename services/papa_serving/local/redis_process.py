@@ -158,9 +158,7 @@ class RedisProcess:
         process, self._process = self._process, None
         if process is not None:
             _end(process, self.url, timeout)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._unlock()
         if self._socket_dir is not None:
             shutil.rmtree(self._socket_dir, ignore_errors=True)
             self._socket_dir = None
@@ -177,11 +175,17 @@ class RedisProcess:
         return self._process.poll() if self._process is not None else None
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would; start() brings back what the server had written."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-        self.stop()
+        """SIGKILL, as a crash would; start() brings back what the server had written, at the same `url`."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _launch(self, binary: str, lock: int) -> subprocess.Popen[bytes]:
         """Passes the configuration on standard input, so that no file and no process list shows the password."""
