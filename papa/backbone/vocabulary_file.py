@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from papa.pipeline_folder import BackboneRefused
+
 VOCABULARY_FILE = "vocabulary.json"
 
 
@@ -21,7 +23,7 @@ def write_vocabulary(folder: Path, words: Sequence[str], near: Mapping[str, str]
 
 
 def read_vocabulary(folder: Path) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Words and near words; none where the folder has no such file. Raises ValueError for a file of another form."""
+    """Words and near words; none where the folder has no such file. Raises BackboneRefused for one of another form."""
     path = folder / VOCABULARY_FILE
     if not path.is_file():
         return (), {}
@@ -30,7 +32,7 @@ def read_vocabulary(folder: Path) -> tuple[tuple[str, ...], dict[str, str]]:
         words, near = tuple(map(str, document["words"])), {str(k): str(v) for k, v in document["near"].items()}
         _check(words, near)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path} is no vocabulary: {error!r}") from error
+        raise BackboneRefused(f"{path} is no vocabulary: {error!r}") from error
     return words, near
 
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from papa.backbone.vocabulary_file import read_vocabulary
 from papa.config import ATTENTION_LORA, DEFAULT_LORA, update_config
 from papa.denoiser.conditioners import ClassConditioner, ClipEncoder, Conditioner, SdxlConditioner, TextConditioner
 from papa.denoiser.identity import clip_options, network_options, tokenizer_content
@@ -96,6 +97,7 @@ def _text_unet(folder: PipelineFolder, lora: LoraConfig | None) -> Denoiser:
         conditioner=conditioner,
         latents=latents,
         description={"text": network_options(unet), "vae": network_options(latents.vae), **description},
+        vocabulary=read_vocabulary(folder.path),
     )
 
 

@@ -61,7 +61,8 @@ class Denoiser:
     latents). `backbone_hash` identifies the weights and all else that the picture depends on, which `description`
     tells: adapters of one backbone are never applied to another. `weights_hash` is its former kind. `autocast` is the
     type in which products and convolutions are computed while weights, normalisation and results stay as they are;
-    None leaves all as it is. `unrated` [m, *sample_shape] uint8 is its pool.
+    None leaves all as it is. `unrated` [m, *sample_shape] uint8 is its pool. `vocabulary` has the words of its prompts
+    and what else is read as one of them; none where any text is read.
     """
 
     def __init__(
@@ -77,12 +78,14 @@ class Denoiser:
         latents: LatentSpace | None = None,
         unrated: Tensor | None = None,
         description: Mapping[str, Any] | None = None,
+        vocabulary: tuple[tuple[str, ...], Mapping[str, str]] = ((), {}),
     ) -> None:
         self.model = model.requires_grad_(False).eval()
         self.schedule = schedule
         self.sample_shape = sample_shape
         self.prediction = prediction
         self.autocast = autocast
+        self.vocabulary = vocabulary
         self._network, self._conditioner, self._latents = network, conditioner, latents
         self._unrated = unrated
         self.weights_hash = weights_hash(model, schedule, prediction, self._companions())

@@ -14,7 +14,7 @@ import typer
 from papa_serving.cli.connection import Address, Tenant, UserId, connect
 from papa_serving.cli.output import AsJson, check_writable, console, print_json, voice
 from papa_serving.cli.users_commands import reset, revisions, rollback
-from papa_serving.client.transfer import ADAPTER_FILES
+from papa_serving.contracts.limits import ADAPTER_FILES
 from papa_serving.local.failure import Failure
 
 _NAME = re.compile(r"(?:history/)?[A-Za-z0-9][A-Za-z0-9._-]{0,140}")

@@ -9,15 +9,9 @@ from collections.abc import Mapping
 from papa_serving.client import wire
 from papa_serving.client.records import Revision, UserExport, UserState
 from papa_serving.contracts.errors import InvalidRequest, Violation
+from papa_serving.contracts.limits import ADAPTER_FILES
 from papa_serving.stubs.serving.v1 import types_pb2, user_pb2
 
-ADAPTER_FILES = (
-    "adapter_config.json",
-    "adapter_model.safetensors",
-    "state.safetensors",
-    "taste.safetensors",
-    "manifest.json",
-)
 MANIFEST = "manifest.json"
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from papa.adoption import Adoption
-from papa.backbone.vocabulary_file import read_vocabulary
 from papa.config import update_config
-from papa.denoiser import Denoiser, fast_type, load_denoiser, resolve_backbone
+from papa.denoiser import Denoiser, fast_type, load_denoiser
 from papa_serving.contracts.items import BackboneInfo, ItemStore
 from papa_serving.contracts.revisions import RevisionStore, UserDirectory
 from papa_serving.contracts.vocabulary import Vocabulary
@@ -69,6 +68,5 @@ def defaults(settings: GeneratorSettings) -> Defaults:
 
 def backbone_info(name: str, denoiser: Denoiser) -> BackboneInfo:
     """The record about the backbone that the generator announces to the other services."""
-    words, near = read_vocabulary(resolve_backbone(name)) if denoiser.takes_prompt else ((), {})
-    vocabulary = Vocabulary(words, near)
+    vocabulary = Vocabulary(*denoiser.vocabulary)
     return BackboneInfo(denoiser.backbone_hash, name, denoiser.image_shape, denoiser.takes_prompt, vocabulary)

@@ -19,14 +19,14 @@ def exposed_gateway(settings: GatewaySettings) -> str:
     A client certificate counts as asking. Raises ValueError where such a gateway is not allowed.
     """
     asked = settings.auth.mode != "none" or settings.tls.client_ca is not None
-    if asked or is_loopback(host_port(settings.host, settings.port)):
+    where = host_port(settings.host, settings.port)
+    if asked or is_loopback(where):
         return ""
     if not settings.insecure:
         raise ValueError(
             f"gateway.host {settings.host} lets other machines call, and nobody is asked who they are: set "
             "gateway.auth.mode (docs/security.md), or allow it with --insecure (gateway.insecure = true)"
         )
-    where = host_port(settings.host, settings.port)
     return f"INSECURE: nobody is asked who calls, and whoever reaches the gateway at {where} {_EVERYBODY}"
 
 
@@ -35,14 +35,14 @@ def exposed_playground(settings: PlaygroundSettings) -> str:
 
     The page has no login: it shows its own token for everybody. Raises ValueError where that is not allowed.
     """
-    if is_loopback(host_port(settings.host, settings.port)):
+    where = host_port(settings.host, settings.port)
+    if is_loopback(where):
         return ""
     if not settings.insecure:
         raise ValueError(
             f"playground.host {settings.host} lets other machines use the page, which has no login: keep it on "
             "loopback behind a proxy that asks who they are, or allow it with --insecure (playground.insecure = true)"
         )
-    where = host_port(settings.host, settings.port)
     return f"INSECURE: the playground has no login, and whoever reaches it at {where} {_EVERYBODY} that its token may"
 
 
