@@ -140,22 +140,22 @@ def _prometheus(binary: str, folder: Path, target: str, ray: str) -> Iterator[st
     with (folder / "prometheus.log").open("w") as log:
         process = subprocess.Popen([*command, f"--web.listen-address={address}"], stdout=log, stderr=log)
     try:
-        _wait_until_ready(address)
+        wait_until_ready(address, folder / "prometheus.log")
         yield address
     finally:
         process.terminate()
         process.wait(30)
 
 
-def _wait_until_ready(address: str) -> None:
+def wait_until_ready(address: str, log: Path) -> None:
+    """Waits for a program of Prometheus' family; fails with what it has logged."""
     deadline = time.monotonic() + 60
     while True:
         try:
             with urllib.request.urlopen(f"http://{address}/-/ready", timeout=5):
                 return
         except OSError:
-            if time.monotonic() > deadline:
-                raise
+            assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
 
 

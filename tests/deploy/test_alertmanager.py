@@ -8,11 +8,11 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.deploy.live_service import wait_until_ready
 from tests.deploy.rules import ROOT, alerts, program
 from tests.ports import free_port
 
@@ -56,7 +56,7 @@ def alertmanager(tmp_path_factory) -> Iterator[str]:
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        _wait_until_ready(address, folder / "log")
+        wait_until_ready(address, folder / "log")
         yield address
     finally:
         process.terminate()
@@ -94,14 +94,3 @@ def _states(url: str) -> dict[str, str]:
 
 def _key(labels: dict[str, str]) -> str:
     return json.dumps(labels, sort_keys=True)
-
-
-def _wait_until_ready(address: str, log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            with urllib.request.urlopen(f"http://{address}/-/ready", timeout=5):
-                return
-        except OSError:
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
