@@ -34,6 +34,9 @@ class Target:
     metrics: str = ""
     """host:port of its metrics."""
 
+    log: Callable[[], str] = str
+    """What it has written to its log so far."""
+
     def scraped(self) -> str:
         """What it has counted."""
         return scraped(self.metrics)

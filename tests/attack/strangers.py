@@ -199,7 +199,7 @@ async def names_in_metrics(target: Target, scale: float) -> Found:
                 call = channel.unary_unary(path)(request, metadata=(*target.metadata("shop"), ("x-request-id", mark)))
                 await answer_to(call)
     metrics = await asyncio.to_thread(target.scraped)
-    log = (target.folder / "gateway.log").read_text()
+    log = target.log()
     forged = [line for line in log.splitlines() if not line.startswith("{")]
     named = [mark for mark in marks if mark in metrics]
     return Found(

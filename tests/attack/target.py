@@ -51,27 +51,14 @@ async def attacked(folder: Path) -> AsyncIterator[tuple[Target, psutil.Process]]
         async with Process(folder, **settings) as gateway:
             ready = await gateway.ready()
             address = ready["grpc"]
-            assert gateway.process.stderr is not None
-            log = asyncio.create_task(_drained(gateway.process.stderr, folder / "gateway.log"))
             process = psutil.Process(gateway.process.pid)
             try:
-                yield (
-                    Target(address, f"127.0.0.1:{health_port}", folder, redis.url, token_of, ready["metrics"]),
-                    process,
-                )
+                health = f"127.0.0.1:{health_port}"
+                yield Target(address, health, folder, redis.url, token_of, ready["metrics"], gateway.log), process
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     gateway.process.kill()
-                # Its pipes end with it.
-                await asyncio.gather(log, gateway.process.wait())
-
-
-async def _drained(stream: asyncio.StreamReader, path: Path) -> None:
-    """Reads the gateway's log, so that the pipe does not fill up."""
-    with path.open("wb") as file:
-        while line := await stream.readline():
-            file.write(line)
-            file.flush()
+                await gateway.process.wait()
 
 
 def written_keys(folder: Path) -> Path:

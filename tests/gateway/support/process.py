@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -28,18 +29,19 @@ class Process:
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PAPA_", "PROM"))}
         self._folder, self._environment = folder, {**inherited, **defaults, **environment}
+        # A file, because a pipe that nobody reads stops the process as soon as it has filled up.
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self.process: asyncio.subprocess.Process
 
     async def __aenter__(self) -> Process:
-        pipe = asyncio.subprocess.PIPE
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "papa_serving.gateway",
             env=self._environment,
             cwd=self._folder,
-            stdout=pipe,
-            stderr=pipe,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=self._log,
         )
         return self
 
@@ -47,6 +49,7 @@ class Process:
         if self.process.returncode is None:
             self.process.kill()
             await self.process.communicate()
+        self._log.close()
 
     async def ready(self) -> dict[str, Any]:
         """The one line on standard output."""
@@ -60,9 +63,14 @@ class Process:
         return await self.ended()
 
     async def ended(self) -> tuple[int, str, list[dict[str, Any]]]:
-        out, err = await asyncio.wait_for(self.process.communicate(), 60)
+        out, _ = await asyncio.wait_for(self.process.communicate(), 60)
         assert self.process.returncode is not None
-        return self.process.returncode, out.decode(), [json.loads(line) for line in err.splitlines()]
+        return self.process.returncode, out.decode(), [json.loads(line) for line in self.log().splitlines()]
+
+    def log(self) -> str:
+        """What it has written to standard error so far."""
+        file = self._log.fileno()
+        return os.pread(file, os.fstat(file).st_size, 0).decode()
 
 
 def scraped(address: str) -> str:
