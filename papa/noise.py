@@ -49,6 +49,10 @@ class Domain(IntEnum):
     """The order in which training goes through a data set."""
     USER = 8
     """The mistakes of a simulated user."""
+    SUCCESSOR = 9
+    """The seeds of an item's further candidates (papa.selection); stream k is the k-th."""
+    LUCK = 10
+    """Whether a candidate of doubtful chance is accepted."""
 
 
 class Noise:
@@ -92,6 +96,10 @@ class Noise:
         and never where p_i is 0. Shape: [n], ≥ 0 and not all 0 → [count] int64."""
         below = probabilities.double().cumsum(0)
         return torch.searchsorted(below, self.uniform((count,)) * below[-1], right=True)
+
+    def seed(self) -> int:
+        """Another seed, uniform on 0 … 2^63 − 1."""
+        return int(self._bits(1)[0] >> np.uint64(1))
 
     def _bits(self, count: int) -> NDArray[np.uint64]:
         """The next draw. Shape: [count]."""

@@ -1,0 +1,203 @@
+"""Selection at serving: which candidates of a generation are drawn, and which of them become its items.
+
+Rejection sampling by the user's taste head. The first candidate of an item has the item's own seed; a rejected one has
+a successor, whose seed derives from it. To accept x with a chance proportional to P(liked | x) turns samples of p_θ(x)
+into samples of p_θ(x) P(liked | x) (von Neumann, Various techniques used in connection with random digits, 1951);
+`Rule` is steeper than that, and accepts everything above its threshold.
+
+| word | meaning |
+|---|---|
+| candidate | one draw: the k-th of an item, with its seed |
+| chance | P(liked) of a candidate by the taste head; None where nothing is known |
+| overdraw | draws per asked item at most; 1 switches selection off |
+| floor | the least chance of an item; an item that finds no such candidate is left out |
+
+The outcome depends on the items' seeds, the chances and the rule alone, never on the order in which candidates are
+judged: draws count in the order (k, item), and one is wanted only once it is certain to lie within the bound. While the
+bound is not reached, an item depends on its own seed alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from papa.noise import Domain, Noise
+
+DRAWS_PER_ITEM = 4
+"""At most, so that one unlucky item does not keep a whole page waiting: of a head that accepts seven candidates of
+ten, it stops one item in a hundred."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Accepts a candidate with probability min(1, (chance / `threshold`)^`steepness`), and none below `floor`.
+
+    Steepness 1 is plain rejection sampling, an infinite one a hard threshold.
+    """
+
+    overdraw: float = 2.0
+    floor: float = 0.0
+    threshold: float = 0.5
+    steepness: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError."""
+        if not (self.overdraw >= 1 and 0 <= self.floor <= 1 and 0 < self.threshold <= 1 and self.steepness > 0):
+            raise ValueError(f"{self}: overdraw is at least 1, floor and threshold are probabilities")
+
+    def accepts(self, chance: float, seed: int) -> bool:
+        """Whether the candidate of that seed is accepted. Its luck is a function of the seed."""
+        if chance < self.floor:
+            return False
+        share = min(1.0, chance / self.threshold)
+        return share == 1 or float(Noise(seed, Domain.LUCK).uniform((1,))) < share**self.steepness
+
+
+class Candidate(NamedTuple):
+    """Draw `number`, from 0, of the item with index `item`. Candidates count in their order as tuples."""
+
+    number: int
+    item: int
+    seed: int
+
+
+class Served(NamedTuple):
+    """What an item becomes."""
+
+    item: int
+    candidate: Candidate
+    chance: float | None
+
+
+class Verdict(NamedTuple):
+    """Follows from candidates that were judged: items that have accepted one, and candidates to draw now."""
+
+    served: tuple[Served, ...]
+    wanted: tuple[Candidate, ...]
+
+
+def successor(seed: int, number: int) -> int:
+    """The seed of candidate `number` of the item with that seed, below 2^63; number 0 is the item's own."""
+    return Noise(seed, Domain.SUCCESSOR, number).seed() if number else seed
+
+
+class Selection:
+    """One generation: draw `first`, `judge` what was drawn, draw what is wanted then, until `done`; then `rest`."""
+
+    def __init__(self, seeds: Sequence[int], rule: Rule, free: Collection[int] = ()) -> None:
+        """`seeds` are those of the items; items in `free` take the first candidate above the floor."""
+        self._rule, self._seeds, self._free = rule, tuple(seeds), frozenset(free)
+        self._limit = int(rule.overdraw * len(seeds))
+        self._newest = dict.fromkeys(range(len(seeds)), 0)
+        """The number of the newest candidate of every item that has accepted none."""
+        self._accepted_at: dict[int, int] = {}
+        self._waiting: set[int] = set()
+        """Items whose newest candidate was rejected."""
+        self._rejected: list[Served] = []
+        self.drawn = len(seeds)
+
+    @property
+    def first(self) -> tuple[Candidate, ...]:
+        """The first candidate of each item."""
+        return tuple(Candidate(0, item, seed) for item, seed in enumerate(self._seeds))
+
+    @property
+    def accepted(self) -> int:
+        """Candidates that were accepted so far."""
+        return len(self._accepted_at)
+
+    @property
+    def done(self) -> bool:
+        """Whether all that was wanted is judged, and nothing more will be wanted."""
+        return len(self._waiting) == len(self._newest)
+
+    def judge(self, chances: Mapping[Candidate, float | None]) -> Verdict:
+        """Takes the chances of candidates that were drawn. One of which nothing is known is accepted."""
+        served = []
+        for candidate, chance in chances.items():
+            settled = Served(candidate.item, candidate, chance)
+            if chance is None or self._accepts(candidate, chance):
+                del self._newest[candidate.item]
+                self._accepted_at[candidate.item] = candidate.number
+                served.append(settled)
+            else:
+                self._waiting.add(candidate.item)
+                self._rejected.append(settled)
+        wanted = tuple(self._wanted())
+        self.drawn += len(wanted)
+        return Verdict(tuple(served), wanted)
+
+    def rest(self) -> tuple[Served, ...]:
+        """Fills the items that have accepted no candidate, once `done`: with the likeliest of all that were rejected,
+        in this order, but with none below the floor."""
+        able = [each for each in self._rejected if each.chance is not None and each.chance >= self._rule.floor]
+        able.sort(key=lambda each: (-(each.chance or 0.0), each.candidate))
+        return tuple(each._replace(item=item) for item, each in zip(sorted(self._newest), able, strict=False))
+
+    def _accepts(self, candidate: Candidate, chance: float) -> bool:
+        if candidate.item in self._free:
+            return chance >= self._rule.floor
+        return self._rule.accepts(chance, candidate.seed)
+
+    def _wanted(self) -> Iterator[Candidate]:
+        """Successors of rejected candidates that are certain to be among the first draws that the bound allows."""
+        for number, item in sorted((self._newest[item] + 1, item) for item in self._waiting):
+            if number == DRAWS_PER_ITEM or self._before(number, item) >= self._limit:
+                return  # and so it is for all that come after it
+            self._waiting.discard(item)
+            self._newest[item] = number
+            yield Candidate(number, item, successor(self._seeds[item], number))
+
+    def _before(self, number: int, item: int) -> int:
+        """The most draws that may come before draw `number` of the item: an item that has not accepted an earlier one
+        may want one of each number."""
+        whole = sum(min(number, self._accepted_at.get(other, number) + 1) for other in range(len(self._seeds)))
+        return whole + sum(self._accepted_at.get(other, number) >= number for other in range(item))
+
+
+@dataclass(frozen=True, eq=False)
+class Selected:
+    """What was served of one generation. Shape: samples [n, …], chances [n]; `items` are their indexes, n ≤ items asked
+    for; `seeds` give these samples again."""
+
+    samples: Tensor
+    chances: Tensor
+    items: tuple[int, ...]
+    seeds: tuple[int, ...]
+    drawn: int
+    accepted: int
+
+
+def select(
+    draw: Callable[[list[int]], Tensor],
+    judge: Callable[[Tensor], Tensor],
+    seeds: Sequence[int],
+    rule: Rule,
+) -> Selected:
+    """Draws one generation by rounds, as the service does in its running batch.
+
+    `draw` maps n seeds to samples [n, …], `judge` maps samples to their chances [n].
+    """
+    selection, samples = Selection(seeds, rule), dict[Candidate, Tensor]()
+    wanted, served = selection.first, list[Served]()
+    while wanted:
+        drawn = draw([candidate.seed for candidate in wanted])
+        samples |= zip(wanted, drawn, strict=True)
+        verdict = selection.judge(dict(zip(wanted, judge(drawn).tolist(), strict=True)))
+        served += verdict.served
+        wanted = verdict.wanted
+    served = sorted([*served, *selection.rest()], key=lambda each: each.item)
+    chosen = [samples[each.candidate] for each in served]
+    return Selected(
+        samples=torch.stack(chosen) if chosen else drawn[:0],
+        chances=torch.tensor([each.chance for each in served]),
+        items=tuple(each.item for each in served),
+        seeds=tuple(each.candidate.seed for each in served),
+        drawn=selection.drawn,
+        accepted=selection.accepted,
+    )

@@ -1,0 +1,141 @@
+"""Selection at serving, against a naive loop and for whatever order candidates are judged in."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+import torch
+
+from papa.selection import DRAWS_PER_ITEM, Candidate, Rule, Selection, Served, select, successor
+
+SEEDS = [2**62 + 17 * i for i in range(12)]
+
+
+def chance(candidate: Candidate) -> float:
+    """What a head would say: a function of the candidate's seed alone."""
+    return random.Random(candidate.seed).random()
+
+
+def naive(seeds: list[int], rule: Rule) -> tuple[dict[int, Candidate], int]:
+    """By rounds: what is accepted of each round, then the likeliest of what was rejected."""
+    served: dict[int, Candidate] = {}
+    rejected: list[Candidate] = []
+    drawn = 0
+    for number in range(DRAWS_PER_ITEM):
+        for item, seed in enumerate(seeds):
+            if item in served or drawn == int(rule.overdraw * len(seeds)):
+                continue
+            candidate = Candidate(number, item, successor(seed, number))
+            drawn += 1
+            if rule.accepts(chance(candidate), candidate.seed):
+                served[item] = candidate
+            else:
+                rejected.append(candidate)
+    able = [each for each in sorted(rejected, key=chance, reverse=True) if chance(each) >= rule.floor]
+    open_items = [item for item in range(len(seeds)) if item not in served]
+    return served | dict(zip(open_items, able, strict=False)), drawn
+
+
+def out_of_order(seeds: list[int], rule: Rule, order: random.Random) -> tuple[dict[int, Candidate], Selection]:
+    """A few candidates at a time, in any order, as rows of a shared batch finish."""
+    selection = Selection(seeds, rule)
+    under_way, served = list(selection.first), list[Served]()
+    while not selection.done:
+        order.shuffle(under_way)
+        judged = [under_way.pop() for _ in range(min(len(under_way), order.randint(1, 4)))]
+        verdict = selection.judge({each: chance(each) for each in judged})
+        served += verdict.served
+        under_way += verdict.wanted
+    assert not under_way, "what was drawn is judged before the end"
+    served += selection.rest()
+    return {each.item: each.candidate for each in served}, selection
+
+
+@pytest.mark.parametrize("overdraw", [1.0, 1.3, 2.0, 3.0])
+@pytest.mark.parametrize("threshold", [0.3, 0.9])
+@pytest.mark.parametrize("floor", [0.0, 0.6])
+def test_the_outcome_is_that_of_rounds_in_whatever_order_candidates_are_judged(
+    overdraw: float, threshold: float, floor: float
+) -> None:
+    rule = Rule(overdraw, floor, threshold)
+    expected, drawn = naive(SEEDS, rule)
+    for seed in range(20):
+        found, selection = out_of_order(SEEDS, rule, random.Random(seed))
+        assert found == expected
+        assert selection.drawn == drawn <= overdraw * len(SEEDS)
+
+
+def test_an_item_depends_on_its_own_seed_alone_while_the_bound_is_far() -> None:
+    rule = Rule(overdraw=DRAWS_PER_ITEM, threshold=0.5)
+    together, _ = naive(SEEDS, rule)
+    for item, seed in enumerate(SEEDS):
+        alone, _ = out_of_order([seed], rule, random.Random(0))
+        accepted = rule.accepts(chance(together[item]), together[item].seed)
+        assert not accepted or alone[0].seed == together[item].seed
+
+
+def test_without_overdraw_every_item_is_the_draw_of_its_own_seed() -> None:
+    found, selection = out_of_order(SEEDS, Rule(overdraw=1.0, threshold=1.0), random.Random(3))
+    assert sorted(each.seed for each in found.values()) == sorted(SEEDS)
+    assert selection.drawn == len(SEEDS)
+
+
+def test_nothing_below_the_floor_is_served_and_items_may_be_missing() -> None:
+    found, _ = out_of_order(SEEDS, Rule(overdraw=2.0, floor=0.8), random.Random(4))
+    assert 0 < len(found) < len(SEEDS)
+    assert min(map(chance, found.values())) >= 0.8
+
+
+def test_a_candidate_of_which_nothing_is_known_is_accepted() -> None:
+    selection = Selection(SEEDS, Rule(floor=0.9))
+    verdict = selection.judge(dict.fromkeys(selection.first))
+    assert len(verdict.served) == len(SEEDS)
+    assert not verdict.wanted
+    assert selection.done
+    assert not selection.rest()
+
+
+def test_free_items_take_the_first_candidate_above_the_floor() -> None:
+    selection = Selection([1, 2], Rule(floor=0.1, threshold=1.0, steepness=math.inf), free={0})
+    first, second = selection.first
+    verdict = selection.judge({first: 0.2, second: 0.2})
+    assert [each.item for each in verdict.served] == [0]
+    assert [each.item for each in verdict.wanted] == [1]
+
+
+@pytest.mark.parametrize(("steepness", "expected"), [(1.0, 0.5), (2.0, 0.25), (math.inf, 0.0)])
+def test_doubtful_candidates_are_accepted_by_the_share_that_the_rule_says(steepness: float, expected: float) -> None:
+    rule = Rule(threshold=0.8, steepness=steepness)
+    share = sum(rule.accepts(0.4, seed) for seed in range(2000)) / 2000
+    assert share == pytest.approx(expected, abs=0.03)
+    assert all(rule.accepts(0.8, seed) for seed in range(20))
+
+
+def test_successors_have_seeds_of_their_own() -> None:
+    seeds = {successor(seed, number) for seed in SEEDS for number in range(DRAWS_PER_ITEM)}
+    assert len(seeds) == len(SEEDS) * DRAWS_PER_ITEM
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert successor(SEEDS[0], 0) == SEEDS[0]
+
+
+def test_select_serves_the_samples_that_the_seeds_give() -> None:
+    """The seed of a served sample gives it again."""
+
+    def draw(seeds: list[int]) -> torch.Tensor:
+        return torch.tensor([[random.Random(seed).random()] for seed in seeds])
+
+    found = select(draw, lambda samples: samples[:, 0], SEEDS, Rule())
+    expected, drawn = naive(SEEDS, Rule())
+    assert found.items == tuple(range(len(SEEDS)))
+    assert found.seeds == tuple(expected[item].seed for item in found.items)
+    assert torch.equal(found.samples, draw(list(found.seeds)))
+    assert torch.equal(found.chances, found.samples[:, 0])
+    assert (found.drawn, found.accepted) == (drawn, 12)
+
+
+@pytest.mark.parametrize("wrong", [{"overdraw": 0.5}, {"floor": 1.5}, {"threshold": 0.0}, {"steepness": 0.0}])
+def test_a_rule_that_means_nothing_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="overdraw is at least 1"):
+        Rule(**wrong)
