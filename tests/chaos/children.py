@@ -24,7 +24,7 @@ import papa_serving.store.file_revisions  # noqa: E402
 import papa_serving.store.redis_items  # noqa: E402
 import papa_serving.store.redis_users  # noqa: E402, F401
 from papa_serving import logs  # noqa: E402 - the scripts load when these are imported
-from papa_serving.gateway.main import main as gateway_main  # noqa: E402
+from papa_serving.gateway.__main__ import main as gateway_main  # noqa: E402
 from papa_serving.settings import Settings  # noqa: E402
 from papa_serving.trainer.process import TrainerThread  # noqa: E402
 from papa_serving.trainer.updater import Updater  # noqa: E402

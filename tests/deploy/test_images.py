@@ -98,7 +98,7 @@ from papa_serving.settings import Settings
 from papa_serving.cli.app import run
 from papa_serving.gateway.backends import open_backends
 from papa_serving.gateway.server import Gateway
-import papa_serving.gateway.main, papa_serving.cli.service_commands
+import papa_serving.gateway.__main__, papa_serving.cli.service_commands
 open_backends(Settings(redis={{"url": "redis://127.0.0.1:1"}}))
 from papa_serving import tracing
 tracing.begin(Settings(tracing={{"enabled": True, "endpoint": "http://127.0.0.1:1"}}).tracing, "papa-gateway")

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from papa_serving.contracts.errors import Overloaded
 from papa_serving.gateway.auth.identity import ANYBODY, Identity
-from papa_serving.gateway.rpc.held_bytes import HeldBytes
+from papa_serving.gateway.rpc.admission import HeldBytes
 from papa_serving.stubs.serving.v1 import feedback_pb2, types_pb2, user_pb2
 
 from tests.gateway.support.service import Service, eventually, refusal

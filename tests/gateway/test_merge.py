@@ -10,7 +10,7 @@ from papa_serving.contracts.feedback import FeedbackEvent, UserBatch
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import Revision
 from papa_serving.gateway.backends import Backends
-from papa_serving.gateway.merge import Merger, labels_of
+from papa_serving.gateway.transfer import Merger, labels_of
 from papa_serving.store.memory import MemoryRevisionStore
 from papa_serving.trainer.papa_updater import PapaUpdater
 from papa_serving.trainer.updater import Trained

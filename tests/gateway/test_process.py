@@ -13,8 +13,8 @@ from pathlib import Path
 import grpc
 import psutil
 import pytest
+from papa_serving.gateway.__main__ import MAX_FILES
 from papa_serving.gateway.exposition import MAX_SCRAPES
-from papa_serving.gateway.main import MAX_FILES
 from papa_serving.stubs.serving.v1 import generation_pb2, generation_pb2_grpc, types_pb2, user_pb2, user_pb2_grpc
 
 from tests.gateway.support.fake_engine import FakeEngine, done, items, wait
@@ -123,7 +123,7 @@ async def test_a_url_that_is_none_is_one_clear_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "forbidden"),
     [
-        ("papa_serving.gateway.main", ("torch", "ray", "diffusers", "papa")),
+        ("papa_serving.gateway.__main__", ("torch", "ray", "diffusers", "papa")),
         (
             "papa_serving.client",
             ("torch", "ray", "papa", "pydantic", "redis", "numpy", "PIL", "prometheus_client", "typer"),

@@ -13,8 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from papa_serving import metrics
 from papa_serving.client import AsyncClient, CallFailed, Retry, Tls
 from papa_serving.contracts.errors import Unauthenticated
-from papa_serving.gateway.auth.revocation import open_revocations
-from papa_serving.gateway.auth.tls import server_credentials
+from papa_serving.gateway.auth.tls import open_revocations, server_credentials
 from papa_serving.settings import AuthSettings, TlsSettings
 
 from tests.gateway.support.service import Service

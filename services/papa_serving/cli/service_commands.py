@@ -102,7 +102,7 @@ def up(
 
 def gateway(insecure: Insecure = False, file: ConfigFile = None, overrides: Overrides = []) -> None:  # noqa: B006
     """Run the gateway process alone, as a cluster does."""
-    from papa_serving.gateway.main import main
+    from papa_serving.gateway.__main__ import main
 
     raise typer.Exit(main(load(file, overrides, {"gateway.insecure": insecure or None})))
 
@@ -115,8 +115,8 @@ def metrics(file: ConfigFile = None, overrides: Overrides = [], json: AsJson = F
 
     For machines without a gateway process, such as the pods of Ray's workers.
     """
-    from papa_serving.gateway.binding import CannotBind
     from papa_serving.gateway.exposition import FOLDER, Exposition
+    from papa_serving.settings.addresses import CannotBind
 
     settings = load(file, overrides)
     folder = settings.data_dir / "metrics"

@@ -18,9 +18,8 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 from typing_extensions import override
 
-from papa_serving.gateway.binding import CannotBind
 from papa_serving.settings import MetricsSettings
-from papa_serving.settings.addresses import host_port
+from papa_serving.settings.addresses import CannotBind, host_port
 
 _log = logging.getLogger(__name__)
 

@@ -21,16 +21,14 @@ from papa_serving.gateway.auth.bearer import open_authenticator
 from papa_serving.gateway.auth.identity import Authenticate
 from papa_serving.gateway.auth.tls import server_credentials
 from papa_serving.gateway.backends import Backends, KnownBackbone
-from papa_serving.gateway.binding import CannotBind
 from papa_serving.gateway.conversion.events import EventReader
 from papa_serving.gateway.conversion.picture_reader import PictureReader
 from papa_serving.gateway.engine_client import EngineClient
-from papa_serving.gateway.merge import Merger
 from papa_serving.gateway.rpc.drain import Drain
 from papa_serving.gateway.rpc.edge import TRANSPORT_FACTOR, Edge
-from papa_serving.gateway.transfer import Adopter
+from papa_serving.gateway.transfer import Adopter, Merger
 from papa_serving.settings import GatewaySettings
-from papa_serving.settings.addresses import host_port
+from papa_serving.settings.addresses import CannotBind, host_port
 from papa_serving.settings.exposure import exposed_gateway
 from papa_serving.stubs.serving.v1 import (
     dead_letter_pb2_grpc,

@@ -1,4 +1,4 @@
-"""Hosts to listen on, and the notation host:port."""
+"""Addresses to listen on: hosts, the notation host:port, and the error for one that is not free."""
 
 from __future__ import annotations
 
@@ -20,3 +20,10 @@ def host_port(host: str, port: int) -> str:
     """Returns host:port, with an IPv6 address in brackets as gRPC and URLs need it."""
     bare = _bare(host)
     return f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}"
+
+
+class CannotBind(OSError):
+    """The address is in use, or does not belong to this machine."""
+
+    def __init__(self, purpose: str, host: str, port: int) -> None:
+        super().__init__(f"cannot listen on {host_port(host, port)} for {purpose}: another process may hold the port")

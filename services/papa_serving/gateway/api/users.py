@@ -12,11 +12,10 @@ from papa_serving.contracts.errors import InvalidRequest, RevisionNotFound, Viol
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import DeletionReceipt, Revision, RevisionStore, UserDirectory, UserState
 from papa_serving.gateway.conversion import validation
-from papa_serving.gateway.merge import Merger
 from papa_serving.gateway.rpc.admission import caller
 from papa_serving.gateway.rpc.drain import Drain
 from papa_serving.gateway.rpc.edge import Context
-from papa_serving.gateway.transfer import Adopter, Exporter, pieces, sha256
+from papa_serving.gateway.transfer import Adopter, Exporter, Merger, pieces, sha256
 from papa_serving.metrics import REVISIONS
 from papa_serving.stubs.serving.v1 import types_pb2, user_pb2, user_pb2_grpc
 

@@ -1,7 +1,7 @@
 """Admission: what a call needs before any work is done for it.
 
-That is a first message within some time, a scope for its method, a place among the calls in flight, and enough of its
-tenant's and its user's rate. All limits are those of one gateway process.
+That is a first message within some time, a scope for its method, a place among the calls in flight, room for its bytes,
+and enough of its tenant's and its user's rate. All limits are those of one gateway process.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -220,6 +220,48 @@ class Place:
         """Gives the place back."""
         for owner in self._owners:
             self._places.give_back(owner)
+
+
+class HeldBytes:
+    """The bytes of the requests in flight: calls are few or many, but memory is bytes.
+
+    They are counted for the user, the tenant or the connection that a call belongs to. As with places, a user never
+    holds more than is left for everybody else, a tenant or a connection without credentials never more than
+    GROUP_WEIGHT times as much; each may always hold one message that still fits.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._total = limit, 0
+        self._held: Counter[Owner] = Counter()
+
+    @contextmanager
+    def held(self, connection: Owner, identity: Identity, size: int) -> Iterator[Callable[[], None]]:
+        """Holds `size` bytes until the end of the block, or until the given function is called. Raises Overloaded."""
+        owner, weight = _owner(connection, identity)
+        free, mine = self._limit - self._total, self._held[owner]
+        if size > free or (mine and mine + size > weight * free):
+            raise Overloaded(
+                f"the gateway handles requests of {self._limit} bytes at once, and this {owner[0]} has {mine} of them"
+            )
+        self._total += size
+        self._held[owner] += size
+        with ExitStack() as held:
+            held.callback(self._release, owner, size)
+            yield held.close
+
+    def _release(self, owner: Owner, size: int) -> None:
+        self._total -= size
+        self._held[owner] -= size
+        if not self._held[owner]:
+            del self._held[owner]
+
+
+def _owner(connection: Owner, identity: Identity) -> tuple[Owner, int]:
+    if not identity.bound:
+        return connection, GROUP_WEIGHT
+    if not identity.user:
+        return ("tenant", identity.tenant), GROUP_WEIGHT
+    return ("user", identity.tenant, identity.user), 1
 
 
 SMALLEST_SWEEP = 1_024

@@ -24,9 +24,17 @@ from grpc_status import rpc_status
 from papa_serving import tracing
 from papa_serving.contracts.errors import InvalidRequest, PapaError, Status, Violation
 from papa_serving.gateway.auth.identity import ANYBODY, Authenticate
-from papa_serving.gateway.auth.revocation import open_revocations
-from papa_serving.gateway.rpc.admission import Arrivals, Caller, Connections, Meter, Places, caller, check_scope
-from papa_serving.gateway.rpc.held_bytes import HeldBytes
+from papa_serving.gateway.auth.tls import open_revocations
+from papa_serving.gateway.rpc.admission import (
+    Arrivals,
+    Caller,
+    Connections,
+    HeldBytes,
+    Meter,
+    Places,
+    caller,
+    check_scope,
+)
 from papa_serving.gateway.rpc.status import rich_status
 from papa_serving.logs import request_id
 from papa_serving.metrics import RPC_HANDLED, RPC_IN_FLIGHT, RPC_SECONDS
