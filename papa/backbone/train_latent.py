@@ -80,93 +80,98 @@ def train_latent(
 
     Raises ValueError when `run` was started with another configuration.
     """
-    autoencoder = _Autoencoder(data, run, config)
-    autoencoder.run_stage(config.vae_steps, report, save_every)
-    latents, scale = autoencoder.latents()
-    denoising = _Denoising(latents, data.y, scale, autoencoder.vae, words, run, config)
-    denoising.run_stage(config.steps, report, save_every)
+    autoencoder = _Autoencoder(data, config)
+    stage = _Stage("vae", run, config, autoencoder.modules, autoencoder.loss)
+    stage.train(config.vae_steps, report, save_every)
+    denoising = _Denoising(autoencoder.latents(), data.y, autoencoder.vae, words, run, config)
+    stage = _Stage("unet", run, config, denoising.modules, denoising.loss, denoising.average, denoising.write)
+    stage.train(config.steps, report, save_every)
     return run / "pipeline"
 
 
 class _Stage:
     """One resumable optimisation; batches and noise follow from (seed, step) alone."""
 
-    name: str
+    def __init__(
+        self,
+        name: str,
+        run: Path,
+        config: LatentConfig,
+        modules: dict[str, nn.Module],
+        loss: Callable[[Noise], Tensor],
+        stepped: Callable[[int], None] = lambda step: None,
+        saved: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Optimises every module whose name does not begin with "ema"; all of them are saved.
 
-    def __init__(self, run: Path, config: LatentConfig, modules: dict[str, nn.Module], learning_rate: float) -> None:
-        self.run, self.config, self.modules = run, config, modules
-        self.rate = learning_rate
+        `loss` computes the loss of one step from its random numbers. `stepped` is called with the number of steps after
+        each one, `saved` after each save.
+        """
+        self._name, self._run, self._config, self._modules = name, run, config, modules
+        self._loss, self._stepped, self._saved = loss, stepped, saved
         learning = [module for name, module in modules.items() if not name.startswith("ema")]
-        self.parameters = [parameter for module in learning for parameter in module.parameters()]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=learning_rate, weight_decay=1e-4)
-        self.step = 0
+        self._parameters = [parameter for module in learning for parameter in module.parameters()]
+        self._optimizer = torch.optim.AdamW(self._parameters, lr=config.learning_rate, weight_decay=1e-4)
+        self._step = 0
 
-    def loss(self, random: Noise) -> Tensor:
-        """The loss of the next step."""
-        raise NotImplementedError
-
-    def stepped(self) -> None:
-        """A hook that runs after each optimiser step."""
-
-    def saved(self) -> None:
-        """A hook that runs after each save."""
-
-    def run_stage(self, steps: int, report: Report, save_every: int) -> None:
+    def train(self, steps: int, report: Report, save_every: int) -> None:
+        """Trains until `steps` are done, going on from the state of an earlier run."""
         self._resume()
-        started, since, losses = time.perf_counter(), self.step, list[float]()
-        while self.step < steps:
+        started, since, losses = time.perf_counter(), self._step, list[float]()
+        while self._step < steps:
             losses.append(self._train_step(steps))
-            if self.step % save_every == 0 or self.step == steps:
-                record = {"step": self.step, "config": self._fixed()}
-                save_state(self.run / self.name, self.modules, self.optimizer, record)
-                self.saved()
-            if self.step % 25 == 0 or self.step == steps:
-                seconds = (time.perf_counter() - started) / (self.step - since)
-                progress = LatentProgress(self.name, self.step, steps, sum(losses) / len(losses), seconds)
-                with (self.run / "log.jsonl").open("a") as file:
+            if self._step % save_every == 0 or self._step == steps:
+                record = {"step": self._step, "config": self._fixed()}
+                save_state(self._run / self._name, self._modules, self._optimizer, record)
+                self._saved()
+            if self._step % 25 == 0 or self._step == steps:
+                seconds = (time.perf_counter() - started) / (self._step - since)
+                progress = LatentProgress(self._name, self._step, steps, sum(losses) / len(losses), seconds)
+                with (self._run / "log.jsonl").open("a") as file:
                     file.write(json.dumps(asdict(progress)) + "\n")
                 report(progress)
-                started, since, losses = time.perf_counter(), self.step, []
+                started, since, losses = time.perf_counter(), self._step, []
 
     def _train_step(self, steps: int) -> float:
-        random = Noise(self.config.seed, Domain.TRAINING, 1 + self.step)
-        left = (steps - self.step) / max(1.0, steps / 2)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * min(1.0, (self.step + 1) / 100) * max(0.05, min(1.0, left))
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.config.bfloat16):
-            loss = self.loss(random)
-        self.optimizer.zero_grad(set_to_none=True)
+        random = Noise(self._config.seed, Domain.TRAINING, 1 + self._step)
+        left = (steps - self._step) / max(1.0, steps / 2)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._config.learning_rate * min(1.0, (self._step + 1) / 100) * max(0.05, min(1.0, left))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._config.bfloat16):
+            loss = self._loss(random)
+        self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimizer.step()
-        self.step += 1
-        self.stepped()
+        torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
+        self._optimizer.step()
+        self._step += 1
+        self._stepped(self._step)
         return float(loss.detach())
 
     def _fixed(self) -> dict[str, object]:
-        fixed = json.loads(json.dumps(asdict(self.config)))
+        fixed = json.loads(json.dumps(asdict(self._config)))
         return {name: value for name, value in fixed.items() if name not in ("steps", "vae_steps")}
 
     def _resume(self) -> None:
-        self.run.mkdir(parents=True, exist_ok=True)
-        record = load_state(self.run / self.name, self.modules, self.optimizer)
+        self._run.mkdir(parents=True, exist_ok=True)
+        record = load_state(self._run / self._name, self._modules, self._optimizer)
         if record is None:
             return
         if record["config"] != self._fixed():
-            raise ValueError(f"{self.run} was started with another configuration: {record['config']}")
-        self.step = int(record["step"])
+            raise ValueError(f"{self._run} was started with another configuration: {record['config']}")
+        self._step = int(record["step"])
 
 
-class _Autoencoder(_Stage):
-    name = "vae"
+class _Autoencoder:
+    """The first stage: images to latents and back."""
 
-    def __init__(self, data: LabelledImages, run: Path, config: LatentConfig) -> None:
+    def __init__(self, data: LabelledImages, config: LatentConfig) -> None:
         seed_torch(config.seed, Domain.TRAINING)
-        self.images = data.x
+        self.images, self.config = data.x, config
         self.vae = new_vae(data.x.shape, config.vae_channels, config.latent_channels)
-        super().__init__(run, config, {"vae": self.vae}, config.learning_rate)
+        self.modules: dict[str, nn.Module] = {"vae": self.vae}
 
     def loss(self, random: Noise) -> Tensor:
+        """Absolute error of the rebuilt images, and `config.kl` times the divergence from a normal distribution."""
         x = self.images[random.integers(len(self.images), self.config.batch_size)]
         posterior = self.vae.encode(x).latent_dist
         mean, log_variance = posterior.mean.float(), posterior.logvar.float()
@@ -177,23 +182,22 @@ class _Autoencoder(_Stage):
         return loss
 
     @torch.no_grad()
-    def latents(self) -> tuple[Tensor, float]:
-        """The latents of every image, and the factor that scales their variance to 1."""
+    def latents(self) -> Tensor:
+        """The latents of every image, scaled to variance 1; the VAE's configuration gets the factor."""
         self.vae.eval().requires_grad_(False)
         modes = torch.cat([self.vae.encode(part).latent_dist.mode() for part in self.images.split(256)])
         scale = 1 / float(modes.std())
         self.vae.register_to_config(scaling_factor=scale)
-        return modes * scale, scale
+        return modes * scale
 
 
-class _Denoising(_Stage):
-    name = "unet"
+class _Denoising:
+    """The second stage: the noise of latents, conditioned on words."""
 
     def __init__(
         self,
         latents: Tensor,
         classes: Tensor,
-        scale: float,
         vae: AutoencoderKL,
         words: Sequence[str],
         run: Path,
@@ -201,6 +205,7 @@ class _Denoising(_Stage):
     ) -> None:
         seed_torch(config.seed + 1, Domain.TRAINING)
         self.z, self.classes, self.vae, self.words = latents, classes, vae, words
+        self.run, self.config = run, config
         self.tokenizer = word_tokenizer([*words, GENERIC, ARTICLE])
         self.captions = self._captions()
         self.schedule = NoiseSchedule.from_diffusers(SCHEDULER)
@@ -208,10 +213,12 @@ class _Denoising(_Stage):
         self.unet, self.text = unet, text
         plain_attention(unet)
         self.averages = (deepcopy(unet).requires_grad_(False), deepcopy(text).requires_grad_(False))
-        modules = {"unet": unet, "text": text, "ema_unet": self.averages[0], "ema_text": self.averages[1]}
-        super().__init__(run, config, modules, config.learning_rate)
+        self.modules: dict[str, nn.Module] = {
+            "unet": unet, "text": text, "ema_unet": self.averages[0], "ema_text": self.averages[1]
+        }  # fmt: skip
 
     def loss(self, random: Noise) -> Tensor:
+        """Squared error of the predicted noise; the description is the class's word, the generic word, or none."""
         config = self.config
         rows = random.integers(len(self.z), config.batch_size)
         z, noise = self.z[rows], random.normal((config.batch_size, *self.z.shape[1:]))
@@ -226,13 +233,15 @@ class _Denoising(_Stage):
         loss: Tensor = (predicted.float() - noise).square().mean()
         return loss
 
-    def stepped(self) -> None:
-        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+    def average(self, step: int) -> None:
+        """Moves the exponential averages of the weights towards those after `step` steps."""
+        decay = min(self.config.ema_decay, (1 + step) / (10 + step))
         for average, module in zip(self.averages, (self.unet, self.text), strict=True):
             for target, source in zip(average.parameters(), module.parameters(), strict=True):
                 target.lerp_(source.detach(), 1 - decay)
 
-    def saved(self) -> None:
+    def write(self) -> None:
+        """Writes the averages as a pipeline folder."""
         unet, text = (deepcopy(average).eval().half() for average in self.averages)
         save_latent_pipeline(deepcopy(self.vae).half(), text, self.tokenizer, unet, self.run / "pipeline")
         near = {said: word for said, word in FASHION_NEAR.items() if not word or word in (*self.words, GENERIC)}

@@ -94,6 +94,11 @@ def test_pickle_is_nowhere() -> None:
     assert not [str(path) for path in sources() if imported(path) & {"pickle", "cloudpickle", "dill", "joblib"}]
 
 
+def test_what_is_missing_is_abstract_or_an_argument() -> None:
+    """A method that only raises NotImplementedError fails at its call, an abstract one already for the type checker."""
+    assert not [str(path) for path in sources() if "NotImplementedError" in path.read_text()]
+
+
 def test_nothing_generated_or_large_is_tracked_by_accident() -> None:
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     paths = [ROOT / name for name in tracked.split("\0") if name]

@@ -83,11 +83,9 @@ def event_message(event: FeedbackEvent, tenant: str) -> feedback_pb2.FeedbackEve
         message.cancels = event.cancels
     else:
         message.grade = event.grade
-    if event.cancels:
-        pass
-    elif event.item_id:
+    if event.item_id:
         message.item_id = event.item_id
-    else:
+    if event.image:
         message.image.data = event.image
         if event.prompt:
             message.image.prompt = event.prompt
