@@ -12,10 +12,10 @@ Schema = dict[str, Any]
 CHART_DECIDES = {
     "": ("data_dir", "backbone", "client", "metrics", "ray"),
     "redis": ("url", "password", "password_file", "prefix"),
-    "store": ("path", "url"),
+    "store": ("path", "url", "credentials"),
     "gateway": ("host", "port", "health_port", "generator", "drain_seconds", "notice_seconds", "tls"),
     "auth": ("keys_file",),
-    "generator": ("device", "threads", "replicas", "max_replicas", "drain_seconds", "insecure"),
+    "generator": ("device", "threads", "replicas", "max_replicas", "drain_seconds", "insecure", "token", "token_file"),
     "trainer": ("device", "threads", "actors", "autoscaling"),
     "tracing": ("enabled", "endpoint", "ca", "headers", "headers_file"),
 }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from ray import serve
 
 from tests.cluster.nodes import ROOT, Cluster, Node, ray_cluster
 from tests.cluster.release import Release
+from tests.gateway.support.changing_name import ChangingName
 from tests.papa.support import save_tiny_backbone
 from tests.ports import free_port
 
@@ -46,6 +49,9 @@ class Service:
     release: Release
     address: str
     revisions: Path
+    name: ChangingName
+    """Where the gateway looks for the engine."""
+    environment: Mapping[str, str]
 
     def start(self, name: str, group: str) -> Node:
         """One more pod of that group."""
@@ -75,20 +81,41 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
             "PAPA_STORE__PATH": str(folder / "revisions"),
             "PAPA_BACKBONE": str(save_tiny_backbone(folder / "backbone")),
             "PAPA_REDIS__URL": redis.url,
-            "PAPA_GATEWAY__GENERATOR": f"127.0.0.1:{release.port}",
+            # A new connection to the engine every second, as an upgrade's new Service wants within a minute.
+            "PAPA_GATEWAY__ENGINE_CHANNEL_AGE": "1",
             "PAPA_GENERATOR__INSECURE": "true",
             "PAPA_GATEWAY__HOST": "127.0.0.1",
             "PAPA_GATEWAY__PORT": "0",
             "PAPA_METRICS__PORT": "0",
         }
         environment = {**os.environ, **release.settings(), **local}
+        environment.pop("PAPA_GATEWAY__GENERATOR")
         with ray_cluster(folder, environment, free_port()) as cluster:
             for group in ("generator", "trainer"):
                 cluster.start(f"{group}-1", release.groups()[group]["rayStartParams"])
             release.deploy()
-            with _gateway(environment, folder) as address:
-                yield Service(cluster, release, address, folder / "revisions")
+            with (
+                _named(release.port) as (name, engine),
+                _gateway({**environment, "PAPA_GATEWAY__GENERATOR": engine}, folder) as address,
+            ):
+                yield Service(cluster, release, address, folder / "revisions", name, environment)
             serve.shutdown()
+
+
+@contextmanager
+def _named(port: int) -> Iterator[tuple[ChangingName, str]]:
+    """A name for the engine's port, and its address."""
+    loop, name = asyncio.new_event_loop(), ChangingName(port)
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    address = asyncio.run_coroutine_threadsafe(name.__aenter__(), loop).result()
+    try:
+        yield name, address
+    finally:
+        asyncio.run_coroutine_threadsafe(name.__aexit__(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 @contextmanager

@@ -43,15 +43,16 @@ class Release:
         config = self._config(changes or {}, variables or {})
         client = serve_start(http_options=config["http_options"], grpc_options=config["grpc_options"])
         client.deploy_apps(ServeDeploySchema.model_validate(config))
-        until(lambda: self._states() == {"RUNNING"} or "DEPLOY_FAILED" in self._states())
-        assert self._states() == {"RUNNING"}, serve.status()
+        wanted = len(config["applications"])
+        until(lambda: self._states(wanted) == {"RUNNING"} or "DEPLOY_FAILED" in self._states(wanted))
+        assert self._states(wanted) == {"RUNNING"}, serve.status()
 
     def state(self, application: str) -> str:
         """Of its one deployment; "" where there is none yet."""
         deployments = serve.status().applications[application].deployments.values()
         return next((each.status.value for each in deployments), "")
 
-    def _states(self) -> set[str]:
+    def _states(self, wanted: int) -> set[str]:
         applications = serve.status().applications
         states = {each.status.value for each in applications.values()}
         states |= {
@@ -59,7 +60,7 @@ class Release:
             for each in applications.values()
             for deployment in each.deployments.values()
         }
-        return states if len(applications) == 2 else {"DEPLOYING"}
+        return states if len(applications) == wanted else {"DEPLOYING"}
 
     def _config(self, changes: Manifest, variables: dict[str, str]) -> dict[str, Any]:
         text = only(self.manifests(changes), "RayService")["spec"]["serveConfigV2"]

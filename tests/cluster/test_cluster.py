@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from papa_serving.client import Client
 from papa_serving.client.retry import may_retry
 from papa_serving.contracts.errors import GeneratorUnavailable
 
-from tests.cluster.conftest import Service
+from tests.cluster.conftest import VALUES, Service
 from tests.cluster.likes import assert_every_like_is_learnt
 from tests.cluster.nodes import until
+from tests.cluster.second_cluster import second_cluster
 from tests.cluster.traffic import Traffic
+from tests.helm.rendering import merged
 
 
 def test_generations_under_way_bring_a_second_replica_as_soon_as_a_machine_has_room(service: Service) -> None:
@@ -52,4 +56,27 @@ def test_a_lost_machine_costs_retryable_errors_and_no_like(service: Service) -> 
     for error in traffic.errors:
         assert isinstance(error, GeneratorUnavailable), error
         assert may_retry(error) and error.retry_after
+    assert_every_like_is_learnt(service, traffic)
+
+
+def test_an_upgrade_moves_callers_to_the_second_cluster_and_no_call_fails(service: Service, tmp_path: Path) -> None:
+    """As with KubeRay: a second Ray cluster comes up beside the first, and the Service names its generators instead."""
+    first, moved = service.name.port, {"config": {"generator": {"steps": 2}}, "trainer": {"stopped": True}}
+    with (
+        Client(service.address) as client,
+        second_cluster(merged(VALUES, moved), service.environment, tmp_path / "second.log") as second,
+        Traffic(service.address, "upgrade", 2) as traffic,
+    ):
+        (before,) = client.generate("visitor", 1, seed=1).items
+        traffic.go_on()
+        service.name.port = second
+        until(lambda: service.name.open(second) > 0 and service.name.open(first) == 0)
+        traffic.go_on()
+        (after,) = client.generate("visitor", 1, seed=1).items
+        assert before.image != after.image, "the second cluster draws with settings of its own"
+        # And back again, as a rollback does.
+        service.name.port = first
+        until(lambda: service.name.open(first) > 0 and service.name.open(second) == 0)
+        traffic.go_on()
+    assert traffic.errors == []
     assert_every_like_is_learnt(service, traffic)

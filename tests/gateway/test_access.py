@@ -190,7 +190,7 @@ async def test_a_watch_ends_with_its_credential(unstarted: Service, settings: Au
 async def test_keys_rotate_without_a_restart(
     unstarted: Service, settings: AuthSettings, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("papa_serving.gateway.auth.watched_file.EVERY", 0.0)
+    monkeypatch.setattr("papa_serving.watched_file.EVERY", 0.0)
     await unstarted.start(auth=settings)
     second, get = Authority("second"), METHODS[[method.name for method in METHODS].index("GetUser")]
     assert await answer(unstarted, get, ALICE, authority.token()) == ""

@@ -23,6 +23,26 @@ from tests.gateway.support.process import ROOT, Process, scraped
 ALICE = types_pb2.User(user="alice")
 
 
+async def test_a_replaced_token_of_the_engine_is_shown_to_it(tmp_path: Path) -> None:
+    engine, token = FakeEngine(), tmp_path / "token"
+    token.write_text("old other\n")
+    await engine.start()
+    environment = {"PAPA_GATEWAY__GENERATOR": f"127.0.0.1:{engine.port}", "PAPA_GENERATOR__TOKEN_FILE": str(token)}
+    request = generation_pb2.GenerateRequest(user=ALICE, count=1)
+    async with Process(tmp_path, **environment) as process:
+        ready = await process.ready()
+        async with grpc.aio.insecure_channel(ready["grpc"]) as channel:
+            stub = generation_pb2_grpc.GenerationServiceStub(channel)
+            await stub.Generate(request)
+            token.write_text("new\nold\n")
+            async with asyncio.timeout(30):
+                while engine.metadata[-1]["authorization"] != "Bearer new":
+                    await stub.Generate(request)
+        await process.stop()
+    await engine.die()
+    assert engine.metadata[0]["authorization"] == "Bearer old"
+
+
 @pytest.mark.parametrize("shared", [False, True])
 async def test_a_life(tmp_path: Path, shared: bool) -> None:
     """Ready, answers, is scraped, drains while a generation runs, ends with 0; every log line is JSON."""

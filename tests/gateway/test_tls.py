@@ -92,7 +92,7 @@ def shown(authority: Certificates, pair: tuple[Path, Path]) -> Tls:
 async def test_a_revoked_certificate_is_refused_as_soon_as_the_list_says_so(
     unstarted: Service, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("papa_serving.gateway.auth.watched_file.EVERY", 0.0)
+    monkeypatch.setattr("papa_serving.watched_file.EVERY", 0.0)
     lost, kept = certificates.issue("lost"), certificates.issue("kept")
     listed = certificates.revoke()
     settings = tls(certificates, client_ca=certificates.ca).model_copy(update={"client_crl": listed})
@@ -146,7 +146,7 @@ async def test_handshakes_that_never_end_keep_nobody_out(unstarted: Service, cer
 async def test_a_renewed_certificate_is_taken_up(
     unstarted: Service, certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("papa_serving.gateway.auth.watched_file.EVERY", 0.0)
+    monkeypatch.setattr("papa_serving.watched_file.EVERY", 0.0)
     used = tls(certificates)
     await unstarted.start(tls=used)
     assert await likes(unstarted, trusting(certificates)) == 0

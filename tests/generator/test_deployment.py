@@ -320,7 +320,7 @@ async def test_shutdown_says_so_first_and_lets_running_generations_finish(
     service: Deployed, stub: engine_pb2_grpc.EngineServiceStub
 ) -> None:
     """The health that a gateway gives tells that no others are taken, while what was accepted still runs."""
-    gateway, items = EngineClient(service.address, TOKEN), open_items(service.settings)
+    gateway, items = EngineClient(service.address, lambda: TOKEN), open_items(service.settings)
     readiness = Readiness(gateway, items, Drain())
     await readiness.start()
     await until_serving(readiness, True)

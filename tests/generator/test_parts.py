@@ -6,6 +6,7 @@ import asyncio
 import io
 import math
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from papa_serving.generator.items import png
 from papa_serving.generator.wire import check_pack_request, error_to_wire, event_to_wire, spec_from_wire
 from papa_serving.settings import GatewaySettings
 from papa_serving.stubs.engine.v1 import engine_pb2
+from papa_serving.watched_file import current_secret
 from PIL import Image
 
 from papa.denoiser import Denoiser
@@ -167,7 +169,7 @@ def test_the_engine_bounds_an_import(files: dict[str, bytes], field: str) -> Non
 
 
 def test_each_of_several_tokens_is_accepted() -> None:
-    access = EngineAccess("new old\n")
+    access = EngineAccess(lambda: "new old\n")
     for token in ("new", "old"):
         access.check([("x", "y"), ("authorization", f"Bearer {token}")])
     for metadata in (
@@ -179,8 +181,24 @@ def test_each_of_several_tokens_is_accepted() -> None:
     ):
         with pytest.raises(Unauthenticated):
             access.check(metadata)
-    assert not access.open
-    assert EngineAccess(" ").open
+    EngineAccess(lambda: " ").check(None)
+
+
+def test_a_replaced_file_of_tokens_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("papa_serving.watched_file.EVERY", 0.0)
+    file = tmp_path / "token"
+    file.write_text("old")
+    access = EngineAccess(current_secret(None, file))
+    access.check([("authorization", "Bearer old")])
+    file.write_text("new\nold")
+    access.check([("authorization", "Bearer old")])
+    file.write_text("new")
+    access.check([("authorization", "Bearer new")])
+    with pytest.raises(Unauthenticated):
+        access.check([("authorization", "Bearer old")])
+    file.write_text("")
+    with pytest.raises(Unauthenticated):
+        access.check(None)  # an emptied file opens the port to nobody
 
 
 def test_errors_keep_their_type_on_the_wire() -> None:

@@ -143,11 +143,8 @@ def test_passwords_under_gitops_are_those_that_are_named():
     assert [each["metadata"]["name"] for each in manifests if each["kind"] == "Secret"] == []
     valkey = pod_specs(manifests)["demo-papa-valkey"]["containers"][0]["env"]
     assert {each["valueFrom"]["secretKeyRef"]["name"] for each in valkey} == {"mine"}
-    gateway = pod_specs(manifests)["demo-papa-gateway"]["containers"][0]["env"]
-    assert {
-        "name": "PAPA_GENERATOR__TOKEN",
-        "valueFrom": {"secretKeyRef": {"name": "engine", "key": "token"}},
-    } in gateway
+    gateway = pod_specs(manifests)["demo-papa-gateway"]["volumes"]
+    assert {"name": "engine", "secret": {"secretName": "engine"}} in gateway
 
 
 def test_rays_redis_may_have_a_user():

@@ -8,8 +8,9 @@ import pytest
 from papa_serving.generator import deployment as generator
 from papa_serving.settings import ClientSettings, GeneratorSettings, RedisSettings, Settings
 from papa_serving.settings.tracing import TracingSettings
-from papa_serving.settings.workers import with_engine_token, with_secrets, without_secrets
+from papa_serving.settings.workers import absolute, with_engine_token, with_secrets, without_secrets
 from papa_serving.trainer import deployment as trainer
+from papa_serving.watched_file import current_secret
 from pydantic import SecretStr
 from ray import cloudpickle
 
@@ -94,19 +95,36 @@ def test_the_engine_token_is_a_secret_that_trainers_need_not_know(
         with_engine_token(bare)
     (tmp_path / "token").write_text(f"{CANARY}\n")
     filed = bare.generator.model_copy(update={"token_file": tmp_path / "token"})
-    assert with_engine_token(bare.model_copy(update={"generator": filed})).generator.token == SecretStr(CANARY)
+    there = with_engine_token(bare.model_copy(update={"generator": filed})).generator
+    assert current_secret(there.token, there.token_file)() == CANARY
     monkeypatch.setenv("PAPA_GENERATOR__TOKEN", CANARY)
     assert with_engine_token(bare).generator.token == SecretStr(CANARY)
 
 
-def test_a_file_with_the_password(tmp_path: Path) -> None:
+def test_a_file_with_the_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "password"
     path.write_text(f"{CANARY}\n")
     mine = settings(tmp_path, url=f"redis://{PLACE}", password_file=path)
-    assert mine.redis.password == SecretStr(CANARY)
-    assert with_secrets(without_secrets(mine)).redis.password == SecretStr(CANARY)
+    there = with_secrets(without_secrets(mine)).redis
+    assert (there.password, there.password_file) == (None, path), "read when a connection logs in"
+    monkeypatch.setenv("PAPA_REDIS__PASSWORD", "of this node")
+    assert with_secrets(without_secrets(mine)).redis.password == SecretStr("of this node")
+    monkeypatch.delenv("PAPA_REDIS__PASSWORD")
+    path.unlink()
+    with pytest.raises(ValueError, match="PAPA_REDIS__PASSWORD"):
+        with_secrets(without_secrets(mine))
     with pytest.raises(ValueError, match="password_file cannot be read"):
         settings(tmp_path, password_file=tmp_path / "nothing")
+    path.touch()
+    with pytest.raises(ValueError, match="password_file is empty"):
+        settings(tmp_path, password_file=path)
+
+
+def test_files_are_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("secret").write_text(CANARY)
+    mine = absolute(settings(tmp_path, url=f"redis://{PLACE}", password_file="secret"))
+    assert mine.redis.password_file == tmp_path / "secret"
 
 
 def test_without_a_password_nothing_is_looked_for(tmp_path: Path) -> None:

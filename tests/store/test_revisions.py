@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.request import Request, urlopen
 
+import boto3
 import obstore
 import pytest
 from moto.server import ThreadedMotoServer
@@ -128,7 +131,7 @@ async def test_a_sound_store_passes_its_check(store: RevisionStore) -> None:
 
 async def test_a_revision_whose_mark_is_missing_is_invisible_and_goes_with_the_user(s3: str, user: UserKey) -> None:
     objects = object_store(f"{s3}/{secrets.token_hex(4)}")
-    store = ObjectRevisionStore(objects)
+    store = ObjectRevisionStore(lambda: objects)
     await store.put(user, NAME, FILES)
     folder = f"{user.digest[:2]}/{user.digest}/{NAME}"
     await asyncio.to_thread(obstore.delete, objects, f"{folder}/{COMPLETE}")
@@ -149,10 +152,54 @@ async def test_holdings_and_discard_name_only_what_is_complete(store: RevisionSt
 
 
 async def test_a_bucket_that_is_not_there_is_unavailable_storage(s3: str, user: UserKey) -> None:
-    store = ObjectRevisionStore(object_store("s3://nowhere"))
+    objects = object_store("s3://nowhere")
+    store = ObjectRevisionStore(lambda: objects)
     for attempt in (store.check(), store.put(user, NAME, FILES)):
         with pytest.raises(StorageUnavailable, match="revision store"):
             await attempt
+
+
+@pytest.fixture
+def keys(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, list[dict[str, str]]]]:
+    """A client of IAM, and two keys of one account; every call to this S3 is checked from then on."""
+    iam = boto3.client("iam", region_name="us-east-1", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    iam.create_user(UserName="papa")
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]})
+    iam.put_user_policy(UserName="papa", PolicyName="all", PolicyDocument=policy)
+    made = [iam.create_access_key(UserName="papa")["AccessKey"] for _ in range(2)]
+    monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0)
+    yield iam, [{"AWS_ACCESS_KEY_ID": k["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": k["SecretAccessKey"]} for k in made]
+
+
+async def test_replaced_keys_of_an_object_store_are_taken_up(
+    s3: str, keys: tuple[Any, list[dict[str, str]]], user: UserKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("papa_serving.watched_file.EVERY", 0.0)
+    iam, (first, second) = keys
+    for name, value in {**first, "AWS_ALLOW_HTTP": "true"}.items():
+        (tmp_path / name).write_text(f"{value}\n")
+    (tmp_path / "..data").mkdir()
+    store = open_revisions(Settings(store=StoreSettings(url=f"{s3}/rotated", credentials=tmp_path)))
+    await store.put(user, NAME, FILES)
+    iam.delete_access_key(UserName="papa", AccessKeyId=first["AWS_ACCESS_KEY_ID"])
+    with pytest.raises(StorageUnavailable):
+        await store.get(user, NAME, "manifest.json")
+    for name, value in second.items():
+        (tmp_path / name).write_text(value)
+    assert await store.get(user, NAME, "manifest.json") == FILES["manifest.json"]
+    (tmp_path / "AWS_ACCESS_KEY_ID").write_text(first["AWS_ACCESS_KEY_ID"])
+    (tmp_path / "AWS_SECRET_ACCESS_KEY").unlink()
+    assert await store.get(user, NAME, "manifest.json") == FILES["manifest.json"], "half a change is not taken up"
+
+
+@pytest.mark.parametrize("name", ["AWS_NONSENSE", ""])
+def test_a_folder_of_variables_that_cannot_be_used_is_refused(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    if name:
+        folder.mkdir()
+        (folder / name).write_text("x")
+    with pytest.raises(ValueError, match="aws_nonsense" if name else r"store\.credentials"):
+        open_revisions(Settings(store=StoreSettings(url="s3://bucket", credentials=folder)))
 
 
 def test_a_url_of_another_kind_is_refused() -> None:

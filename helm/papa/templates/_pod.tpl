@@ -7,9 +7,6 @@ envFrom:
 {{- range .config }}
   - configMapRef: {name: {{ . }}}
 {{- end }}
-{{- with .root.Values.revisions.objectStore.existingSecret }}
-  - secretRef: {name: {{ . }}}
-{{- end }}
 env: {{- include "papa.mergedEnvironment" (dict "root" .root "own" (default list .own) "env" (printf "%s\n%s" (include "papa.chartEnvironment" .root) (default "" .more))) | nindent 2 }}
 {{- end -}}
 
@@ -22,16 +19,20 @@ env: {{- include "papa.mergedEnvironment" (dict "root" .root "own" (default list
 - {name: SSL_CERT_FILE, value: /etc/papa/trusted/{{ $.Values.trustedCa.key }}}
 - {name: REQUESTS_CA_BUNDLE, value: /etc/papa/trusted/{{ $.Values.trustedCa.key }}}
 {{- end }}
+# Passwords and keys are files, which are read again when their Secret is changed.
 {{- if $redis.existingSecret }}
-- name: PAPA_REDIS__PASSWORD
-  valueFrom: {secretKeyRef: {name: {{ $redis.existingSecret }}, key: {{ $redis.passwordKey }}}}
+- {name: PAPA_REDIS__PASSWORD_FILE, value: /etc/papa/redis/{{ $redis.passwordKey }}}
+{{- end }}
+{{- with .Values.revisions.objectStore }}
+{{- if and .url .existingSecret }}
+- {name: PAPA_STORE__CREDENTIALS, value: /etc/papa/object-store}
+{{- end }}
 {{- end }}
 {{- if and .Values.tracing.enabled .Values.tracing.existingSecret }}
 - name: PAPA_TRACING__HEADERS
   valueFrom: {secretKeyRef: {name: {{ .Values.tracing.existingSecret }}, key: {{ .Values.tracing.headersKey }}}}
 {{- end }}
-- name: PAPA_GENERATOR__TOKEN
-  valueFrom: {secretKeyRef: {name: {{ include "papa.engineSecret" . }}, key: {{ .Values.generator.token.key }}}}
+- {name: PAPA_GENERATOR__TOKEN_FILE, value: /etc/papa/engine/{{ .Values.generator.token.key }}}
 {{- end -}}
 
 {{/* The chart's variables, .Values.extraEnv and those of one component, each name once: the last wins. Kubernetes would keep
@@ -61,6 +62,15 @@ all, and its API refuses some such lists. Call with (dict "root" $ "env" TEXT "o
 {{- if not .Values.revisions.objectStore.url }}
 - {name: revisions, mountPath: /var/lib/papa-revisions}
 {{- end }}
+- {name: engine, mountPath: /etc/papa/engine, readOnly: true}
+{{- if $redis.existingSecret }}
+- {name: redis, mountPath: /etc/papa/redis, readOnly: true}
+{{- end }}
+{{- with .Values.revisions.objectStore }}
+{{- if and .url .existingSecret }}
+- {name: object-store, mountPath: /etc/papa/object-store, readOnly: true}
+{{- end }}
+{{- end }}
 {{- if and $redis.tls.enabled $redis.tls.caSecret }}
 - {name: redis-ca, mountPath: /etc/papa/redis-ca, readOnly: true}
 {{- end }}
@@ -88,6 +98,18 @@ all, and its API refuses some such lists. Call with (dict "root" $ "env" TEXT "o
 {{- if not .Values.revisions.objectStore.url }}
 - name: revisions
   persistentVolumeClaim: {claimName: {{ include "papa.revisionsClaim" . }}}
+{{- end }}
+- name: engine
+  secret: {secretName: {{ include "papa.engineSecret" . }}}
+{{- with $redis.existingSecret }}
+- name: redis
+  secret: {secretName: {{ . }}}
+{{- end }}
+{{- with .Values.revisions.objectStore }}
+{{- if and .url .existingSecret }}
+- name: object-store
+  secret: {secretName: {{ .existingSecret }}}
+{{- end }}
 {{- end }}
 {{- if and $redis.tls.enabled $redis.tls.caSecret }}
 - name: redis-ca

@@ -97,6 +97,10 @@ applications:
 {{- if and $redis.tls.enabled $redis.tls.caSecret }}
 - {name: RAY_REDIS_CA_CERT, value: /etc/papa/gcs-redis-ca/{{ $redis.tls.caKey }}}
 {{- end }}
+{{- if and $redis.tls.enabled $redis.tls.certificateSecret }}
+- {name: RAY_REDIS_CLIENT_CERT, value: /etc/papa/gcs-redis-certificate/tls.crt}
+- {name: RAY_REDIS_CLIENT_KEY, value: /etc/papa/gcs-redis-certificate/tls.key}
+{{- end }}
 {{- end -}}
 
 {{/* The container in which `ray start` runs. Call with (dict "root" $ "name" "ray-worker" "values" .Values.generator). */}}
@@ -114,6 +118,9 @@ volumeMounts: {{- include "papa.volumeMounts" .root | nindent 2 }}
 {{- if and $redis.tls.enabled $redis.tls.caSecret }}
   - {name: gcs-redis-ca, mountPath: /etc/papa/gcs-redis-ca, readOnly: true}
 {{- end }}
+{{- if and $redis.tls.enabled $redis.tls.certificateSecret }}
+  - {name: gcs-redis-certificate, mountPath: /etc/papa/gcs-redis-certificate, readOnly: true}
+{{- end }}
 {{- end -}}
 
 {{- define "papa.rayVolumes" -}}
@@ -126,6 +133,10 @@ volumeMounts: {{- include "papa.volumeMounts" .root | nindent 2 }}
 {{- if and $redis.tls.enabled $redis.tls.caSecret }}
 - name: gcs-redis-ca
   secret: {secretName: {{ $redis.tls.caSecret }}}
+{{- end }}
+{{- if and $redis.tls.enabled $redis.tls.certificateSecret }}
+- name: gcs-redis-certificate
+  secret: {secretName: {{ $redis.tls.certificateSecret }}}
 {{- end }}
 {{- end -}}
 

@@ -9,7 +9,7 @@
 
 {{- define "papa.gcsRedis" -}}
 {{- if .Values.valkey.enabled -}}
-{{- dict "host" (printf "%s-valkey-gcs" (include "papa.fullname" .)) "port" 6379 "username" "" "existingSecret" (include "papa.valkeySecret" .) "passwordKey" "password" "tls" (dict "enabled" false "caSecret" "") | toJson -}}
+{{- dict "host" (printf "%s-valkey-gcs" (include "papa.fullname" .)) "port" 6379 "username" "" "existingSecret" (include "papa.valkeySecret" .) "passwordKey" "password" "tls" (dict "enabled" false "caSecret" "" "certificateSecret" "") | toJson -}}
 {{- else -}}
 {{- .Values.gcsRedis | toJson -}}
 {{- end -}}

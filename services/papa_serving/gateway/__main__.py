@@ -7,6 +7,7 @@ import logging
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 from papa_serving import tracing
@@ -15,9 +16,10 @@ from papa_serving.gateway.exposition import Exposition
 from papa_serving.gateway.server import Gateway
 from papa_serving.logs import JsonFormatter, configure
 from papa_serving.metrics import BUILD_INFO
-from papa_serving.settings import Settings
+from papa_serving.settings import GeneratorSettings, Settings
 from papa_serving.settings.addresses import CannotBind
 from papa_serving.store import observe_storage
+from papa_serving.watched_file import current_secret
 
 log = logging.getLogger("papa_serving.gateway")
 
@@ -50,8 +52,8 @@ async def _serve(settings: Settings) -> int:
     try:
         tracing.begin(settings.tracing, "papa-gateway")
         backends = open_backends(settings)
-        gateway = Gateway(settings.gateway, backends, engine_token=_engine_token(settings))
-    except ValueError as error:
+        gateway = Gateway(settings.gateway, backends, engine_token=_engine_token(settings.generator))
+    except (ValueError, OSError) as error:
         log.error("%s", error)
         return FAILED
     stopping = _stop_signals()
@@ -75,10 +77,10 @@ async def _serve(settings: Settings) -> int:
     return STOPPED
 
 
-def _engine_token(settings: Settings) -> str:
-    """The first of the tokens that the engine accepts; "" when it asks for none."""
-    token = settings.generator.token
-    return next(iter(token.get_secret_value().split()), "") if token is not None else ""
+def _engine_token(settings: GeneratorSettings) -> Callable[[], str]:
+    """Gives the first of the tokens that the engine accepts now; "" when it asks for none."""
+    accepted = current_secret(settings.token, settings.token_file)
+    return lambda: next(iter(accepted().split()), "")
 
 
 def _stop_signals() -> asyncio.Event:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 
@@ -66,14 +66,18 @@ Event = engine_pb2.ItemsDone | engine_pb2.RunDone
 class EngineClient:
     """Runs generations on whichever generator replica answers."""
 
-    def __init__(self, address: str, token: str = "", max_age: float = 60.0) -> None:
+    def __init__(self, address: str, token: Callable[[], str] = str, max_age: float = 60.0) -> None:
         """Makes a client that does not connect yet.
 
-        `token` is what the engine's port asks for, "" for one that asks for none. A connection is renewed after
-        `max_age` seconds.
+        `token` gives what the engine's port asks for at present, "" for one that asks for none. A connection is renewed
+        after `max_age` seconds.
         """
-        self._credentials = (("authorization", f"Bearer {token}"),) if token else ()
+        self._token = token
         self._channel = EngineChannel(address, max_age)
+
+    def _credentials(self) -> tuple[tuple[str, str], ...]:
+        token = self._token()
+        return (("authorization", f"Bearer {token}"),) if token else ()
 
     async def close(self) -> None:
         """Ends running calls."""
@@ -155,7 +159,7 @@ class EngineClient:
     async def _pack(
         self, request: engine_pb2.PackAdapterRequest, connection: Connection
     ) -> engine_pb2.PackAdapterResponse:
-        metadata = (("application", APPLICATION), ("request_id", request.request_id), *self._credentials)
+        metadata = (("application", APPLICATION), ("request_id", request.request_id), *self._credentials())
         with connection.call():
             return await connection.stub.PackAdapter(request, timeout=PACK_SECONDS, metadata=metadata)
 
@@ -163,7 +167,7 @@ class EngineClient:
         timeout = _seconds_left(spec)
         with connection.call(), tracing.span(RUN, "client", attributes=_RPC) as span:
             route = (("application", APPLICATION), ("request_id", spec.request_id))
-            metadata = (*route, *self._credentials, *_context(span))
+            metadata = (*route, *self._credentials(), *_context(span))
             request = _request(replace(spec, traceparent=span.traceparent))
             call = connection.stub.Run(request, timeout=timeout, metadata=metadata)
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -56,9 +57,10 @@ class Gateway:
         settings: GatewaySettings,
         backends: Backends,
         authenticate: Authenticate | None = None,
-        engine_token: str = "",
+        engine_token: Callable[[], str] = str,
     ) -> None:
-        """`authenticate` replaces the authenticator that the settings describe; `engine_token` is shown to the engine.
+        """`authenticate` replaces the authenticator that the settings describe, `engine_token` gives what the engine is
+        shown.
 
         Raises ValueError for keys or certificates that cannot be used, and for a gateway that strangers could call.
         """

@@ -7,7 +7,7 @@ of the cluster's network, can reach it. So each call shows a bearer token that g
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from papa_serving.contracts.errors import Unauthenticated
 
@@ -15,22 +15,18 @@ from papa_serving.contracts.errors import Unauthenticated
 class EngineAccess:
     """Checks the token of each call. Without any token everybody may call."""
 
-    def __init__(self, tokens: str) -> None:
-        """`tokens`: separated by white space; each is accepted, so that a new one can be brought in before an old one
-        goes."""
-        self._expected = [f"Bearer {token}".encode() for token in tokens.split()]
-
-    @property
-    def open(self) -> bool:
-        """Whether nobody is asked."""
-        return not self._expected
+    def __init__(self, tokens: Callable[[], str]) -> None:
+        """`tokens` gives those that are accepted at present, separated by white space. There may be several, so that a
+        new one can be brought in before an old one goes."""
+        self._tokens = tokens
 
     def check(self, metadata: Iterable[tuple[str, str | bytes]] | None) -> None:
         """Raises Unauthenticated unless the call's metadata hold `authorization` with a token that is accepted."""
-        if self.open:
+        expected = [f"Bearer {token}".encode() for token in self._tokens().split()]
+        if not expected:
             return
         given = next((value for key, value in metadata or () if key == "authorization"), "")
         shown = given if isinstance(given, bytes) else given.encode()
         # All are compared, in constant time each: how long the answer takes says nothing about a token.
-        if not sum(hmac.compare_digest(shown, expected) for expected in self._expected):
+        if not sum(hmac.compare_digest(shown, each) for each in expected):
             raise Unauthenticated("this port serves the gateway alone: show the token of generator.token")

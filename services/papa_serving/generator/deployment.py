@@ -34,6 +34,7 @@ from papa_serving.settings.workers import (
 from papa_serving.store import open_items, open_revisions, open_users
 from papa_serving.store.census import refuse_emptied
 from papa_serving.stubs.engine.v1 import engine_pb2
+from papa_serving.watched_file import current_secret
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class GeneratorReplica:
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Serve awaits it
         logs.configure(settings.log)
         settings = with_engine_token(with_secrets(settings))
-        self._access = EngineAccess(_token(settings.generator))
+        self._access = EngineAccess(current_secret(settings.generator.token, settings.generator.token_file))
         if exposed := exposed_engine(settings.generator):
             _log.warning("%s", exposed)
         tracing.begin(settings.tracing, "papa-generator")
@@ -144,10 +145,6 @@ class GeneratorReplica:
             self._forgetting.cancel()
             engine.stop()
             tracing.end()
-
-
-def _token(settings: GeneratorSettings) -> str:
-    return settings.token.get_secret_value() if settings.token is not None else ""
 
 
 def reconfigured(settings: GeneratorSettings, changes: dict[str, object]) -> GeneratorSettings:

@@ -50,7 +50,7 @@ def with_ports(settings: Settings, held: ExitStack | None = None) -> Settings:
         settings = updated(settings, playground={"port": claim_port(page.host, page.port, "playground.port", held)})
     if settings.ray.address:
         return updated(settings, gateway=gateway, metrics=metrics)
-    if settings.generator.token is None:
+    if settings.generator.token is None and settings.generator.token_file is None:
         # In the environment of what is started here, which no other user of the machine can read.
         settings = updated(settings, generator={"token": SecretStr(secrets.token_hex(32))})
     port = claim_port("127.0.0.1", settings.ray.serve_grpc_port, "ray.serve_grpc_port", held)

@@ -21,7 +21,7 @@ from redis.sentinel import Sentinel
 
 from papa_serving.local.failure import Failure
 from papa_serving.settings import RedisSettings
-from papa_serving.settings.secret_urls import shown, without_secret
+from papa_serving.settings.secret_urls import MASK, shown, without_secret
 from papa_serving.store.redis_address import Topology, address_of
 from papa_serving.store.redis_keys import Keys
 
@@ -114,7 +114,7 @@ def _problems(settings: RedisSettings, url: str) -> Iterator[None]:
     except (redis.RedisError, RedisClusterException, ValueError, TypeError, OSError) as error:  # TypeError: an option
         why = without_secret(str(error), settings.url)
         if settings.password is not None and settings.password.get_secret_value():
-            why = why.replace(settings.password.get_secret_value(), "*" * 10)
+            why = why.replace(settings.password.get_secret_value(), MASK)
         raise Failure(f"the Redis at {url} does not answer: {why}", "check --redis / PAPA_REDIS__URL") from None
 
 
@@ -201,7 +201,7 @@ def _server(settings: RedisSettings) -> Iterator[Any]:
         with redis.Redis(host=host, port=int(port), **given) as primary:
             yield primary
     else:
-        with redis.Redis.from_url(settings.url, **given) as server:
+        with redis.Redis.from_url(address.url, **given) as server:
             yield server
 
 

@@ -53,6 +53,8 @@ def exposed_engine(settings: GeneratorSettings) -> str:
     """
     if settings.token is not None and settings.token.get_secret_value().split():
         return ""
+    if settings.token is None and settings.token_file is not None:
+        return ""
     if not settings.insecure:
         raise ValueError(
             "the engine's port listens on every interface, and nobody is asked who calls: set generator.token or "

@@ -22,7 +22,7 @@ from pydantic_settings import (
 
 from papa_serving.contracts.limits import MAX_COUNT, MAX_STEPS
 from papa_serving.settings.addresses import Host
-from papa_serving.settings.section import Section, with_secret_of_file
+from papa_serving.settings.section import Section, check_secret_file
 from papa_serving.settings.tracing import TracingSettings
 from papa_serving.settings.variables import FILE_VARIABLE, PREFIX, known_variables
 
@@ -38,7 +38,11 @@ class RedisSettings(Section):
         "server",
     )
     password: SecretStr | None = Field(None, description="overrides the URL's")
-    password_file: Path | None = Field(None, description="file with the password, where it is not given otherwise")
+    password_file: Path | None = Field(
+        None,
+        description="file with the password, where redis.password is not given; read again for new connections when it "
+        "changes",
+    )
     prefix: str = Field("papa", pattern=r"^[a-z0-9_-]{1,32}$", description="first part of every key")
     socket_timeout: float = Field(5.0, gt=0, description="seconds for one command")
     appendfsync: Literal["everysec", "always"] = Field("everysec", description="of the embedded server")
@@ -46,8 +50,8 @@ class RedisSettings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_password(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return with_secret_of_file(given, "password")
+    def _check_password_file(cls, given: Any) -> Any:
+        return check_secret_file(given, "password")
 
 
 class StoreSettings(Section):
@@ -55,6 +59,11 @@ class StoreSettings(Section):
 
     path: Path | None = Field(None, description="folder of the revisions; data_dir/revisions when absent")
     url: str = Field("", description="s3://, gs:// or az:// URL of the revisions, in place of a folder")
+    credentials: Path | None = Field(
+        None,
+        description="folder with one file for each variable of the object store's client (AWS_ACCESS_KEY_ID, …), as "
+        "Kubernetes mounts a Secret; read again when one changes; the environment's variables when absent",
+    )
     item_ttl: float = Field(86_400.0, gt=0, description="seconds during which feedback may name an item")
     event_id_ttl: float = Field(7 * 86_400.0, gt=0, description="seconds during which a retried event_id is recognised")
     tombstone_ttl: float = Field(86_400.0, gt=0, description="seconds before a deleted user id may be used afresh")
@@ -150,7 +159,9 @@ class GeneratorSettings(Section):
         None, description="what the engine's port asks of the gateway; papa up makes one at each start"
     )
     token_file: Path | None = Field(
-        None, description="file with that token; of several lines all are accepted and the first one is shown"
+        None,
+        description="file with that token, read again when it changes; of several lines all are accepted and the first "
+        "one is shown",
     )
     insecure: bool = Field(False, description="open the engine's port without a token; Serve listens everywhere")
     max_rows: int = Field(64, ge=1, description="rows of one denoising step")
@@ -166,8 +177,8 @@ class GeneratorSettings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_token(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return with_secret_of_file(given, "token")
+    def _check_token_file(cls, given: Any) -> Any:
+        return check_secret_file(given, "token")
 
 
 class TlsSettings(Section):

@@ -68,13 +68,19 @@ def take_apart(url: str) -> SecretUrl:
     bare = parts._replace(netloc=f"{user}@{hosts}" if user else hosts, query=urlencode(harmless, safe="/:,"))
     of_query = [value for name, value in secret if name == "password"]
     others = tuple((name, value) for name, value in secret if name != "password")
-    return SecretUrl(bare.geturl() if colon or secret else url, unquote(password) or next(iter(of_query), ""), others)
+    return SecretUrl(joined(bare) if colon or secret else url, unquote(password) or next(iter(of_query), ""), others)
 
 
 def with_options(url: str, options: tuple[tuple[str, str], ...]) -> str:
     """Adds these options to the query of the URL."""
     parts = urlsplit(url)
-    return parts._replace(query="&".join(filter(None, (parts.query, urlencode(options))))).geturl() if options else url
+    return joined(parts._replace(query="&".join(filter(None, (parts.query, urlencode(options)))))) if options else url
+
+
+def joined(parts: SplitResult) -> str:
+    """The URL of these parts. Unlike `geturl`, it keeps the `//` of unix:///path, which Redis clients insist on."""
+    url, start = parts.geturl(), f"{parts.scheme}:"
+    return url if parts.netloc or url.startswith(f"{start}//") else f"{start}//{url.removeprefix(start)}"
 
 
 def shown(url: str) -> str:
@@ -91,7 +97,7 @@ def shown(url: str) -> str:
     elif user:
         hosts = f"{MASK}@{hosts}"  # a password whose colon was forgotten looks like a user name
     query = "&".join([urlencode(harmless, safe="/:,"), *(f"{name}={MASK}" for name, _ in secret)]).strip("&")
-    masked = parts._replace(netloc=hosts, query=query).geturl()
+    masked = joined(parts._replace(netloc=hosts, query=query))
     return masked if colon or user or secret else url
 
 

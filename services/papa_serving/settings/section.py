@@ -14,6 +14,17 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def check_secret_file(given: Any, name: str) -> Any:
+    """Returns `given`. Raises ValueError if `name`_file is to hold the secret `name` and cannot be read or is empty.
+
+    The secret itself is not read here, since the file may be replaced later.
+    """
+    found = with_secret_of_file(given, name)
+    if found is not given and not found[name]:
+        raise ValueError(f"{name}_file is empty")
+    return given
+
+
 def with_secret_of_file(given: dict[str, Any], name: str) -> dict[str, Any]:
     """Adds the secret `name` from the file that `name`_file names, if the secret itself is not given.
 

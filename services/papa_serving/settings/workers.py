@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import SecretStr
 
 from papa_serving.settings import Settings
 from papa_serving.settings.secret_urls import take_apart, with_options
+from papa_serving.settings.section import Section
 
 _METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _ELSEWHERE = "in the environment of the worker"
+
+S = TypeVar("S", bound=Section)
 
 
 def settings_of_environment(application: str, args: Mapping[str, object]) -> Settings:
@@ -24,14 +28,24 @@ def settings_of_environment(application: str, args: Mapping[str, object]) -> Set
 
 def absolute(settings: Settings) -> Settings:
     """Makes paths absolute, because a worker's folder may differ from the caller's."""
-    store = settings.store
-    if store.path:
-        store = store.model_copy(update={"path": store.path.absolute()})
     backbone = settings.backbone
     if Path(backbone).is_dir():
         backbone = str(Path(backbone).absolute())
-    changes = {"data_dir": settings.data_dir.absolute(), "store": store, "backbone": backbone}
-    return settings.model_copy(update=changes)
+    return settings.model_copy(
+        update={
+            "data_dir": settings.data_dir.absolute(),
+            "backbone": backbone,
+            "store": _absolute(settings.store, "path", "credentials"),
+            "redis": _absolute(settings.redis, "password_file"),
+            "generator": _absolute(settings.generator, "token_file"),
+            "tracing": _absolute(settings.tracing, "headers_file"),
+        }
+    )
+
+
+def _absolute(section: S, *names: str) -> S:
+    paths = {name: getattr(section, name) for name in names}
+    return section.model_copy(update={name: path.absolute() for name, path in paths.items() if path is not None})
 
 
 def without_secrets(settings: Settings) -> Settings:
@@ -67,25 +81,27 @@ def with_secrets(settings: Settings) -> Settings:
 
 def with_engine_token(settings: Settings) -> Settings:
     """Also adds the token of the engine's port, which trainers do not need. Raises ValueError."""
-    if not _is_elsewhere(settings.generator.token):
+    generator = settings.generator
+    if not _is_elsewhere(generator.token) and generator.token_file is None:
         return settings
-    given = os.environ.get("PAPA_GENERATOR__TOKEN", "")
     hint = "generator.token: set PAPA_GENERATOR__TOKEN or generator.token_file there"
-    generator = settings.generator.model_copy(update={"token": _known(given, settings.generator.token_file, hint)})
-    return settings.model_copy(update={"generator": generator})
+    token = _given_or_in(os.environ.get("PAPA_GENERATOR__TOKEN", ""), generator.token_file, hint)
+    return settings.model_copy(update={"generator": generator.model_copy(update={"token": token})})
 
 
 def _with_redis_password(settings: Settings) -> Settings:
-    if not _is_elsewhere(settings.redis.password):
+    redis = settings.redis
+    if not _is_elsewhere(redis.password) and redis.password_file is None:
         return settings
     given = os.environ.get("PAPA_REDIS__URL", "")
     url = take_apart(given) if given else None
-    here = os.environ.get("PAPA_REDIS__PASSWORD") or (url.password if url else "")
+    here = os.environ.get("PAPA_REDIS__PASSWORD", "")
+    if not here and redis.password_file is None:
+        here = url.password if url else ""
     hint = "the password of Redis: set PAPA_REDIS__PASSWORD or redis.password_file there"
-    password = _known(here, settings.redis.password_file, hint)
-    mine = with_options(settings.redis.url, url.options if url else ())
-    redis = settings.redis.model_copy(update={"url": mine, "password": password})
-    return settings.model_copy(update={"redis": redis})
+    password = _given_or_in(here, redis.password_file, hint)
+    mine = with_options(redis.url, url.options if url else ())
+    return settings.model_copy(update={"redis": redis.model_copy(update={"url": mine, "password": password})})
 
 
 def _with_tracing_headers(settings: Settings) -> Settings:
@@ -95,6 +111,18 @@ def _with_tracing_headers(settings: Settings) -> Settings:
     hint = "tracing.headers: set PAPA_TRACING__HEADERS or tracing.headers_file there"
     headers = _known(given, settings.tracing.headers_file, hint)
     return settings.model_copy(update={"tracing": settings.tracing.model_copy(update={"headers": headers})})
+
+
+def _given_or_in(given: str, file: Path | None, hint: str) -> SecretStr | None:
+    """Returns the given secret, or None if `file` holds it: that is read whenever the secret is needed.
+
+    Raises ValueError with the `hint` if both are missing.
+    """
+    if given:
+        return SecretStr(given)
+    if file is None or not file.is_file():
+        raise ValueError(f"this node does not know {hint}")
+    return None
 
 
 def _known(given: str, file: Path | None, hint: str) -> SecretStr:

@@ -35,9 +35,9 @@ def open_revisions(settings: Settings) -> RevisionStore:
     Raises ValueError for a bad URL.
     """
     if settings.store.url:
-        from papa_serving.store.object_revisions import ObjectRevisionStore, object_store
+        from papa_serving.store.object_revisions import ObjectRevisionStore, object_stores
 
-        return ObjectRevisionStore(object_store(settings.store.url))
+        return ObjectRevisionStore(object_stores(settings.store.url, settings.store.credentials))
     from papa_serving.store.file_revisions import FileRevisionStore
 
     return FileRevisionStore(settings.store.path or settings.data_dir / "revisions")

@@ -7,12 +7,14 @@ written last. Nothing is read of a revision without it.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
@@ -22,6 +24,7 @@ from typing_extensions import override
 from papa_serving.contracts.errors import RevisionNotFound, StorageUnavailable
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import Holding, RevisionStore, plain_name
+from papa_serving.watched_file import WatchedFile
 
 COMPLETE = ".complete"
 """The mark of a complete revision. It is not a plain name, so no file of a revision can have it."""
@@ -29,26 +32,71 @@ COMPLETE = ".complete"
 PROBES = ".check"
 
 _RETRY_AFTER = 1.0
+_CLIENT_VARIABLE = re.compile(
+    "(?:AWS|GOOGLE|AZURE)_(ALLOW_HTTP|ALLOW_INVALID_CERTIFICATES|CONNECT_TIMEOUT|PROXY_URL|PROXY_CA_CERTIFICATE|TIMEOUT)"
+)
+"""Variables that set an option of the HTTP client, which obstore wants apart."""
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 T = TypeVar("T")
 
 
-def object_store(url: str) -> ObjectStore:
+def object_store(url: str, variables: Mapping[str, str] | None = None) -> ObjectStore:
     """Opens the objects below s3://, gs:// or az://…
 
-    Credentials and endpoint come from the environment (AWS_*, GOOGLE_*, AZURE_*). Raises ValueError for any other URL.
+    Credentials and endpoint come from the environment (AWS_*, GOOGLE_*, AZURE_*), and from `variables` of the same
+    names, which win. Raises ValueError for any other URL and for a variable that the client does not know.
     """
+    given = variables or {}
+    config: Any = {name.lower(): value for name, value in given.items() if _client_option(name) is None}
+    # Options that are passed take the place of all that the environment has.
+    named = {_client_option(name): value for name, value in {**os.environ, **given}.items()}
+    options: Any = {option: value for option, value in named.items() if option is not None}
     try:
-        return from_url(url)
+        return from_url(url, config=config, client_options=options)
     except BaseError as error:
         raise ValueError(f"store.url: {str(error).strip().splitlines()[0]}") from error
+
+
+def _client_option(variable: str) -> str | None:
+    """The option of the HTTP client that a variable sets, for instance `allow_http` for AWS_ALLOW_HTTP."""
+    found = _CLIENT_VARIABLE.fullmatch(variable)
+    return found[1].lower() if found else None
+
+
+def object_stores(url: str, credentials: Path | None) -> Callable[[], ObjectStore]:
+    """Gives the objects below the URL, opened anew when a file in the folder `credentials` has changed.
+
+    The folder holds one file for each variable. Raises ValueError as `object_store` does and for a folder that cannot
+    be read.
+    """
+    if credentials is None:
+        objects = object_store(url)
+        return lambda: objects
+
+    def opened() -> ObjectStore:
+        return object_store(url, {path.name: path.read_text().strip() for path in _variables(credentials)})
+
+    try:
+        return WatchedFile(_variables(credentials), opened).value
+    except OSError as error:
+        raise ValueError(f"store.credentials: {error}") from error
+
+
+def _variables(folder: Path) -> tuple[Path, ...]:
+    """The files in a folder, without those that the kubelet keeps its versions in (`..data`)."""
+    return tuple(sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file()))
 
 
 class ObjectRevisionStore(RevisionStore):
     """Stores xx/digest/revision/file below the prefix of the URL. Keys consist of the digest and of checked names."""
 
-    def __init__(self, objects: ObjectStore) -> None:
-        self._objects = objects
+    def __init__(self, objects: Callable[[], ObjectStore]) -> None:
+        """`objects` gives the store with the credentials that hold at present."""
+        self._open = objects
+
+    @property
+    def _objects(self) -> ObjectStore:
+        return self._open()
 
     @override
     async def put(self, user: UserKey, revision: str, files: Mapping[str, bytes]) -> None:

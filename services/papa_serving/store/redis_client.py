@@ -80,7 +80,7 @@ def _pool(settings: RedisSettings, address: RedisAddress, retry: Retry) -> Conne
     }
     bounds: dict[str, Any] = {"max_connections": MAX_CONNECTIONS, "timeout": seconds}
     if address.topology is Topology.SINGLE:
-        pool = BlockingConnectionPool.from_url(settings.url, **bounds, **given)
+        pool = BlockingConnectionPool.from_url(address.url, **bounds, **given)
         pool.connection_kwargs.update(address.options)
         return pool
     options = {name: value for name, value in address.options.items() if name != "ssl"}

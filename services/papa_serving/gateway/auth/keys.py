@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from papa_serving.contracts.errors import KeysUnavailable
-from papa_serving.gateway.auth.watched_file import WatchedFile
+from papa_serving.watched_file import WatchedFile
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from papa_serving.contracts.errors import Unauthenticated
 from papa_serving.gateway.auth.identity import Identity, Scope
-from papa_serving.gateway.auth.watched_file import WatchedFile
 from papa_serving.settings import AuthSettings
+from papa_serving.watched_file import WatchedFile
 
 SHORTEST = 16
 

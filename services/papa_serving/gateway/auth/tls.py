@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from papa_serving import metrics
 from papa_serving.contracts.errors import Unauthenticated
-from papa_serving.gateway.auth.watched_file import WatchedFile
 from papa_serving.settings import TlsSettings
+from papa_serving.watched_file import WatchedFile
 
 AuthContext = Mapping[str, Iterable[bytes]]
 """What gRPC knows of the peer: its own certificate under CERTIFICATE, nothing without TLS."""

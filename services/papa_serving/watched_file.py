@@ -1,4 +1,4 @@
-"""Small files that may be replaced while we run: keys and certificates."""
+"""Small files that may be replaced while we run: keys, certificates, passwords."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
+
+from pydantic import SecretStr
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,23 @@ class WatchedFile(Generic[T]):
     def _stamps(self) -> tuple[tuple[int, int, int], ...]:
         found = (path.stat() for path in self._paths)
         return tuple((each.st_mtime_ns, each.st_size, each.st_ino) for each in found)
+
+
+def current_secret(given: SecretStr | None, file: Path | None) -> Callable[[], str]:
+    """Returns a function that gives the secret as it is now: `given`, else the content of `file`, else "".
+
+    Raises OSError for a file that cannot be read and ValueError for an empty one.
+    """
+    if given is not None or file is None:
+        fixed = given.get_secret_value() if given is not None else ""
+        return lambda: fixed
+    return WatchedFile((file,), lambda: _secret_in(file)).value
+
+
+def _secret_in(file: Path) -> str:
+    if not (secret := file.read_text().strip()):
+        raise ValueError(f"{file} is empty")
+    return secret
 
 
 def _about(paths: tuple[Path, ...], error: Exception) -> dict[str, object]:
