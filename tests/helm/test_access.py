@@ -26,10 +26,11 @@ def gateway(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def mounted(spec: dict[str, Any]) -> dict[str, str]:
-    """Secret by the folder that holds it."""
+    """Secret by the folder that holds it, without those that every pod has."""
     (container,) = spec["containers"]
     secrets = {each["name"]: each["secret"]["secretName"] for each in spec["volumes"] if "secret" in each}
-    return {each["mountPath"]: secrets[each["name"]] for each in container["volumeMounts"] if each["name"] in secrets}
+    mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+    return {path: secrets[name] for name, path in mounts.items() if name in secrets.keys() - {"engine", "redis"}}
 
 
 def settings_of(values: dict[str, Any]) -> dict[str, str]:

@@ -146,8 +146,9 @@ def test_a_password_is_only_ever_a_reference():
         for spec in pod_specs(render(example(name))).values():
             for container in spec["containers"]:
                 for variable in container.get("env", []):
-                    if "PASSWORD" in variable["name"] or "HEADERS" in variable["name"]:
-                        assert "secretKeyRef" in variable["valueFrom"]
+                    if "PASSWORD" in variable["name"] or "HEADERS" in variable["name"] or "TOKEN" in variable["name"]:
+                        is_file = variable["name"].endswith("_FILE") and variable["value"].startswith("/etc/papa/")
+                        assert is_file or "secretKeyRef" in variable["valueFrom"]
 
 
 def test_what_workers_count_reaches_the_container_that_serves_it():
