@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up check test format screenshots dashboards examples chaos cluster fuzz attack lint stubs docs generated lock system-packages clean
+.PHONY: help demo up check test format screenshots dashboards examples chaos cluster fuzz attack gpu lint stubs docs generated lock system-packages clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -48,6 +48,9 @@ fuzz: $(DEV) ## a million random and mutated messages to every RPC of running ga
 
 attack: $(DEV) ## the attacks of docs/security.md on real processes of this machine, and a table (a few minutes)
 	@PYTHONPATH=. $(BIN)/python -m tests.attack $(ARGS)
+
+gpu: ## what one card does, in at most eight minutes: by GPU_PYTHON, which has torch with CUDA (docs/results/gpu.md)
+	@PYTHONPATH=.:services $(or $(GPU_PYTHON),python3) -m benchmarks.gpu $(ARGS)
 
 check: $(DEV) ## the inner loop: static checks and the units that start no server and no browser (under three minutes)
 	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "not (redis or ray or browser or prometheus or slow)" $(ARGS)

@@ -87,7 +87,7 @@ def replay(denoiser: Denoiser, kind: type[Engine], expected: Sequence[Arrival]) 
         calls = []
         for arrival in expected:
             time.sleep(max(0.0, begun + arrival.at - time.monotonic()))
-            calls.append(_Call(engine, arrival, adapters[arrival.user]))
+            calls.append(Call(engine, arrival, adapters[arrival.user]))
         latencies = [call.wait() for call in calls]
         spent = time.monotonic() - begun
     finally:
@@ -104,7 +104,7 @@ def replay(denoiser: Denoiser, kind: type[Engine], expected: Sequence[Arrival]) 
     }
 
 
-class _Call:
+class Call:
     """A generation under way."""
 
     def __init__(self, engine: Engine, arrival: Arrival, adapter: HostAdapter) -> None:

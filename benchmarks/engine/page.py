@@ -59,11 +59,6 @@ GOALS = (
     Goal("ingestion", "batched", "feedback, 1,000 events a call ÷ bare grpc.aio echo", 0.8),
     Goal("ingestion", "batched events per second and core", "batched events per second and core", 50_000),
 )
-ON_A_GPU = (
-    ("16 users in one batch ÷ peft, one user at a time, switching", "10"),
-    ("16 users' updates together ÷ one after another", "6"),
-    ("every other row", "as above"),
-)
 NOTES = sections(Path(__file__).with_name("notes.md"))
 
 
@@ -90,9 +85,7 @@ def _goals(found: Mapping[str, Any]) -> Iterator[str]:
             yield f"| {goal.text} | {bound} | {_number(figure)} | – |"
         else:
             yield f"| {goal.text} | {bound} | {_number(figure)} | {'yes' if goal.met(figure) else '**no**'} |"
-    for text, bound in ON_A_GPU:
-        yield f"| on a GPU: {text} | ≥ {bound} | not measured | – |"
-    yield ""
+    yield "\nWhat one card does is on [a page of its own](gpu.md).\n"
 
 
 def _part(name: str, figures: Mapping[str, Any], plot: str | None) -> Iterator[str]:

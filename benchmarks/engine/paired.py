@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
+import torch
+
 
 @dataclass(frozen=True)
 class Paired:
@@ -24,15 +26,30 @@ class Paired:
         return ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
 
 
-def take_turns(alternatives: Mapping[str, Callable[[], object]], turns: int, warm: bool = True) -> Paired:
-    """One untimed round where `warm`, then `turns` rounds; every other one in the opposite order."""
+def take_turns(
+    alternatives: Mapping[str, Callable[[], object]], turns: int, warm: bool = True, until: float = float("inf")
+) -> Paired:
+    """One untimed round where `warm`, then `turns` rounds; every other one in the opposite order.
+
+    The first round is always finished; after it, none begins later than `until`, a reading of time.monotonic().
+    """
     for run in alternatives.values() if warm else ():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in alternatives}
     for turn in range(turns):
+        if turn and time.monotonic() > until:
+            break
         names = list(alternatives) if turn % 2 == 0 else list(alternatives)[::-1]
         for name in names:
+            _finish()
             started = time.perf_counter()
             alternatives[name]()
+            _finish()
             seconds[name].append(time.perf_counter() - started)
     return Paired(seconds)
+
+
+def _finish() -> None:
+    """Waits until a GPU has done all that was asked of it."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()

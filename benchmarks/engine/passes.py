@@ -5,16 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from papa_serving.contracts.identity import UserKey
 from papa_serving.generator.job import AdapterKey, HostAdapter
 from papa_serving.generator.slots import Slots
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.engine.paired import Paired, take_turns
 from papa.config import DEFAULT_LORA, DEFAULT_UPDATE
 from papa.denoiser import Denoiser, load_denoiser
+from papa.lora import AdapterLayout
 from papa.sampler import sample
 
 DISTINCT = (1, 4, 8, 16, 32, 64)
@@ -88,24 +90,11 @@ def compiled(backbone: str, device: str, batch: int, turns: int, backend: str = 
 
 def against_peft(backbone: str, users: int, turns: int, autocast: torch.dtype | None) -> Paired:
     """One denoising step for one row of each user: ours in one batch; peft user after user; peft's mixed batch."""
-    from peft import LoraConfig, inject_adapter_in_model
-    from peft.tuners.lora import LoraLayer
-
     ours = load_denoiser(backbone, DEFAULT_LORA, autocast=autocast)
     weights = random_adapters(ours, users)
     bare = load_denoiser(backbone, replace(DEFAULT_LORA, targets=("to_q",)), autocast=autocast)
-    names = [f"u{index}" for index in range(users)]
-    for name in names:
-        config = LoraConfig(
-            r=DEFAULT_LORA.rank,
-            lora_alpha=int(DEFAULT_LORA.alpha),
-            target_modules=[layer.name for layer in ours.layout.layers],
-            init_lora_weights=False,
-        )
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # many adapters are what is wanted
-            inject_adapter_in_model(config, bare.model, adapter_name=name)
-    layers = [module for module in bare.model.modules() if isinstance(module, LoraLayer)]
+    peft = PeftAdapters(bare.model, ours.layout)
+    peft.add(users)
     x = torch.randn(users, *ours.sample_shape, generator=torch.Generator().manual_seed(0))
     t = torch.full((users,), 700)
 
@@ -113,25 +102,62 @@ def against_peft(backbone: str, users: int, turns: int, autocast: torch.dtype | 
     def one_batch() -> None:
         ours.epsilon(x, t, weights)
 
-    @torch.inference_mode()
-    def switching() -> None:
-        for index, name in enumerate(names):
-            for layer in layers:
-                layer.set_adapter(name)
-            bare.epsilon(x[index : index + 1], t[index : index + 1])
+    return take_turns(
+        {
+            "ours": one_batch,
+            "peft, switching": lambda: peft.switching(users, lambda row: bare.epsilon(x[row], t[row])),
+            "peft, adapter_names": lambda: peft.by_name(users, lambda: bare.epsilon(x, t)),
+        },
+        turns,
+    )
+
+
+class PeftAdapters:
+    """Adapters of many users in one model by peft, of the rank and on the layers of `layout`."""
+
+    def __init__(self, model: nn.Module, layout: AdapterLayout) -> None:
+        self._model, self._layout, self._names = model, layout, list[str]()
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def add(self, users: int) -> None:
+        """Adapters of so many more users, on the model's device."""
+        from peft import LoraConfig, inject_adapter_in_model
+        from peft.tuners.lora import LoraLayer
+
+        for index in range(len(self), len(self) + users):
+            config = LoraConfig(
+                r=self._layout.config.rank,
+                lora_alpha=int(self._layout.config.alpha),
+                target_modules=[layer.name for layer in self._layout.layers],
+                init_lora_weights=False,
+            )
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Already found a `peft_config`")  # many adapters are what is wanted
+                inject_adapter_in_model(config, self._model, adapter_name=f"u{index}")
+            self._names.append(f"u{index}")
+        self._layers = [module for module in self._model.modules() if isinstance(module, LoraLayer)]
 
     @torch.inference_mode()
-    def by_name() -> None:
-        handles = [layer.register_forward_pre_hook(_names(names), with_kwargs=True) for layer in layers]
+    def switching(self, users: int, row: Callable[[slice], object]) -> None:
+        """One row after the other, each after switching to its user's adapter."""
+        for index in range(users):
+            for layer in self._layers:
+                layer.set_adapter(self._names[index])
+            row(slice(index, index + 1))
+
+    @torch.inference_mode()
+    def by_name(self, users: int, batch: Callable[[], object]) -> None:
+        """All rows together. As peft's own forward with adapter_names does, each layer is told which row is whose."""
+        names = self._names[:users]
+
+        def told(_module: nn.Module, given: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            return given, {**named, "adapter_names": names}
+
+        handles = [layer.register_forward_pre_hook(told, with_kwargs=True) for layer in self._layers]
         try:
-            bare.epsilon(x, t)
+            batch()
         finally:
             for handle in handles:
                 handle.remove()
-
-    return take_turns({"ours": one_batch, "peft, switching": switching, "peft, adapter_names": by_name}, turns)
-
-
-def _names(names: list[str]) -> Callable[..., tuple[object, dict[str, object]]]:
-    """What peft's own forward with adapter_names does: tells every LoRA layer which row is whose."""
-    return lambda _module, args, kwargs: (args, {**kwargs, "adapter_names": names})

@@ -8,16 +8,16 @@ import torch
 
 from benchmarks.engine.paired import Paired, take_turns
 from papa.adapter import new_adapter
-from papa.config import DEFAULT_UPDATE
+from papa.config import DEFAULT_UPDATE, UpdateConfig
 from papa.denoiser import Denoiser
 from papa.updating import Labels, UpdateJob, update_many
 
 
-def together(denoiser: Denoiser, users: int, groups: tuple[int, ...], turns: int) -> Paired:
-    """`users` default updates of ten labels each, trained in groups of so many at once."""
+def update_jobs(denoiser: Denoiser, users: int) -> list[UpdateJob]:
+    """Each user's first update, with ten labels of noise."""
     generator = torch.Generator().manual_seed(0)
     shape = (10, *denoiser.sample_shape)
-    jobs = [
+    return [
         UpdateJob(
             new_adapter(denoiser),
             Labels(torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8), torch.tensor([1.0, -1.0] * 5)),
@@ -26,10 +26,23 @@ def together(denoiser: Denoiser, users: int, groups: tuple[int, ...], turns: int
         for seed in range(users)
     ]
 
+
+def together(
+    denoiser: Denoiser,
+    users: int,
+    groups: tuple[int, ...],
+    turns: int,
+    config: UpdateConfig = DEFAULT_UPDATE,
+    until: float = float("inf"),
+) -> Paired:
+    """`users` updates of ten labels each, trained in groups of so many at once."""
+    jobs = update_jobs(denoiser, users)
+
     def by(group: int) -> None:
         for start in range(0, users, group):
-            update_many(denoiser, jobs[start : start + group], DEFAULT_UPDATE)
+            update_many(denoiser, jobs[start : start + group], config)
 
     # One round takes a minute: a single update warms as well.
-    update_many(denoiser, jobs[:1], DEFAULT_UPDATE)
-    return take_turns({f"{group} at once": partial(by, group) for group in (1, *groups)}, turns, warm=False)
+    update_many(denoiser, jobs[:1], config)
+    alternatives = {f"{group} at once": partial(by, group) for group in (1, *groups)}
+    return take_turns(alternatives, turns, warm=False, until=until)
