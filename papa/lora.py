@@ -16,7 +16,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Literal
 
@@ -143,6 +143,25 @@ class AdapterLayout:
             if not layer.frozen:
                 bound = 1 / math.sqrt(math.prod(layer.a_shape[1:]))
                 layer.a(flat).copy_((2 * noise.uniform((1, *layer.a_shape)) - 1) * bound)
+        return flat[0]
+
+    def at_rank(self, rank: int, alpha: float) -> AdapterLayout:
+        """The layout of adapters of the same layers at another rank."""
+        layers, offset = [], 0
+        for layer in self.layers:
+            shapes = (rank, *layer.a_shape[1:]), (layer.b_shape[0], rank)
+            layers.append(replace(layer, a_shape=shapes[0], b_shape=shapes[1], offset=offset))
+            offset = layers[-1].end
+        return AdapterLayout(replace(self.config, rank=rank, alpha=alpha), tuple(layers))
+
+    def padded(self, weights: Tensor, lower: AdapterLayout) -> Tensor:
+        """An adapter of a lower rank in this layout, with the same ΔW: the new rows of A and columns of B are 0, and
+        B takes in the ratio of the scales. Shape: weights [lower.size] → [P]."""
+        flat, rank = torch.zeros(1, self.size, dtype=weights.dtype), lower.config.rank
+        for wide, narrow in zip(self.layers, lower.layers, strict=True):
+            if not wide.frozen:
+                wide.a(flat)[0, :rank] = narrow.a(weights[None])[0]
+            wide.b(flat)[0, :, :rank] = narrow.b(weights[None])[0] * (lower.config.scale / self.config.scale)
         return flat[0]
 
     def norm(self, weights: Tensor) -> float:

@@ -110,18 +110,27 @@ def unpack_weights(files: Mapping[str, bytes], layout: AdapterLayout, hashes: tu
 def unpack(files: Mapping[str, bytes], layout: AdapterLayout, hashes: tuple[str, ...], sha256: str) -> Adapter:
     """Weights and state, checked: what the next update builds on. Raises AdapterDamagedError."""
     weights = unpack_weights(files, layout, hashes, sha256)
-    tensors = read_tensors(_verified(files, _verified_manifest(files, sha256), STATE_FILE))
-    iterate = tensors.get(_ITERATE)
-    if iterate is not None and iterate.shape != weights.shape:
-        raise AdapterDamagedError("shape", f"the iterate is {tuple(iterate.shape)}, not {tuple(weights.shape)}")
-    if iterate is not None and not bool(torch.isfinite(iterate).all()):
-        raise AdapterDamagedError("finite", "the iterate holds values that are not finite")
+    manifest = _verified_manifest(files, sha256)
+    tensors = read_tensors(_verified(files, manifest, STATE_FILE))
+    iterate = _read_iterate(tensors, layout, layout.at_rank(int(manifest["lora"]["rank"]), manifest["lora"]["alpha"]))
     try:
         replay = read_replay(tensors)
     except KeyError as error:
         raise AdapterDamagedError("format", f"the replay lacks {error}") from error
     head = unpack_head(files, sha256) if HEAD_FILE in files else None
     return Adapter(weights, replay, iterate, head)
+
+
+def _read_iterate(tensors: Mapping[str, Tensor], layout: AdapterLayout, former: AdapterLayout) -> Tensor | None:
+    """The iterate, padded as the weights are where it was made at a lower rank. Raises AdapterDamagedError."""
+    iterate = tensors.get(_ITERATE)
+    if iterate is None:
+        return None
+    if iterate.shape != (former.size,):
+        raise AdapterDamagedError("shape", f"the iterate is {tuple(iterate.shape)}, not {(former.size,)}")
+    if not bool(torch.isfinite(iterate).all()):
+        raise AdapterDamagedError("finite", "the iterate holds values that are not finite")
+    return iterate if former.config == layout.config else layout.padded(iterate, former)
 
 
 def has_head(manifest: bytes) -> bool:

@@ -10,6 +10,7 @@ from safetensors.torch import load, save
 from papa.adapter import Adapter, new_adapter
 from papa.config import UpdateConfig
 from papa.denoiser import Denoiser
+from papa.lora import AdapterLayout
 from papa.revision_files import (
     HEAD_FILE,
     AdapterDamagedError,
@@ -141,6 +142,41 @@ def test_a_lower_rank_is_padded_and_a_higher_one_refused(denoiser: Denoiser, fil
     with pytest.raises(AdapterDamagedError) as error:
         unpack_weights(files, narrow.layout, narrow.hashes, sha256)
     assert error.value.reason == "shape"
+
+
+def test_learning_goes_on_from_an_adapter_of_a_lower_rank(
+    denoiser: Denoiser, adapter: Adapter, files: dict[str, bytes]
+) -> None:
+    x, t = torch.randn(1, 1, 8, 8), torch.tensor([500])
+    wide = tiny_denoiser(rank=3)
+    again = unpack(files, wide.layout, wide.hashes, digest(files["manifest.json"]))
+    assert again.iterate is not None and adapter.iterate is not None
+    with torch.no_grad():
+        torch.testing.assert_close(
+            wide.epsilon(x, t, again.iterate[None]), denoiser.epsilon(x, t, adapter.iterate[None]), atol=1e-5, rtol=1e-4
+        )
+    config = UpdateConfig(steps=1, like_rows=2, dislike_rows=2, averaging=0.0)
+    labels = Labels(torch.randint(0, 256, (2, 1, 8, 8), dtype=torch.uint8), torch.tensor([1.0, -1.0]))
+    learnt, _ = update(wide, again, labels, config, 1)
+    assert learnt.weights.shape == (wide.layout.size,) and not torch.equal(learnt.weights, again.iterate)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_padding_keeps_what_an_adapter_does_whatever_its_scale(frozen: bool) -> None:
+    wide, narrow = tiny_denoiser(rank=3, frozen_a=frozen), tiny_denoiser(rank=1, frozen_a=frozen)
+    lower = wide.layout.at_rank(1, narrow.layout.config.alpha)
+    assert lower == narrow.layout
+    halved = AdapterLayout(replace(lower.config, alpha=lower.config.alpha / 2), lower.layers)
+    weights = random_adapters(narrow, 1)[0]
+    x, t = torch.randn(1, 1, 8, 8), torch.tensor([500])
+    with torch.no_grad():
+        before = narrow.epsilon(x, t, weights[None])
+        torch.testing.assert_close(
+            wide.epsilon(x, t, wide.layout.padded(weights, lower)[None]), before, atol=1e-5, rtol=1e-4
+        )
+    padded, half = wide.layout.padded(weights, lower), wide.layout.padded(weights, halved)
+    for layer in wide.layout.layers:
+        torch.testing.assert_close(layer.b(half[None]), layer.b(padded[None]) / 2)
 
 
 def test_an_adapter_of_the_former_recipe_has_no_head_and_is_read(denoiser: Denoiser, adapter: Adapter) -> None:
