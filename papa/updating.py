@@ -33,8 +33,9 @@ from papa.adapter import Adapter
 from papa.config import UpdateConfig
 from papa.denoiser import Conditions, Denoiser
 from papa.noise import Domain, Noise
-from papa.objective import RowShare, draw_rows, personal_loss
+from papa.objective import RowShare, draw_rows, personal_loss, squared_error
 from papa.replay import Replay
+from papa.targets import stable_target
 from papa.taste import Head, Taste
 
 CPU_ROWS = 128
@@ -114,6 +115,8 @@ class Lesson:
     shares: tuple[RowShare, ...]
     prompt: Tensor
     conditions: Conditions | None
+    liked: Tensor
+    """How far the labels foretell a like of each sample of the pool. Shape: [m] in [0, 1], empty without a pool."""
     noise: Noise
     head: Head | None
     """What the labels say of any sample; a part of the next adapter."""
@@ -197,7 +200,8 @@ def weigh(denoiser: Denoiser, memory: Memory, config: UpdateConfig) -> Lesson:
             shares.append(RowShare(sign, count, _probabilities(known, sign * foretold, config.pool_share)))
     asked = sorted(set(replay.asked()))
     prompt = torch.tensor([asked.index(each) for each in replay.asked()])
-    return Lesson(x0, tuple(shares), prompt, denoiser.conditions(asked), memory.noise, taste.head())
+    liked = foretold.clamp(0, 1)
+    return Lesson(x0, tuple(shares), prompt, denoiser.conditions(asked), liked, memory.noise, taste.head())
 
 
 def descend(
@@ -277,6 +281,13 @@ def _joint_loss(denoiser: Denoiser, weights: Tensor, lessons: Sequence[Lesson], 
     eps_theta = denoiser.epsilon(x_t, t, weights.index_select(0, owner), conditions)
     weight = _relative_weights(denoiser, config.adapt_from)[t]
     per_row = personal_loss(eps, eps_theta, eps_star, weight, grade, config)
+    stable = (t >= config.stable_from).nonzero()[:, 0]
+    if denoiser.pool is not None and len(stable):
+        liked = torch.stack([lesson.liked for lesson in lessons]).to(weights.device)[owner[stable]]
+        pool = denoiser.pool.x0.to(weights.device)
+        target = stable_target(eps_star[stable], x_t[stable], t[stable], pool, liked, schedule, config.sharpness)
+        error = squared_error(eps_theta[stable], target)
+        per_row = per_row.index_copy(0, stable, (grade.abs() * weight)[stable] * error)
     return torch.zeros(len(lessons), device=weights.device).index_add(0, owner, per_row.to(weights.dtype))
 
 

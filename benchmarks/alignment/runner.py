@@ -38,9 +38,17 @@ def raw_file(raw: Path, run: Run) -> Path:
 
 
 def described(run: Run) -> dict[str, Any]:
-    """A run and all settings that it uses."""
+    """A run and all settings that it uses; parts of a method that came later and are switched off are left out, so
+    that records from before them are found."""
     sampling, lora, config = configuration(run)
-    return {"run": asdict(run), "sampling": asdict(sampling), "lora": asdict(lora), "config": asdict(config)}
+    used = asdict(config)
+    if used.get("stable_from", LATEST) >= LATEST:
+        used = {name: value for name, value in used.items() if name not in ("stable_from", "sharpness")}
+    return {"run": asdict(run), "sampling": asdict(sampling), "lora": asdict(lora), "config": used}
+
+
+LATEST = 1000
+"""T: no timestep is as late."""
 
 
 def pending(runs: Iterable[Run], raw: Path) -> list[Run]:

@@ -13,7 +13,7 @@ from benchmarks.alignment import archive
 from benchmarks.alignment.aggregate import curve, reached
 from benchmarks.alignment.findings import OPEN, findings
 from benchmarks.alignment.grid import EXPERIMENTS, ordered
-from benchmarks.alignment.runner import pending, raw_file
+from benchmarks.alignment.runner import described, pending, raw_file
 from benchmarks.alignment.runs import Run, overridden
 from benchmarks.alignment.systems import registry
 from benchmarks.alignment.targets import targets
@@ -107,6 +107,14 @@ def test_another_default_makes_a_run_pending_again(tmp_path, monkeypatch):
     made, default = registry.SYSTEMS["ours"]
     monkeypatch.setitem(registry.SYSTEMS, "ours", (made, replace(default, steps=default.steps + 1)))
     assert raw_file(tmp_path, run) != before
+
+
+def test_a_part_that_is_switched_off_leaves_a_run_what_it_was(tmp_path):
+    run = Run("ours", (1,))
+    without, on = replace(run, overrides=(("stable_from", 1000),)), replace(run, overrides=(("stable_from", 600),))
+    assert "stable_from" not in described(without)["config"]
+    assert described(on)["config"]["stable_from"] == 600
+    assert raw_file(tmp_path, without) != raw_file(tmp_path, on)
 
 
 def test_an_unknown_override_is_an_error():
