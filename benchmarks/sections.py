@@ -1,4 +1,4 @@
-"""What a person writes about figures: a Markdown file with one section for each."""
+"""Reads the interpretation of figures, which people write: a Markdown file with one section for each figure."""
 
 from __future__ import annotations
 

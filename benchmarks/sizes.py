@@ -99,9 +99,9 @@ TEXT_ENCODERS: Mapping[str, tuple[tuple[type[nn.Module], Mapping[str, Any]], ...
 
 @dataclass(frozen=True)
 class Size:
-    """`bytes` are of half-precision weights, `pipeline_bytes` those with the VAE and the text encoders. In a slot an
-    adapter is B alone, in half precision; in a revision it is in single precision and the A that all share lies with
-    it, so that peft can read it."""
+    """The sizes of one backbone and its adapters. `bytes` are those of half-precision weights, `pipeline_bytes` include
+    the VAE and the text encoders. A slot holds B alone, in half precision; a revision holds B in single precision and
+    the shared A, so that peft can read it."""
 
     backbone: str
     parameters: int
@@ -116,7 +116,7 @@ class Size:
 
 
 def sizes(name: str, rank: int) -> Size:
-    """Of one backbone at one rank."""
+    """Computes the sizes of one backbone with adapters of one rank."""
     kind, config = CONFIGS[name]
     with torch.device("meta"):
         model = kind(**config)

@@ -65,7 +65,7 @@ def setting_rows() -> Iterator[str]:
 
 
 def _defaults() -> dict[str, object]:
-    """Those of the file, whatever the environment of this process says."""
+    """The defaults in the schema, independent of this process's environment."""
     return {name: info.default for name, info in Settings.model_fields.items()}
 
 

@@ -106,7 +106,7 @@ LIMITS: dict[str, Schema] = {
     "tracing.endpoint": {"type": "string", "pattern": "^(https?://[^/@:\\s]+:[0-9]+)?$"},
     "metrics.rules.runbookUrl": {"type": "string", "pattern": "^https?://.*[^/]$"},
 }
-"""By path, or by "*." and the last name; what is not here has the type of its default."""
+"""Schemas by path, or by "*." and the last name; a value that is not listed has the type of its default."""
 
 _ROUTE_NEEDS_PARENT = {
     "if": {"properties": {"enabled": {"const": True}}},
@@ -172,7 +172,7 @@ FREE = ("podSecurityContext", "containerSecurityContext", "metrics.dashboards.la
 
 
 def settings_schema() -> Schema:
-    """Of `config`: sections and fields of the settings, without those that CHART_DECIDES and without secrets."""
+    """The schema of `config`: the settings without those in CHART_DECIDES and without secrets."""
     whole = Settings.model_json_schema()
     return _without_noise(_inlined(whole, whole["$defs"], ""))
 

@@ -14,7 +14,7 @@ CHART = Path(__file__).parent / "papa"
 
 
 def files() -> dict[Path, str]:
-    """What each generated file should hold."""
+    """The content of each generated file."""
     text = (CHART / "values.yaml").read_text()
     values = yaml.safe_load(text)
     oldest = yaml.safe_load((CHART / "Chart.yaml").read_text())["annotations"]["papa/kuberay"].removeprefix(">=")

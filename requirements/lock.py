@@ -1,8 +1,8 @@
 """`make lock`: resolves pyproject.toml into requirements/*.txt, the exact versions that `make` and CI install.
 
 The locks name versions only, so that they install from whatever sources pip is configured with: no index, no hashes,
-no local version labels ("+cpu"). What only torch's CUDA builds need is left out: pip fetches it by itself where the
-wheel of torch that it chooses asks for it.
+no local version labels ("+cpu"). Packages that only torch's CUDA builds need are left out: pip fetches them itself
+where the wheel of torch that it chooses asks for them.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(runs: list[Run], raw: Path, options: argparse.Namespace, console: Console) -> int:
-    """How many failed."""
+    """Executes the runs and returns how many of them failed."""
     failed = 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:

@@ -1,4 +1,4 @@
-"""From records to the figures of tables and plots."""
+"""Aggregates the records of runs into the figures that tables and plots show."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def grouped(loaded: Loaded, key: Callable[[Run], Hashable]) -> dict[Any, list[Re
 
 @dataclass(frozen=True)
 class Reached:
-    """What a group of runs reached; `at` maps interaction steps to mean success. None where nothing was measured."""
+    """The results of a group of runs; `at` maps interaction steps to mean success. None: nothing was measured."""
 
     runs: int
     at: dict[int, float]
@@ -74,7 +74,7 @@ class Reached:
 
 
 def reached(runs: list[Records], steps: tuple[int, ...] = (10, 20, 30)) -> Reached:
-    """Of the last records and of those on the way."""
+    """Summarises the runs, from their last records and from those at the interaction steps `steps`."""
     last = [records[-1] for records in runs]
     firsts = [_first_at_90(records) for records in runs]
     hit = [record for record in firsts if record is not None]

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results" / "alignment"
 ARCHIVE = RESULTS / "raw.tar.xz"
 RAW = ROOT / "build" / "alignment"
-"""Where the runs of this checkout write; nothing of it is tracked."""
+"""The folder that the runs of this checkout write to; nothing in it is tracked."""
 
 RECORDS = ("*.jsonl", "*.png")
 
@@ -61,5 +61,5 @@ def completed(raw: Path) -> Path:
 
 
 def checksum(archive: Path) -> Path:
-    """Where an archive's checksum lies."""
+    """The path of an archive's checksum file."""
     return archive.with_name(f"{archive.name}.sha256")

@@ -1,4 +1,4 @@
-"""Which runs each experiment is made of.
+"""The experiments, each a list of runs.
 
 The whole is made to fit a few hours of two shared cores. Evaluation would be most of it, so that systems are measured
 at few interaction steps; expensive systems get fewer seeds, tastes and steps, as each experiment says. None is left
@@ -25,7 +25,7 @@ POINTS = (0, 4, 10, 15, 20)
 """Evaluation points of the systems' comparison; the last step is one always."""
 SPARSE = (0, 10, 20)
 SHORT = (5, 10)
-"""Of the experiments about ours, which have ten or fifteen interaction steps."""
+"""Interaction steps evaluated in experiments on our own update, which have ten or fifteen steps."""
 THINNED = 20
 """Timesteps per sample with which the thinned reference recipe estimates its sum."""
 
@@ -48,7 +48,7 @@ def rivals() -> list[Run]:
 
 
 def tuning() -> list[Run]:
-    """What fixed each rival's own rate or scale: {5, 7, 9}, eight interaction steps, one seed, 100 final samples."""
+    """Sweeps each rival's learning rate or scale: {5, 7, 9}, eight interaction steps, one seed, 100 final samples."""
     swept = [("guidance", "scale", value) for value in (8.0, 16.0, 32.0)]
     swept += [(system, "learning_rate", value) for value, system in product((4e-3, 1.6e-2, 1e-3, 8e-3), RIVALS[:3])]
     swept += [(system, "learning_rate", 3.2e-2) for system in RIVALS[1:3]]  # of which D3PO bears not even half
@@ -103,12 +103,12 @@ LONGEST = (TUNED, 3e-6)
 
 
 def ablations() -> list[Run]:
-    """Without each term, with one term alone."""
+    """Ablations: each term of the loss left out, and each term alone."""
     return _variants({name: dict(change) for name, change in ABLATIONS.items()})
 
 
 def keeping() -> list[Run]:
-    """What keeps a user's several tastes alive, on {4, 8}: a class among others that resemble it, and one apart."""
+    """Settings that keep both tastes of a user alive, on {4, 8}: one class resembles others, the other does not."""
     return _variants({name: dict(change) for name, change in KEEPING.items()}, FASHION[3:4])
 
 
@@ -135,7 +135,7 @@ KEEPING: Changes = {
 
 
 def lora() -> list[Run]:
-    """Where LoRA sits and what of it learns, on the hardest taste; rates as far apart as the gradients' sizes want."""
+    """Varies which layers carry LoRA and whether A learns, on the hardest taste; rates follow gradient sizes."""
     return _variants(
         {
             "default": {},
@@ -161,8 +161,7 @@ def both_learn() -> list[Run]:
 
 
 def update_size() -> list[Run]:
-    """What the cost of an update buys, on the hardest taste: Adam steps, rows, their rate and the weight of what is to
-    be forgotten."""
+    """Varies the cost of an update on the hardest taste: Adam steps, rows, learning rate and the weight of dislikes."""
     return _variants({"default": {}, **{str(change): change for change in SIZES}}, FASHION[2:3], 10)
 
 

@@ -18,7 +18,7 @@ MEASURES = {"success": "success rate", "coverage": "coverage", "frechet": "Fréc
 
 PALETTE = [plt.get_cmap("tab10")(index) for index in range(10)]
 MORE = [plt.get_cmap("tab20")(index) for index in range(20)]
-"""Of lines in a panel: ten colours, or twenty where there are more lines."""
+"""The colours of lines in a panel: ten, or twenty where there are more lines."""
 
 
 def draw_curves(

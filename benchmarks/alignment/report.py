@@ -36,7 +36,7 @@ def write_report(raw: Path, results: Path) -> Iterator[Path]:
 
 
 def figures(loaded: dict[str, Loaded]) -> Iterator[Figure]:
-    """Of every script, what has runs enough."""
+    """The figures of all scripts that have enough runs."""
     for script in SCRIPTS:
         yield from (figure for figure in script.figures(loaded) if figure.worth_drawing)
 

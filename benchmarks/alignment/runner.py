@@ -29,9 +29,9 @@ from papa.backbone.sheet import picture
 
 
 def raw_file(raw: Path, run: Run) -> Path:
-    """Where a run's records lie: its name holds a digest of the run and of its whole configuration.
+    """The file of a run's records; its name holds a digest of the run and of its whole configuration.
 
-    When a default changes, the runs that used it are to be done again; what the old default gave is not found any more.
+    When a default changes, the runs that used it get other names and are done again.
     """
     text = json.dumps(described(run), sort_keys=True)
     return raw / f"{run.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.jsonl"
@@ -52,7 +52,7 @@ LATEST = 1000
 
 
 def pending(runs: Iterable[Run], raw: Path) -> list[Run]:
-    """Those without records, in order and once each."""
+    """The runs that have no records yet, in order and once each."""
     return [run for run in dict.fromkeys(runs) if not raw_file(raw, run).exists()]
 
 

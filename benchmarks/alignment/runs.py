@@ -1,4 +1,4 @@
-"""What one run is: a system, a simulated user and a seed. A run's name is the beginning of its file's."""
+"""Describes one run: a system, a simulated user and a seed. A run's file name begins with its name."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """For people: not all of a run's fields are in it."""
+        """A short name for people; it does not hold all fields of a run."""
         taste = self.score or "".join(map(str, self.taste)) or "all"
         return f"{self.dataset}-{self.system}-{taste}-s{self.seed}"
 
@@ -61,7 +61,7 @@ class Cost:
 
     @property
     def total(self) -> int:
-        """In plain evaluations."""
+        """The cost in plain evaluations."""
         return 3 * self.differentiated + self.plain
 
 

@@ -16,9 +16,9 @@ PUBLISHED_COST = 10 * (600 * 4 + 1000)
 
 
 def targets(loaded: dict[str, Loaded]) -> Iterator[str]:
-    """Rows of a table; "not measured" where there are no runs, and no verdict before an experiment has all of its.
+    """Yields table rows: "not measured" where there are no runs, and no verdict before an experiment is complete.
 
-    Beside the reference stands ours on the tastes that the reference was run on.
+    Ours is compared with the reference on the tastes that the reference was run on.
     """
     partial = {name for name, runs in loaded.items() if len(runs) < len(dict.fromkeys(EXPERIMENTS[name]()))}
 

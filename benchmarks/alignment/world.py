@@ -23,7 +23,7 @@ from papa.oracle import Oracle, load_oracle
 from papa.pixels import to_pixels
 
 DATA = Path(__file__).parents[2] / "data"
-"""Where the data sets are looked for; docs/researcher-guide.md says where each comes from."""
+"""The folder of the data sets; docs/researcher-guide.md says where each comes from."""
 
 FILES = {
     "fashion_mnist": ("fashion_mnist.npz",),
@@ -42,19 +42,19 @@ FETCH = {
     "mnist": "mnist",
     "cifar10": "cifar-10",
 }
-"""What `papa data fetch` calls them."""
+"""The names of the data sets in `papa data fetch`."""
 
 MADE = "the commands of docs/researcher-guide.md, 'The benchmark'"
 
 PROMPTS = {"fashion_mnist_text": GENERIC}
-"""Of data sets whose backbone works on latents and is asked in words: what the user always asks for. Their oracle is
-that of the same pictures in pixels."""
+"""The prompt of every item, for data sets whose backbone works on latents and takes prompts. Their oracle is that of
+the same pictures in pixels."""
 
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """What all systems share. `real` and `real_classes`: features and classes of the test images; `prompt`: what
-    everything is asked to show."""
+    """The environment that all systems share. `real` and `real_classes` are features and classes of the test images;
+    `prompt` is the prompt of every item."""
 
     oracle: Oracle
     real: Tensor

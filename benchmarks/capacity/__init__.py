@@ -1,1 +1,1 @@
-"""What many users cost, from measured figures and stated assumptions."""
+"""Estimates the cost of many users from measured figures and stated assumptions."""

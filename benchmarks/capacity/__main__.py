@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def speeds(folder: Path) -> Speed:
-    """From the parts `mixed` and `updates`. Raises FileNotFoundError for one that was not measured."""
+    """Reads the measured parts `mixed` and `updates`. Raises FileNotFoundError for one that was not measured."""
     mixed, updates = (json.loads((folder / f"{part}.json").read_text()) for part in ("mixed", "updates"))
     trajectory = percentile(mixed["seconds"][f"{min(32, mixed['batch'])} users"], 0.5)
     return Speed(mixed["batch"] / trajectory, percentile(updates["seconds"]["1 at once"], 0.5) / updates["users"])

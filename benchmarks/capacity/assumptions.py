@@ -1,4 +1,4 @@
-"""What is assumed about users, machines and prices; everything else is measured."""
+"""Assumptions about users, machines and prices; everything else is measured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Behaviour:
     daily_active: float = 0.10
     """Share of the users who come on a day."""
     generations: int = 4
-    """Of each of them on that day; every one but the last is rated, and each rating is one update."""
+    """Generations of each active user on a day; all but the last are rated, and each rating is one update."""
     items: int = 10
     zipf: float = 1.0
     """Exponent of activity by rank."""
@@ -22,12 +22,12 @@ class Behaviour:
 
 @dataclass(frozen=True)
 class Kept:
-    """For how long things lie where, as the settings say; revisions as operations decide."""
+    """How long data are kept, by the settings; the number of revisions is an operator's choice."""
 
     item_days: float = 1.0
     event_id_days: float = 7.0
     revisions: int = 5
-    """Of each user in object storage. The service itself removes none that a lineage names."""
+    """Revisions of each user in object storage. The service itself removes none that a lineage names."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""From behaviour, measured figures and prices to what a number of users costs a month."""
+"""Computes the monthly cost of a number of users from behaviour, measured figures and prices."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one number of users. `pairs` of cores are what a peak hour needs; `device_seconds` a day's work on them."""
+    """The cost of one number of users. A peak hour needs `pairs` of cores; `device_seconds` is a day's work on them."""
 
     users: int
     generations_per_second: float
@@ -68,7 +68,7 @@ def cost(
 
 
 def _hits(users: int, active: float, behaviour: Behaviour, replicas: float, slots: int, host: int) -> Hits:
-    """Of one replica among so many that share the load at random, in a peak hour or what of it suffices."""
+    """Simulates the caches of one of `replicas` that share the load at random, for at most a peak hour."""
     rate = behaviour.peak * active / DAY / replicas
     seconds = SIMULATED / behaviour.generations / rate
     return caches(sessions(users, behaviour.zipf, rate, behaviour.generations, seconds, seed=0), slots, host)

@@ -51,7 +51,7 @@ def _revision(denoiser: Denoiser) -> dict[str, float]:
 
 
 async def _redis(shape: tuple[int, int, int]) -> dict[str, float]:
-    """By what `used_memory` grows: items first, then events about them."""
+    """Measures the growth of `used_memory` by items first, then by events about them."""
     with tempfile.TemporaryDirectory() as folder, RedisProcess(Path(folder) / "redis") as server:
         settings = Settings(data_dir=Path(folder), redis=RedisSettings(url=server.url))
         with redis.Redis.from_url(server.url) as client:
@@ -94,7 +94,7 @@ def _key(number: int) -> UserKey:
 
 
 def _items(user: UserKey) -> list[str]:
-    """As long as the service's own names."""
+    """Item ids as long as those that the service makes."""
     return [f"{user.user}-{number}-{'x' * 24}" for number in range(EACH)]
 
 

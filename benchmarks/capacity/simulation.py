@@ -51,8 +51,8 @@ def ranks(draw: NDArray[np.float64], users: int, exponent: float) -> NDArray[np.
 
 
 def sessions(users: int, exponent: float, rate: float, generations: int, seconds: float, seed: int) -> list[int]:
-    """Who asks, in order of time: visits are a Poisson process of `rate` a second; a visit's generations lie about half
-    a minute apart, so that other users come between."""
+    """The users of successive generations. Visits are a Poisson process of `rate` a second; generations of a visit are
+    about half a minute apart, so that those of other users come between them."""
     random = np.random.default_rng(seed)
     visits = max(1, int(random.poisson(rate * seconds)))
     who = ranks(random.random(visits), users, exponent)

@@ -1,1 +1,1 @@
-"""What many users at once cost, as ratios to a named alternative in the same run."""
+"""Measures the cost of serving many users at once, as ratios to a named alternative in the same run."""

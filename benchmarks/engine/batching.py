@@ -31,7 +31,7 @@ LOADS = (0.5, 0.7, 0.85)
 """Shares of what the engine can do at most."""
 
 SECONDS = 30.0
-"""Of arrivals at each load."""
+"""Seconds of arrivals at each load."""
 
 
 class StaticEngine(Engine):
@@ -134,7 +134,7 @@ class Call:
 
 
 def _row_steps_per_second(denoiser: Denoiser) -> float:
-    """Of a batch that is as full as such loads make it."""
+    """The throughput of a batch that is as full as such loads make it."""
     burst = [Arrival(0.0, user, 1, 12) for user in range(USERS)]
     replay(denoiser, Engine, burst[:4])
     return 12 * replay(denoiser, Engine, burst)["items_per_second"]

@@ -28,7 +28,7 @@ Part = Callable[[argparse.Namespace], Figures]
 
 
 def arguments(parser: argparse.ArgumentParser, parts: Mapping[str, Part]) -> None:
-    """What every benchmark of this page takes."""
+    """Adds the arguments that all benchmarks of this page take."""
 
     def part(name: str) -> str:
         # Not `choices`, which argparse of Python 3.11 also holds against naming none.

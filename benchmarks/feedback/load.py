@@ -18,12 +18,12 @@ _RUN = secrets.token_hex(4)
 
 
 def item_id(user: int, item: int) -> str:
-    """As stored beforehand."""
+    """The id of an item that was stored beforehand."""
     return f"item-{user}-{item}"
 
 
 def events(count: int) -> list[feedback_pb2.FeedbackEvent]:
-    """New ones, of all users in turn, each about a stored item."""
+    """New events of all users in turn, each about a stored item."""
     numbers = itertools.islice(_NUMBERS, count)
     return [
         feedback_pb2.FeedbackEvent(

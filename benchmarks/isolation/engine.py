@@ -18,7 +18,7 @@ from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
 
 
 class EngineService(engine_pb2_grpc.EngineServiceServicer):
-    """What the generator's deployment does."""
+    """Answers as the generator's deployment does."""
 
     def __init__(self, generator: Generator) -> None:
         self._generator = generator

@@ -1,4 +1,4 @@
-"""From the last like of a round to items made by the revision that learnt from it, as an active user sees it."""
+"""Measures the time from the last like of a round to items of the revision that learnt from it, for an active user."""
 
 from __future__ import annotations
 

@@ -81,12 +81,12 @@ class Board:
 
     @property
     def queries(self) -> list[Query]:
-        """Of all panels."""
+        """The queries of all panels."""
         return [query for panel in self.panels for query in panel.queries]
 
 
 def as_json(board: Board) -> str:
-    """What Grafana imports."""
+    """Renders a board as the JSON that Grafana imports."""
     built = dashboard.Dashboard(f"PAPA / {board.title}").uid(f"papa-{board.name}").description(board.description)
     built = built.tags(["papa"]).refresh("30s").time("now-3h", "now").timezone("browser").readonly()
     built = built.tooltip(DashboardCursorSync.CROSSHAIR)

@@ -1,4 +1,4 @@
-"""What is used of what is there, and what one unit of it yields."""
+"""The capacity dashboard: how much of each resource is used, and what one unit of it yields."""
 
 from board import Board, Form, Panel, Query, of, rate
 

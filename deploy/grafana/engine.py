@@ -1,4 +1,4 @@
-"""What happens to a generation, and what the engines do all day."""
+"""The engine dashboard: how generations proceed, and how busy the engines are."""
 
 from board import Board, Form, Panel, Query, buckets, of, quantile, quantiles, rate
 

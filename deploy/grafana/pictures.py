@@ -48,7 +48,7 @@ class Source:
     release: str = "papa"
 
     def ask(self, query: Query, begin: float, end: float, step: float) -> list[Series]:
-        """What a panel shows between two Unix times."""
+        """Runs a panel's query between two Unix times."""
         variables = {"__rate_interval": "30s", "namespace": self.namespace, "release": self.release}
         return ask(self.address, query.expression, begin, end, step, variables)
 
@@ -74,7 +74,7 @@ def draw(board: Board, source: Source, minutes: float, path: Path) -> None:
 
 
 def _wrapped(panels: Sequence[Panel]) -> list[list[Panel]]:
-    """In lines of Grafana's width."""
+    """Arranges panels in lines of Grafana's width."""
     lines: list[list[Panel]] = [[]]
     for panel in panels:
         if sum(each.width for each in lines[-1]) + panel.width > WIDTH:
@@ -184,7 +184,7 @@ def _draw_buckets(series: list[Series], axes: Axes, begin: float) -> None:
 
 
 def _formatted(unit: str, value: float) -> str:
-    """As Grafana writes a value of that unit, in short."""
+    """Formats a value briefly, as Grafana does for that unit."""
     match unit:
         case "percentunit":
             return f"{100 * value:.3g} %"

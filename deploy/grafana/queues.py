@@ -1,4 +1,4 @@
-"""From the call to the stream to the commit: is anything waiting, refused or buried?"""
+"""The queues dashboard: calls, events and commits that wait, are refused or end as dead letters."""
 
 from board import Board, Form, Panel, Query, of, quantiles, rate
 

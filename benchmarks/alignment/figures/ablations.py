@@ -14,7 +14,7 @@ from benchmarks.alignment.runs import Run
 
 
 def named(changes: Changes) -> Callable[[Run], str]:
-    """What a run is called by what it changes."""
+    """Returns the function that names a run after the overrides that it changes."""
     return lambda run: next(name for name, change in changes.items() if change == run.overrides)
 
 

@@ -1,4 +1,4 @@
-"""What the scripts share: a figure of curves, and the command that draws it from the records."""
+"""Shared by the scripts of this folder: a figure of curves, and the command that draws it from the records."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Figure:
     compares: bool = True
     """Means nothing with a single line."""
     experiments: tuple[str, ...] = ()
-    """Whose runs it shows, where that is not the experiment of its own name."""
+    """The experiments whose runs it shows; empty: the experiment of its own name."""
     dataset: str = ""
-    """The data set whose runs alone it shows."""
+    """Shows only runs of this data set; empty: of all."""
 
     @property
     def worth_drawing(self) -> bool:
@@ -56,12 +56,12 @@ def panels(
 
 
 def taste(classes: tuple[int, ...]) -> str:
-    """As a set."""
+    """Formats the classes of a taste as a set."""
     return "{" + ", ".join(map(str, classes)) + "}"
 
 
 def variant(run: Run) -> str:
-    """What a run changes."""
+    """The overrides of a run as text, or "default"."""
     return ", ".join(f"{name} = {value}" for name, value in run.overrides) or "default"
 
 

@@ -1,5 +1,5 @@
-"""What the paper leaves open: flipped labels, labels per step, a taste that changes, what to show: active selection,
-exploration."""
+"""Figures on questions that the paper leaves open: flipped labels, labels per step, changing tastes, active selection
+and exploration."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def figures(loaded: Mapping[str, Loaded]) -> Iterator[Figure]:
 
 
 def explored(run: Run) -> str:
-    """What a run with a share of its items from the backbone is called."""
+    """The label of a run with a share of its items from the backbone."""
     return f"{taste(run.taste)}, {dict(run.overrides).get('exploration', 0.0):.0%}"
 
 
 def noisy(run: Run) -> str:
-    """What a run with flipped labels is called."""
+    """The label of a run with flipped labels."""
     return f"{run.system}{', every label trusted' if run.overrides else ''}, {run.flipped:.0%}"
 
 
 def turned(run: Run) -> str:
-    """What a run whose taste changes is called."""
+    """The label of a run whose taste changes."""
     return f"{taste(run.taste)} → {taste(run.later_taste)}{', not looked for' if run.overrides else ''}"
 
 

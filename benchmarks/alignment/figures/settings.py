@@ -1,4 +1,4 @@
-"""What fixed the settings: the rivals' own rates, the reference recipe's, the size of our update, where LoRA sits."""
+"""Figures behind the choice of settings: learning rates of the rivals and the reference, update size, LoRA layers."""
 
 from __future__ import annotations
 

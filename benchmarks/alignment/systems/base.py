@@ -1,4 +1,4 @@
-"""What every system can do, and the system that learns nothing."""
+"""The interface of all systems, and the system that learns nothing."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ CHUNK = 50
 
 
 class System(ABC):
-    """A model that shows items and learns from their labels. `cost` counts what serving and learning took,
-    `prompt` is what all items are asked to show, where the backbone takes one."""
+    """A model that shows items and learns from their labels. `cost` counts the evaluations of serving and learning,
+    `prompt` is the prompt of all items, where the backbone takes one."""
 
     def __init__(self, denoiser: Denoiser, sampling: Sampling, seed: int) -> None:
         self.denoiser, self.sampling, self.seed = denoiser, sampling, seed
@@ -34,12 +34,12 @@ class System(ABC):
         """Learns from the labels of one interaction step."""
 
     def show(self, seeds: list[int]) -> Tensor:
-        """Items for the user, whose sampling counts."""
+        """Samples items for the user and adds them to the cost."""
         self.cost.plain += len(seeds) * self.sampling.steps
         return self.draw(seeds)
 
     def figures(self) -> dict[str, Any]:
-        """What else a record of this system says."""
+        """Further entries in the records of this system."""
         return {}
 
     def sample(self, seeds: list[int], adapter: Tensor | None, adapt_from: int = 0) -> Tensor:
@@ -55,7 +55,7 @@ class System(ABC):
 
 
 class Base(System):
-    """The backbone as it is: what it drew for one taste it need not draw again for another."""
+    """The backbone unchanged. Its samples are the same for every taste, so they are drawn once and cached."""
 
     _drawn: ClassVar[dict[tuple[str, Sampling, tuple[int, ...]], Tensor]] = {}
 
@@ -70,5 +70,5 @@ class Base(System):
 
 
 def labels(shown: Tensor, grades: Tensor) -> Labels:
-    """What the library's updates take."""
+    """The labels in the form that the library's updates take."""
     return Labels(to_pixels(shown), grades)

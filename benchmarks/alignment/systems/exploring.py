@@ -20,7 +20,7 @@ class ExploringConfig(UpdateConfig):
 
 
 class Exploring(Ours):
-    """What is measured is the adapter's own samples: explored items are shown, not counted."""
+    """Shows some items from the backbone. Only the adapter's own samples are measured."""
 
     config: ExploringConfig
 

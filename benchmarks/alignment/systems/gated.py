@@ -16,8 +16,8 @@ from papa.denoiser import Denoiser
 
 
 class Gated(Ours):
-    """As the trainer does it: what the gate refuses is tried again with half the step, and given up after the settings'
-    number of attempts; then the adapter stays as it was."""
+    """Updates as the trainer does: an update that the gate refuses is tried again with half the step. After the number
+    of attempts in the settings it is given up, and the adapter stays as it was."""
 
     def __init__(self, denoiser: Denoiser, sampling: Sampling, seed: int, config: UpdateConfig) -> None:
         super().__init__(denoiser, sampling, seed, config)

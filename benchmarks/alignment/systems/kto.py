@@ -2,8 +2,8 @@
 
 Maximises E[U(w(y) (β (g − z)))] with g = ‖ε − ε_θ*‖² − ‖ε − ε_θ‖² (the implicit reward up to T), U the sigmoid
 ("Kahneman- Tversky") utility, w = ±1, and z = max(0, mean g over the batch), the estimate of the KL term, without
-gradient. As published but for replay: a batch draws as many likes as dislikes from all labels so far, where the paper
-has one fixed data set.
+gradient. The only difference from the paper is replay: a batch draws as many likes as dislikes from all labels so far,
+where the paper has one fixed data set.
 """
 
 from __future__ import annotations

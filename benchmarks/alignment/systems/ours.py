@@ -26,7 +26,7 @@ class Ours(System):
         self.adapter, _ = self.updated(self.given(shown, grades), self.config, step)
 
     def given(self, shown: Tensor, grades: Tensor) -> Labels:
-        """As the service keeps them: pixels, or latents with what they were asked to show."""
+        """The labels as the service stores them: pixels, or latents with their prompts."""
         if self.denoiser.clips:
             return labels(shown, grades)
         return Labels(shown.to(self.denoiser.sample_dtype), grades, (self.prompt,) * len(grades))

@@ -56,14 +56,14 @@ SYSTEMS: dict[str, tuple[Made, Any]] = {
     "gated": (_adapted(Gated), DEFAULT_UPDATE),
     "exploring": (_adapted(Exploring), ExploringConfig()),
 }
-"""Of each system how it is made and its configuration."""
+"""The constructor and the default configuration of each system."""
 ON_LATENTS = ("base", "ours", "gated")
 
 _PREFIXES = ("draw_", "lora_", "")
 
 
 def configuration(run: Run) -> tuple[Sampling, LoraConfig, Any]:
-    """What a run's overrides make of the defaults: "draw_" changes how samples are drawn, "lora_" where LoRA sits.
+    """Applies a run's overrides to the defaults: "draw_" changes how samples are drawn, "lora_" which layers adapt.
 
     Raises TypeError for an override that nothing knows.
     """
@@ -82,7 +82,7 @@ def configuration(run: Run) -> tuple[Sampling, LoraConfig, Any]:
 
 
 def build(world: World, run: Run) -> System:
-    """The system of a run, fresh. Raises ValueError for one that knows nothing of latents on a backbone of them."""
+    """Builds the system of a run. Raises ValueError for a pixel-only system on a backbone of latents."""
     if world.prompt and run.system not in ON_LATENTS:
         raise ValueError(f"{run.system} works on pixels, {run.dataset} on latents")
     system = SYSTEMS[run.system][0](world, run, *configuration(run))

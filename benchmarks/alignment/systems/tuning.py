@@ -1,4 +1,4 @@
-"""What the LoRA baselines share: one adapter, one Adam that lives as long as the run, one memory of labels."""
+"""The base of the LoRA baselines: one adapter, one Adam that lives as long as the run, one memory of labels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LoraSystem(System):
         return self.sample(seeds, self.weights.detach())
 
     def remember(self, shown: Tensor, grades: Tensor) -> None:
-        """All labels so far, as the service would store the images."""
+        """Adds labels to those so far, quantised as the service would store the images."""
         self.samples = torch.cat([self.samples, to_x0(to_pixels(shown))])
         self.grades = torch.cat([self.grades, grades])
 

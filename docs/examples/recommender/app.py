@@ -38,7 +38,7 @@ class Recommendation(BaseModel):
 
 
 class ItemLabel(BaseModel):
-    """What a shopper thought of one item."""
+    """A shopper's label of one item."""
 
     item: str
     label: Literal["like", "dislike"]
@@ -106,7 +106,7 @@ async def rate(request: Request, user: User, labels: list[ItemLabel]) -> dict[st
 
 @app.get("/users/{user}/taste")
 async def taste(request: Request, user: User) -> Taste:
-    """What has been learnt of this user."""
+    """How much has been learnt about this user."""
     state = await _papa(request).get_user(user)
     current = state.current_revision
     return Taste(
