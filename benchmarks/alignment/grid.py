@@ -161,7 +161,7 @@ def both_learn() -> list[Run]:
 
 
 def update_size() -> list[Run]:
-    """Varies the cost of an update on the hardest taste: Adam steps, rows, learning rate and the weight of dislikes."""
+    """Varies the size of an update on the hardest taste: Adam steps, rows, learning rate and weights of the loss."""
     return _variants({"default": {}, **{str(change): change for change in SIZES}}, FASHION[2:3], 10)
 
 

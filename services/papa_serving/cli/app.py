@@ -42,7 +42,7 @@ HINTS = {
     "STORAGE_UNAVAILABLE": "is its Redis there? the service's log says more",
     "USER_DELETED": "the name is free again after store.tombstone_ttl",
 }
-"""What a person may do about an error of the service, by its reason."""
+"""Remedies for a person who meets an error of the service, by its reason."""
 
 app = typer.Typer(
     name="papa",

@@ -46,7 +46,7 @@ def feedback(context: typer.Context, json: AsJson = False) -> None:
 
 @bench.command(context_settings=PASSED_ON)
 def capacity(context: typer.Context, json: AsJson = False) -> None:
-    """What 10 thousand, 1 million and 100 million users cost, from the measured figures."""
+    """Estimate the cost of 10 thousand, 1 million and 100 million users from the measured figures."""
     _run("capacity", context.args, json)
 
 

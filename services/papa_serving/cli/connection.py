@@ -27,7 +27,7 @@ UserId = Annotated[str, typer.Argument(metavar="USER", help="Your own id of the 
 
 
 RETRY = Retry(attempts=5)
-"""Somebody waits for the command: no answer within about a second is an answer."""
+"""Gives up after about a second, because a person waits for the command."""
 
 
 def connect(address: str, tenant: str = "") -> Client:

@@ -216,7 +216,7 @@ class RevisionAwaited:
         return current
 
     def missed(self, user: str | User, state: UserState | None, late: DeadlineExceeded) -> DeadlineExceeded:
-        """What was waited for, and what was seen last."""
+        """The error that names the state waited for and the state seen last."""
         name = user if isinstance(user, str) else user.user
         wanted = f"revision newer than {self.after}" if self.after else "revision"
         settled = " with no event pending" if self.settled else ""

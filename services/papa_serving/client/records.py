@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ServedBy(Enum):
-    """Which weights made an item."""
+    """The weights that made an item."""
 
     ADAPTER = "adapter"
     BASE = "base"
@@ -196,7 +196,7 @@ class UserState:
 
 @dataclass(frozen=True)
 class UserExport:
-    """All data of a user: `files` by name. Those of the exported revision form a folder that plain peft loads."""
+    """All data of a user: `files` by name. The files of the exported revision form a folder that peft itself loads."""
 
     state: UserState
     revisions: tuple[Revision, ...]

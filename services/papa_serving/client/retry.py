@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from papa_serving.contracts.errors import CredentialExpired, PapaError, RequestLate, Status
 
 _DOUBLINGS = 30
-"""After which a delay grows no more, whatever the longest one is."""
+"""Delays grow no further after this many doublings, which keeps the power finite."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Attempts:
         return error
 
     def _time_left(self) -> float:
-        """Of the call, or of the patience with one that has no limit."""
+        """Seconds left for retries: those of the call, or of `patience` for a call without a timeout."""
         now = time.monotonic()
         if self._failing_since is None:
             self._failing_since = now

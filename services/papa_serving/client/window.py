@@ -14,7 +14,7 @@ from papa_serving.stubs.serving.v1 import feedback_pb2
 
 
 class Window:
-    """At most `size` events between source and outcome. The first `_sent` of them were sent on this connection."""
+    """Holds at most `size` events without an outcome. The first `_sent` of them were sent on this connection."""
 
     def __init__(self, size: int) -> None:
         if size < 1:

@@ -65,7 +65,7 @@ def generate_request(
 
 
 def _why(name: str, value: object, error: Exception) -> str:
-    """What is wrong with an option of `generate`."""
+    """Explains what is wrong with an option of `generate`."""
     known = GenerateOptions.__annotations__
     if name in known or name == "count":
         return "give a Sampler" if name == "sampler" else f"{value!r} is out of range or of another type ({error})"
@@ -102,7 +102,7 @@ def outcome(message: feedback_pb2.FeedbackOutcome) -> Outcome:
 
 
 def served_by(value: generation_pb2.ServedBy.ValueType) -> ServedBy:
-    """Which weights made an item. A gateway never sends the zero value."""
+    """The weights that made an item. A gateway never sends the zero value."""
     return ServedBy.ADAPTER if value == generation_pb2.SERVED_BY_ADAPTER else ServedBy.BASE
 
 

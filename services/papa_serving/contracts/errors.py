@@ -68,7 +68,7 @@ class InvalidRequest(PapaError):
 
 
 class ItemNotFound(PapaError):
-    """No such item for this user: never made, made for somebody else, or past its time to live."""
+    """The user has no such item: it was never made, was made for somebody else, or its time to live has passed."""
 
     status, reason = Status.NOT_FOUND, "ITEM_NOT_FOUND"
 
@@ -128,7 +128,7 @@ class RateLimited(PapaError):
 
     @property
     def subject(self) -> str:
-        """Whose limit it is; part of the metadata."""
+        """The user or tenant that the limit applies to, from the metadata."""
         return self.metadata.get("subject", "")
 
 
@@ -145,7 +145,7 @@ class RequestLate(PapaError):
 
 
 class Unauthenticated(PapaError):
-    """No credential, or one that does not verify."""
+    """The call has no credential, or one that cannot be verified."""
 
     status, reason = Status.UNAUTHENTICATED, "UNAUTHENTICATED"
 

@@ -18,9 +18,9 @@ _EMOJI_TAGS = range(0xE0020, 0xE0080)
 def is_id_text(text: str) -> bool:
     """Whether this text may be an id. It allows all written language and forbids characters that deceive a reader.
 
-    Every printable character, every kind of space, the joiners of Persian, Indic scripts and emoji (ZWNJ, ZWJ), the
-    tags of flags, and characters that this Python's Unicode does not know yet. Not: C0 and C1 controls, line and
-    paragraph separators, bidirectional controls, other invisible formatting, surrogates, private use.
+    Allowed are printable characters, spaces of every kind, the joiners of Persian, Indic scripts and emoji (ZWNJ, ZWJ),
+    the tags of flags, and characters that this Python's Unicode does not know yet. Forbidden are C0 and C1 controls,
+    line and paragraph separators, bidirectional controls, other invisible formatting, surrogates and private use.
     """
     return all(character.isprintable() or _is_invisible_but_fine(character) for character in text)
 

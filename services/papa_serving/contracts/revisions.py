@@ -112,7 +112,7 @@ class Holding:
 
 @dataclass(frozen=True)
 class Standing:
-    """What the directory knows of the user with a digest.
+    """The directory's record of the user with a digest.
 
     `deleted` is true while a tombstone exists. `revisions` counts all that were ever made; it is 0 for an unknown user.
     `lineage` has the names of the revisions.

@@ -2,7 +2,7 @@
 
 Layout: 1 byte format version, 1 byte dtype (0 = uint8 pixels, 1 = float16 latents), 1 byte number of dimensions, each
 dimension as 2 bytes big-endian; in version 2 the length of the prompt as 2 bytes big-endian and the prompt in UTF-8;
-then the values in C order. Without a prompt it is version 1. Pixels map [−1, 1] to 0…255.
+then the values in C order. A sample without a prompt is written as version 1. Pixels map [−1, 1] to 0…255.
 """
 
 from __future__ import annotations

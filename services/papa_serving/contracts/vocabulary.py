@@ -70,7 +70,7 @@ class Vocabulary:
         return "" if said in _FILLERS else None
 
     def _guessed(self, said: str) -> str | None:
-        """What a misspelling stands for, as `_known` says it."""
+        """The known word that a misspelling stands for, or None."""
         close = _closest(said, (*self.words, *self.near))
         return None if close is None else self.near.get(close, close)
 
@@ -81,7 +81,7 @@ def _closest(said: str, known: tuple[str, ...]) -> str | None:
 
 
 def _forms(word: str) -> Iterator[str]:
-    """As it is, without hyphens, and in singular and plural."""
+    """Yields the word as it is, without hyphens, and in singular and plural."""
     for each in dict.fromkeys((word, re.sub(r"[-'’]", "", word))):
         yield each
         if each.endswith("ies"):

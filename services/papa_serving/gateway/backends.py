@@ -45,7 +45,8 @@ class KnownBackbone:
     """The backbone that a generator has announced.
 
     A deployment keeps its backbone, but the record may change: a new release announces another vocabulary, `papa store
-    rehash` another hash. So it is read again after BACKBONE_SECONDS. The last one stays while storage is away.
+    rehash` another hash. The record is therefore read again after BACKBONE_SECONDS. While storage does not answer, the
+    last one stays in use.
     """
 
     def __init__(self, items: ItemStore) -> None:

@@ -25,9 +25,9 @@ _log = logging.getLogger(__name__)
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 MAX_SCRAPES = 16
-"""Connections at once. Nobody is asked who scrapes; a newer connection takes the place of the oldest."""
+"""The most connections at once. Scrapers are not authenticated; a newer connection takes the place of the oldest."""
 SCRAPE_SECONDS = 10.0
-"""Of silence before a connection is closed."""
+"""Seconds of silence before a connection is closed."""
 
 
 class Exposition:
@@ -60,11 +60,11 @@ class _Scrape(WSGIRequestHandler):
 
     @override
     def log_message(self, format: str, *args: Any) -> None:
-        """Scrapes are no news."""
+        """Logs nothing, because scrapes are routine."""
 
 
 class _Scrapes(ThreadingMixIn, WSGIServer):
-    """A thread for each of MAX_SCRAPES connections: who opens more and says nothing closes their own."""
+    """One thread for each of at most MAX_SCRAPES connections; a further connection closes the oldest."""
 
     daemon_threads = True
 

@@ -44,9 +44,9 @@ log = logging.getLogger(__name__)
 MAX_PENDING = 4096
 MIN_PING_MS = 10_000
 HANDSHAKE_MS = 10_000
-"""For TLS and HTTP/2 to begin; gRPC's own two minutes let silent sockets use up the process's file descriptors."""
+"""The most for a TLS and HTTP/2 handshake; gRPC's default of two minutes lets silent sockets use up descriptors."""
 IDLE_MS = 300_000
-"""Without a call, after which a connection is asked to end; clients connect anew by themselves."""
+"""A connection without a call is asked to end after this time; clients connect anew by themselves."""
 
 
 class Gateway:

@@ -13,7 +13,7 @@ Load = Callable[[AdapterKey], Awaitable[HostAdapter]]
 
 
 class HostCache:
-    """At most `capacity` adapters; the least recently used one leaves. Belongs to one event loop."""
+    """Holds at most `capacity` adapters; the least recently used one leaves. Belongs to one event loop."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity

@@ -22,7 +22,7 @@ POLICY = (
     "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _OWN_SITES = ("same-origin", "none")
-"""What browsers say in Sec-Fetch-Site of the page itself, and of an address that a person typed."""
+"""The values of Sec-Fetch-Site that browsers send for the page itself and for an address that a person typed."""
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 

@@ -102,7 +102,7 @@ class GateSettings(Section):
 
 
 class TrainerAutoscalingSettings(Section):
-    """How many trainers run, by the age of the oldest label that no revision has applied."""
+    """Scales the number of trainers by the age of the oldest label that no revision has applied."""
 
     max_actors: int = Field(1, ge=1, description="trainer actors at most; fixed at trainer.actors when not above it")
     target_age: float = Field(

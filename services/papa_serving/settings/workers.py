@@ -80,7 +80,7 @@ def with_secrets(settings: Settings) -> Settings:
 
 
 def with_engine_token(settings: Settings) -> Settings:
-    """Also adds the token of the engine's port, which trainers do not need. Raises ValueError."""
+    """Adds the token of the engine's port too, which trainers do not need. Raises ValueError."""
     generator = settings.generator
     if not _is_elsewhere(generator.token) and generator.token_file is None:
         return settings

@@ -70,7 +70,7 @@ _HASH = "backbone"
 
 
 def encode_backbone(info: BackboneInfo) -> str:
-    """One line of JSON. Without words there is no field for them: services before them read no unknown field."""
+    """One line of JSON. An empty vocabulary gets no field, because earlier releases refuse unknown fields."""
     fields = asdict(info)
     if not info.vocabulary.words:
         del fields["vocabulary"]
@@ -104,7 +104,7 @@ def check_backbone(known: BackboneInfo, name: str, backbone_hash: str) -> None:
 
 
 def former_hash(known: BackboneInfo) -> str:
-    """What is to be done about a store whose backbone is named by a hash of a former version."""
+    """The remedy for a store that names its backbone by a hash of a former version."""
     return (
         f"this store names its backbone {known.name} by a former version of its hash "
         f"({short_hash(known.backbone_hash)}): "

@@ -1,7 +1,7 @@
 """Distrusts what comes back from Redis: bounds a reply while it is read, and types the error where it makes no sense.
 
-Whatever listens at redis.url may be something else, hold another program's data, or be damaged. None of that may end in
-an untyped error, take the process's memory, or pass for an acknowledgement.
+The server at redis.url may be something else, hold another program's data, or be damaged. None of that may end in an
+untyped error, take the process's memory, or pass for an acknowledgement.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from papa_serving.contracts.errors import StorageDamaged
 _log = logging.getLogger(__name__)
 
 MAX_REPLY_BYTES = 256 * 2**20
-"""Of one reply. The largest that is expected holds the 500 events of one read, each with its sample."""
+"""The most bytes of one reply. The largest that is expected holds the 500 events of one read, each with its sample."""
 
 MAX_DEPTH = 16
 """Arrays within arrays; a read of the log has five."""

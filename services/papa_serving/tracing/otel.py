@@ -145,7 +145,7 @@ class LinkedOrRatio(Sampler):
         return chosen.should_sample(parent_context, trace_id, name, kind, attributes, links)
 
     def get_description(self) -> str:
-        """For the SDK's own logs."""
+        """A description for the SDK's own logs."""
         return f"LinkedOrRatio{{{self._ratio.rate}}}"
 
 

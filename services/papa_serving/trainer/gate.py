@@ -117,7 +117,7 @@ class Gate:
         return [self._look(part) for part in samples.split(len(self._seeds))]
 
     def _look(self, samples: Tensor) -> Look:
-        """At the pictures of one user, which are within [−1, 1] even where a latent without bounds made them."""
+        """Looks at the pictures of one user; decoding clips them to [−1, 1], also those of unbounded latents."""
         with suppress(NotFiniteError):
             if bool(samples.isfinite().all()):
                 return Look.at(self._denoiser.decode(samples).cpu())

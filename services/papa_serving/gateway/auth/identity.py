@@ -60,6 +60,6 @@ ANYBODY = Identity()
 
 
 async def anybody(metadata: Mapping[str, str]) -> Identity:
-    """No authentication."""
+    """Authenticates nobody: every caller is ANYBODY."""
     del metadata
     return ANYBODY

@@ -22,7 +22,7 @@ from papa_serving.settings import TlsSettings
 from papa_serving.watched_file import WatchedFile
 
 AuthContext = Mapping[str, Iterable[bytes]]
-"""What gRPC knows of the peer: its own certificate under CERTIFICATE, nothing without TLS."""
+"""gRPC's properties of the peer: its certificate under CERTIFICATE, nothing without TLS."""
 
 CERTIFICATE = "x509_pem_cert"
 _BEGIN = b"-----BEGIN X509 CRL-----"

@@ -33,7 +33,7 @@ grey picture takes most: 8 bytes of each value, a few times."""
 
 
 def serve(requests: BinaryIO, answers: BinaryIO, seconds: float, max_pixels: int) -> None:
-    """Until the end of the input."""
+    """Answers requests until the end of the input."""
     while header := requests.read(REQUEST.size):
         length, prompt_length, channels, height, width = REQUEST.unpack(header)
         data, prompt = requests.read(length), requests.read(prompt_length).decode()

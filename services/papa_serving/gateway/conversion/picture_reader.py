@@ -22,11 +22,11 @@ from papa_serving.gateway.conversion.pictures import BadPicture
 _log = logging.getLogger(__name__)
 
 PROCESSES = 2
-"""One user occupies at most all but one of them: a user's small picture need not wait for another's large one."""
+"""Decoder processes. One user occupies all but one of them at most, so that others need not wait for its pictures."""
 CPU_SECONDS = 1.0
-"""For one picture. The largest that is allowed, 4 million pixels, takes 0.05 to 0.3."""
+"""Seconds of CPU for one picture. The largest that is allowed, 4 million pixels, takes 0.05 to 0.3."""
 WALL_SECONDS = 30.0
-"""After which a process that has not answered is killed, however little CPU it got."""
+"""Seconds after which a process that has not answered is killed, however little CPU it got."""
 QUEUED_BYTES = 64 * 2**20
 """The most bytes of pictures that wait or are being decoded. One user holds at most as much as is left for others."""
 RETRY_AFTER = 1.0

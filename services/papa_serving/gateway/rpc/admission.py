@@ -88,7 +88,7 @@ class Arrivals:
     """
 
     def __init__(self, limit: int, seconds: float) -> None:
-        """At most `limit` calls wait, each of them at most `seconds`."""
+        """Lets at most `limit` calls wait, each for at most `seconds`."""
         self._limit, self._seconds = limit, seconds
         self._waiting: dict[Owner, dict[Arrival, None]] = {}
         self._count = 0

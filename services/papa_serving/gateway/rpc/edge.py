@@ -57,14 +57,14 @@ OPEN_STREAMS, OPEN_STREAMS_PER_CONNECTION = 128, 8
 """Streams of the health service and of reflection, which need no credential."""
 
 EOF: Any = vars(grpc.aio)["EOF"]
-"""What `read` gives at the end of a stream; grpc's type stubs forget it."""
+"""The result of `read` at the end of a stream; grpc's type stubs lack it."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 @dataclass
 class Unparsed:
-    """A message as it came: it is counted by its bytes before anything is made of them."""
+    """The bytes of a message before they are parsed, so that they are counted first."""
 
     data: bytes
     parse: Callable[[bytes], Any]
@@ -146,7 +146,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         """One RPC from its start to its end; gives its first message, EOF without one, and what to call when that
         message was consumed, at the latest at the end.
 
-        What it sets in context variables ends with the RPC's task.
+        The values of its context variables end with the RPC's task.
         """
         started = time.monotonic()
         metadata = _begin(context)
