@@ -97,6 +97,17 @@ def reference() -> list[Run]:
     ]
 
 
+def script() -> list[Run]:
+    """The released script as it behaves (papa.reference), its sum thinned to three timesteps a process: three rates on
+    FEW with three seeds."""
+    given = (("timesteps", 24), ("script", True))
+    return [
+        Run("reference-epapa", taste, seed, dataset, 30, samples=60, final_samples=150, evaluated=POINTS,
+            overrides=(("learning_rate", rate), *given))
+        for seed, rate, (dataset, taste) in product(SEEDS, (1e-5, 3e-6, 3e-5), FEW)
+    ]  # fmt: skip
+
+
 LEARNING_RATES = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4)
 TUNED = 1e-5
 LONGEST = (TUNED, 3e-6)
@@ -266,6 +277,7 @@ def cifar10() -> list[Run]:
 
 EXPERIMENTS: dict[str, Callable[[], list[Run]]] = {
     "base": base, "tuning": tuning, "main": main, "rivals": rivals, "reference": reference, "published": published,
+    "script": script,
     "ablations": ablations, "keeping": keeping, "k-sweep": k_sweep, "update-size": update_size, "noise": noise,
     "drift": drift,
     "per-step": per_step, "active": active, "exploration": exploration, "jpeg": jpeg, "lora": lora,

@@ -37,18 +37,16 @@ def raw_file(raw: Path, run: Run) -> Path:
     return raw / f"{run.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.jsonl"
 
 
+LATER = {"stable_from": 1000, "sharpness": 1.5, "script": False}
+"""Settings that came after the first committed records, with the value that leaves a run as it was before them."""
+
+
 def described(run: Run) -> dict[str, Any]:
-    """A run and all settings that it uses; parts of a method that came later and are switched off are left out, so
-    that records from before them are found."""
+    """A run and all settings that it uses. A setting of LATER at its value there is left out, so that records from
+    before it are found."""
     sampling, lora, config = configuration(run)
-    used = asdict(config)
-    if used.get("stable_from", LATEST) >= LATEST:
-        used = {name: value for name, value in used.items() if name not in ("stable_from", "sharpness")}
+    used = {name: value for name, value in asdict(config).items() if name not in LATER or value != LATER[name]}
     return {"run": asdict(run), "sampling": asdict(sampling), "lora": asdict(lora), "config": used}
-
-
-LATEST = 1000
-"""T: no timestep is as late."""
 
 
 def pending(runs: Iterable[Run], raw: Path) -> list[Run]:

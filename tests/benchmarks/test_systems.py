@@ -124,6 +124,19 @@ def test_counts_what_an_interaction_step_costs(system, tiny_world):
     assert (tuned.cost.differentiated, tuned.cost.plain) == (differentiated, plain + LABELS * STEPS)
 
 
+def test_the_released_script_counts_its_own_cost_and_learns_from_unrounded_samples(tiny_world, monkeypatch):
+    """About 28,000 plain evaluations a step of ten labels with K = 400, of which 80 are θ*'s."""
+    run = Run("reference-epapa", (1,), overrides=(("script", True), ("timesteps", 8), ("draw_steps", STEPS)))
+    system, given = build(tiny_world, run), []
+    assert system.recipe.ranks == 8 and not system.recipe.clip
+    monkeypatch.setattr(system.trainer, "interaction_step", lambda labels, random: given.append(labels))
+    shown = 1.5 * torch.randn(10, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    system.show(list(range(10)))
+    system.learn(shown, grades(10), 0)
+    assert torch.equal(given[0].samples, shown)
+    assert system.cost.total == 10 * (3 * 600 + 8 + 1000)
+
+
 def test_a_share_of_what_is_shown_comes_from_the_backbone(tiny_world):
     run = replace(tiny_run("exploring"), overrides=(("exploration", 0.5), ("draw_steps", STEPS)))
     system, seeds = build(tiny_world, run), list(range(LABELS))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from papa.objective import (
     quality_loss,
     stratified_timesteps,
 )
-from papa.reference import ReferenceRecipe, ReferenceTrainer
+from papa.reference import SCRIPT_PAPA, ReferenceRecipe, ReferenceTrainer
 from papa.updating import Labels
 from tests.papa.support import random_adapters, tiny_denoiser
 
@@ -102,29 +103,32 @@ def test_the_stratified_estimate_is_unbiased(m: int) -> None:
     assert abs(estimates.mean() - exact) < 4 * estimates.std() / math.sqrt(trials)
 
 
-def test_the_reference_recipe_takes_the_step_of_the_full_sum() -> None:
-    """One Adam step per sample on the sum over every timestep, whatever the chunks."""
-    recipe = ReferenceRecipe(adapt_from=970, chunk=7, learning_rate=1e-3)
+@pytest.mark.parametrize("script", [False, True])
+def test_the_reference_recipe_takes_the_step_of_the_full_sum(script: bool) -> None:
+    """One Adam step per sample on the sum over every timestep, whatever the chunks. The script's eight processes have a
+    noise draw each, and hold the model at their last timesteps alone."""
+    recipe = replace(SCRIPT_PAPA if script else ReferenceRecipe(), adapt_from=970, chunk=7, learning_rate=1e-3)
     trained, naive, star = tiny_denoiser(), tiny_denoiser(), tiny_denoiser()
     labels = Labels(torch.randint(0, 255, (2, 1, 8, 8), dtype=torch.uint8), torch.tensor([1.0, -1.0]))
+    assert recipe.ranks == (8 if script else 1)
     ReferenceTrainer(trained, star, recipe).interaction_step(labels, Noise(5))
 
     random = Noise(5)
     optimizer = torch.optim.Adam(naive.model.requires_grad_(True).parameters(), lr=1e-3)
     for sample, grade in zip(labels.samples, labels.grades, strict=True):
         x0 = sample[None].float() / 127.5 - 1
-        noise = random.normal(x0.shape)
+        noises = [random.normal(x0.shape) for _ in range(recipe.ranks)]
         loss = torch.zeros(())
         for t in range(970, 1000):
-            time = torch.tensor([t])
+            time, noise = torch.tensor([t]), noises[(t - 970) % recipe.ranks]
             x_t = naive.schedule.add_noise(x0, noise, time)
             theta = naive.epsilon(x_t, time)
             weight = naive.schedule.loss_weights()[t].float()
             loss = loss + 0.1 * grade * weight * F.mse_loss(theta, noise)
-            if grade > 0:
+            if grade > 0 and (not script or t >= 992):
                 loss = loss + 0.009 * F.mse_loss(theta, star.epsilon(x_t, time))
         optimizer.zero_grad()
-        loss.backward()
+        (loss / recipe.ranks).backward()
         optimizer.step()
     moved = 0.0
     for ours, theirs, before in zip(
@@ -133,3 +137,8 @@ def test_the_reference_recipe_takes_the_step_of_the_full_sum() -> None:
         torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=0)
         moved = max(moved, (ours - before).detach().abs().max().item())
     assert moved > 1e-3
+
+
+def test_timesteps_must_go_round_all_processes() -> None:
+    with pytest.raises(ValueError, match="5 timesteps cannot be dealt to 8"):
+        ReferenceTrainer(tiny_denoiser(), tiny_denoiser(), replace(SCRIPT_PAPA, timesteps=5))

@@ -3,7 +3,8 @@
 As published: full parameters, per labelled sample one Adam step (lr 1e-5) on the loss summed over all timesteps in
 [K, T), shown items sampled by all 1000 ancestral steps. Thinned: the sum is estimated by `timesteps` stratified ones
 and items are shown by the few-step sampler that every other system uses; its cost is still counted as published,
-since the estimate is ours and not the recipe's.
+since the estimate is ours and not the recipe's. With `script` it behaves as the released script does and not as the
+formula says: see papa.reference.
 """
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ from benchmarks.alignment.runs import Sampling
 from benchmarks.alignment.systems.base import CHUNK, System, labels
 from papa.denoiser import Denoiser
 from papa.noise import Domain, Noise
-from papa.reference import REFERENCE_PAPA, ReferenceTrainer
+from papa.reference import REFERENCE_PAPA, SCRIPT_PAPA, ReferenceTrainer
 from papa.sampler import Rows, timesteps
+from papa.updating import Labels
 
 
 @dataclass(frozen=True)
 class ReferenceConfig:
-    """`adapt_from` is K; `timesteps` 0 is all of them."""
+    """`adapt_from` is K; `timesteps` 0 is all of them; `script` is the script's behaviour."""
 
     adapt_from: int = 400
     learning_rate: float = 1e-5
     timesteps: int = 0
+    script: bool = False
 
 
 class Reference(System):
@@ -39,7 +42,7 @@ class Reference(System):
         super().__init__(denoiser, sampling, seed)
         self.star, self.config = star, config
         recipe = replace(
-            REFERENCE_PAPA,
+            SCRIPT_PAPA if config.script else REFERENCE_PAPA,
             adapt_from=config.adapt_from,
             learning_rate=config.learning_rate,
             timesteps=config.timesteps or None,
@@ -61,7 +64,8 @@ class Reference(System):
 
     @torch.no_grad()
     def _draw(self, seeds: list[int], sampling: Sampling) -> Tensor:
-        """θ for t ≥ K, the backbone below."""
+        """θ for t ≥ K, the backbone below. The few-step sampler is every system's, and clips."""
+        clip = self.recipe.clip or sampling == self.sampling
         noises = [Noise(seed) for seed in seeds]
 
         def noise() -> Tensor:
@@ -72,12 +76,14 @@ class Reference(System):
         for t in timesteps(schedule.num_timesteps, sampling.steps).tolist():
             model = self.denoiser if t >= self.config.adapt_from else self.star
             rows.advance(
-                schedule, model.epsilon(rows.x, rows.t), noise() if sampling.sampler == "ddpm" else None, clip=True
+                schedule, model.epsilon(rows.x, rows.t), noise() if sampling.sampler == "ddpm" else None, clip
             )
         return rows.x
 
     def learn(self, shown: Tensor, grades: Tensor, step: int) -> None:
-        self.trainer.interaction_step(labels(shown, grades), self.random)
+        given = labels(shown, grades) if self.recipe.eight_bits else Labels(shown, grades)
+        self.trainer.interaction_step(given, self.random)
         summed = self.denoiser.schedule.num_timesteps - self.config.adapt_from
+        held = self.recipe.ranks if self.recipe.quality_at_last_timestep else summed
         self.cost.differentiated += len(grades) * summed
-        self.cost.plain += len(grades) * summed
+        self.cost.plain += len(grades) * held
