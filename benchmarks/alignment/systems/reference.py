@@ -75,9 +75,7 @@ class Reference(System):
         rows = Rows.start(noise(), sampling.sampler, sampling.steps, schedule.num_timesteps)
         for t in timesteps(schedule.num_timesteps, sampling.steps).tolist():
             model = self.denoiser if t >= self.config.adapt_from else self.star
-            rows.advance(
-                schedule, model.epsilon(rows.x, rows.t), noise() if sampling.sampler == "ddpm" else None, clip
-            )
+            rows.advance(schedule, model.epsilon(rows.x, rows.t), noise() if sampling.sampler == "ddpm" else None, clip)
         return rows.x
 
     def learn(self, shown: Tensor, grades: Tensor, step: int) -> None:
