@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 from pathlib import Path
 
-from papa.pipeline_folder import HASH_VERSION, SHIPPED, BackboneRefused, inspect_folder, local_folder
+from papa.pipeline_folder import (
+    HASH_VERSION,
+    SHIPPED,
+    BackboneRefused,
+    inspect_folder,
+    local_folder,
+    shipped_names,
+)
 from papa_serving.contracts.items import BackboneInfo
+from papa_serving.local.child_processes import python_program
 from papa_serving.local.failure import Failure
 from papa_serving.settings import Settings
 from papa_serving.store import open_items
-from papa_serving.store.records import former_hash
+from papa_serving.store.records import former_hash, short_hash
+
+INSTALL = "pip install 'papa-serving[server]'"
 
 
 def find_backbone(backbone: str) -> Path | None:
@@ -30,11 +41,53 @@ def find_backbone(backbone: str) -> Path | None:
     return folder
 
 
-def refuse_former_hash(settings: Settings) -> None:
-    """Raises Failure for a store that names its backbone by a hash of a former version, before anything is loaded."""
+def check_store(settings: Settings, embedded: bool) -> None:
+    """Raises Failure for a store whose adapters belong to another backbone, or that names it by a former hash.
+
+    A backbone of another name, and one that can be trained anew under its name, is loaded for it in a process of its
+    own; a shipped one that the store knows by its name is not. `embedded`: Redis is that of the data folder.
+    """
     known = asyncio.run(_known_backbone(settings))
-    if known is not None and not known.backbone_hash.startswith(HASH_VERSION):
+    if known is None:
+        return
+    if not known.backbone_hash.startswith(HASH_VERSION):
         raise Failure(former_hash(known), "docs/backbones.md says what the hash covers")
+    named = settings.backbone
+    if known.name == named and (named in shipped_names() or find_backbone(named) is None):
+        return
+    found, _ = loaded_hashes(named)
+    if found != known.backbone_hash:
+        kept = f"the data in {settings.data_dir} belong" if embedded else "this Redis belongs"
+        raise Failure(
+            f"{kept} to the backbone {known.name} ({short_hash(known.backbone_hash)}), whose adapters do not fit "
+            f"{named} ({short_hash(found)})",
+            f"start with --backbone {known.name}, or keep the other's data apart: --data-dir"
+            + (" and PAPA_REDIS__PREFIX" if not embedded else ""),
+        )
+
+
+class Unanswered(Exception):
+    """A program that was asked for something failed; the message is the last line of its output."""
+
+
+def asked(program: str, argument: str) -> str:
+    """Runs a Python program in a separate process and returns what it prints. Raises Unanswered."""
+    done = subprocess.run(python_program(program, argument), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Unanswered((done.stderr.strip().splitlines() or ["no reason given"])[-1])
+    return done.stdout
+
+
+def loaded_hashes(backbone: str) -> tuple[str, str]:
+    """The present and the former hash of a backbone, which is loaded and run once for it. Raises Failure."""
+    program = "import sys; from papa.denoiser import load_denoiser; print(*load_denoiser(sys.argv[1]).hashes)"
+    try:
+        found, former = asked(program, backbone).split()[-2:]
+    except Unanswered as reason:
+        hint = INSTALL if "No module" in str(reason) else "choose another --backbone, or copy this one again"
+        cause = str(reason).removeprefix(f"{BackboneRefused.__module__}.{BackboneRefused.__qualname__}: ")
+        raise Failure(f"{backbone} cannot be loaded: {cause}", hint) from reason
+    return found, former
 
 
 async def _known_backbone(settings: Settings) -> BackboneInfo | None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from papa.pipeline_folder import BackboneRefused
-from papa_serving.local.backbone_check import find_backbone, taught_backbone
-from papa_serving.local.child_processes import python_program
+from papa_serving.local.backbone_check import (
+    INSTALL,
+    Unanswered,
+    asked,
+    find_backbone,
+    loaded_hashes,
+    taught_backbone,
+)
 from papa_serving.local.failure import Failure
 from papa_serving.local.ports import claim_port
 from papa_serving.local.redis_check import check_redis
@@ -23,7 +27,6 @@ from papa_serving.settings.addresses import host_port
 from papa_serving.store.records import short_hash
 
 FREE_BYTES_WANTED = 2 * 2**30
-_INSTALL = "pip install 'papa-serving[server]'"
 
 
 class Verdict(Enum):
@@ -108,9 +111,9 @@ def _device(device: str) -> str:
         "import sys, torch; torch.zeros(1, device=sys.argv[1]); print(torch.__version__, torch.cuda.is_available())"
     )
     try:
-        version, cuda = _asked(program, device).split()
-    except _Unanswered as reason:
-        hint = _INSTALL if "No module" in str(reason) else "choose another generator.device or trainer.device"
+        version, cuda = asked(program, device).split()
+    except Unanswered as reason:
+        hint = INSTALL if "No module" in str(reason) else "choose another generator.device or trainer.device"
         raise Failure(f"torch cannot use {device!r}: {reason}", hint) from reason
     unused = (
         " (a CUDA device is there: generator.device=cuda would use it)" if cuda == "True" and device == "cpu" else ""
@@ -121,28 +124,10 @@ def _device(device: str) -> str:
 def _hash(settings: Settings) -> str:
     """The hash of the backbone, against the one that the revisions of this folder were made for. The backbone is loaded
     and run once for it, as generator and trainer do."""
-    program = "import sys; from papa.denoiser import load_denoiser; print(*load_denoiser(sys.argv[1]).hashes)"
-    try:
-        found, former = _asked(program, settings.backbone).split()[-2:]
-    except _Unanswered as reason:
-        hint = _INSTALL if "No module" in str(reason) else "choose another --backbone, or copy this one again"
-        cause = str(reason).removeprefix(f"{BackboneRefused.__module__}.{BackboneRefused.__qualname__}: ")
-        raise Failure(f"{settings.backbone} cannot be loaded: {cause}", hint) from reason
+    found, former = loaded_hashes(settings.backbone)
     taught = taught_backbone(settings.store.path or settings.data_dir / "revisions")
     if taught not in ("", found, former):
         hint = "name the backbone that they were made for with --backbone, or another folder with --data-dir"
         raise Failure(f"the revisions kept here were made for the backbone {short_hash(taught)}, "
                       f"this is {short_hash(found)}", hint)  # fmt: skip
     return short_hash(found) + (", that of the revisions kept here" if taught else "")
-
-
-class _Unanswered(Exception):
-    """A diagnostic program failed; the message is the last line of its output."""
-
-
-def _asked(program: str, argument: str) -> str:
-    """Runs a Python program in a separate process and returns what it prints."""
-    done = subprocess.run(python_program(program, argument), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise _Unanswered((done.stderr.strip().splitlines() or ["no reason given"])[-1])
-    return done.stdout

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from papa_serving.client import Client
-from papa_serving.local.backbone_check import refuse_former_hash
+from papa_serving.local.backbone_check import check_store
 from papa_serving.local.child_processes import SupervisedProcess, python_module
 from papa_serving.local.failure import Failure
 from papa_serving.local.instance_lock import InstanceLock
@@ -122,7 +122,7 @@ def _start(
     with steps.step("redis") as step:
         settings, redis = _redis(stack, settings)
         facts = check_redis(settings.redis)
-        refuse_former_hash(settings)
+        check_store(settings, embedded=redis is not None)
         step.result = f"{facts.version}, {'embedded' if redis else shown(settings.redis.url)}"
     metrics = fresh_metrics_folder(settings)
     # The applications read these settings. The metrics folder is not set: Ray's own processes would use it.
