@@ -16,8 +16,10 @@ class UpdateConfig:
     """One interaction step's update. γ = 1 throughout: with Adam only the ratios to it matter."""
 
     adapt_from: int = 400
-    """K: timesteps below it stay the backbone's, in training and in sampling (0 is PAPA, more is EPAPA). Experiment
-    "k-sweep": 100 to 400 learn equally well, 0 and 600 or more far less. A larger K makes sampling cheaper."""
+    """K: timesteps below it stay the backbone's, in training and in sampling (0 is PAPA, more is EPAPA). It
+    names a noise level by a DDPM's timestep; on rectified flow it is the timestep of the same log signal-to-noise ratio
+    (`papa.schedule.NoiseSchedule.level`), so that the same levels stay the backbone's. Experiment "k-sweep": 100 to 400
+    learn equally well, 0 and 600 or more far less. A larger K makes sampling cheaper."""
     use_likes: bool = True
     """Whether L^p is used. Experiment "ablations": dislikes alone destroy the model."""
     enhancer: float = 1.0

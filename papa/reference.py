@@ -67,8 +67,8 @@ class ReferenceTrainer:
     """
 
     def __init__(self, model: Denoiser, star: Denoiser, recipe: ReferenceRecipe) -> None:
-        model.schedule.check_adapt_from(recipe.adapt_from)
-        available = recipe.timesteps or model.schedule.num_timesteps - recipe.adapt_from
+        self.first = model.schedule.adapted_from(recipe.adapt_from)
+        available = recipe.timesteps or model.schedule.num_timesteps - self.first
         if available < recipe.ranks:
             raise ValueError(f"{available} timesteps cannot be dealt to {recipe.ranks} processes")
         self.model, self.star, self.recipe = model, star, recipe
@@ -89,7 +89,7 @@ class ReferenceTrainer:
 
     def _dealt(self, random: Noise) -> list[Tensor]:
         """The timesteps of each process, ascending."""
-        low, high = self.recipe.adapt_from, self.model.schedule.num_timesteps
+        low, high = self.first, self.model.schedule.num_timesteps
         timesteps = torch.arange(low, high)
         if self.recipe.timesteps is not None:
             timesteps = stratified_timesteps(low, high, (1, self.recipe.timesteps), random)[0]
@@ -109,7 +109,7 @@ class ReferenceTrainer:
     def _loss(self, x0: Tensor, eps: Tensor, t: Tensor, grade: Tensor, last: int) -> Tensor:
         """The sum over `t`, where that is an estimate scaled to all timesteps."""
         schedule, recipe = self.model.schedule, self.recipe
-        summed = schedule.num_timesteps - recipe.adapt_from
+        summed = schedule.num_timesteps - self.first
         scale = 1.0 if recipe.timesteps is None else summed / recipe.timesteps
         x_t = schedule.add_noise(x0, eps, t)
         eps_theta = self.model.epsilon(x_t, t)

@@ -21,11 +21,11 @@ from papa.schedule import NoiseSchedule
 def pool_posterior(x_t: Tensor, t: Tensor, pool: Tensor, schedule: NoiseSchedule) -> Tensor:
     """w_i(x_t) = P(x0 = x_i | x_t) where p is uniform over the pool. Shape: x_t [n, ...], t [n] int64, pool [m, ...] →
     [n, m] float32, rows sum to 1."""
-    alpha_bar = schedule.alpha_bar(t, x_t).flatten(1)
+    alpha, variance = schedule.alpha(t, x_t).flatten(1), schedule.variance(t, x_t).flatten(1)
     flat, samples = x_t.flatten(1), pool.flatten(1).to(x_t)
     # ‖x_t‖² is the same for all i and cancels.
-    squared = alpha_bar * samples.square().sum(1) - 2 * alpha_bar.sqrt() * (flat @ samples.T)
-    return torch.softmax(-squared / (2 * (1 - alpha_bar)), dim=1)
+    squared = schedule.signal(t, x_t).flatten(1) * samples.square().sum(1) - 2 * alpha * (flat @ samples.T)
+    return torch.softmax(-squared / (2 * variance), dim=1)
 
 
 def liked_shift(x_t: Tensor, t: Tensor, pool: Tensor, liked: Tensor, schedule: NoiseSchedule) -> Tensor:
@@ -51,11 +51,10 @@ def stable_target(
     schedule: NoiseSchedule,
     sharpness: float = 1.0,
 ) -> Tensor:
-    """What ε_θ should be at x_t: ε*(x_t) − s √(ᾱ / (1−ᾱ)) (E[x0 | x_t, liked] − E[x0 | x_t]).
+    """What ε_θ should be at x_t: ε*(x_t) − s α / σ (E[x0 | x_t, liked] − E[x0 | x_t]).
 
     s = 1 is the backbone restricted to what is liked. s > 1 sharpens as guidance does, and starves what is liked with
     less certainty. Shape: eps_star and x_t [n, ...], the others as in `liked_shift` → like x_t.
     """
-    alpha_bar = schedule.alpha_bar(t, x_t)
     shift = liked_shift(x_t, t, pool, liked, schedule)
-    return eps_star - sharpness * (alpha_bar / (1 - alpha_bar)).sqrt() * shift
+    return eps_star - sharpness * (schedule.signal(t, x_t) / schedule.variance(t, x_t)).sqrt() * shift

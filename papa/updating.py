@@ -143,7 +143,7 @@ def update_many(
     Raises ValueError for a job that has neither labels nor a replay, or with a grade outside [−1, 1] or equal to 0, and
     for a K outside [0, T).
     """
-    denoiser.schedule.check_adapt_from(config.adapt_from)
+    denoiser.schedule.adapted_from(config.adapt_from)
     memories = [remember(denoiser, job, config) for job in jobs]
     lessons = [weigh(denoiser, memory, config) for memory in memories]
     start = torch.stack([memory.start for memory in memories])
@@ -270,7 +270,8 @@ def _gradients(
 def _joint_loss(denoiser: Denoiser, weights: Tensor, lessons: Sequence[Lesson], config: UpdateConfig) -> Tensor:
     """L per user, each an average over its own rows. Shape: weights [U, P] → [U]."""
     schedule = denoiser.schedule
-    drawn = [_drawn(lesson, config.adapt_from, schedule.num_timesteps) for lesson in lessons]
+    first = schedule.adapted_from(config.adapt_from)
+    drawn = [_drawn(lesson, first, schedule.num_timesteps) for lesson in lessons]
     owner = torch.cat([torch.full((len(rows[2]),), i) for i, (rows, _) in enumerate(drawn)]).to(weights.device)
     x0, eps, t, grade = (torch.cat([rows[i] for rows, _ in drawn]).to(weights.device) for i in range(4))
     asked = [each for _, each in drawn if each is not None]
@@ -279,7 +280,7 @@ def _joint_loss(denoiser: Denoiser, weights: Tensor, lessons: Sequence[Lesson], 
     with torch.no_grad():
         eps_star = denoiser.epsilon(x_t, t, None, conditions)
     eps_theta = denoiser.epsilon(x_t, t, weights.index_select(0, owner), conditions)
-    weight = _relative_weights(denoiser, config.adapt_from)[t]
+    weight = _relative_weights(denoiser, first)[t]
     per_row = personal_loss(eps, eps_theta, eps_star, weight, grade, config)
     stable = (t >= config.stable_from).nonzero()[:, 0]
     if denoiser.pool is not None and len(stable):
@@ -300,10 +301,10 @@ def _drawn(lesson: Lesson, low: int, high: int) -> tuple[tuple[Tensor, Tensor, T
     return (x0, noise, t, grade), conditions
 
 
-def _relative_weights(denoiser: Denoiser, adapt_from: int) -> Tensor:
-    """w_t divided by its mean on [K, T), so that the sum over timesteps is a mean. Adam is invariant to the factor."""
+def _relative_weights(denoiser: Denoiser, first: int) -> Tensor:
+    """w_t divided by its mean on [first, T): the sum over timesteps becomes a mean. Adam is invariant to the factor."""
     table = denoiser.schedule.loss_weights()
-    return (table / table[adapt_from:].mean()).float().to(denoiser.device)
+    return (table / table[first:].mean()).float().to(denoiser.device)
 
 
 def _clipped(gradient: Tensor, config: UpdateConfig) -> Tensor:

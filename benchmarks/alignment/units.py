@@ -23,12 +23,12 @@ SAMPLES = 64
 
 @torch.no_grad()
 def errors(denoiser: Denoiser, prompt: str, count: int = SAMPLES) -> list[float]:
-    """Mean squared error of ε at each of TIMESTEPS."""
+    """Mean squared error of ε at the noise level of each of TIMESTEPS."""
     conditions = denoiser.conditions([prompt] * count)
     x0 = sample(denoiser, list(range(count)), None, "dpmpp_2m", 12, conditions=conditions)
     noise, found = Noise(0, Domain.UPDATE), []
     for timestep in TIMESTEPS:
-        t, eps = torch.full((count,), timestep), noise.normal(x0.shape)
+        t, eps = torch.full((count,), denoiser.schedule.level(timestep)), noise.normal(x0.shape)
         predicted = denoiser.epsilon(denoiser.schedule.add_noise(x0, eps, t), t, None, conditions)
         found.append(float(squared_error(eps, predicted).mean()))
     return found

@@ -31,12 +31,12 @@ def backbone_hash(weights: str, description: Mapping[str, Any]) -> str:
 def weights_hash(
     model: nn.Module, schedule: NoiseSchedule, prediction: str, companions: Iterable[nn.Module] = ()
 ) -> str:
-    """sha256 over every tensor (name, shape, half-precision bytes), ᾱ and the kind of prediction.
+    """sha256 over every tensor (name, shape, half-precision bytes), the noise schedule and the kind of prediction.
 
     `companions` are the networks that define the meaning of the model's inputs and outputs: text encoders, then VAE.
     """
     digest = hashlib.sha256(prediction.encode())
-    digest.update(schedule.alphas_cumprod.numpy().tobytes())
+    digest.update(schedule.identity())
     for module in (model, *companions):
         for name, tensor in sorted(module.state_dict().items()):
             digest.update(json.dumps([name, list(tensor.shape)]).encode())

@@ -21,12 +21,13 @@ from papa.pixels import to_x0
 from papa.pool import Pool
 from papa.schedule import NoiseSchedule
 
-Prediction = Literal["epsilon", "v_prediction", "sample"]
+Prediction = Literal["epsilon", "v_prediction", "sample", "flow_prediction"]
 Network = Callable[[nn.Module, Tensor, Tensor, Parts], Tensor]
 """How a class of model is called: model, x [n, C, H, W], t [n], the conditions' parts → its prediction, like x."""
 
 FEATURE_TIMESTEP = 200
-"""The timestep at which `features` reads the mid-block: little enough noise for details, enough for semantics."""
+"""The timestep (of a DDPM, see NoiseSchedule.level) at which `features` reads the mid-block: little enough noise for
+details, enough for semantics."""
 FEATURE_GRID = 2
 """Rows and columns over which a U-Net's features are averaged, so that they tell what is where."""
 
@@ -171,7 +172,7 @@ class Denoiser:
     def epsilon(
         self, x: Tensor, t: Tensor, adapters: Tensor | None = None, conditions: Conditions | None = None
     ) -> Tensor:
-        """ε_θ(x_t, t, c) per row. Shape: x [n, C, H, W]; t [n] int64; adapters [m, P], m ≤ n; conditions of n rows, or
+        """ε_θ(x_t, t, c) per row. Shape: x [n, C, H, W]; t [n]; adapters [m, P], m ≤ n; conditions of n rows, or
         None for no prompt; result like x.
 
         Row i < m runs with adapter i, the others with the backbone alone. Differentiable in `adapters` and x. The
@@ -179,14 +180,14 @@ class Denoiser:
         """
         if conditions is None and (empty := self.conditions([""])) is not None:
             conditions = empty.repeat(len(x))
-        inputs, times = x.to(self.dtype), t
+        inputs, times = x.to(self.dtype), self.schedule.told(t)
         parts = {} if conditions is None else conditions.asked
         weights = None if adapters is None else adapters.to(self.autocast or self.dtype)
         guided = None
         if conditions is not None:
             guided = Guided.of(conditions, 0 if weights is None else len(weights), x.device)
         if guided is not None and conditions is not None:
-            inputs, times, parts = guided.spread(inputs), guided.spread(t), guided.parts(conditions)
+            inputs, times, parts = guided.spread(inputs), guided.spread(times), guided.parts(conditions)
             weights = None if weights is None else guided.spread_adapters(weights)
         with (
             self._lora.rows(weights),
@@ -228,8 +229,8 @@ class Denoiser:
         seen: list[Tensor] = []
         handle = self._middle().register_forward_hook(lambda _module, _inputs, output: seen.append(_first(output)))
         try:
-            t = torch.full((len(x0),), FEATURE_TIMESTEP, device=x0.device)
-            self.epsilon(self.schedule.alpha_bar(t, x0).sqrt() * x0, t)
+            t = torch.full((len(x0),), self.schedule.level(FEATURE_TIMESTEP), device=x0.device)
+            self.epsilon(self.schedule.alpha(t, x0) * x0, t)
         finally:
             handle.remove()
         # A U-Net's is [n, F, h, w], a transformer's [n, tokens, F].
@@ -269,14 +270,17 @@ class Denoiser:
             return self._known[prompt]
 
     def _to_epsilon(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """ε from ε, from v = α ε − σ x0 of preserved variance, from x0, or from v = ε − x0 of rectified flow."""
         if self.prediction == "epsilon":
             return output
         if self.schedule.zero_terminal_snr:
             output, x = output.double(), x.double()
-        alpha_bar = self.schedule.alpha_bar(t, x)
+        alpha, sigma = self.schedule.alpha(t, x), self.schedule.sigma(t, x)
+        if self.prediction == "flow_prediction":
+            return x + alpha * output
         if self.prediction == "v_prediction":
-            return alpha_bar.sqrt() * output + (1 - alpha_bar).sqrt() * x
-        return (x - alpha_bar.sqrt() * output) / (1 - alpha_bar).sqrt()
+            return alpha * output + sigma * x
+        return (x - alpha * output) / sigma
 
 
 def _first(output: Tensor | tuple[Tensor, ...]) -> Tensor:

@@ -19,7 +19,7 @@ def test_every_kind_of_prediction_becomes_epsilon(prediction: str) -> None:
     t = torch.tensor([10, 400, 900])
     x0, eps = torch.randn(2, 3, 1, 8, 8).unbind()
     x = schedule.add_noise(x0, eps, t)
-    bar = schedule.alpha_bar(t, x)
+    bar = schedule.signal(t, x)
     target = {"v_prediction": bar.sqrt() * eps - (1 - bar).sqrt() * x0, "sample": x0}[prediction]
     torch.testing.assert_close(denoiser._to_epsilon(target, x, t), eps, atol=1e-3, rtol=1e-3)
 

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers import scheduling_ddpm
 from torch import Tensor
 
 from papa.denoiser import Conditions, Denoiser
+from papa.lora import LoraConfig
 from papa.noise import Noise
-from papa.sampler import Rows, sample, timesteps
-from tests.papa.support import random_adapters
+from papa.sampler import Rows, sample
+from papa.schedule import dynamic_shift, rectified_flow, timesteps
+from tests.papa.support import random_adapters, tiny_unet
 
 SCHEDULERS = {
     "ddim": lambda: DDIMScheduler(timestep_spacing="trailing", set_alpha_to_one=True, clip_sample=True),
@@ -56,7 +61,8 @@ def test_rows_of_different_methods_lengths_and_ages_share_a_batch(denoiser: Deno
     alone = [sample(denoiser, [seed], None, kind, steps) for kind, steps, seed in settings]
     noises = [Noise(seed) for _, _, seed in settings]
     draw = [lambda noise=noise: noise.normal((1, *denoiser.sample_shape)) for noise in noises]
-    parts = [Rows.start(d(), kind, steps, 1000) for d, (kind, steps, _) in zip(draw, settings, strict=True)]
+    plans = [denoiser.schedule.plan(steps) for _, steps, _ in settings]
+    parts = [Rows.start(d(), kind, plan) for d, (kind, *_), plan in zip(draw, settings, plans, strict=True)]
     batch, waiting, finished = parts[0], parts[1:], {}
     order = [0]
     while order:
@@ -96,3 +102,74 @@ def test_a_row_does_not_depend_on_its_neighbours(denoiser: Denoiser) -> None:
     together = sample(denoiser, [7, 8, 9], adapters, "ddpm", 5)
     alone = sample(denoiser, [8], adapters[1:2], "ddpm", 5)
     torch.testing.assert_close(together[1:2], alone, atol=1e-4, rtol=1e-3)
+
+
+FLOW_SCHEDULERS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "static": {"shift": 3.0},
+    "dynamic": {"use_dynamic_shifting": True},
+    "stretched": {"use_dynamic_shifting": True, "shift_terminal": 0.02},
+}
+
+
+def flow_denoiser(config: Mapping[str, Any]) -> Denoiser:
+    schedule = rectified_flow(config, tokens=64)
+    return Denoiser(tiny_unet(), schedule, (1, 8, 8), "flow_prediction", LoraConfig(rank=2, alpha=4))
+
+
+@pytest.mark.parametrize("kind", FLOW_SCHEDULERS)
+@torch.no_grad()
+def test_ddim_on_rectified_flow_is_the_euler_method_of_diffusers(kind: str) -> None:
+    config, steps = FLOW_SCHEDULERS[kind], 8
+    scheduler = FlowMatchEulerDiscreteScheduler(**config)
+    scheduler.set_timesteps(
+        steps, mu=dynamic_shift(64, 256, 4096, 0.5, 1.15) if "use_dynamic_shifting" in config else None
+    )
+    denoiser, x = flow_denoiser(config), Noise(3).normal((1, 1, 8, 8))
+    for t in scheduler.timesteps:
+        x = scheduler.step(denoiser.model(x, t[None]).sample, t, x).prev_sample
+    ours = sample(denoiser, [3], None, "ddim", steps, clip=False)
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours, x, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+@torch.no_grad()
+def test_dpm_solver_on_rectified_flow_equals_that_of_diffusers(shift: float) -> None:
+    scheduler = DPMSolverMultistepScheduler(
+        use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=shift, timestep_spacing="trailing"
+    )
+    scheduler.set_timesteps(10)
+    denoiser, x = flow_denoiser(scheduler.config), Noise(3).normal((1, 1, 8, 8))
+    for step, t in enumerate(scheduler.timesteps):
+        # diffusers tells the network whole timesteps, though its steps lie between them.
+        told = 1000 * scheduler.sigmas[step : step + 1]
+        x = scheduler.step(denoiser.model(x, told).sample, t, x).prev_sample
+    torch.testing.assert_close(sample(denoiser, [3], None, "dpmpp_2m", 10, clip=False), x, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_ancestral_sampling_of_rectified_flow_ends_on_the_data() -> None:
+    """With the exact ε of one known sample every path ends there, as the posterior's variance vanishes."""
+    denoiser, wanted = flow_denoiser({"shift": 3.0}), torch.full((2, 1, 8, 8), 0.5)
+    plan = denoiser.schedule.plan(12)
+    rows, spread = Rows.start(Noise(1).normal((2, 1, 8, 8)), "ddpm", plan), []
+    for _ in plan:
+        eps = (rows.x - denoiser.schedule.alpha(rows.t, rows.x.double()) * wanted) / denoiser.schedule.sigma(
+            rows.t, rows.x
+        )
+        rows.advance(denoiser.schedule, eps, Noise(2).normal((2, 1, 8, 8)), clip=False)
+        spread.append(float((rows.x - wanted).std()))
+    torch.testing.assert_close(rows.x, wanted, atol=1e-4, rtol=0)
+    assert spread[0] > 0.5
+
+
+@torch.no_grad()
+def test_below_k_the_backbone_alone_is_asked_on_rectified_flow_as_well() -> None:
+    denoiser = flow_denoiser({"shift": 3.0})
+    adapters, first = random_adapters(denoiser, 1), denoiser.schedule.adapted_from(400)
+    last = denoiser.schedule.plan(10)
+    late = last[last >= first].numel()
+    assert 0 < late < 10
+    plain, adapted = sample(denoiser, [1], None, steps=10), sample(denoiser, [1], adapters, steps=10, adapt_from=400)
+    assert not torch.allclose(plain, adapted)

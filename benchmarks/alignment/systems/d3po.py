@@ -19,7 +19,8 @@ from benchmarks.alignment.runs import Sampling
 from benchmarks.alignment.systems.tuning import LoraSystem
 from papa.denoiser import Denoiser
 from papa.noise import Noise
-from papa.sampler import predict_x0, timesteps
+from papa.sampler import predict_x0
+from papa.schedule import CLEAN
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class D3po(LoraSystem):
     def __init__(self, denoiser: Denoiser, sampling: Sampling, seed: int, config: D3poConfig) -> None:
         super().__init__(denoiser, sampling, seed, config.learning_rate)
         self.config = config
-        self.plan = [*timesteps(denoiser.schedule.num_timesteps, config.sampling_steps).tolist(), -1]
+        self.plan = [*denoiser.schedule.plan(config.sampling_steps).tolist(), CLEAN]
         self.trajectory: list[Tensor] = []
 
     def show(self, seeds: list[int]) -> Tensor:
@@ -84,13 +85,13 @@ class D3po(LoraSystem):
         gain = closer.flatten(1).sum(dim=1) / (2 * deviation**2)
         return gain.clamp(-self.config.clip, self.config.clip)[inverse]
 
-    def _policy(self, x: Tensor, t: int, t_next: int, weights: Tensor) -> tuple[Tensor, float]:
+    def _policy(self, x: Tensor, t: float, t_next: float, weights: Tensor) -> tuple[Tensor, float]:
         """μ and σ of ancestral sampling from t to t_next (arXiv 2006.11239, eq. 7, for a coarser plan)."""
         times = torch.full((len(x),), t)
         eps = self.denoiser.epsilon(x, times, weights.expand(len(x), -1))
-        now = float(self.denoiser.schedule.alphas_cumprod[t])
-        later = float(self.denoiser.schedule.alphas_cumprod[t_next]) if t_next >= 0 else 1.0
-        x0 = predict_x0(x, eps, torch.tensor(now), clip=True)
+        levels = torch.tensor([t, t_next], dtype=torch.float64)
+        now, later = self.denoiser.schedule.signal(levels, levels).tolist()
+        x0 = predict_x0(x, eps, torch.tensor(now).sqrt(), (1 - torch.tensor(now)).sqrt(), clip=True)
         alpha = now / later
         mean = (later**0.5 * (1 - alpha) * x0 + alpha**0.5 * (1 - later) * x) / (1 - now)
         return mean, ((1 - alpha) * (1 - later) / (1 - now)) ** 0.5

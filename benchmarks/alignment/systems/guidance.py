@@ -18,7 +18,7 @@ from benchmarks.alignment.systems.base import CHUNK, System
 from papa.denoiser import Denoiser
 from papa.noise import Domain, Noise, seed_torch
 from papa.pixels import to_pixels, to_x0
-from papa.sampler import Rows, timesteps
+from papa.sampler import Rows
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class ClassifierGuidance(System):
             shift = (self.random.integers(5, 2) - 2).tolist()
             x0 = torch.roll(self.samples[rows], shift, dims=(2, 3))
             x_t = schedule.add_noise(x0, self.random.normal(x0.shape), t)
-            logits = self.classifier(x_t, schedule.alpha_bar(t, x_t))
+            logits = self.classifier(x_t, schedule.signal(t, x_t))
             loss = F.binary_cross_entropy_with_logits(logits, self.liked[rows], balance[rows])
             self.fitting.zero_grad()
             loss.backward()
@@ -85,9 +85,10 @@ class ClassifierGuidance(System):
     def _draw(self, seeds: list[int]) -> Tensor:
         shape, schedule = self.denoiser.sample_shape, self.denoiser.schedule
         x = torch.stack([Noise(seed).normal(shape) for seed in seeds])
-        rows = Rows.start(x, self.sampling.sampler, self.sampling.steps, schedule.num_timesteps)
-        for _ in timesteps(schedule.num_timesteps, self.sampling.steps):
-            alpha_bar = schedule.alpha_bar(rows.t, rows.x)
+        plan = schedule.plan(self.sampling.steps)
+        rows = Rows.start(x, self.sampling.sampler, plan)
+        for _ in plan:
+            alpha_bar = schedule.signal(rows.t, rows.x)
             with torch.no_grad():
                 eps = self.denoiser.epsilon(rows.x, rows.t)
             if len(self.liked):

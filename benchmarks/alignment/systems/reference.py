@@ -19,7 +19,7 @@ from benchmarks.alignment.systems.base import CHUNK, System, labels
 from papa.denoiser import Denoiser
 from papa.noise import Domain, Noise
 from papa.reference import REFERENCE_PAPA, SCRIPT_PAPA, ReferenceTrainer
-from papa.sampler import Rows, timesteps
+from papa.sampler import Rows
 from papa.updating import Labels
 
 
@@ -72,16 +72,17 @@ class Reference(System):
             return torch.stack([each.normal(self.denoiser.sample_shape) for each in noises])
 
         schedule = self.denoiser.schedule
-        rows = Rows.start(noise(), sampling.sampler, sampling.steps, schedule.num_timesteps)
-        for t in timesteps(schedule.num_timesteps, sampling.steps).tolist():
-            model = self.denoiser if t >= self.config.adapt_from else self.star
+        plan = schedule.plan(sampling.steps)
+        rows = Rows.start(noise(), sampling.sampler, plan)
+        for t in plan.tolist():
+            model = self.denoiser if t >= self.trainer.first else self.star
             rows.advance(schedule, model.epsilon(rows.x, rows.t), noise() if sampling.sampler == "ddpm" else None, clip)
         return rows.x
 
     def learn(self, shown: Tensor, grades: Tensor, step: int) -> None:
         given = labels(shown, grades) if self.recipe.eight_bits else Labels(shown, grades)
         self.trainer.interaction_step(given, self.random)
-        summed = self.denoiser.schedule.num_timesteps - self.config.adapt_from
+        summed = self.denoiser.schedule.num_timesteps - self.trainer.first
         held = self.recipe.ranks if self.recipe.quality_at_last_timestep else summed
         self.cost.differentiated += len(grades) * summed
         self.cost.plain += len(grades) * held

@@ -16,8 +16,8 @@ from papa_serving.generator.slots import Slots
 class Batch:
     """Rows in the order [with adapter, without], because the denoiser takes weights for the first rows of a batch.
 
-    A row is with its adapter while t ≥ K (`adapt_from`); crossing K it gives up its slot. Slots are taken and given
-    back here alone. Belongs to the engine's thread.
+    A row is with its adapter while t ≥ `adapt_from`, the timestep of K; crossing K it gives up its slot. Slots are
+    taken and given back here alone. Belongs to the engine's thread.
     """
 
     def __init__(self, denoiser: Denoiser, slots: Slots, adapt_from: int, clip: bool) -> None:
@@ -102,7 +102,7 @@ class Batch:
     def _start(self, rows: list[Row], sampler: str, steps: int) -> Rows:
         shape = self._denoiser.sample_shape
         x = torch.stack([row.noise.normal(shape) for row in rows]).to(self._denoiser.device)
-        return Rows.start(x, sampler, steps, self._denoiser.schedule.num_timesteps)
+        return Rows.start(x, sampler, self._denoiser.schedule.plan(steps))
 
     def _noise(self) -> Tensor | None:
         """Each ancestral row's own next noise; zeros for the others; None when there are none."""

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from papa.denoiser import Denoiser
-from papa.sampler import timesteps
 from papa_serving import metrics
 from papa_serving.contracts.errors import PapaError
 from papa_serving.contracts.identity import UserKey
@@ -55,8 +54,9 @@ class Engine:
     def __init__(self, denoiser: Denoiser, slots: Slots, config: EngineConfig, cost: StepCost | None = None) -> None:
         self.num_timesteps = denoiser.schedule.num_timesteps
         self._denoiser, self._slots = denoiser, slots
-        self._batch = Batch(denoiser, slots, config.adapt_from, config.clip)
-        self._scheduler = Scheduler(config.max_rows, slots.capacity, config.adapt_from, cost or StepCost())
+        adapt_from = denoiser.schedule.adapted_from(config.adapt_from)
+        self._batch = Batch(denoiser, slots, adapt_from, config.clip)
+        self._scheduler = Scheduler(config.max_rows, slots.capacity, adapt_from, cost or StepCost())
         self._throughput = Throughput()
         self.inbox = Inbox(config.max_queued_rows, self._throughput)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -97,7 +97,7 @@ class Engine:
         """Lets rows leave and join, then takes one step."""
         arrived, cancelled = self.inbox.take()
         for job in arrived:
-            self._scheduler.push(job.rows(tuple(timesteps(self.num_timesteps, job.steps).tolist())))
+            self._scheduler.push(job.rows(tuple(self._denoiser.schedule.plan(job.steps).tolist())))
         if cancelled:
             self._batch.leave(lambda row: row.job.cancelled)
             self.inbox.left(self._scheduler.drop(lambda job: job.cancelled))

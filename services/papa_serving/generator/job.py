@@ -73,7 +73,7 @@ class Job:
     started_at: float = 0.0
     cancelled: bool = False
 
-    def rows(self, plan: tuple[int, ...]) -> list[Row]:
+    def rows(self, plan: tuple[float, ...]) -> list[Row]:
         """Its rows, not yet started; `plan` holds the descending timesteps."""
         return [Row(self, index, plan, None if index in self.explore else self.adapter) for index in range(self.count)]
 
@@ -88,7 +88,7 @@ class Row:
 
     job: Job
     index: int
-    plan: tuple[int, ...]
+    plan: tuple[float, ...]
     adapter: HostAdapter | None
     position: int = 0
     slot: int = 0
@@ -110,5 +110,6 @@ class Row:
         return not self.left
 
     def wants_adapter(self, adapt_from: int) -> bool:
-        """Whether the step to come uses an adapter: EPAPA leaves t < K = `adapt_from` to the backbone."""
+        """Whether the step to come uses an adapter: EPAPA leaves t < `adapt_from`, the timestep of K, to
+        the backbone."""
         return self.adapter is not None and self.plan[self.position] >= adapt_from
