@@ -1,6 +1,7 @@
 """An adapter as diffusers' pipelines load it: `pipe.load_lora_weights(folder)`.
 
-A revision holds peft's format, whose keys begin with "base_model.model."; diffusers wants "unet." instead, in one file.
+A revision holds peft's format, whose keys begin with "base_model.model."; diffusers wants "unet." or "transformer."
+instead, in one file.
 The scale s = alpha / r goes into B, since not every reader looks for alpha beside the weights.
 """
 
@@ -17,8 +18,11 @@ DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 _PEFT = "base_model.model."
 
 
-def diffusers_lora(files: Mapping[str, bytes], network: str = "unet") -> bytes:
-    """The content of DIFFUSERS_FILE, from a revision's files; `network` is the pipeline's adapted part.
+_UNET = (f"{_PEFT}down_blocks.", f"{_PEFT}mid_block.", f"{_PEFT}up_blocks.")
+
+
+def diffusers_lora(files: Mapping[str, bytes]) -> bytes:
+    """The content of DIFFUSERS_FILE, from a revision's files. The names of its layers tell a U-Net from a transformer.
 
     Raises AdapterDamagedError when `files` hold no adapter in peft's format.
     """
@@ -27,10 +31,12 @@ def diffusers_lora(files: Mapping[str, bytes], network: str = "unet") -> bytes:
         scale = float(config["lora_alpha"]) / int(config["r"])
     except (KeyError, ValueError, TypeError) as error:
         raise AdapterDamagedError("format", f"no adapter in peft's format: {error!r}") from error
+    tensors = read_tensors(weights)
+    network = "unet" if any(name.startswith(_UNET) for name in tensors) else "transformer"
     return save(
         {
             f"{network}.{name.removeprefix(_PEFT)}": tensor * scale if ".lora_B." in name else tensor
-            for name, tensor in read_tensors(weights).items()
+            for name, tensor in tensors.items()
         },
         metadata={"format": "pt"},
     )

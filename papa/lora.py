@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import cache, cached_property
 from typing import Literal
 
@@ -37,7 +38,7 @@ class LoraConfig:
     rank: int = 4
     alpha: float = 4.0
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2")
-    """Suffixes of module names, matched on whole name parts."""
+    """Suffixes of module names, matched on whole name parts; * stands for anything."""
     widest: bool = True
     """Adapt only the convolutions with the most output channels, which are a U-Net's lowest resolution. Adapting all
     convolutions makes a training step half as long again and does not learn better (experiment "lora")."""
@@ -178,6 +179,16 @@ class AdapterLayout:
         return sum(float(layer.frozen_a().square().sum()) for layer in self.layers if layer.frozen)
 
 
+def present(config: LoraConfig, model: nn.Module) -> LoraConfig:
+    """`config` less the targets that the model lacks: attention in a U-Net without, a text branch in a last block."""
+    names = [name for name, _ in model.named_modules()]
+    return replace(config, targets=tuple(t for t in config.targets if any(_matches(name, t) for name in names)))
+
+
+def _matches(name: str, target: str) -> bool:
+    return fnmatchcase(f".{name}", f"*.{target}")
+
+
 class SlotLora:
     """Attaches LoRA to the layers of a frozen model; the weights are given per call by `rows`."""
 
@@ -300,7 +311,7 @@ def _slices(model: nn.Module, config: LoraConfig) -> Iterator[LayerSlice]:
 
 def _matched(model: nn.Module, config: LoraConfig) -> Iterator[tuple[str, str, nn.Linear | nn.Conv2d]]:
     for name, module in model.named_modules():
-        target = next((t for t in config.targets if name == t or name.endswith("." + t)), None)
+        target = next((t for t in config.targets if _matches(name, t)), None)
         if target is not None and isinstance(module, nn.Linear | nn.Conv2d):
             yield name, target, module
 

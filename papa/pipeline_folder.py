@@ -25,28 +25,112 @@ HASH_VERSION = "2-"
 the noise schedule and the kind of prediction, and nothing else of the configuration."""
 
 INDEX_FILE = "model_index.json"
-PARTS = ("unet", "transformer", "vae", "scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+PARTS = (
+    "unet", "transformer", "vae", "scheduler", "text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer",
+    "tokenizer_2", "tokenizer_3",
+)  # fmt: skip
 """The components of a pipeline that are used; nothing else is downloaded."""
 
-TEXT = ("vae", "text_encoder", "tokenizer")
-PIPELINES: Mapping[str, tuple[str, ...]] = {
-    "DDPMPipeline": ("unet", "scheduler"),
-    "DDIMPipeline": ("unet", "scheduler"),
-    "PNDMPipeline": ("unet", "scheduler"),
-    "StableDiffusionPipeline": ("unet", "scheduler", *TEXT),
-    "StableDiffusionXLPipeline": ("unet", "scheduler", *TEXT, "text_encoder_2", "tokenizer_2"),
-    "DiTPipeline": ("transformer", "scheduler", "vae"),
-}
-"""The pipelines that can be served, and the components that each needs."""
 
-_CLASSES: Mapping[str, tuple[str, ...]] = {
-    "vae": ("AutoencoderKL",),
+@dataclass(frozen=True)
+class Layout:
+    """The components that a pipeline needs, the denoising network first, each with the classes that can be used.
+
+    `flow`: the network was trained by rectified flow instead of a DDPM. `optional` may be null in the index.
+    """
+
+    parts: Mapping[str, tuple[str, ...]]
+    flow: bool = False
+    optional: frozenset[str] = frozenset()
+
+
+_CLIP = ("CLIPTokenizer", "CLIPTokenizerFast")
+_T5 = ("T5Tokenizer", "T5TokenizerFast")
+_GEMMA = ("GemmaTokenizer", "GemmaTokenizerFast")
+_QWEN = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
+_PROJECTED = ("CLIPTextModelWithProjection",)
+_VAE = {"scheduler": (), "vae": ("AutoencoderKL",)}
+_PIXELS = Layout({"unet": ("UNet2DModel",), "scheduler": ()})
+_STABLE = {
+    "unet": ("UNet2DConditionModel",),
+    **_VAE,
     "text_encoder": ("CLIPTextModel",),
-    "text_encoder_2": ("CLIPTextModelWithProjection",),
-    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
-    "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
-    "transformer": ("DiTTransformer2DModel", "Transformer2DModel"),
+    "tokenizer": _CLIP,
 }
+_PIXART = Layout(
+    {
+        "transformer": ("PixArtTransformer2DModel", "Transformer2DModel"),
+        **_VAE,
+        "text_encoder": ("T5EncoderModel",),
+        "tokenizer": _T5,
+    }
+)
+PIPELINES: Mapping[str, Layout] = {
+    "DDPMPipeline": _PIXELS,
+    "DDIMPipeline": _PIXELS,
+    "PNDMPipeline": _PIXELS,
+    "StableDiffusionPipeline": Layout(_STABLE),
+    "StableDiffusionXLPipeline": Layout({**_STABLE, "text_encoder_2": _PROJECTED, "tokenizer_2": _CLIP}),
+    "DiTPipeline": Layout({"transformer": ("DiTTransformer2DModel", "Transformer2DModel"), **_VAE}),
+    "PixArtAlphaPipeline": _PIXART,
+    "PixArtSigmaPipeline": _PIXART,
+    "StableDiffusion3Pipeline": Layout(
+        {
+            "transformer": ("SD3Transformer2DModel",),
+            **_VAE,
+            "text_encoder": _PROJECTED,
+            "text_encoder_2": _PROJECTED,
+            "text_encoder_3": ("T5EncoderModel",),
+            "tokenizer": _CLIP,
+            "tokenizer_2": _CLIP,
+            "tokenizer_3": _T5,
+        },
+        flow=True,
+        optional=frozenset(f"{part}{suffix}" for part in ("text_encoder", "tokenizer") for suffix in ("", "_2", "_3")),
+    ),
+    "FluxPipeline": Layout(
+        {
+            "transformer": ("FluxTransformer2DModel",),
+            **_VAE,
+            "text_encoder": ("CLIPTextModel",),
+            "text_encoder_2": ("T5EncoderModel",),
+            "tokenizer": _CLIP,
+            "tokenizer_2": _T5,
+        },
+        flow=True,
+    ),
+    "SanaPipeline": Layout(
+        {
+            "transformer": ("SanaTransformer2DModel",),
+            "scheduler": (),
+            "vae": ("AutoencoderDC",),
+            "text_encoder": ("Gemma2Model",),
+            "tokenizer": _GEMMA,
+        },
+        flow=True,
+    ),
+    "ZImagePipeline": Layout(
+        {
+            "transformer": ("ZImageTransformer2DModel",),
+            **_VAE,
+            "text_encoder": ("Qwen3Model",),
+            "tokenizer": _QWEN,
+        },
+        flow=True,
+    ),
+}
+"""The pipelines that can be served."""
+
+_TOKENIZERS: Mapping[tuple[str, ...], tuple[str, str, tuple[str, ...]]] = {
+    _CLIP: ("CLIP's byte-pair one", "BPE", ("vocab.json", "merges.txt")),
+    _T5: ("T5's unigram one", "Unigram", ("spiece.model",)),
+    _GEMMA: ("Gemma's byte-pair one", "BPE", ("tokenizer.model",)),
+    _QWEN: ("Qwen's byte-pair one", "BPE", ("vocab.json", "merges.txt")),
+}
+"""By its classes: what a tokenizer is called, its kind in tokenizer.json, and the older files that may stand for it."""
+
+DEFAULT_SIZE = 128
+"""Height and width of latents where a transformer's configuration has no sample_size: pictures of 1024 × 1024."""
 
 _SCHEDULERS = frozenset(
     f"{name}Scheduler"
@@ -58,7 +142,11 @@ _SCHEDULERS = frozenset(
 )  # fmt: skip
 """Schedulers of the DDPM noise schedule. Which of them it is does not matter: the samplers are ours."""
 
+_FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
+"""Schedulers of rectified flow, beside those of _SCHEDULERS that have `use_flow_sigmas`."""
+
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
+FLOW_PREDICTION = "flow_prediction"
 
 
 class BackboneRefused(ValueError):
@@ -84,8 +172,10 @@ class PipelineFolder:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The components that the pipeline needs."""
-        return PIPELINES[self.pipeline]
+        """The components that the pipeline has and that are used."""
+        layout = self.layout
+        absent = {part for part in layout.optional if self.index.get(part) in (None, [None, None])}
+        return tuple(part for part in layout.parts if part not in absent)
 
     def place(self, part: str) -> Path:
         """Where a component lies: in its folder, or at the root, as the first DDPM repositories have it."""
@@ -100,7 +190,12 @@ class PipelineFolder:
     @cached_property
     def network(self) -> str:
         """The component that denoises."""
-        return PIPELINES[self.pipeline][0]
+        return next(iter(self.layout.parts))
+
+    @property
+    def layout(self) -> Layout:
+        """What its pipeline needs."""
+        return PIPELINES[self.pipeline]
 
     def weights(self, part: str) -> Weights:
         """Raises BackboneRefused when a component has none, or pointers in their place."""
@@ -178,7 +273,9 @@ def wanted_files(names: Iterable[str]) -> list[str]:
         stem = "model" if folder.startswith("text_encoder") else "diffusion_pytorch_model"
         # At the root lie single-file copies of whole pipelines as well; where a network lies there, no folder has one.
         weights = choose_weights(files, stem) if folder or not {"unet", "transformer"} & set(by_folder) else None
-        small = [file for file in files if file.endswith((".json", ".txt")) or file == POOL_FILE]
+        small = [
+            file for file in files if file.endswith((".json", ".txt", ".jinja")) or file in (POOL_FILE, "spiece.model")
+        ]
         chosen = [*small, *(weights.files if weights else ())]
         wanted += [f"{folder}/{file}" if folder else file for file in dict.fromkeys(chosen)]
     return wanted
@@ -211,10 +308,10 @@ def inspect_folder(path: Path) -> PipelineFolder:
     if pipeline not in PIPELINES:
         raise BackboneRefused(f"{path} is a {pipeline}, which cannot be served; supported are: {', '.join(PIPELINES)}")
     folder = PipelineFolder(path, pipeline, index)
-    for part in PIPELINES[pipeline]:
+    for part in folder.parts:
         _check_component(folder, part)
     _check_network(folder)
-    _check_scheduler(path, folder.config("scheduler"))
+    _check_scheduler(folder)
     if pipeline == "StableDiffusionXLPipeline" and index.get("requires_aesthetics_score"):
         raise BackboneRefused(f"{path} is an XL refiner, which needs a picture to refine; use the base pipeline")
     return folder
@@ -235,7 +332,7 @@ def read_json(path: Path) -> Mapping[str, Any]:
 
 def sample_size(folder: PipelineFolder) -> tuple[int, int]:
     """Height and width of x. Raises BackboneRefused."""
-    size = folder.config(folder.network).get("sample_size")
+    size = folder.config(folder.network).get("sample_size", DEFAULT_SIZE if folder.layout.flow else None)
     pair = [size, size] if isinstance(size, int) else size
     if not isinstance(pair, list) or len(pair) != 2 or not all(type(each) is int and each > 0 for each in pair):
         where = folder.place(folder.network) / "config.json"
@@ -272,21 +369,23 @@ def _inferred(path: Path) -> str:
         return "DDPMPipeline"
     if kind == "UNet2DConditionModel":
         return "StableDiffusionXLPipeline" if config.get("addition_embed_type") else "StableDiffusionPipeline"
-    return "DiTPipeline" if part == "transformer" and kind in _CLASSES["transformer"] else f"pipeline of a {kind}"
+    dit = PIPELINES["DiTPipeline"].parts["transformer"]
+    return "DiTPipeline" if part == "transformer" and kind in dit else f"pipeline of a {kind}"
 
 
 def _check_component(folder: PipelineFolder, part: str) -> None:
     """Its entry in the index, its presence, and the class that its own configuration names."""
-    wanted = _network_classes(folder.pipeline) if part == "unet" else _CLASSES.get(part, ())
+    wanted = folder.layout.parts[part]
     entry = folder.index.get(part)
     if folder.index.get("_class_name") and part not in folder.index:
         raise BackboneRefused(f"{folder.path / INDEX_FILE} names no {part}, which a {folder.pipeline} needs")
     library, named = entry if isinstance(entry, list) and len(entry) == 2 else (None, None)
     if entry is not None and (library not in ("diffusers", "transformers") or (wanted and named not in wanted)):
         supported = " or ".join(wanted) or "one of diffusers"
-        raise BackboneRefused(f"{folder.path / INDEX_FILE}: the {part} is {library}.{named}; supported is {supported}")
+        where = f"{folder.path / INDEX_FILE}: the {part} of a {folder.pipeline}"
+        raise BackboneRefused(f"{where} is {library}.{named}; supported is {supported}")
     if part.startswith("tokenizer"):
-        _check_tokenizer(folder.path / part)
+        _check_tokenizer(folder.path / part, wanted)
         return
     config = folder.config(part)
     if part == "scheduler":
@@ -297,27 +396,24 @@ def _check_component(folder: PipelineFolder, part: str) -> None:
         raise BackboneRefused(f"{where}: the {part} is a {own}; supported is {' or '.join(wanted)}")
 
 
-def _network_classes(pipeline: str) -> tuple[str, ...]:
-    return ("UNet2DConditionModel",) if pipeline.startswith("StableDiffusion") else ("UNet2DModel",)
-
-
-def _check_tokenizer(folder: Path) -> None:
-    """CLIP's byte-pair vocabulary must be there: without it a tokenizer comes up empty and every prompt is the same."""
+def _check_tokenizer(folder: Path, classes: tuple[str, ...]) -> None:
+    """The vocabulary must be there: without it a tokenizer comes up empty and every prompt is the same."""
+    name, wanted, older = _TOKENIZERS[classes]
     if (folder / "tokenizer.json").is_file():
         model = read_json(folder / "tokenizer.json").get("model")
         model = model if isinstance(model, dict) else {}
         kind = model.get("type")
-        if kind != "BPE" or not model.get("vocab"):
-            raise BackboneRefused(f"{folder / 'tokenizer.json'} is a {kind} tokenizer; CLIP's byte-pair one is wanted")
-    elif missing := [name for name in ("vocab.json", "merges.txt") if not (folder / name).is_file()]:
-        whole = "tokenizer.json, or vocab.json and merges.txt"
+        if kind != wanted or not model.get("vocab"):
+            raise BackboneRefused(f"{folder / 'tokenizer.json'} is a {kind} tokenizer; {name} is wanted")
+    elif missing := [file for file in older if not (folder / file).is_file()]:
+        whole = f"tokenizer.json, or {' and '.join(older)}"
         lacking = " and ".join(missing)
         raise BackboneRefused(f"{folder} lacks {lacking}; copy the whole tokenizer of the text encoder ({whole})")
     if not (folder / "tokenizer_config.json").is_file():
         return
     kind = read_json(folder / "tokenizer_config.json").get("tokenizer_class")
-    if kind not in (None, *_CLASSES["tokenizer"], "PreTrainedTokenizerFast", "TokenizersBackend"):
-        raise BackboneRefused(f"{folder} is a {kind}; supported is {' or '.join(_CLASSES['tokenizer'])}")
+    if kind not in (None, *classes, "PreTrainedTokenizerFast", "TokenizersBackend"):
+        raise BackboneRefused(f"{folder} is a {kind}; supported is {' or '.join(classes)}")
 
 
 def _check_network(folder: PipelineFolder) -> None:
@@ -332,14 +428,12 @@ def _check_network(folder: PipelineFolder) -> None:
         odd.append("time_embedding_type 'fourier'")
     if part == "unet" and odd:
         raise BackboneRefused(f"{where}: {', '.join(odd)} not supported; a unet may take x, t and a prompt alone")
-    if part == "transformer" and config.get("norm_type", "ada_norm_zero") != "ada_norm_zero":
-        raise BackboneRefused(f"{where}: norm_type {config['norm_type']!r} is not DiT's, which is ada_norm_zero "
-                              "(PixArt has the same class name and is not supported)")  # fmt: skip
+    _check_transformer(folder, config, where)
     height, width = sample_size(folder)
     channels = config.get("in_channels", 4 if "vae" in folder.parts else 3)
     out = config.get("out_channels", 4 if "vae" in folder.parts else 3)
     if "vae" in folder.parts:
-        _check_vae(folder, channels)
+        _check_vae(folder, channels // 4 if folder.pipeline == "FluxPipeline" else channels)
     variance = str(folder.config("scheduler").get("variance_type") or "").startswith("learned")
     if part == "unet" and out != channels and not (variance and channels and out == 2 * channels):
         raise BackboneRefused(
@@ -354,6 +448,18 @@ def _check_network(folder: PipelineFolder) -> None:
                               f"levels; multiples of {step} can")  # fmt: skip
 
 
+def _check_transformer(folder: PipelineFolder, config: Mapping[str, Any], where: Path) -> None:
+    """DiT and PixArt were both published as Transformer2DModel; SANA may take a guidance that requests do not have."""
+    wanted = {"DiTPipeline": "ada_norm_zero", "PixArtAlphaPipeline": "ada_norm_single"}
+    wanted["PixArtSigmaPipeline"] = wanted["PixArtAlphaPipeline"]
+    norm = wanted.get(folder.pipeline)
+    if norm and config.get("norm_type", norm) != norm:
+        raise BackboneRefused(f"{where}: norm_type {config['norm_type']!r} is not that of a {folder.pipeline}, which "
+                              f"is {norm} (DiT and PixArt share a class name)")  # fmt: skip
+    if folder.pipeline == "SanaPipeline" and config.get("guidance_embeds"):
+        raise BackboneRefused(f"{where}: guidance_embeds (SANA-Sprint) is not supported; plain SANA is")
+
+
 _UNSUPPORTED = ("num_class_embeds", "class_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim")
 
 
@@ -365,13 +471,21 @@ def _check_vae(folder: PipelineFolder, channels: object) -> None:
     if latents != channels:
         raise BackboneRefused(f"{where}: latents of {latents} channels, but the {folder.network} takes {channels}; "
                               "models that edit a picture (inpainting, instructions) are not supported")  # fmt: skip
-    ins, outs = config.get("in_channels", 3), config.get("out_channels", 3)
+    ins = config.get("in_channels", 3)
+    outs = config.get("out_channels", ins)
     if ins != outs or outs not in (1, 3):
         raise BackboneRefused(f"{where}: pictures of {ins} to {outs} channels; 1 (grey) or 3 (RGB) on both sides work")
 
 
-def _check_scheduler(path: Path, config: Mapping[str, Any]) -> None:
-    where, kind = path / "scheduler", config.get("_class_name")
+def _check_scheduler(folder: PipelineFolder) -> None:
+    where, config = folder.path / "scheduler", folder.config("scheduler")
+    kind = config.get("_class_name")
+    if folder.layout.flow:
+        solver = kind in _SCHEDULERS and config.get("use_flow_sigmas")
+        if kind not in _FLOW_SCHEDULERS and not (solver and config.get("prediction_type") == FLOW_PREDICTION):
+            raise BackboneRefused(f"{where}: a {kind} has no noise schedule of flow matching, with which a "
+                                  f"{folder.pipeline} was trained; a {_FLOW_SCHEDULERS[0]} has")  # fmt: skip
+        return
     if kind is not None and kind not in _SCHEDULERS:
         raise BackboneRefused(f"{where}: a {kind} has no noise schedule of the DDPM kind; a DDPM or DDIM scheduler has")
     if "beta_schedule" not in config or config.get("use_flow_sigmas"):

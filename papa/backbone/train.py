@@ -23,7 +23,7 @@ from papa.backbone.datasets import LabelledImages
 from papa.backbone.sheet import sample_sheet
 from papa.config import DEFAULT_LORA
 from papa.denoiser import load_denoiser, plain_attention
-from papa.denoiser.loading import load_component
+from papa.denoiser.components import load_component
 from papa.noise import Domain, Noise, seed_torch
 from papa.pipeline_folder import inspect_folder, resolve_backbone
 from papa.schedule import NoiseSchedule

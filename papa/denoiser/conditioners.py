@@ -5,12 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from papa.denoiser.conditions import Parts
+
+Guidance = Literal["free", "told", "none"]
+"""What a guidance scale s does: classifier-free guidance, an input of the network itself (FLUX.1-dev), or nothing."""
 
 
 class PromptRefused(ValueError):
@@ -21,6 +24,7 @@ class Conditioner(ABC):
     """Converts prompts to model inputs. `modules` are its networks, which are part of the backbone's hash."""
 
     modules: tuple[nn.Module, ...] = ()
+    guidance: Guidance = "free"
 
     @abstractmethod
     def parts(self, prompt: str) -> Parts:
@@ -28,7 +32,11 @@ class Conditioner(ABC):
 
     def absent(self) -> Parts:
         """The condition ∅ that is used when no negative prompt is given."""
-        return self.parts("")
+        return self.against("")
+
+    def against(self, prompt: str) -> Parts:
+        """The model inputs for a negative prompt."""
+        return self.parts(prompt)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +46,12 @@ class ClipEncoder:
     tokenizer: Any
     model: nn.Module
     length: int
+
+    @property
+    def pooled(self) -> int:
+        """The width of the pooled embedding of a model with projection."""
+        config: Any = self.model.config
+        return int(config.projection_dim)
 
     @torch.no_grad()
     def __call__(self, prompt: str, hidden: bool = False) -> Any:

@@ -22,6 +22,13 @@ _CLIP_OPTIONS = (
 )  # fmt: skip
 
 
+_BOOKKEEPING = {
+    "_name_or_path", "architectures", "attention_dropout", "classifier_dropout", "dropout_rate", "dtype", "torch_dtype",
+    "transformers_version", "use_cache",
+}  # fmt: skip
+"""Entries of a transformers configuration that do not change what a text encoder computes."""
+
+
 def backbone_hash(weights: str, description: Mapping[str, Any]) -> str:
     """sha256 over `weights_hash` and everything else that the picture depends on, after HASH_VERSION."""
     text = json.dumps([weights, description], sort_keys=True, separators=(",", ":"))
@@ -60,12 +67,21 @@ def clip_options(config: Any) -> dict[str, Any]:
     return {name: getattr(config, name, None) for name in _CLIP_OPTIONS}
 
 
+def text_options(config: Any) -> dict[str, Any]:
+    """The options of a T5, Gemma or Qwen encoder (transformers' configuration) that are not its class's defaults."""
+    return {name: value for name, value in config.to_diff_dict().items() if name not in _BOOKKEEPING}
+
+
 def tokenizer_content(tokenizer: Any, length: int) -> dict[str, Any]:
     """What decides which tokens a prompt becomes, as one digest: vocabulary, merges, special tokens and length."""
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     special = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id]
     merges = [each if isinstance(each, str) else " ".join(each) for each in model.get("merges") or []]
-    content = json.dumps([sorted(tokenizer.get_vocab().items()), merges, special, length])
+    whole: list[Any] = [sorted(tokenizer.get_vocab().items()), merges, special, length]
+    # A unigram tokenizer chooses by its pieces' scores, a chat model by how a message is put.
+    whole += [model["vocab"]] if model["type"] == "Unigram" else []
+    whole += [tokenizer.chat_template] if tokenizer.chat_template else []
+    content = json.dumps(whole)
     return {"tokenizer": hashlib.sha256(content.encode()).hexdigest()}
 
 

@@ -17,14 +17,16 @@ class NotFiniteError(ArithmeticError):
 
 
 class LatentSpace:
-    """A frozen AutoencoderKL; latents are z = (VAE's − shift) · scale, so that they have about unit variance."""
+    """A frozen AutoencoderKL or AutoencoderDC; latents are z = (VAE's − shift) · scale, so that they have about unit
+    variance."""
 
     def __init__(self, vae: Any) -> None:
         self.vae: Any = vae.requires_grad_(False).eval()
         config = vae.config
         self.channels = int(config.latent_channels)
-        self.factor = 2 ** (len(config.block_out_channels) - 1)
-        self.image_channels = int(config.out_channels)
+        blocks = config.get("block_out_channels") or config.encoder_block_out_channels
+        self.factor = 2 ** (len(blocks) - 1)
+        self.image_channels = int(config.get("out_channels", config.in_channels))
         self.full_precision = bool(getattr(config, "force_upcast", False))
         self._scale = float(config.scaling_factor)
         self._lock = Lock()
@@ -64,5 +66,11 @@ class LatentSpace:
         with self._lock:
             parameter = next(self.vae.parameters())
             parts = pictures.to(parameter.device, parameter.dtype).split(DECODED_AT_ONCE)
-            modes = torch.cat([self.vae.encode(part).latent_dist.mode() for part in parts])
+            modes = torch.cat([_mode(self.vae.encode(part)) for part in parts])
         return (modes.float() - self._shift) * self._scale
+
+
+def _mode(encoded: Any) -> Tensor:
+    """An AutoencoderDC gives latents, an AutoencoderKL their distribution."""
+    mode: Tensor = encoded.latent if hasattr(encoded, "latent") else encoded.latent_dist.mode()
+    return mode

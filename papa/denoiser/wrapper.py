@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from threading import Lock
 from typing import Any, Literal, cast
@@ -16,14 +16,13 @@ from papa.denoiser.conditioners import Conditioner
 from papa.denoiser.conditions import Conditions, Guided, Parts
 from papa.denoiser.identity import backbone_hash, weights_hash
 from papa.denoiser.latents import LatentSpace
+from papa.denoiser.networks import Network, unconditional
 from papa.lora import AdapterLayout, LoraConfig, SlotLora
 from papa.pixels import to_x0
 from papa.pool import Pool
 from papa.schedule import NoiseSchedule
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow_prediction"]
-Network = Callable[[nn.Module, Tensor, Tensor, Parts], Tensor]
-"""How a class of model is called: model, x [n, C, H, W], t [n], the conditions' parts → its prediction, like x."""
 
 FEATURE_TIMESTEP = 200
 """The timestep (of a DDPM, see NoiseSchedule.level) at which `features` reads the mid-block: little enough noise for
@@ -33,26 +32,6 @@ FEATURE_GRID = 2
 
 PROMPTS_KEPT = 256
 """Encoded prompts that are remembered (77 tokens of 768 numbers in half precision are 118 kB)."""
-
-
-def unconditional(model: nn.Module, x: Tensor, t: Tensor, parts: Parts) -> Tensor:
-    """UNet2DModel. A learned variance, in channels behind x's, is left out: the samplers here do not use it."""
-    output: Tensor = model(x, t).sample
-    return output[:, : x.shape[1]]
-
-
-def text_conditional(model: nn.Module, x: Tensor, t: Tensor, parts: Parts) -> Tensor:
-    """UNet2DConditionModel. All parts except the text's hidden states are added conditions (SDXL)."""
-    added = {name: part for name, part in parts.items() if name != "encoder_hidden_states"}
-    tokens = parts["encoder_hidden_states"]
-    output: Tensor = model(x, t, encoder_hidden_states=tokens, added_cond_kwargs=added or None).sample
-    return output[:, : x.shape[1]]
-
-
-def class_conditional(model: nn.Module, x: Tensor, t: Tensor, parts: Parts) -> Tensor:
-    """DiTTransformer2DModel. A learnt variance is left out: the samplers do not use it."""
-    output: Tensor = model(x, timestep=t, class_labels=parts["class_labels"]).sample
-    return output[:, : x.shape[1]]
 
 
 class Denoiser:
@@ -92,7 +71,7 @@ class Denoiser:
         self.weights_hash = weights_hash(model, schedule, prediction, self._companions())
         self.backbone_hash = backbone_hash(self.weights_hash, description or {})
         self._lora = SlotLora(model, lora)
-        self._known: OrderedDict[str | None, Parts] = OrderedDict()
+        self._known: OrderedDict[tuple[str, bool], Parts] = OrderedDict()
         self._lock = Lock()
 
     @property
@@ -156,18 +135,29 @@ class Denoiser:
     ) -> Conditions | None:
         """The conditions of rows with these prompts; None for a backbone without prompts.
 
-        `guidance` is s, one value or one per row. A row without a prompt is not guided. May be called from any thread.
-        Encoded prompts are cached. Raises PromptRefused.
+        `guidance` is s, one value or one per row. A row without a prompt is not guided. A network that takes s itself
+        is told it, with a prompt or without. May be called from any thread. Encoded prompts are cached. Raises
+        PromptRefused.
         """
         if self._conditioner is None:
             return None
-        against = self._parts(negative or None)
         scales = [guidance] * len(prompts) if isinstance(guidance, int | float) else list(guidance)
-        rows = [
-            Conditions(self._parts(prompt), against, torch.tensor([scale if prompt else 1.0]))
-            for prompt, scale in zip(prompts, scales, strict=True)
-        ]
+        if self._conditioner.guidance == "free":
+            against = self._parts(negative, against=True)
+            rows = [
+                Conditions(self._parts(prompt), against, torch.tensor([scale if prompt else 1.0]))
+                for prompt, scale in zip(prompts, scales, strict=True)
+            ]
+        else:
+            rows = [self._told(self._parts(prompt), scale) for prompt, scale in zip(prompts, scales, strict=True)]
         return Conditions.concat(rows)
+
+    def _told(self, parts: Parts, scale: float) -> Conditions:
+        """One row of a network without classifier-free guidance."""
+        assert self._conditioner is not None
+        if self._conditioner.guidance == "told":
+            parts = {**parts, "guidance": torch.tensor([scale], device=self.device)}
+        return Conditions(parts, parts, torch.ones(1))
 
     def epsilon(
         self, x: Tensor, t: Tensor, adapters: Tensor | None = None, conditions: Conditions | None = None
@@ -227,7 +217,7 @@ class Denoiser:
         Shape: x0 [n, C, H, W] → [n, F] float32.
         """
         seen: list[Tensor] = []
-        handle = self._middle().register_forward_hook(lambda _module, _inputs, output: seen.append(_first(output)))
+        handle = self._middle().register_forward_hook(lambda _module, _inputs, output: seen.append(_states(output)))
         try:
             t = torch.full((len(x0),), self.schedule.level(FEATURE_TIMESTEP), device=x0.device)
             self.epsilon(self.schedule.alpha(t, x0) * x0, t)
@@ -240,7 +230,7 @@ class Denoiser:
     def _middle(self) -> nn.Module:
         """A U-Net's middle, or its lowest block down where it has none (distilled ones); a transformer's middle
         block."""
-        blocks = getattr(self.model, "transformer_blocks", None)
+        blocks = getattr(self.model, "transformer_blocks", getattr(self.model, "layers", None))
         if blocks is not None:
             return cast("nn.Module", blocks[len(blocks) // 2])
         middle = getattr(self.model, "mid_block", None)
@@ -253,21 +243,25 @@ class Denoiser:
         found = list(self._conditioner.modules) if self._conditioner is not None else []
         return found + ([self._latents.vae] if self._latents is not None else [])
 
-    def _parts(self, prompt: str | None) -> Parts:
-        """Encodes a prompt in the backbone's type and on its device; None means no negative prompt."""
+    def _parts(self, prompt: str, against: bool = False) -> Parts:
+        """Encodes a prompt, or a negative one, in the backbone's type and on its device."""
         assert self._conditioner is not None
+        conditioner, key = self._conditioner, (prompt, against)
         # What is remembered may serve an update as well, which inference mode's tensors cannot.
         with self._lock, torch.inference_mode(False), torch.no_grad():
-            if prompt not in self._known:
-                parts = self._conditioner.absent() if prompt is None else self._conditioner.parts(prompt)
-                self._known[prompt] = {
+            if key not in self._known:
+                if against:
+                    parts = conditioner.against(prompt) if prompt else conditioner.absent()
+                else:
+                    parts = conditioner.parts(prompt)
+                self._known[key] = {
                     name: part.to(self.device, self.dtype if part.is_floating_point() else part.dtype)
                     for name, part in parts.items()
                 }
                 if len(self._known) > PROMPTS_KEPT:
                     self._known.popitem(last=False)
-            self._known.move_to_end(prompt)
-            return self._known[prompt]
+            self._known.move_to_end(key)
+            return self._known[key]
 
     def _to_epsilon(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """ε from ε, from v = α ε − σ x0 of preserved variance, from x0, or from v = ε − x0 of rectified flow."""
@@ -283,6 +277,12 @@ class Denoiser:
         return (x - alpha * output) / sigma
 
 
-def _first(output: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """A block on the way down returns its hidden states first, then what skips to the way up."""
-    return output if isinstance(output, Tensor) else output[0]
+def _states(output: Tensor | tuple[Tensor | None, ...]) -> Tensor:
+    """Of the picture. A U-Net's block on the way down returns its states [n, F, h, w] first, then what skips to the way
+    up; a transformer's block returns the text's tokens [n, tokens, F] first, if any, then the picture's."""
+    if isinstance(output, Tensor):
+        return output
+    first, last = output[0], output[-1]
+    found = first if first is not None and first.ndim == 4 else last
+    assert found is not None
+    return found
