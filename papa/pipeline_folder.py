@@ -382,8 +382,8 @@ def _check_component(folder: PipelineFolder, part: str) -> None:
     library, named = entry if isinstance(entry, list) and len(entry) == 2 else (None, None)
     if entry is not None and (library not in ("diffusers", "transformers") or (wanted and named not in wanted)):
         supported = " or ".join(wanted) or "one of diffusers"
-        where = f"{folder.path / INDEX_FILE}: the {part} of a {folder.pipeline}"
-        raise BackboneRefused(f"{where} is {library}.{named}; supported is {supported}")
+        raise BackboneRefused(f"{folder.path / INDEX_FILE}: the {part} of a {folder.pipeline} is {library}.{named}; "
+                              f"supported is {supported}")  # fmt: skip
     if part.startswith("tokenizer"):
         _check_tokenizer(folder.path / part, wanted)
         return

@@ -17,7 +17,7 @@ from papa.config import ATTENTION_LORA, DEFAULT_LORA
 from papa.denoiser import Denoiser, load_denoiser
 from papa.denoiser.conditioners import Conditioner
 from papa.denoiser.conditions import Parts
-from papa.denoiser.wrapper import text_conditional
+from papa.denoiser.networks import text_conditional
 from papa.noise import Domain, Noise
 from papa.schedule import NoiseSchedule
 

@@ -22,7 +22,7 @@ from benchmarks.engine.updates import together, update_jobs
 from benchmarks.gpu import models
 from papa.config import LATENT_UPDATE, UpdateConfig, update_config
 from papa.denoiser import Conditions, Denoiser
-from papa.denoiser.wrapper import text_conditional
+from papa.denoiser.networks import text_conditional
 from papa.updating import update_many
 
 Figures = dict[str, Any]
