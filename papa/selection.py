@@ -11,6 +11,7 @@ into samples of p_θ(x) P(liked | x) (von Neumann, Various techniques used in co
 | chance | P(liked) of a candidate by the taste head; None where nothing is known |
 | overdraw | draws per asked item at most; 1 switches selection off |
 | floor | the least chance of an item; an item that finds no such candidate is left out |
+| exploring | drawn from the backbone, whatever the adapter has learnt |
 
 The outcome depends on the items' seeds, the chances and the rule alone, never on the order in which candidates are
 judged: draws count in the order (k, item), and one is wanted only once it is certain to lie within the bound. While the
@@ -44,18 +45,22 @@ class Rule:
     floor: float = 0.0
     threshold: float = 0.5
     steepness: float = 2.0
+    curiosity: float = 2.0
+    """Exponent of the doubt 4 p (1 − p) with which a candidate that is to teach is accepted."""
 
     def __post_init__(self) -> None:
         """Raises ValueError."""
-        if not (self.overdraw >= 1 and 0 <= self.floor <= 1 and 0 < self.threshold <= 1 and self.steepness > 0):
+        if not (self.overdraw >= 1 and 0 <= self.floor <= 1 and 0 < self.threshold <= 1):
             raise ValueError(f"{self}: overdraw is at least 1, floor and threshold are probabilities")
 
     def accepts(self, chance: float, seed: int) -> bool:
         """Whether the candidate of that seed is accepted. Its luck is a function of the seed."""
-        if chance < self.floor:
-            return False
-        share = min(1.0, chance / self.threshold)
-        return share == 1 or float(Noise(seed, Domain.LUCK).uniform((1,))) < share**self.steepness
+        return chance >= self.floor and _lucky(min(1.0, chance / self.threshold) ** self.steepness, seed)
+
+    def teaches(self, chance: float, seed: int) -> bool:
+        """Whether a candidate is accepted for the sake of what its label would teach: with a probability of its doubt,
+        so that fewer are as the head grows sure. What is chosen is uncertainty sampling (Lewis & Gale, SIGIR 1994)."""
+        return chance >= self.floor and _lucky((4 * chance * (1 - chance)) ** self.curiosity, seed)
 
 
 class Candidate(NamedTuple):
@@ -81,6 +86,10 @@ class Verdict(NamedTuple):
     wanted: tuple[Candidate, ...]
 
 
+def _lucky(share: float, seed: int) -> bool:
+    return share >= 1 or float(Noise(seed, Domain.LUCK).uniform((1,))) < share
+
+
 def successor(seed: int, number: int) -> int:
     """The seed of candidate `number` of the item with that seed, below 2^63; number 0 is the item's own."""
     return Noise(seed, Domain.SUCCESSOR, number).seed() if number else seed
@@ -89,10 +98,17 @@ def successor(seed: int, number: int) -> int:
 class Selection:
     """One generation: draw `first`, `judge` what was drawn, draw what is wanted then, until `done`; then `rest`."""
 
-    def __init__(self, seeds: Sequence[int], rule: Rule, free: Collection[int] = ()) -> None:
-        """`seeds` are those of the items; items in `free` take the first candidate above the floor."""
-        self._rule, self._seeds, self._free = rule, tuple(seeds), frozenset(free)
+    def __init__(
+        self, seeds: Sequence[int], rule: Rule, exploring: Collection[int] = (), teaching: Collection[int] = ()
+    ) -> None:
+        """`seeds` are those of the items. Items in `exploring` take their first candidate above the floor, whatever its
+        chance. Of an item in `teaching` the first candidate explores, and is accepted by its doubt; its successors are
+        like any other. That takes a draw to spare, so none teach where there is none."""
+        self._rule, self._seeds = rule, tuple(seeds)
         self._limit = int(rule.overdraw * len(seeds))
+        self._selects = self._limit > len(seeds)
+        self._exploring = frozenset(exploring)
+        self._teaching = frozenset(teaching) - self._exploring if self._selects else frozenset[int]()
         self._newest = dict.fromkeys(range(len(seeds)), 0)
         """The number of the newest candidate of every item that has accepted none."""
         self._accepted_at: dict[int, int] = {}
@@ -105,6 +121,10 @@ class Selection:
     def first(self) -> tuple[Candidate, ...]:
         """The first candidate of each item."""
         return tuple(Candidate(0, item, seed) for item, seed in enumerate(self._seeds))
+
+    def explores(self, candidate: Candidate) -> bool:
+        """Whether the candidate is to be drawn from the backbone, without the adapter."""
+        return candidate.item in self._exploring or (candidate.number == 0 and candidate.item in self._teaching)
 
     @property
     def accepted(self) -> int:
@@ -140,8 +160,10 @@ class Selection:
         return tuple(each._replace(item=item) for item, each in zip(sorted(self._newest), able, strict=False))
 
     def _accepts(self, candidate: Candidate, chance: float) -> bool:
-        if candidate.item in self._free:
+        if not self._selects or candidate.item in self._exploring:
             return chance >= self._rule.floor
+        if self.explores(candidate):
+            return self._rule.teaches(chance, candidate.seed)
         return self._rule.accepts(chance, candidate.seed)
 
     def _wanted(self) -> Iterator[Candidate]:

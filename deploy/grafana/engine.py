@@ -34,6 +34,21 @@ BOARD = Board(
                 [Query(rate("papa_generated_items_total", "served_by"), "{{served_by}}")],
                 Form.STACK,
             ),
+            Panel(
+                "Draws",
+                "Samples per second that became items, and that a taste head rejected; items that explore.",
+                "cps",
+                [
+                    Query(rate("papa_draws_total", "outcome"), "{{outcome}}"),
+                    Query(rate("papa_exploring_items_total"), "exploring"),
+                ],
+            ),
+            Panel(
+                "Acceptance",
+                "Share of draws that a taste head accepted, by generation; low where adapters lag behind.",
+                "percentunit",
+                quantiles("papa_acceptance_ratio"),
+            ),
         ],
         "Steps": [
             Panel(

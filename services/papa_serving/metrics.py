@@ -20,6 +20,7 @@ RPC_SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 
 LOOP_SECONDS_BUCKETS = (0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 20, 30, 60, 120, 300)
 AGE_SECONDS_BUCKETS = (1, 10, 60, 600, 3_600, 21_600, 86_400, 604_800, 2_592_000)
 REVISIONS_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+SHARE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 BUILD_INFO = Gauge(
@@ -62,6 +63,17 @@ GENERATIONS = Counter(
     "papa_generations_total", "Generations by outcome: done, cancelled, or the reason of the failure.", ["outcome"]
 )
 GENERATED_ITEMS = Counter("papa_generated_items_total", "Finished items by the weights that made them.", ["served_by"])
+EXPLORING_ITEMS = Counter(
+    "papa_exploring_items_total", "Finished items that the backbone made for users who have an adapter."
+)
+DRAWS = Counter(
+    "papa_draws_total", "Samples drawn for generations, by what became of them: accepted, rejected.", ["outcome"]
+)
+ACCEPTANCE = Histogram(
+    "papa_acceptance_ratio",
+    "Of each generation whose draws a taste head judged: accepted draws ÷ draws.",
+    buckets=SHARE_BUCKETS,
+)
 GENERATION_STAGE_SECONDS = Histogram(
     "papa_generation_stage_duration_seconds",
     "Time of a generation in each stage: queued, adapter_load, denoising, encoding.",

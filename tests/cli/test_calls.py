@@ -16,6 +16,7 @@ from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import Revision
 
 from tests.cli.conftest import Ended, Papa
+from tests.gateway.support.fake_engine import done, items
 from tests.gateway.support.service import Service
 
 Call = Callable[..., Awaitable[Ended]]
@@ -34,12 +35,20 @@ async def test_generate_saves_the_images_and_names_them(papa_call: Call) -> None
 
 async def test_generate_passes_its_options_on(papa_call: Call, service: Service) -> None:
     options = ["--sampler", "dpmpp_2m", "--steps", "9", "--revision", "base", "--exploration", "0.5"]
+    options += ["--min-like-probability", "0.25", "--overdraw", "3"]
     ended = await papa_call("generate", "alice", "-n", "1", *options)
     assert ended.code == 0, ended.err
     (request,) = service.engine.requests
     assert (request.sampler, request.steps, request.revision) == ("dpmpp_2m", 9, "base")
-    assert request.exploration == 0.5
+    assert (request.exploration, request.min_like_probability, request.overdraw) == (0.5, 0.25, 3.0)
     assert request.user == "alice"
+
+
+async def test_generate_says_what_was_drawn_in_vain_and_what_is_missing(papa_call: Call, service: Service) -> None:
+    service.engine.scripts = [[items(0, adapter=False, exploring=True), done(drawn=4, accepted=1)]]
+    ended = await papa_call("generate", "alice", "-n", "2", "--min-like-probability", "0.9")
+    assert "base, exploring" in ended.out
+    assert "of 4 drawn; 1 found nothing above --min-like-probability" in ended.out
 
 
 async def test_generate_prints_whole_ids_where_there_is_no_terminal(papa_call: Call, service: Service) -> None:

@@ -42,7 +42,7 @@ def png() -> bytes:
 
 
 async def test_generate(service: Service, client: Any) -> None:
-    service.engine.scripts = [[items(1, adapter=False), items(0), done()]]
+    service.engine.scripts = [[items(1, adapter=False, exploring=True), items(0), done(drawn=4, accepted=2)]]
     generation = await client.generate(
         User("bob", tenant="shop"),
         2,
@@ -51,6 +51,8 @@ async def test_generate(service: Service, client: Any) -> None:
         steps=5,
         revision="base",
         exploration=0.5,
+        min_like_probability=0.25,
+        overdraw=3.0,
         timeout=9,
     )
     sent = service.engine.requests[0]
@@ -60,10 +62,13 @@ async def test_generate(service: Service, client: Any) -> None:
     assert generation.generation_id == sent.generation_id
     assert (generation.revision, generation.served_by) == ("000001-aa", ServedBy.ADAPTER)
     assert generation.timings.denoising == 0.5
+    assert (sent.min_like_probability, sent.overdraw) == (0.25, 3.0)
     assert generation.noise_version == NOISE_VERSION
+    assert (generation.acceptance, generation.drawn) == (0.5, 4)
     first, second = generation.items
     assert (first.index, first.seed, first.content_type, first.served_by) == (0, 7, "image/png", ServedBy.ADAPTER)
     assert second.served_by is ServedBy.BASE
+    assert (first.exploring, second.exploring) == (False, True)
     assert "image=" not in repr(first), "bytes have no place in logs"
 
 
@@ -75,7 +80,7 @@ async def test_what_is_not_asked_for_is_left_to_the_server(service: Service, cli
 
 async def test_stream_generate(service: Service, client: Any) -> None:
     gate = asyncio.Event()
-    service.engine.scripts = [[items(1), wait(gate), items(0), done()]]
+    service.engine.scripts = [[items(1), wait(gate), items(0), done(drawn=4, accepted=2)]]
     stream = client.stream_generate("alice", 2)
     assert (await anext(stream)).index == 1
     assert stream.timings is None
@@ -84,6 +89,7 @@ async def test_stream_generate(service: Service, client: Any) -> None:
     assert (stream.revision, stream.served_by) == ("000001-aa", ServedBy.ADAPTER)
     assert stream.timings.denoising == 0.5
     assert stream.noise_version == NOISE_VERSION
+    assert (stream.acceptance, stream.drawn) == (0.5, 4)
     assert stream.generation_id == service.engine.requests[0].generation_id
 
 

@@ -29,6 +29,8 @@ async def test_every_field_reaches_the_engine(service: Service) -> None:
         steps=7,
         revision="000004-bb",
         exploration=0.5,
+        min_like_probability=0.75,
+        overdraw=1.5,
     )
     trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
     metadata = (("x-request-id", "my-id"), ("traceparent", trace))
@@ -37,6 +39,7 @@ async def test_every_field_reaches_the_engine(service: Service) -> None:
     assert (sent.tenant, sent.user, sent.count, sent.prompt) == ("shop", "alice", 3, "a red shoe")
     assert (sent.seed, sent.sampler, sent.steps) == (2**63 - 1, "dpmpp_2m", 7)
     assert (sent.revision, sent.exploration, sent.traceparent) == ("000004-bb", 0.5, trace)
+    assert (sent.min_like_probability, sent.overdraw) == (0.75, 1.5)
     assert (sent.request_id, sent.generation_id) == ("my-id", response.generation_id)
     assert 25 < sent.seconds_left < 31
     assert 25 < (service.engine.timeouts[0] or 0) < 31
@@ -48,6 +51,7 @@ async def test_absent_fields_leave_the_choice_to_the_engine(service: Service) ->
     sent = service.engine.requests[0]
     assert (sent.tenant, sent.sampler, sent.steps, sent.revision, sent.exploration) == ("default", "", 0, "", -1.0)
     assert (sent.seconds_left, sent.prompt, sent.traceparent) == (0.0, "", "")
+    assert (sent.min_like_probability, sent.overdraw) == (0.0, 0.0)
 
 
 async def test_an_absent_seed_is_random_and_an_explicit_zero_is_not(service: Service) -> None:
@@ -222,6 +226,22 @@ async def test_a_caller_that_hangs_up_stops_the_engine(service: Service, method:
     await asyncio.wait_for(service.engine.cancelled.wait(), 5)
 
 
+async def test_what_was_selected_is_said_with_the_items(service: Service) -> None:
+    """Items may be missing, for a floor, and a generator of a former release says nothing of its draws."""
+    service.engine.scripts = [
+        [items(0, drawn=4), items(2, adapter=False, exploring=True, drawn=5), done(drawn=5, accepted=2)]
+    ]
+    response = await service.generation.Generate(Request(user=ALICE, count=3, min_like_probability=0.5))
+    assert [(item.index, item.exploring) for item in response.items] == [(0, False), (2, True)]
+    assert (response.acceptance, response.drawn) == (0.4, 5)
+    streamed = [each async for each in service.generation.StreamGenerate(StreamRequest(user=ALICE, count=3))]
+    assert [each.item.exploring for each in streamed if each.HasField("item")] == [False, True]
+    assert (streamed[-1].acceptance, streamed[-1].drawn) == (0.4, 5)
+    service.engine.scripts = [[items(0), done()]]
+    former = await service.generation.Generate(Request(user=ALICE, count=1))
+    assert (former.acceptance, former.drawn) == (1.0, 0)
+
+
 async def test_an_answer_too_large_for_one_message_says_so(unstarted: Service) -> None:
     await unstarted.start(max_message_bytes=20_000)
     unstarted.engine.scripts = [[items(0, 3, size=6_000), done()]]
@@ -257,6 +277,12 @@ BAD = [
     (Request(user=ALICE, count=1, exploration=-0.1), {"exploration"}),
     (Request(user=ALICE, count=1, exploration=1.1), {"exploration"}),
     (Request(user=ALICE, count=1, exploration=float("nan")), {"exploration"}),
+    (Request(user=ALICE, count=1, min_like_probability=-0.1), {"min_like_probability"}),
+    (Request(user=ALICE, count=1, min_like_probability=1.1), {"min_like_probability"}),
+    (Request(user=ALICE, count=1, min_like_probability=float("nan")), {"min_like_probability"}),
+    (Request(user=ALICE, count=1, overdraw=0.0), {"overdraw"}),
+    (Request(user=ALICE, count=1, overdraw=4.1), {"overdraw"}),
+    (Request(user=ALICE, count=1, overdraw=float("nan")), {"overdraw"}),
     (Request(count=0, seed=2**64 - 1, steps=0), {"user.user", "count", "seed", "steps"}),
 ]
 

@@ -13,6 +13,7 @@ from papa_serving.gateway.rpc.admission import SMALLEST_SWEEP, Buckets, Meter
 from papa_serving.settings import RateSettings
 from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
 
+from tests.gateway.support.fake_engine import done, items
 from tests.gateway.support.methods import METHODS, Method, like
 from tests.gateway.support.service import Refusal, Service, refusal
 
@@ -110,6 +111,15 @@ async def test_the_answer_says_whose_limit_it_is_and_when_to_come_back(slow: Ser
     assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED")
     assert refused.quotas == {"user:alice"}
     assert refused.retry_after == pytest.approx(200.0, rel=0.05)
+
+
+async def test_draws_beyond_the_items_are_charged_as_they_are_made(slow: Service) -> None:
+    """One item is admitted; the three further draws that it took leave a debt, which ends the next call."""
+    slow.engine.scripts = [[items(0, drawn=2), done(drawn=4, accepted=1)]]
+    await slow.generation.Generate(generation_pb2.GenerateRequest(user=ALICE, count=1))
+    refused = await refusal(slow.generation.Generate(generation_pb2.GenerateRequest(user=ALICE, count=1)))
+    assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert refused.retry_after == pytest.approx(200, abs=1), "for a burst of three, four draws and one more at 0.01/s"
 
 
 async def test_a_batch_of_one_user_is_taken_or_left_as_a_whole(slow: Service) -> None:

@@ -205,7 +205,13 @@ class World:
     """Stores, an engine over `denoiser`, and the room's front."""
 
     def __init__(
-        self, denoiser: Denoiser, slots: int = 4, host_cache: int = 8, judges: bool = True, **engine: int
+        self,
+        denoiser: Denoiser,
+        slots: int = 4,
+        host_cache: int = 8,
+        judges: bool = True,
+        defaults: Defaults = Defaults(steps=4),  # noqa: B008 - it is frozen
+        **engine: int,
     ) -> None:
         self.denoiser = denoiser
         self.state = MemoryState(Settings())
@@ -216,7 +222,7 @@ class World:
         self.engine = Engine(denoiser, self.slots, EngineConfig(adapt_from=ADAPT_FROM, clip=denoiser.clips, **engine))
         self.adapters = Adapters(self.users, self.revisions, denoiser, self.slots, host_cache, judges)
         self.generator = Generator(
-            self.engine, self.adapters, Items(self.items, denoiser), Defaults(steps=4), Prompter(denoiser, GUIDANCE)
+            self.engine, self.adapters, Items(self.items, denoiser), defaults, Prompter(denoiser, GUIDANCE)
         )
 
     async def commit(
@@ -263,7 +269,7 @@ async def everything(world: World, asked: GenerationSpec) -> tuple[list[Generate
     async for event in world.generator.run(asked):
         if isinstance(event, GenerationDone):
             return items, event
-        for item in event:
+        for item in event.items:
             assert (await world.items.get(asked.user, item.item_id)).seed == item.seed, "stored before it is reported"
-        items += event
+        items += event.items
     raise AssertionError("a generation ended without its end")

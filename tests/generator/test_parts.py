@@ -22,7 +22,7 @@ from papa_serving.contracts.errors import (
     UserDeleted,
     error_from_reason,
 )
-from papa_serving.contracts.generation import GeneratedItem, GenerationDone, GenerationTimings
+from papa_serving.contracts.generation import FinishedItems, GeneratedItem, GenerationDone, GenerationTimings
 from papa_serving.contracts.identity import UserKey
 from papa_serving.generator.access import EngineAccess
 from papa_serving.generator.adapters import Adapters, forget_deleted_users
@@ -91,25 +91,39 @@ def test_wire() -> None:
     request = engine_pb2.RunRequest(
         request_id="q", generation_id="g", tenant="t", user="u", count=3, seed=2**63 - 1, sampler="ddpm", steps=9,
         revision="base", exploration=-1, seconds_left=12.5, prompt="p", traceparent="tp",
+        min_like_probability=0.75, overdraw=1.5,
     )  # fmt: skip
     spec = spec_from_wire(request)
     assert spec.user == UserKey("t", "u")
-    for name in ("request_id", "generation_id", "count", "seed", "sampler", "steps", "revision", "exploration"):
+    for name in (
+        "request_id",
+        "generation_id",
+        "count",
+        "seed",
+        "sampler",
+        "steps",
+        "revision",
+        "exploration",
+        "min_like_probability",
+        "overdraw",
+    ):
         assert getattr(spec, name) == getattr(request, name)
     assert (spec.prompt, spec.traceparent) == ("p", "tp")
     assert 0 < spec.deadline - time.monotonic() <= 12.5
     request.seconds_left = 0.0
     assert spec_from_wire(request).deadline == 0.0
 
-    items = event_to_wire(
-        tuple(GeneratedItem(f"i{i}", b"png", "image/png", 7 + i, i, "r1" * i) for i in range(2))
-    ).items
+    made = tuple(GeneratedItem(f"i{i}", b"png", "image/png", 7 + i, i, "r1" * i, 0.5, i == 0) for i in range(2))
+    items = event_to_wire(FinishedItems(made, 5)).items
+    assert items.drawn == 5
+    assert [item.exploring for item in items.items] == [True, False]
     assert items.revision == "r1"
     assert [(item.item_id, item.seed, item.index, item.adapter) for item in items.items] == [
         ("i0", 7, 0, False),
         ("i1", 8, 1, True),
     ]
-    done = event_to_wire(GenerationDone("r1", GenerationTimings(0.5, 2.0, 0.25), 2)).done
+    done = event_to_wire(GenerationDone("r1", GenerationTimings(0.5, 2.0, 0.25), 2, 5, 3)).done
+    assert (done.drawn, done.accepted) == (5, 3)
     assert (
         done.revision,
         done.queued_seconds,
@@ -135,6 +149,8 @@ GOOD = {"generation_id": "g", "user": "u", "count": 1}
         ("request_id", "q" * 129), ("count", 0), ("count", limits.MAX_COUNT + 1), ("count", 2**32 - 1),
         ("prompt", "p" * 1_001), ("negative_prompt", "p" * 1_001), ("seed", 2**63), ("sampler", "s" * 129),
         ("steps", limits.MAX_STEPS + 1), ("revision", "r" * 129), ("exploration", 1.1), ("exploration", math.nan),
+        ("min_like_probability", 1.1), ("min_like_probability", math.nan), ("overdraw", 0.5), ("overdraw", 4.5),
+        ("overdraw", math.nan),
         ("guidance", 31.0), ("guidance", math.inf), ("guidance", math.nan), ("seconds_left", -1.0),
         ("seconds_left", math.inf), ("seconds_left", math.nan), ("traceparent", "0" * 129),
     ],

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from papa_serving.contracts.errors import InvalidRequest
-from papa_serving.contracts.generation import GeneratedItem, GenerationSpec
+from papa_serving.contracts.generation import FinishedItems, GeneratedItem, GenerationSpec
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.samples import unpack_prompted
 from papa_serving.generator.items import Items
@@ -45,7 +45,9 @@ def world(denoiser: Denoiser) -> Iterator[World]:
 
 
 async def generate(world: World, spec: GenerationSpec) -> list[GeneratedItem]:
-    items = [item async for event in world.generator.run(spec) if isinstance(event, tuple) for item in event]
+    items = [
+        item async for event in world.generator.run(spec) if isinstance(event, FinishedItems) for item in event.items
+    ]
     return sorted(items, key=lambda item: item.index)
 
 

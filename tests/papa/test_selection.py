@@ -53,7 +53,7 @@ def out_of_order(seeds: list[int], rule: Rule, order: random.Random) -> tuple[di
     return {each.item: each.candidate for each in served}, selection
 
 
-@pytest.mark.parametrize("overdraw", [1.0, 1.3, 2.0, 3.0])
+@pytest.mark.parametrize("overdraw", [1.1, 1.5, 2.0, 3.0])
 @pytest.mark.parametrize("threshold", [0.3, 0.9])
 @pytest.mark.parametrize("floor", [0.0, 0.6])
 def test_the_outcome_is_that_of_rounds_in_whatever_order_candidates_are_judged(
@@ -97,12 +97,38 @@ def test_a_candidate_of_which_nothing_is_known_is_accepted() -> None:
     assert not selection.rest()
 
 
-def test_free_items_take_the_first_candidate_above_the_floor() -> None:
-    selection = Selection([1, 2], Rule(floor=0.1, threshold=1.0, steepness=math.inf), free={0})
+def test_exploring_items_take_the_first_candidate_above_the_floor() -> None:
+    selection = Selection([1, 2], Rule(floor=0.1, threshold=1.0, steepness=math.inf), exploring={0})
     first, second = selection.first
     verdict = selection.judge({first: 0.2, second: 0.2})
     assert [each.item for each in verdict.served] == [0]
     assert [each.item for each in verdict.wanted] == [1]
+    assert selection.explores(first)
+    assert not selection.explores(second)
+
+
+def test_an_item_teaches_where_the_head_is_in_doubt_and_is_like_any_other_where_it_is_sure() -> None:
+    rule, count = Rule(threshold=0.5, steepness=math.inf), 400
+    shares = {}
+    for said in (0.5, 0.8, 0.97, 0.01):
+        selection = Selection(range(count), rule, teaching=range(count))
+        first = selection.first
+        assert all(map(selection.explores, first))
+        verdict = selection.judge(dict.fromkeys(first, said))
+        shares[said] = len(verdict.served) / count
+        assert not any(map(selection.explores, verdict.wanted)), "what follows is drawn with the adapter"
+        assert len(selection.judge(dict.fromkeys(verdict.wanted, 0.9)).served) == count - len(verdict.served)
+    assert shares[0.5] == 1
+    assert shares[0.8] == pytest.approx(0.64**2, abs=0.06)
+    assert shares[0.97] < 0.05
+    assert shares[0.01] < 0.05
+
+
+def test_nothing_teaches_without_a_draw_to_spare() -> None:
+    selection = Selection(SEEDS, Rule(overdraw=1.0), teaching=range(len(SEEDS)))
+    assert not any(map(selection.explores, selection.first))
+    verdict = selection.judge(dict.fromkeys(selection.first, 0.01))
+    assert len(verdict.served) == len(SEEDS), "at once, not at the end"
 
 
 @pytest.mark.parametrize(("steepness", "expected"), [(1.0, 0.5), (2.0, 0.25), (math.inf, 0.0)])
@@ -135,7 +161,7 @@ def test_select_serves_the_samples_that_the_seeds_give() -> None:
     assert (found.drawn, found.accepted) == (drawn, 12)
 
 
-@pytest.mark.parametrize("wrong", [{"overdraw": 0.5}, {"floor": 1.5}, {"threshold": 0.0}, {"steepness": 0.0}])
+@pytest.mark.parametrize("wrong", [{"overdraw": 0.5}, {"floor": 1.5}, {"threshold": 0.0}])
 def test_a_rule_that_means_nothing_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="overdraw is at least 1"):
         Rule(**wrong)

@@ -13,8 +13,9 @@ import typer
 from papa_serving.cli import terminal_pictures
 from papa_serving.cli.connection import Address, Tenant, UserId, connect
 from papa_serving.cli.output import AsJson, check_writable, console, print_json, print_table, voice
-from papa_serving.client import Generation, PromptReading, Sampler
+from papa_serving.client import Generation, Item, PromptReading, Sampler
 from papa_serving.client.records import GenerateOptions
+from papa_serving.contracts.limits import MAX_OVERDRAW
 
 Count = Annotated[int, typer.Option("--count", "-n", min=1, help="Number of items.")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the first item; random when absent.")]
@@ -28,6 +29,14 @@ Prompt = Annotated[str, typer.Option("--prompt", help="For a backbone that takes
 Negative = Annotated[str, typer.Option("--negative-prompt", help="What not to show.", show_default=False)]
 Guidance = Annotated[
     float | None, typer.Option("--guidance", min=1, max=30, help="How strictly the prompt is followed.")
+]
+Floor = Annotated[
+    float | None,
+    typer.Option("--min-like-probability", min=0, max=1, help="Fewer items rather than less likely liked ones."),
+]
+Overdraw = Annotated[
+    float | None,
+    typer.Option("--overdraw", min=1, max=MAX_OVERDRAW, help="Draws per item at most; 1 redraws nothing."),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the images.", file_okay=False)]
 Show = Annotated[
@@ -47,6 +56,8 @@ def generate(
     prompt: Prompt = "",
     negative_prompt: Negative = "",
     guidance: Guidance = None,
+    min_like_probability: Floor = None,
+    overdraw: Overdraw = None,
     out: Out = Path("items"),
     show: Show = None,
     address: Address = "",
@@ -58,6 +69,7 @@ def generate(
         "seed": seed, "sampler": sampler, "steps": steps, "exploration": exploration,
         "revision": revision or None, "prompt": prompt or None,
         "guidance_scale": guidance, "negative_prompt": negative_prompt or None,
+        "min_like_probability": min_like_probability, "overdraw": overdraw,
     }  # fmt: skip
     options = GenerateOptions(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[typeddict-item]
     check_writable(out)
@@ -74,13 +86,13 @@ def generate(
         terminal_pictures.show(generation.items, console, os.environ)
     made_by = f"revision {generation.revision}" if generation.revision else "the backbone"
     rows = [
-        (item.item_id, item.seed, item.served_by.value, _percent(item.like_probability), file)
+        (item.item_id, item.seed, _made_by(item), _percent(item.like_probability), file)
         for item, file in zip(generation.items, files, strict=True)
     ]
     print_table("", ("item", "seed", "served by", "liked", "file"), rows)
     for line in _readings(reading, words):
         console.print(line)
-    console.print(f"{len(rows)} items by {made_by} in {generation.timings.total:.2f} s")
+    console.print(f"{len(rows)} items by {made_by} in {generation.timings.total:.2f} s{_selected(generation, count)}")
 
 
 def _readings(reading: PromptReading | None, words: Sequence[str]) -> Iterator[str]:
@@ -92,6 +104,17 @@ def _readings(reading: PromptReading | None, words: Sequence[str]) -> Iterator[s
     if reading.unknown_words:
         unknown = ", ".join(f"“{word}”" for word in reading.unknown_words)
         yield f"the backbone does not know {unknown}: left out; it knows {', '.join(words)}"
+
+
+def _made_by(item: Item) -> str:
+    return f"{item.served_by.value}, exploring" if item.exploring else item.served_by.value
+
+
+def _selected(generation: Generation, count: int) -> str:
+    """What was drawn in vain, and what is missing for the floor."""
+    said = f", of {generation.drawn} drawn" if generation.drawn > len(generation.items) else ""
+    missing = count - len(generation.items)
+    return f"{said}; {missing} found nothing above --min-like-probability" if missing else said
 
 
 def _percent(probability: float | None) -> str:

@@ -36,6 +36,8 @@ class AsyncItemStream(AsyncIterator[Item]):
     prompt_reading: PromptReading | None = None
     request_id: str = ""
     noise_version: int = 1
+    acceptance: float = 1.0
+    drawn: int = 0
 
     def __init__(self, start: Callable[[], Items], attempts: Attempts) -> None:
         self._start, self._attempts = start, attempts
@@ -59,6 +61,7 @@ class AsyncItemStream(AsyncIterator[Item]):
             self.timings = wire.timings(message.timings)
             self.prompt_reading = wire.prompt_reading(message)
             self.noise_version = message.noise_version or 1
+            self.acceptance, self.drawn = wire.acceptance(message), message.drawn
 
     def cancel(self) -> None:
         """Ends the generation early; the next item raises CancelledError."""

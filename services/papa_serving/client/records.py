@@ -36,10 +36,11 @@ class Sampler(Enum):
 class GenerateOptions(TypedDict, total=False):
     """Options of a generation; the server chooses the rest.
 
-    `prompt`: what the items should show, for a backbone that takes one. `seed`: of the first item, item i has seed + i.
-    `steps`: denoising steps. `revision`: an exact one of this user, or "base". `exploration`: share of the items, in
-    [0, 1], drawn from the backbone. `guidance_scale`: how strictly the prompt is followed, in [1, 30]; 1 is not
-    guided. `negative_prompt`: what the items should not show.
+    `prompt`: what the items should show, for a backbone that takes one. `seed`: of the first item, item i begins from
+    seed + i. `steps`: denoising steps. `revision`: an exact one of this user, or "base". `exploration`: share of the
+    items, in [0, 1], drawn from the backbone. `guidance_scale`: how strictly the prompt is followed, in [1, 30]; 1 is
+    not guided. `negative_prompt`: what the items should not show. `min_like_probability`: a floor in [0, 1], for fewer
+    items rather than worse ones. `overdraw`: draws per item at most, in [1, 4]; 1 redraws nothing.
     """
 
     prompt: str
@@ -50,6 +51,8 @@ class GenerateOptions(TypedDict, total=False):
     exploration: float
     guidance_scale: float
     negative_prompt: str
+    min_like_probability: float
+    overdraw: float
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class Item:
     """One generated image, encoded as `content_type` says. `index` is its position within the generation, from 0.
 
     `like_probability`: the chance, by the user's labels so far, that the user likes it; None where they do not say.
+    `exploring`: the backbone made it although the user has an adapter. `seed` gives the image again: ask for one item
+    with it, with overdraw 1, and with revision "base" where the backbone made it.
     """
 
     item_id: str
@@ -74,6 +79,7 @@ class Item:
     index: int
     served_by: ServedBy
     like_probability: float | None = None
+    exploring: bool = False
 
     def pil(self) -> Image:
         """The decoded image; needs Pillow (the extra `image`)."""
@@ -116,7 +122,8 @@ class PromptReading:
 class Generation:
     """All items of one generation; `revision` is "" where the backbone served. `prompt_reading` is None where the
     prompt was taken word for word. `request_id` finds the call in the service's logs. `noise_version` is that of the
-    map from seeds to noise: a seed gives the same image again while it is the same.
+    map from seeds to noise: a seed gives the same image again while it is the same. `acceptance` is the share of the
+    `drawn` draws that were accepted; with a floor there may be fewer items than were asked for.
     """
 
     generation_id: str
@@ -127,6 +134,8 @@ class Generation:
     prompt_reading: PromptReading | None = None
     request_id: str = ""
     noise_version: int = 1
+    acceptance: float = 1.0
+    drawn: int = 0
 
 
 @dataclass(frozen=True)
@@ -221,7 +230,8 @@ class Limits:
 class ServerInfo:
     """A deployment: its version, its limits, and its backbone. `image_shape` is (channels, height, width) in pixels;
     before a generator has started there is no backbone, and name, hash and shape are "", "" and (0, 0, 0).
-    `vocabulary` holds all words of its prompts where they are few, and nothing where any text is read."""
+    `vocabulary` holds all words of its prompts where they are few, and nothing where any text is read. `overdraw` is
+    that of a generation that asks for none."""
 
     version: str
     limits: Limits
@@ -230,6 +240,7 @@ class ServerInfo:
     image_shape: tuple[int, int, int]
     takes_prompt: bool
     vocabulary: tuple[str, ...] = ()
+    overdraw: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,7 @@ def item(message: generation_pb2.Item) -> Item:
         index=message.index,
         served_by=served_by(message.served_by),
         like_probability=message.like_probability if message.HasField("like_probability") else None,
+        exploring=message.exploring,
     )
 
 
@@ -139,7 +140,14 @@ def generation(message: generation_pb2.GenerateResponse) -> Generation:
         timings=timings(message.timings),
         prompt_reading=prompt_reading(message),
         noise_version=message.noise_version or 1,
+        acceptance=acceptance(message),
+        drawn=message.drawn,
     )
+
+
+def acceptance(message: generation_pb2.GenerateResponse | generation_pb2.StreamGenerateResponse) -> float:
+    """The share of the draws that were accepted; 1 from a server that selects nothing."""
+    return message.acceptance if message.drawn else 1.0
 
 
 def prompt_reading(
@@ -163,6 +171,7 @@ def server_info(message: info_pb2.GetServerInfoResponse) -> ServerInfo:
         image_shape=(backbone.channels, backbone.height, backbone.width),
         takes_prompt=backbone.takes_prompt,
         vocabulary=tuple(backbone.vocabulary),
+        overdraw=message.defaults.overdraw or 1.0,
     )
 
 

@@ -11,8 +11,8 @@ from papa_serving.contracts.identity import UserKey
 class GenerationSpec:
     """One validated generation.
 
-    `sampler` "", `steps` 0, `exploration` < 0 and `guidance` < 0 mean the server's defaults. `revision` "" means the
-    newest one, and "base" none. `deadline` is of this process's monotonic clock, 0 for none."""
+    `sampler` "", `steps` 0, `exploration` < 0, `guidance` < 0 and `overdraw` 0 mean the server's defaults. `revision`
+    "" means the newest one, and "base" none. `deadline` is of this process's monotonic clock, 0 for none."""
 
     request_id: str
     generation_id: str
@@ -28,12 +28,14 @@ class GenerationSpec:
     traceparent: str = ""
     guidance: float = -1.0
     negative_prompt: str = ""
+    min_like_probability: float = 0.0
+    overdraw: float = 0.0
 
 
 @dataclass(frozen=True)
 class GeneratedItem:
     """One finished item; `revision` is "" when the base made it. `like_probability`: how likely its user likes it, None
-    where nothing says so."""
+    where nothing says so. `exploring`: the base made it although its user has an adapter."""
 
     item_id: str
     image: bytes
@@ -42,6 +44,15 @@ class GeneratedItem:
     index: int
     revision: str
     like_probability: float | None = None
+    exploring: bool = False
+
+
+@dataclass(frozen=True)
+class FinishedItems:
+    """Items that are done, of a generation that has drawn `drawn` candidates so far."""
+
+    items: tuple[GeneratedItem, ...]
+    drawn: int
 
 
 @dataclass(frozen=True)
@@ -55,8 +66,11 @@ class GenerationTimings:
 
 @dataclass(frozen=True)
 class GenerationDone:
-    """The end of a generation. `noise_version`: how its seeds became noise (papa.noise.VERSION)."""
+    """The end of a generation. `noise_version`: how its seeds became noise (papa.noise.VERSION). Of the `drawn`
+    candidates `accepted` ones became items for what they are."""
 
     revision: str
     timings: GenerationTimings
     noise_version: int
+    drawn: int
+    accepted: int

@@ -52,7 +52,8 @@ async def _serve(settings: Settings) -> int:
     try:
         tracing.begin(settings.tracing, "papa-gateway")
         backends = open_backends(settings)
-        gateway = Gateway(settings.gateway, backends, engine_token=_engine_token(settings.generator))
+        token, overdraw = _engine_token(settings.generator), settings.generator.default_overdraw
+        gateway = Gateway(settings.gateway, backends, engine_token=token, overdraw=overdraw)
     except (ValueError, OSError) as error:
         log.error("%s", error)
         return FAILED

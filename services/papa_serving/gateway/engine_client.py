@@ -214,6 +214,8 @@ def _request(spec: GenerationSpec) -> engine_pb2.RunRequest:
         traceparent=spec.traceparent,
         guidance=spec.guidance,
         negative_prompt=spec.negative_prompt,
+        min_like_probability=spec.min_like_probability,
+        overdraw=spec.overdraw,
     )
 
 

@@ -58,13 +58,14 @@ class Gateway:
         backends: Backends,
         authenticate: Authenticate | None = None,
         engine_token: Callable[[], str] = str,
+        overdraw: float = 1.0,
     ) -> None:
         """`authenticate` replaces the authenticator that the settings describe, `engine_token` gives what the engine is
-        shown.
+        shown, `overdraw` is the engine's default, to tell callers.
 
         Raises ValueError for keys or certificates that cannot be used, and for a gateway that strangers could call.
         """
-        self._settings, self._backends = settings, backends
+        self._settings, self._backends, self._overdraw = settings, backends, overdraw
         self._warning = "" if authenticate else exposed_gateway(settings)
         self._credentials = server_credentials(settings.tls)
         authenticate = authenticate or open_authenticator(settings.auth)
@@ -124,7 +125,9 @@ class Gateway:
         user_pb2_grpc.add_UserServiceServicer_to_server(
             UserService(backends.users, backends.revisions, self._drain, adopter, Merger(backends)), self._server
         )
-        info_pb2_grpc.add_InfoServiceServicer_to_server(InfoService(limits, backends.items), self._server)
+        info_pb2_grpc.add_InfoServiceServicer_to_server(
+            InfoService(limits, backends.items, self._overdraw), self._server
+        )
         dead_letter_pb2_grpc.add_DeadLetterServiceServicer_to_server(DeadLetterService(backends.log), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, self._server)
         if self._probes is not None:

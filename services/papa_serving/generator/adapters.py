@@ -63,7 +63,7 @@ class Adapters:
         self._layout, self._hashes, self._dtype = denoiser.layout, denoiser.hashes, denoiser.dtype
         self._pinned = denoiser.device.type == "cuda"
         self._slots = slots
-        self._judges = judges
+        self.judges = judges
         self._host = HostCache(host_cache)
         self._refused: dict[AdapterKey, float] = {}
 
@@ -138,7 +138,7 @@ class Adapters:
     async def _head(self, key: AdapterKey, manifest: bytes, sha256: str) -> Head | None:
         """The taste head, where the revision has a whole one and callers are told what it says. The adapter is good
         without it."""
-        if not self._judges or not has_head(manifest):
+        if not self.judges or not has_head(manifest):
             return None
         try:
             files = {MANIFEST_FILE: manifest, HEAD_FILE: await self._revisions.get(key.user, key.revision, HEAD_FILE)}

@@ -21,7 +21,7 @@ from papa_serving import metrics
 from papa_serving.contracts.errors import PapaError
 from papa_serving.contracts.identity import UserKey
 from papa_serving.generator.batch import Batch
-from papa_serving.generator.job import FinishedRows, Job, Row
+from papa_serving.generator.job import Job, Row
 from papa_serving.generator.judging import like_probabilities
 from papa_serving.generator.scheduling.cost import StepCost, Throughput
 from papa_serving.generator.scheduling.inbox import Inbox, ended
@@ -150,14 +150,21 @@ class Engine:
             raise
 
     def _deliver(self, rows: list[Row], samples: Tensor) -> None:
-        """Delivers each job's finished rows in one message. Shape: samples [len(rows), C, H, W]."""
+        """Settles each job's finished rows; what was rejected has its successors queued at once. Shape: samples
+        [len(rows), C, H, W]."""
         of_job: dict[Job, list[int]] = {}
         for index, row in enumerate(rows):
-            of_job.setdefault(row.job, []).append(index)
-        likes = like_probabilities(self._denoiser, of_job, samples)
+            if not row.job.cancelled:
+                of_job.setdefault(row.job, []).append(index)
+        chances = like_probabilities(self._denoiser, of_job, samples)
         on_host = samples.float().cpu()
         for job, mine in of_job.items():
-            job.deliver(FinishedRows(tuple(rows[i].index for i in mine), on_host[mine], likes.get(job, ())))
+            unknown: list[float | None] = [None] * len(mine)
+            result, successors = job.settle([rows[i] for i in mine], chances.get(job, unknown), on_host[mine])
+            self._scheduler.push(successors)
+            self.inbox.left({}, came_back=_owners(successors))
+            if result is not None:
+                job.deliver(result)
 
     def _fail(self, jobs: Set[Job], error: PapaError) -> None:
         self._batch.leave(lambda row: row.job in jobs)

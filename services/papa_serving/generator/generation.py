@@ -11,9 +11,16 @@ from dataclasses import dataclass
 from papa.denoiser import Conditions, NotFiniteError
 from papa.noise import VERSION
 from papa.sampler import SAMPLERS
+from papa.selection import Rule, Served
 from papa_serving import metrics, tracing
 from papa_serving.contracts.errors import DeadlineExceeded, InvalidRequest, PapaError, Violation
-from papa_serving.contracts.generation import GeneratedItem, GenerationDone, GenerationSpec, GenerationTimings
+from papa_serving.contracts.generation import (
+    FinishedItems,
+    GeneratedItem,
+    GenerationDone,
+    GenerationSpec,
+    GenerationTimings,
+)
 from papa_serving.generator.adapters import Adapters, Resolved
 from papa_serving.generator.engine import Engine
 from papa_serving.generator.items import Items
@@ -21,7 +28,7 @@ from papa_serving.generator.job import FinishedRows, Job
 from papa_serving.generator.prompting import Prompter
 from papa_serving.generator.served_latency import ServedLatency
 
-Event = tuple[GeneratedItem, ...] | GenerationDone
+Event = FinishedItems | GenerationDone
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,8 @@ class Defaults:
     sampler: str = "ddim"
     steps: int = 25
     exploration: float = 0.0
+    teaching: float = 0.0
+    overdraw: float = 1.0
 
 
 @dataclass(eq=False)
@@ -41,14 +50,25 @@ class _Run:
     resolved: Resolved | None
     results: asyncio.Queue[FinishedRows | PapaError]
 
+    async def settled(self) -> FinishedRows:
+        """The next settled items. Raises what the engine reports."""
+        result = await self.results.get()
+        if isinstance(result, PapaError):
+            raise result
+        return result
+
     @property
     def revision(self) -> str:
         """The revision that makes the items; "" when the base makes all of them."""
         return "" if self.resolved is None or len(self.job.explore) == self.job.count else self.resolved.record.name
 
-    def revision_of(self, index: int) -> str:
-        """The revision that makes one item; "" for the base."""
-        return "" if index in self.job.explore else self.revision
+    def exploring(self, served: Served) -> bool:
+        """Whether the base made the item although there is an adapter."""
+        return self.resolved is not None and self.job.explores(served.candidate)
+
+    def revision_of(self, served: Served) -> str:
+        """The revision that made one item; "" for the base."""
+        return "" if self.exploring(served) else self.revision
 
 
 class Generator:
@@ -78,18 +98,18 @@ class Generator:
         with _counted(), _traced(spec) as span:
             async with self._started(spec) as run:
                 span.note({"papa.revision": run.revision, "papa.sampler": run.job.sampler, "papa.steps": run.job.steps})
-                remaining = spec.count
-                while remaining:
+                last = False
+                while not last:
                     async with _deadline(spec):
-                        result = await run.results.get()
-                        if isinstance(result, PapaError):
-                            raise result
-                        items = await self._finished(spec, run, result)
-                    remaining -= len(items)
-                    yield items
+                        rows = await run.settled()
+                        items = await self._finished(spec, run, rows)
+                    last = rows.last
+                    yield FinishedItems(items, rows.drawn)
                 if run.resolved and run.revision:
                     metrics.SERVED_REVISION_AGE.observe(max(0.0, time.time() - run.resolved.record.created_at))
-                yield GenerationDone(run.revision, _timings(run), VERSION)
+                if run.resolved and run.resolved.adapter.head is not None:
+                    metrics.ACCEPTANCE.observe(rows.accepted / rows.drawn)
+                yield GenerationDone(run.revision, _timings(run), VERSION, rows.drawn, rows.accepted)
 
     @asynccontextmanager
     async def _started(self, spec: GenerationSpec) -> AsyncIterator[_Run]:
@@ -98,6 +118,10 @@ class Generator:
         steps = min(spec.steps or self._defaults.steps, self._engine.num_timesteps)
         if sampler not in SAMPLERS:
             raise InvalidRequest([Violation("sampler", f"must be one of {', '.join(SAMPLERS)}")])
+        if spec.min_like_probability and not self._adapters.judges:
+            raise InvalidRequest(
+                [Violation("min_like_probability", "generator.like_probability is off at this server")]
+            )
         self._engine.inbox.reserve(spec.user, spec.count, steps)
         try:
             async with _deadline(spec):
@@ -129,16 +153,25 @@ class Generator:
             deliver=lambda result: _hand_over(loop, results, result),
             adapter=resolved.adapter if resolved else None,
             explore=explored(spec.count, share),
+            teach=explored(spec.count, self._teaching(spec, resolved)),
             conditions=conditions,
+            rule=Rule(spec.overdraw or self._defaults.overdraw, spec.min_like_probability),
         )
         return _Run(job, resolved, results)
 
+    def _teaching(self, spec: GenerationSpec, resolved: Resolved | None) -> float:
+        """The share of the items that may teach: where there is a head, and the request does not say what explores."""
+        known = resolved is not None and resolved.adapter.head is not None
+        return self._defaults.teaching if known and spec.exploration < 0 else 0.0
+
     async def _finished(self, spec: GenerationSpec, run: _Run, rows: FinishedRows) -> tuple[GeneratedItem, ...]:
+        if not rows.served:
+            return ()
         self._check_finite(run, rows)
         try:
-            items = await self._items.keep(spec, rows, run.revision_of)
+            items = await self._items.keep(spec, rows, run)
         except NotFiniteError as error:
-            raise self._not_finite(run, rows.indexes) from error
+            raise self._not_finite(run, rows.served) from error
         if run.resolved and any(item.revision for item in items):
             self._served_latency.observe(run.resolved.adapter.key, run.resolved.record)
         return items
@@ -146,13 +179,13 @@ class Generator:
     def _check_finite(self, run: _Run, rows: FinishedRows) -> None:
         """Raises RevisionDamaged when an adapter made samples that are not finite; the next generation falls back."""
         finite = rows.samples.isfinite().flatten(1).all(dim=1).tolist()
-        bad = [index for index, good in zip(rows.indexes, finite, strict=True) if not good]
+        bad = [served for served, good in zip(rows.served, finite, strict=True) if not good]
         if bad:
             raise self._not_finite(run, bad)
 
-    def _not_finite(self, run: _Run, bad: Sequence[int]) -> PapaError:
+    def _not_finite(self, run: _Run, bad: Sequence[Served]) -> PapaError:
         """The error for those items: of the revision where it made one of them, else of the backbone."""
-        if run.resolved is None or not any(run.revision_of(index) for index in bad):
+        if run.resolved is None or not any(run.revision_of(served) for served in bad):
             return PapaError("the backbone made pictures that are not finite: try another seed, or tell the operator")
         return self._adapters.refuse_output(run.resolved)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import time
-from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,14 +15,25 @@ from torch import Tensor
 
 from papa.denoiser import Denoiser
 from papa.pixels import to_pixels
+from papa.selection import Served
 from papa_serving import metrics, tracing
 from papa_serving.contracts.generation import GeneratedItem, GenerationSpec
 from papa_serving.contracts.items import ItemStore, StoredItem
 from papa_serving.contracts.samples import pack_sample
-from papa_serving.generator.job import SEEDS, FinishedRows
+from papa_serving.generator.job import FinishedRows
 
 CONTENT_TYPE = "image/png"
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+class Origin(Protocol):
+    """Knows what made the items of a generation."""
+
+    def revision_of(self, served: Served, /) -> str:
+        """The revision; "" for the base."""
+
+    def exploring(self, served: Served, /) -> bool:
+        """Whether the base made it although there is an adapter."""
 
 
 class Items:
@@ -32,20 +43,15 @@ class Items:
         self._store = store
         self._denoiser = denoiser
 
-    async def keep(
-        self, spec: GenerationSpec, rows: FinishedRows, revision_of: Callable[[int], str]
-    ) -> tuple[GeneratedItem, ...]:
-        """Stores the rows as items in one call; `revision_of` maps an item's index to the revision that made it.
+    async def keep(self, spec: GenerationSpec, rows: FinishedRows, origin: Origin) -> tuple[GeneratedItem, ...]:
+        """Stores the rows as items in one call; `origin` knows what made each.
 
         Raises UserDeleted, StorageUnavailable.
         """
         start = time.perf_counter()
         samples, images = await asyncio.to_thread(self.encoded, rows.samples)
         metrics.GENERATION_STAGE_SECONDS.labels("encoding").observe(time.perf_counter() - start)
-        items = tuple(
-            _item(spec, index, image, revision_of(index), rows.like_probability(position))
-            for position, (index, image) in enumerate(zip(rows.indexes, images, strict=True))
-        )
+        items = tuple(_item(spec, served, image, origin) for served, image in zip(rows.served, images, strict=True))
         with tracing.span("store items"):
             await self._store.put(
                 spec.user,
@@ -56,6 +62,7 @@ class Items:
             )
         for item in items:
             metrics.GENERATED_ITEMS.labels("adapter" if item.revision else "base").inc()
+            metrics.EXPLORING_ITEMS.inc(item.exploring)
         return items
 
     @torch.inference_mode()
@@ -75,8 +82,14 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _item(
-    spec: GenerationSpec, index: int, image: bytes, revision: str, like_probability: float | None
-) -> GeneratedItem:
-    item_id, seed = f"{spec.generation_id}-{index}", (spec.seed + index) % SEEDS
-    return GeneratedItem(item_id, image, CONTENT_TYPE, seed, index, revision, like_probability)
+def _item(spec: GenerationSpec, served: Served, image: bytes, origin: Origin) -> GeneratedItem:
+    return GeneratedItem(
+        item_id=f"{spec.generation_id}-{served.item}",
+        image=image,
+        content_type=CONTENT_TYPE,
+        seed=served.candidate.seed,
+        index=served.item,
+        revision=origin.revision_of(served),
+        like_probability=served.chance,
+        exploring=origin.exploring(served),
+    )

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from papa.denoiser import Conditions
 from papa.noise import Noise
 from papa.sampler import Rows
+from papa.selection import Candidate, Rule, Selection, Served
 from papa.taste import Head
+from papa_serving import metrics
 from papa_serving.contracts.errors import PapaError
 from papa_serving.contracts.identity import UserKey
 
 SEEDS = 2**63
 """Seeds are taken modulo this."""
+UNSELECTED = Rule(overdraw=1.0)
 
 
 @dataclass(frozen=True)
@@ -39,25 +43,33 @@ class HostAdapter:
 
 @dataclass(frozen=True, eq=False)
 class FinishedRows:
-    """Samples of one job that are done, in one message. Shape: `samples` [k, C, H, W] float32, on the host;
-    `like_probabilities` has k, or none where nothing is known of the user."""
+    """Settled items of one job, in one message. Shape: `samples` [len(served), C, H, W] float32, on the host.
 
-    indexes: tuple[int, ...]
+    `last`: no more follow. `drawn` counts the draws so far, those under way included, and `accepted` those of them that
+    were accepted.
+    """
+
+    served: tuple[Served, ...]
     samples: Tensor
-    like_probabilities: tuple[float, ...] = ()
+    last: bool
+    drawn: int
+    accepted: int
 
-    def like_probability(self, position: int) -> float | None:
-        """Of the sample at that position."""
-        return self.like_probabilities[position] if self.like_probabilities else None
+    @property
+    def indexes(self) -> tuple[int, ...]:
+        """The items' indexes within the generation."""
+        return tuple(each.item for each in self.served)
 
 
 @dataclass(eq=False)
 class Job:
-    """A generation of `count` rows; row i has seed `seed` + i and runs without adapter where i is in `explore`.
+    """A generation of `count` items, of which item i begins from seed `seed` + i.
 
-    `deliver` is called on the engine's thread with each group of finished rows, or once with an error. `submitted_at`
-    and `started_at` (first row admitted, 0 before) are of the monotonic clock. `conditions` is one row, which all of
-    its rows share; None for a backbone without prompts.
+    What is drawn becomes an item as `rule` says, where the adapter has a head. Items in `explore` are drawn without
+    adapter, those in `teach` begin so (papa.selection). `deliver` is called on the engine's
+    thread with each group of settled items, or once with an error. `submitted_at` and `started_at` (first row admitted,
+    0 before) are of the monotonic clock. `conditions` is one row, which all of its rows share; None for a backbone
+    without prompts.
     """
 
     user: UserKey
@@ -68,26 +80,65 @@ class Job:
     deliver: Callable[[FinishedRows | PapaError], None]
     adapter: HostAdapter | None = None
     explore: frozenset[int] = frozenset()
+    teach: frozenset[int] = frozenset()
     conditions: Conditions | None = None
+    rule: Rule = UNSELECTED
     submitted_at: float = field(default_factory=time.monotonic)
     started_at: float = 0.0
     cancelled: bool = False
+    _selection: Selection = field(init=False)
+    _rejected: dict[Candidate, Tensor] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        seeds = [(self.seed + index) % SEEDS for index in range(self.count)]
+        self._selection = Selection(seeds, self.rule, self.explore, self.teach)
 
     def rows(self, plan: tuple[float, ...]) -> list[Row]:
-        """Its rows, not yet started; `plan` holds the descending timesteps."""
-        return [Row(self, index, plan, None if index in self.explore else self.adapter) for index in range(self.count)]
+        """The first row of each item, not yet started; `plan` holds the descending timesteps."""
+        return [self._row(candidate, plan) for candidate in self._selection.first]
+
+    def settle(
+        self, rows: Sequence[Row], chances: Sequence[float | None], samples: Tensor
+    ) -> tuple[FinishedRows | None, list[Row]]:
+        """Takes finished rows. Returns the items that are settled by them, if any, and the rows to draw next.
+
+        Shape: samples [len(rows), C, H, W], on the host.
+        """
+        drawn = {row.candidate: sample for row, sample in zip(rows, samples, strict=True)}
+        verdict = self._selection.judge(dict(zip(drawn, chances, strict=True)))
+        settled = {each.candidate for each in verdict.served}
+        metrics.DRAWS.labels("accepted").inc(len(settled))
+        metrics.DRAWS.labels("rejected").inc(len(drawn) - len(settled))
+        self._rejected |= {each: sample.clone() for each, sample in drawn.items() if each not in settled}
+        successors = [self._row(candidate, rows[0].plan) for candidate in verdict.wanted]
+        served, last = verdict.served, self._selection.done
+        if last:
+            served += self._selection.rest()
+        if not served and not last:
+            return None, successors
+        samples = torch.stack([(drawn | self._rejected)[each.candidate] for each in served]) if served else samples[:0]
+        return FinishedRows(served, samples, last, self._selection.drawn, self._selection.accepted), successors
+
+    def explores(self, candidate: Candidate) -> bool:
+        """Whether the candidate is drawn without the adapter."""
+        return self._selection.explores(candidate)
+
+    def _row(self, candidate: Candidate, plan: tuple[float, ...]) -> Row:
+        return Row(self, candidate, plan, None if self.explores(candidate) else self.adapter)
 
 
 @dataclass(eq=False)
 class Row:
-    """One item in the making. `position` is the index into `plan` of the step to come; `slot` is 0 without adapter.
+    """One candidate of an item in the making.
+
+    `position` is the index into `plan` of the step to come; `slot` is 0 without adapter.
 
     `noise` gives x_T and then, for ancestral sampling, the noise of each step: that of the row's seed, whatever its
     neighbours are. `stint` counts the steps since it was last admitted; `parked` holds its state while it makes room.
     """
 
     job: Job
-    index: int
+    candidate: Candidate
     plan: tuple[float, ...]
     adapter: HostAdapter | None
     position: int = 0
@@ -97,7 +148,7 @@ class Row:
     parked: Rows | None = None
 
     def __post_init__(self) -> None:
-        self.noise = Noise((self.job.seed + self.index) % SEEDS)
+        self.noise = Noise(self.candidate.seed)
 
     @property
     def left(self) -> int:

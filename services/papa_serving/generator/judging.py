@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -14,8 +15,8 @@ from papa_serving.generator.job import Job
 
 def like_probabilities(
     denoiser: Denoiser, rows: Mapping[Job, Sequence[int]], samples: Tensor
-) -> dict[Job, tuple[float, ...]]:
-    """The chance of a like of each job's samples, for jobs whose adapter has a head.
+) -> dict[Job, list[float | None]]:
+    """The chance of a like of each job's samples, for jobs whose adapter has a head; None for one that is not finite.
 
     Runs the backbone once over all of their samples, as they are stored and learnt from. Belongs to the engine's
     thread. Shape: samples [n, C, H, W]; `rows` holds indexes into it.
@@ -25,10 +26,11 @@ def like_probabilities(
         return {}
     mine = [index for job in heads for index in rows[job]]
     features = denoiser.features(_as_stored(denoiser, samples[mine])).to("cpu", torch.float16)
-    found, start = {}, 0
+    found, start = dict[Job, list[float | None]](), 0
     for job, head in heads.items():
         end = start + len(rows[job])
-        found[job] = tuple(head.probability(features[start:end]).tolist())
+        chances = head.probability(features[start:end]).tolist()
+        found[job] = [None if math.isnan(chance) else chance for chance in chances]
         start = end
     return found
 

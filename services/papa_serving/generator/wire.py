@@ -35,6 +35,8 @@ def spec_from_wire(request: engine_pb2.RunRequest) -> GenerationSpec:
         traceparent=request.traceparent,
         guidance=request.guidance,
         negative_prompt=request.negative_prompt,
+        min_like_probability=request.min_like_probability,
+        overdraw=request.overdraw,
     )
 
 
@@ -54,6 +56,8 @@ def check_run_request(request: engine_pb2.RunRequest) -> None:
         "revision": len(request.revision) <= limits.MAX_ID,
         "exploration": request.exploration <= 1.0,
         "guidance": request.guidance <= limits.MAX_GUIDANCE,
+        "min_like_probability": 0.0 <= request.min_like_probability <= 1.0,
+        "overdraw": request.overdraw == 0 or 1.0 <= request.overdraw <= limits.MAX_OVERDRAW,
         "seconds_left": 0.0 <= request.seconds_left < math.inf,
         "traceparent": len(request.traceparent) <= limits.MAX_ID,
     }
@@ -89,12 +93,13 @@ def event_to_wire(event: Event) -> engine_pb2.RunResponse:
                 denoising_seconds=event.timings.denoising,
                 adapter_load_seconds=event.timings.adapter_load,
                 noise_version=event.noise_version,
+                drawn=event.drawn,
+                accepted=event.accepted,
             )
         )
-    revision = next((item.revision for item in event if item.revision), "")
-    return engine_pb2.RunResponse(
-        items=engine_pb2.ItemsDone(items=[_item_to_wire(item) for item in event], revision=revision)
-    )
+    revision = next((item.revision for item in event.items if item.revision), "")
+    items = [_item_to_wire(item) for item in event.items]
+    return engine_pb2.RunResponse(items=engine_pb2.ItemsDone(items=items, revision=revision, drawn=event.drawn))
 
 
 def error_to_wire(error: PapaError) -> engine_pb2.RunResponse:
@@ -124,4 +129,5 @@ def _item_to_wire(item: GeneratedItem) -> engine_pb2.EngineItem:
         index=item.index,
         adapter=bool(item.revision),
         like_probability=item.like_probability,
+        exploring=item.exploring,
     )

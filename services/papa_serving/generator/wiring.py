@@ -63,7 +63,7 @@ def assemble(settings: Settings, stores: Stores) -> Room:
 
 def defaults(settings: GeneratorSettings) -> Defaults:
     """The values of a request that names none."""
-    return Defaults(settings.sampler, settings.steps, settings.exploration)
+    return Defaults(settings.sampler, settings.steps, settings.exploration, settings.teaching, settings.overdraw)
 
 
 def backbone_info(name: str, denoiser: Denoiser) -> BackboneInfo:

@@ -71,7 +71,7 @@ class Endpoints:
         self._gallery.add(made.items)
         return JSONResponse({
             "generation": made.generation_id, "revision": made.revision, "served_by": made.served_by.value,
-            "seconds": made.timings.total, "items": [_item(item) for item in made.items],
+            "seconds": made.timings.total, "acceptance": made.acceptance, "items": [_item(item) for item in made.items],
             "prompt_reading": asdict(made.prompt_reading) if made.prompt_reading else None,
         })  # fmt: skip
 
@@ -143,7 +143,10 @@ class Endpoints:
 
 def _item(item: Item) -> dict[str, Any]:
     image = f"data:{item.content_type};base64,{base64.b64encode(item.image).decode()}"
-    return {"id": item.item_id, "image": image, "seed": str(item.seed), "served_by": item.served_by.value}
+    return {
+        "id": item.item_id, "image": image, "seed": str(item.seed), "served_by": item.served_by.value,
+        "like_probability": item.like_probability, "exploring": item.exploring,
+    }  # fmt: skip
 
 
 def _state(state: UserState) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from papa_serving.contracts.limits import MAX_COUNT, MAX_STEPS
+from papa_serving.contracts.limits import MAX_COUNT, MAX_OVERDRAW, MAX_STEPS
 from papa_serving.settings.addresses import Host
 from papa_serving.settings.section import Section, check_secret_file
 from papa_serving.settings.tracing import TracingSettings
@@ -169,11 +169,31 @@ class GeneratorSettings(Section):
     sampler: Literal["ddpm", "ddim", "dpmpp_2m"] = "dpmpp_2m"
     steps: int = Field(12, ge=1, le=1000)
     exploration: float = Field(0.0, ge=0, le=1, description="share of items drawn from the base")
+    teaching: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="share of items that may come from the base to teach, being in doubt; they fade as the taste is "
+        "known",
+    )
+    overdraw: float = Field(
+        2.0,
+        ge=1,
+        le=MAX_OVERDRAW,
+        description="draws per item at most: what the user hardly likes is drawn again; 1 switches that off",
+    )
     like_probability: bool = Field(
-        True, description="say of each item how likely its user likes it, at one more evaluation of the backbone"
+        True,
+        description="say of each item how likely its user likes it, at one more evaluation of the backbone; off also "
+        "switches overdraw and teaching off",
     )
     guidance: float = Field(5.0, ge=1, le=30, description="guidance scale of prompts, for backbones that take them")
     drain_seconds: float = Field(60.0, gt=0, description="time to finish running generations on shutdown")
+
+    @property
+    def default_overdraw(self) -> float:
+        """What `overdraw` comes to: without a like probability nothing is selected."""
+        return self.overdraw if self.like_probability else 1.0
 
     @model_validator(mode="before")
     @classmethod
@@ -233,7 +253,8 @@ class AuthSettings(Section):
 
 
 class RateSettings(Section):
-    """Rate limits of each gateway process. An item, a feedback event and any other call cost one. 0 is no limit."""
+    """Rate limits of each gateway process. A draw of an item, a feedback event and any other call cost one. 0 is no
+    limit."""
 
     tenant: float = Field(0.0, ge=0, description="per second and tenant")
     tenant_burst: float = Field(1_000.0, gt=0, description="that a rested tenant may use at once")

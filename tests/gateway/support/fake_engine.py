@@ -22,11 +22,13 @@ def items(
     adapter: bool = True,
     size: int = 16,
     like: float | None = None,
+    exploring: bool = False,
+    drawn: int = 0,
 ) -> Step:
-    """Items `first` to `last`, both included, in one message."""
+    """Items `first` to `last`, both included, in one message; `drawn` candidates so far."""
 
     async def step(request: engine_pb2.RunRequest, context: grpc.aio.ServicerContext) -> engine_pb2.RunResponse:
-        done = engine_pb2.ItemsDone(revision=revision)
+        done = engine_pb2.ItemsDone(revision=revision, drawn=drawn)
         for index in range(first, (first if last is None else last) + 1):
             done.items.add(
                 item_id=f"{request.generation_id}-{index}",
@@ -36,19 +38,22 @@ def items(
                 index=index,
                 adapter=adapter,
                 like_probability=like,
+                exploring=exploring,
             )
         return engine_pb2.RunResponse(items=done)
 
     return step
 
 
-def done(revision: str = "000001-aa") -> Step:
-    """The regular end."""
+def done(revision: str = "000001-aa", drawn: int = 0, accepted: int = 0) -> Step:
+    """The regular end; without draws that of a former release."""
 
     async def step(request: engine_pb2.RunRequest, context: grpc.aio.ServicerContext) -> engine_pb2.RunResponse:
         timings = {"queued_seconds": 0.25, "denoising_seconds": 0.5, "adapter_load_seconds": 0.125}
         return engine_pb2.RunResponse(
-            done=engine_pb2.RunDone(revision=revision, noise_version=NOISE_VERSION, **timings)
+            done=engine_pb2.RunDone(
+                revision=revision, noise_version=NOISE_VERSION, drawn=drawn, accepted=accepted, **timings
+            )
         )
 
     return step

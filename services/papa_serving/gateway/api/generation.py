@@ -17,7 +17,7 @@ from papa_serving.contracts.limits import MAX_SEED
 from papa_serving.contracts.vocabulary import Reading, Vocabulary
 from papa_serving.gateway.backends import KnownBackbone
 from papa_serving.gateway.conversion import validation
-from papa_serving.gateway.engine_client import EngineClient
+from papa_serving.gateway.engine_client import EngineClient, Event
 from papa_serving.gateway.rpc.admission import caller
 from papa_serving.gateway.rpc.edge import Context
 from papa_serving.logs import request_id
@@ -50,14 +50,15 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         spec, reading = await self._spec(request, context)
         response = generation_pb2.GenerateResponse(generation_id=spec.generation_id, prompt_reading=_reading(reading))
         items: list[generation_pb2.Item] = []
+        charge = _Charges(spec)
         async with aclosing(self._engine.run(spec)) as events:
             async for event in events:
+                charge(event)
                 if isinstance(event, engine_pb2.ItemsDone):
                     items.extend(map(_item, event.items))
                 else:
                     response.revision, response.served_by = event.revision, _served_by(bool(event.revision))
-                    response.timings.CopyFrom(_timings(event, started))
-                    response.noise_version = event.noise_version
+                    _end(response, event, started)
         response.items.extend(sorted(items, key=lambda item: item.index))
         self._refuse_oversize(response)
         return response
@@ -67,16 +68,17 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
     ) -> AsyncIterator[generation_pb2.StreamGenerateResponse]:
         started = time.monotonic()
         spec, reading = await self._spec(request, context)
+        charge = _Charges(spec)
         async with aclosing(self._engine.run(spec)) as events:
             async for event in events:
+                charge(event)
                 response = generation_pb2.StreamGenerateResponse(
                     generation_id=spec.generation_id,
                     revision=event.revision,
                     served_by=_served_by(bool(event.revision)),
                 )
                 if isinstance(event, engine_pb2.RunDone):
-                    response.timings.CopyFrom(_timings(event, started))
-                    response.noise_version = event.noise_version
+                    _end(response, event, started)
                     if said := _reading(reading):
                         response.prompt_reading.CopyFrom(said)
                     yield response
@@ -113,6 +115,8 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
             traceparent=tracing.current().traceparent,
             guidance=request.guidance_scale if request.HasField("guidance_scale") else -1.0,
             negative_prompt=vocabulary.read(request.negative_prompt).prompt,
+            min_like_probability=request.min_like_probability,
+            overdraw=request.overdraw,
         )
         return spec, reading
 
@@ -121,6 +125,19 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         if size > self._limits.max_message_bytes:
             advice = f"the items make an answer of {size} bytes; ask for fewer, or use StreamGenerate"
             raise InvalidRequest([Violation("count", advice)])
+
+
+class _Charges:
+    """Charges the draws that a generation takes beyond its items, as it takes them; the items are paid for already."""
+
+    def __init__(self, spec: GenerationSpec) -> None:
+        self._user, self._charged = spec.user, spec.count
+
+    def __call__(self, event: Event) -> None:
+        more = event.drawn - self._charged
+        if more > 0:
+            caller.get().owe(self._user, more)
+            self._charged += more
 
 
 def _random_seed(count: int) -> int:
@@ -144,11 +161,24 @@ def _item(item: engine_pb2.EngineItem) -> generation_pb2.Item:
         index=item.index,
         served_by=_served_by(item.adapter),
         like_probability=item.like_probability if item.HasField("like_probability") else None,
+        exploring=item.exploring,
     )
 
 
 def _served_by(adapter: bool) -> generation_pb2.ServedBy.ValueType:
     return generation_pb2.SERVED_BY_ADAPTER if adapter else generation_pb2.SERVED_BY_BASE
+
+
+def _end(
+    response: generation_pb2.GenerateResponse | generation_pb2.StreamGenerateResponse,
+    done: engine_pb2.RunDone,
+    started: float,
+) -> None:
+    """What the end of a run says of the whole generation. A generator of a former release counts no draws."""
+    response.timings.CopyFrom(_timings(done, started))
+    response.noise_version = done.noise_version
+    response.drawn = done.drawn
+    response.acceptance = done.accepted / done.drawn if done.drawn else 1.0
 
 
 def _timings(done: engine_pb2.RunDone, started: float) -> generation_pb2.Timings:

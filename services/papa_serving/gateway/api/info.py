@@ -16,8 +16,9 @@ from papa_serving.stubs.serving.v1 import info_pb2, info_pb2_grpc
 class InfoService(info_pb2_grpc.InfoServiceServicer):
     """Reads the settings, and the backbone that a generator has announced."""
 
-    def __init__(self, limits: GatewaySettings, items: ItemStore) -> None:
+    def __init__(self, limits: GatewaySettings, items: ItemStore, overdraw: float) -> None:
         self._items = items
+        self._defaults = info_pb2.Defaults(overdraw=overdraw)
         self._version = importlib.metadata.version("papa-serving")
         self._limits = info_pb2.Limits(
             max_message_bytes=limits.max_message_bytes,
@@ -33,7 +34,7 @@ class InfoService(info_pb2_grpc.InfoServiceServicer):
     async def GetServerInfo(
         self, request: info_pb2.GetServerInfoRequest, context: Context
     ) -> info_pb2.GetServerInfoResponse:
-        answer = info_pb2.GetServerInfoResponse(version=self._version, limits=self._limits)
+        answer = info_pb2.GetServerInfoResponse(version=self._version, limits=self._limits, defaults=self._defaults)
         if (known := await self._items.backbone_info()) is not None:
             channels, height, width = known.image_shape
             answer.backbone.CopyFrom(

@@ -9,7 +9,7 @@ import hashlib
 
 from papa_serving.contracts.errors import InvalidRequest, Violation
 from papa_serving.contracts.identity import ID_RULE, is_id_text
-from papa_serving.contracts.limits import ADAPTER_FILES, MAX_GUIDANCE, MAX_ID, MAX_PROMPT, MAX_SEED
+from papa_serving.contracts.limits import ADAPTER_FILES, MAX_GUIDANCE, MAX_ID, MAX_OVERDRAW, MAX_PROMPT, MAX_SEED
 from papa_serving.settings import GatewaySettings
 from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
 
@@ -61,6 +61,10 @@ def check_generation(request: GenerateRequest, limits: GatewaySettings, violatio
         check_id(request.revision, "revision", violations)
     if request.HasField("exploration") and not 0.0 <= request.exploration <= 1.0:
         violations.append(Violation("exploration", "must be in [0, 1]"))
+    if not 0.0 <= request.min_like_probability <= 1.0:
+        violations.append(Violation("min_like_probability", "must be in [0, 1]"))
+    if request.HasField("overdraw") and not 1.0 <= request.overdraw <= MAX_OVERDRAW:
+        violations.append(Violation("overdraw", f"must be in [1, {MAX_OVERDRAW:g}]"))
 
 
 def _check_guidance(request: GenerateRequest, violations: Violations) -> None:

@@ -320,6 +320,11 @@ class Meter:
                 raise RateLimited(
                     f"this {kind} asks for more than its rate allows", retry_after=wait, metadata={"subject": subject}
                 )
+        self.owe(user, cost)
+
+    def owe(self, user: UserKey, cost: float) -> None:
+        """Charges what is being done already, even where that leaves a debt."""
+        now = self._clock()
         self.users.take(user, cost, now)
         self.tenants.take(user.tenant, cost, now)
 
@@ -343,6 +348,11 @@ class Caller:
         if self.meter is not None:
             self.meter.charge(key, cost)
         return key
+
+    def owe(self, user: UserKey, cost: float) -> None:
+        """Charges a user whom the call has reached for work beyond what it was charged with at first."""
+        if self.meter is not None:
+            self.meter.owe(user, cost)
 
 
 NOBODY = Caller()

@@ -37,6 +37,8 @@ class RunRequest(_message.Message):
     GUIDANCE_FIELD_NUMBER: _builtins.int
     NEGATIVE_PROMPT_FIELD_NUMBER: _builtins.int
     SECONDS_LEFT_FIELD_NUMBER: _builtins.int
+    MIN_LIKE_PROBABILITY_FIELD_NUMBER: _builtins.int
+    OVERDRAW_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     generation_id: _builtins.str
     tenant: _builtins.str
@@ -61,6 +63,10 @@ class RunRequest(_message.Message):
     """The time from sending to the deadline, after which the rows are freed; 0 for none. It is a duration, because the
     clocks of two machines differ.
     """
+    min_like_probability: _builtins.float
+    """0 for no floor."""
+    overdraw: _builtins.float
+    """0 for the default."""
     def __init__(
         self,
         *,
@@ -79,10 +85,12 @@ class RunRequest(_message.Message):
         guidance: _builtins.float = ...,
         negative_prompt: _builtins.str = ...,
         seconds_left: _builtins.float = ...,
+        min_like_probability: _builtins.float = ...,
+        overdraw: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "exploration", b"exploration", "generation_id", b"generation_id", "guidance", b"guidance", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "request_id", b"request_id", "revision", b"revision", "sampler", b"sampler", "seconds_left", b"seconds_left", "seed", b"seed", "steps", b"steps", "tenant", b"tenant", "traceparent", b"traceparent", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "exploration", b"exploration", "generation_id", b"generation_id", "guidance", b"guidance", "min_like_probability", b"min_like_probability", "negative_prompt", b"negative_prompt", "overdraw", b"overdraw", "prompt", b"prompt", "request_id", b"request_id", "revision", b"revision", "sampler", b"sampler", "seconds_left", b"seconds_left", "seed", b"seed", "steps", b"steps", "tenant", b"tenant", "traceparent", b"traceparent", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -253,8 +261,11 @@ class ItemsDone(_message.Message):
 
     ITEMS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    DRAWN_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
     """Empty when the base served."""
+    drawn: _builtins.int
+    """Candidates of the generation so far, those under way included."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___EngineItem]: ...
     def __init__(
@@ -262,10 +273,11 @@ class ItemsDone(_message.Message):
         *,
         items: _abc.Iterable[Global___EngineItem] | None = ...,
         revision: _builtins.str = ...,
+        drawn: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drawn", b"drawn", "items", b"items", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -282,6 +294,7 @@ class EngineItem(_message.Message):
     INDEX_FIELD_NUMBER: _builtins.int
     ADAPTER_FIELD_NUMBER: _builtins.int
     LIKE_PROBABILITY_FIELD_NUMBER: _builtins.int
+    EXPLORING_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     image: _builtins.bytes
     content_type: _builtins.str
@@ -290,6 +303,7 @@ class EngineItem(_message.Message):
     adapter: _builtins.bool
     like_probability: _builtins.float
     """As in the public Item."""
+    exploring: _builtins.bool
     def __init__(
         self,
         *,
@@ -300,10 +314,11 @@ class EngineItem(_message.Message):
         index: _builtins.int = ...,
         adapter: _builtins.bool = ...,
         like_probability: _builtins.float | None = ...,
+        exploring: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_like_probability", b"_like_probability", "like_probability", b"like_probability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_like_probability", b"_like_probability", "adapter", b"adapter", "content_type", b"content_type", "image", b"image", "index", b"index", "item_id", b"item_id", "like_probability", b"like_probability", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_like_probability", b"_like_probability", "adapter", b"adapter", "content_type", b"content_type", "exploring", b"exploring", "image", b"image", "index", b"index", "item_id", b"item_id", "like_probability", b"like_probability", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__like_probability: _TypeAlias = _typing.Literal["like_probability"]  # noqa: Y015
     _WhichOneofArgType__like_probability: _TypeAlias = _typing.Literal["_like_probability", b"_like_probability"]  # noqa: Y015
@@ -320,6 +335,8 @@ class RunDone(_message.Message):
     DENOISING_SECONDS_FIELD_NUMBER: _builtins.int
     ADAPTER_LOAD_SECONDS_FIELD_NUMBER: _builtins.int
     NOISE_VERSION_FIELD_NUMBER: _builtins.int
+    DRAWN_FIELD_NUMBER: _builtins.int
+    ACCEPTED_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
     """Empty when the base served."""
     queued_seconds: _builtins.float
@@ -327,6 +344,9 @@ class RunDone(_message.Message):
     adapter_load_seconds: _builtins.float
     noise_version: _builtins.int
     """papa.noise.VERSION."""
+    drawn: _builtins.int
+    """Candidates of the generation, and those of them that became items for what they are."""
+    accepted: _builtins.int
     def __init__(
         self,
         *,
@@ -335,10 +355,12 @@ class RunDone(_message.Message):
         denoising_seconds: _builtins.float = ...,
         adapter_load_seconds: _builtins.float = ...,
         noise_version: _builtins.int = ...,
+        drawn: _builtins.int = ...,
+        accepted: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_load_seconds", b"adapter_load_seconds", "denoising_seconds", b"denoising_seconds", "noise_version", b"noise_version", "queued_seconds", b"queued_seconds", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "adapter_load_seconds", b"adapter_load_seconds", "denoising_seconds", b"denoising_seconds", "drawn", b"drawn", "noise_version", b"noise_version", "queued_seconds", b"queued_seconds", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

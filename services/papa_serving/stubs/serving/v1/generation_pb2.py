@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from papa_serving.stubs.serving.v1 import types_pb2 as papa_dot_serving_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n papa/serving/v1/generation.proto\x12\x0fpapa.serving.v1\x1a\x1bpapa/serving/v1/types.proto\"\xfa\x02\n\x0fGenerateRequest\x12#\n\x04user\x18\x01 \x01(\x0b\x32\x15.papa.serving.v1.User\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x13\n\x06prompt\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x01\x88\x01\x01\x12)\n\x07sampler\x18\x05 \x01(\x0e\x32\x18.papa.serving.v1.Sampler\x12\x12\n\x05steps\x18\x06 \x01(\rH\x02\x88\x01\x01\x12\x15\n\x08revision\x18\x07 \x01(\tH\x03\x88\x01\x01\x12\x18\n\x0b\x65xploration\x18\x08 \x01(\x01H\x04\x88\x01\x01\x12\x1b\n\x0eguidance_scale\x18\t \x01(\x01H\x05\x88\x01\x01\x12\x1c\n\x0fnegative_prompt\x18\n \x01(\tH\x06\x88\x01\x01\x42\t\n\x07_promptB\x07\n\x05_seedB\x08\n\x06_stepsB\x0b\n\t_revisionB\x0e\n\x0c_explorationB\x11\n\x0f_guidance_scaleB\x12\n\x10_negative_prompt\"\x89\x02\n\x10GenerateResponse\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\x12$\n\x05items\x18\x02 \x03(\x0b\x32\x15.papa.serving.v1.Item\x12\x10\n\x08revision\x18\x03 \x01(\t\x12,\n\tserved_by\x18\x04 \x01(\x0e\x32\x19.papa.serving.v1.ServedBy\x12)\n\x07timings\x18\x05 \x01(\x0b\x32\x18.papa.serving.v1.Timings\x12\x15\n\rnoise_version\x18\x06 \x01(\r\x12\x36\n\x0eprompt_reading\x18\x07 \x01(\x0b\x32\x1e.papa.serving.v1.PromptReading\"\xa2\x01\n\rPromptReading\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12;\n\x07read_as\x18\x02 \x03(\x0b\x32*.papa.serving.v1.PromptReading.ReadAsEntry\x12\x15\n\runknown_words\x18\x03 \x03(\t\x1a-\n\x0bReadAsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x80\x03\n\x15StreamGenerateRequest\x12#\n\x04user\x18\x01 \x01(\x0b\x32\x15.papa.serving.v1.User\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x13\n\x06prompt\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x01\x88\x01\x01\x12)\n\x07sampler\x18\x05 \x01(\x0e\x32\x18.papa.serving.v1.Sampler\x12\x12\n\x05steps\x18\x06 \x01(\rH\x02\x88\x01\x01\x12\x15\n\x08revision\x18\x07 \x01(\tH\x03\x88\x01\x01\x12\x18\n\x0b\x65xploration\x18\x08 \x01(\x01H\x04\x88\x01\x01\x12\x1b\n\x0eguidance_scale\x18\t \x01(\x01H\x05\x88\x01\x01\x12\x1c\n\x0fnegative_prompt\x18\n \x01(\tH\x06\x88\x01\x01\x42\t\n\x07_promptB\x07\n\x05_seedB\x08\n\x06_stepsB\x0b\n\t_revisionB\x0e\n\x0c_explorationB\x11\n\x0f_guidance_scaleB\x12\n\x10_negative_prompt\"\x8e\x02\n\x16StreamGenerateResponse\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\x12#\n\x04item\x18\x02 \x01(\x0b\x32\x15.papa.serving.v1.Item\x12\x10\n\x08revision\x18\x03 \x01(\t\x12,\n\tserved_by\x18\x04 \x01(\x0e\x32\x19.papa.serving.v1.ServedBy\x12)\n\x07timings\x18\x05 \x01(\x0b\x32\x18.papa.serving.v1.Timings\x12\x15\n\rnoise_version\x18\x06 \x01(\r\x12\x36\n\x0eprompt_reading\x18\x07 \x01(\x0b\x32\x1e.papa.serving.v1.PromptReading\"\xbb\x01\n\x04Item\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\r\n\x05index\x18\x05 \x01(\r\x12,\n\tserved_by\x18\x06 \x01(\x0e\x32\x19.papa.serving.v1.ServedBy\x12\x1d\n\x10like_probability\x18\x07 \x01(\x01H\x00\x88\x01\x01\x42\x13\n\x11_like_probability\"q\n\x07Timings\x12\x16\n\x0equeued_seconds\x18\x01 \x01(\x01\x12\x19\n\x11\x64\x65noising_seconds\x18\x02 \x01(\x01\x12\x1c\n\x14\x61\x64\x61pter_load_seconds\x18\x03 \x01(\x01\x12\x15\n\rtotal_seconds\x18\x04 \x01(\x01*P\n\x08ServedBy\x12\x19\n\x15SERVED_BY_UNSPECIFIED\x10\x00\x12\x15\n\x11SERVED_BY_ADAPTER\x10\x01\x12\x12\n\x0eSERVED_BY_BASE\x10\x02*\\\n\x07Sampler\x12\x17\n\x13SAMPLER_UNSPECIFIED\x10\x00\x12\x10\n\x0cSAMPLER_DDPM\x10\x01\x12\x10\n\x0cSAMPLER_DDIM\x10\x02\x12\x14\n\x10SAMPLER_DPMPP_2M\x10\x03\x32\xc9\x01\n\x11GenerationService\x12O\n\x08Generate\x12 .papa.serving.v1.GenerateRequest\x1a!.papa.serving.v1.GenerateResponse\x12\x63\n\x0eStreamGenerate\x12&.papa.serving.v1.StreamGenerateRequest\x1a\'.papa.serving.v1.StreamGenerateResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n papa/serving/v1/generation.proto\x12\x0fpapa.serving.v1\x1a\x1bpapa/serving/v1/types.proto\"\xda\x03\n\x0fGenerateRequest\x12#\n\x04user\x18\x01 \x01(\x0b\x32\x15.papa.serving.v1.User\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x13\n\x06prompt\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x01\x88\x01\x01\x12)\n\x07sampler\x18\x05 \x01(\x0e\x32\x18.papa.serving.v1.Sampler\x12\x12\n\x05steps\x18\x06 \x01(\rH\x02\x88\x01\x01\x12\x15\n\x08revision\x18\x07 \x01(\tH\x03\x88\x01\x01\x12\x18\n\x0b\x65xploration\x18\x08 \x01(\x01H\x04\x88\x01\x01\x12\x1b\n\x0eguidance_scale\x18\t \x01(\x01H\x05\x88\x01\x01\x12\x1c\n\x0fnegative_prompt\x18\n \x01(\tH\x06\x88\x01\x01\x12!\n\x14min_like_probability\x18\x0b \x01(\x01H\x07\x88\x01\x01\x12\x15\n\x08overdraw\x18\x0c \x01(\x01H\x08\x88\x01\x01\x42\t\n\x07_promptB\x07\n\x05_seedB\x08\n\x06_stepsB\x0b\n\t_revisionB\x0e\n\x0c_explorationB\x11\n\x0f_guidance_scaleB\x12\n\x10_negative_promptB\x17\n\x15_min_like_probabilityB\x0b\n\t_overdraw\"\xac\x02\n\x10GenerateResponse\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\x12$\n\x05items\x18\x02 \x03(\x0b\x32\x15.papa.serving.v1.Item\x12\x10\n\x08revision\x18\x03 \x01(\t\x12,\n\tserved_by\x18\x04 \x01(\x0e\x32\x19.papa.serving.v1.ServedBy\x12)\n\x07timings\x18\x05 \x01(\x0b\x32\x18.papa.serving.v1.Timings\x12\x15\n\rnoise_version\x18\x06 \x01(\r\x12\x36\n\x0eprompt_reading\x18\x07 \x01(\x0b\x32\x1e.papa.serving.v1.PromptReading\x12\x12\n\nacceptance\x18\x08 \x01(\x01\x12\r\n\x05\x64rawn\x18\t \x01(\r\"\xa2\x01\n\rPromptReading\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12;\n\x07read_as\x18\x02 \x03(\x0b\x32*.papa.serving.v1.PromptReading.ReadAsEntry\x12\x15\n\runknown_words\x18\x03 \x03(\t\x1a-\n\x0bReadAsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe0\x03\n\x15StreamGenerateRequest\x12#\n\x04user\x18\x01 \x01(\x0b\x32\x15.papa.serving.v1.User\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x13\n\x06prompt\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x01\x88\x01\x01\x12)\n\x07sampler\x18\x05 \x01(\x0e\x32\x18.papa.serving.v1.Sampler\x12\x12\n\x05steps\x18\x06 \x01(\rH\x02\x88\x01\x01\x12\x15\n\x08revision\x18\x07 \x01(\tH\x03\x88\x01\x01\x12\x18\n\x0b\x65xploration\x18\x08 \x01(\x01H\x04\x88\x01\x01\x12\x1b\n\x0eguidance_scale\x18\t \x01(\x01H\x05\x88\x01\x01\x12\x1c\n\x0fnegative_prompt\x18\n \x01(\tH\x06\x88\x01\x01\x12!\n\x14min_like_probability\x18\x0b \x01(\x01H\x07\x88\x01\x01\x12\x15\n\x08overdraw\x18\x0c \x01(\x01H\x08\x88\x01\x01\x42\t\n\x07_promptB\x07\n\x05_seedB\x08\n\x06_stepsB\x0b\n\t_revisionB\x0e\n\x0c_explorationB\x11\n\x0f_guidance_scaleB\x12\n\x10_negative_promptB\x17\n\x15_min_like_probabilityB\x0b\n\t_overdraw\"\xb1\x02\n\x16StreamGenerateResponse\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\x12#\n\x04item\x18\x02 \x01(\x0b\x32\x15.papa.serving.v1.Item\x12\x10\n\x08revision\x18\x03 \x01(\t\x12,\n\tserved_by\x18\x04 \x01(\x0e\x32\x19.papa.serving.v1.ServedBy\x12)\n\x07timings\x18\x05 \x01(\x0b\x32\x18.papa.serving.v1.Timings\x12\x15\n\rnoise_version\x18\x06 \x01(\r\x12\x36\n\x0eprompt_reading\x18\x07 \x01(\x0b\x32\x1e.papa.serving.v1.PromptReading\x12\x12\n\nacceptance\x18\x08 \x01(\x01\x12\r\n\x05\x64rawn\x18\t \x01(\r\"\xce\x01\n\x04Item\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\r\n\x05index\x18\x05 \x01(\r\x12,\n\tserved_by\x18\x06 \x01(\x0e\x32\x19.papa.serving.v1.ServedBy\x12\x1d\n\x10like_probability\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\texploring\x18\x08 \x01(\x08\x42\x13\n\x11_like_probability\"q\n\x07Timings\x12\x16\n\x0equeued_seconds\x18\x01 \x01(\x01\x12\x19\n\x11\x64\x65noising_seconds\x18\x02 \x01(\x01\x12\x1c\n\x14\x61\x64\x61pter_load_seconds\x18\x03 \x01(\x01\x12\x15\n\rtotal_seconds\x18\x04 \x01(\x01*P\n\x08ServedBy\x12\x19\n\x15SERVED_BY_UNSPECIFIED\x10\x00\x12\x15\n\x11SERVED_BY_ADAPTER\x10\x01\x12\x12\n\x0eSERVED_BY_BASE\x10\x02*\\\n\x07Sampler\x12\x17\n\x13SAMPLER_UNSPECIFIED\x10\x00\x12\x10\n\x0cSAMPLER_DDPM\x10\x01\x12\x10\n\x0cSAMPLER_DDIM\x10\x02\x12\x14\n\x10SAMPLER_DPMPP_2M\x10\x03\x32\xc9\x01\n\x11GenerationService\x12O\n\x08Generate\x12 .papa.serving.v1.GenerateRequest\x1a!.papa.serving.v1.GenerateResponse\x12\x63\n\x0eStreamGenerate\x12&.papa.serving.v1.StreamGenerateRequest\x1a\'.papa.serving.v1.StreamGenerateResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,26 +34,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PROMPTREADING_READASENTRY']._loaded_options = None
   _globals['_PROMPTREADING_READASENTRY']._serialized_options = b'8\001'
-  _globals['_SERVEDBY']._serialized_start=1861
-  _globals['_SERVEDBY']._serialized_end=1941
-  _globals['_SAMPLER']._serialized_start=1943
-  _globals['_SAMPLER']._serialized_end=2035
+  _globals['_SERVEDBY']._serialized_start=2142
+  _globals['_SERVEDBY']._serialized_end=2222
+  _globals['_SAMPLER']._serialized_start=2224
+  _globals['_SAMPLER']._serialized_end=2316
   _globals['_GENERATEREQUEST']._serialized_start=83
-  _globals['_GENERATEREQUEST']._serialized_end=461
-  _globals['_GENERATERESPONSE']._serialized_start=464
-  _globals['_GENERATERESPONSE']._serialized_end=729
-  _globals['_PROMPTREADING']._serialized_start=732
-  _globals['_PROMPTREADING']._serialized_end=894
-  _globals['_PROMPTREADING_READASENTRY']._serialized_start=849
-  _globals['_PROMPTREADING_READASENTRY']._serialized_end=894
-  _globals['_STREAMGENERATEREQUEST']._serialized_start=897
-  _globals['_STREAMGENERATEREQUEST']._serialized_end=1281
-  _globals['_STREAMGENERATERESPONSE']._serialized_start=1284
-  _globals['_STREAMGENERATERESPONSE']._serialized_end=1554
-  _globals['_ITEM']._serialized_start=1557
-  _globals['_ITEM']._serialized_end=1744
-  _globals['_TIMINGS']._serialized_start=1746
-  _globals['_TIMINGS']._serialized_end=1859
-  _globals['_GENERATIONSERVICE']._serialized_start=2038
-  _globals['_GENERATIONSERVICE']._serialized_end=2239
+  _globals['_GENERATEREQUEST']._serialized_end=557
+  _globals['_GENERATERESPONSE']._serialized_start=560
+  _globals['_GENERATERESPONSE']._serialized_end=860
+  _globals['_PROMPTREADING']._serialized_start=863
+  _globals['_PROMPTREADING']._serialized_end=1025
+  _globals['_PROMPTREADING_READASENTRY']._serialized_start=980
+  _globals['_PROMPTREADING_READASENTRY']._serialized_end=1025
+  _globals['_STREAMGENERATEREQUEST']._serialized_start=1028
+  _globals['_STREAMGENERATEREQUEST']._serialized_end=1508
+  _globals['_STREAMGENERATERESPONSE']._serialized_start=1511
+  _globals['_STREAMGENERATERESPONSE']._serialized_end=1816
+  _globals['_ITEM']._serialized_start=1819
+  _globals['_ITEM']._serialized_end=2025
+  _globals['_TIMINGS']._serialized_start=2027
+  _globals['_TIMINGS']._serialized_end=2140
+  _globals['_GENERATIONSERVICE']._serialized_start=2319
+  _globals['_GENERATIONSERVICE']._serialized_end=2520
 # @@protoc_insertion_point(module_scope)

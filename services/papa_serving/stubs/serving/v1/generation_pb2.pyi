@@ -80,6 +80,8 @@ class GenerateRequest(_message.Message):
     EXPLORATION_FIELD_NUMBER: _builtins.int
     GUIDANCE_SCALE_FIELD_NUMBER: _builtins.int
     NEGATIVE_PROMPT_FIELD_NUMBER: _builtins.int
+    MIN_LIKE_PROBABILITY_FIELD_NUMBER: _builtins.int
+    OVERDRAW_FIELD_NUMBER: _builtins.int
     count: _builtins.int
     """Number of items, 1 to 64 (the upper limit is configurable)."""
     prompt: _builtins.str
@@ -87,7 +89,7 @@ class GenerateRequest(_message.Message):
     vocabulary (GetServerInfo), the response says how the prompt was read.
     """
     seed: _builtins.int
-    """Seed of the first item, below 2^63; item i has seed + i. All bits count. Random when absent."""
+    """Seed of the first item, below 2^63; item i begins from seed + i. All bits count. Random when absent."""
     sampler: Global___Sampler.ValueType
     """Sampler; the server's default when unspecified."""
     steps: _builtins.int
@@ -95,8 +97,8 @@ class GenerateRequest(_message.Message):
     revision: _builtins.str
     """An exact revision of this user, or "base" for the backbone alone. The newest one when absent."""
     exploration: _builtins.float
-    """Share of the items, in [0, 1], drawn from the backbone instead of the adapter, to keep discovering tastes. The
-    server's default when absent.
+    """Share of the items, in [0, 1], drawn from the backbone instead of the adapter, to keep discovering tastes. When
+    absent the server's default; a few more items may then be chosen to teach (Item.exploring).
     """
     guidance_scale: _builtins.float
     """How strictly the prompt is followed, in [1, 30]: classifier-free guidance (arXiv 2207.12598), 1 is none at half the
@@ -104,6 +106,15 @@ class GenerateRequest(_message.Message):
     """
     negative_prompt: _builtins.str
     """What the items should not show; at most 1,000 characters. Needs a prompt, and guidance."""
+    min_like_probability: _builtins.float
+    """The least like_probability of an item, in [0, 1]: the answer has fewer items rather than worse ones, perhaps none.
+    Items whose like_probability is absent are held to no floor. Refused where generator.like_probability is off.
+    """
+    overdraw: _builtins.float
+    """Draws per item at most, in [1, 4]: what the user hardly likes is drawn again, so often that a generation takes no
+    more than overdraw times count draws. 1 switches that off. Each draw is charged as an item is. The server's default
+    (GetServerInfo) when absent.
+    """
     @_builtins.property
     def user(self) -> _types_pb2.User:
         """The user whose adapter makes the items. A user without an adapter is served by the backbone (SERVED_BY_BASE)."""
@@ -121,17 +132,23 @@ class GenerateRequest(_message.Message):
         exploration: _builtins.float | None = ...,
         guidance_scale: _builtins.float | None = ...,
         negative_prompt: _builtins.str | None = ...,
+        min_like_probability: _builtins.float | None = ...,
+        overdraw: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_guidance_scale", b"_guidance_scale", "_negative_prompt", b"_negative_prompt", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "exploration", b"exploration", "guidance_scale", b"guidance_scale", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "revision", b"revision", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_guidance_scale", b"_guidance_scale", "_min_like_probability", b"_min_like_probability", "_negative_prompt", b"_negative_prompt", "_overdraw", b"_overdraw", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "exploration", b"exploration", "guidance_scale", b"guidance_scale", "min_like_probability", b"min_like_probability", "negative_prompt", b"negative_prompt", "overdraw", b"overdraw", "prompt", b"prompt", "revision", b"revision", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_guidance_scale", b"_guidance_scale", "_negative_prompt", b"_negative_prompt", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "count", b"count", "exploration", b"exploration", "guidance_scale", b"guidance_scale", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "revision", b"revision", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_guidance_scale", b"_guidance_scale", "_min_like_probability", b"_min_like_probability", "_negative_prompt", b"_negative_prompt", "_overdraw", b"_overdraw", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "count", b"count", "exploration", b"exploration", "guidance_scale", b"guidance_scale", "min_like_probability", b"min_like_probability", "negative_prompt", b"negative_prompt", "overdraw", b"overdraw", "prompt", b"prompt", "revision", b"revision", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exploration: _TypeAlias = _typing.Literal["exploration"]  # noqa: Y015
     _WhichOneofArgType__exploration: _TypeAlias = _typing.Literal["_exploration", b"_exploration"]  # noqa: Y015
     _WhichOneofReturnType__guidance_scale: _TypeAlias = _typing.Literal["guidance_scale"]  # noqa: Y015
     _WhichOneofArgType__guidance_scale: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale"]  # noqa: Y015
+    _WhichOneofReturnType__min_like_probability: _TypeAlias = _typing.Literal["min_like_probability"]  # noqa: Y015
+    _WhichOneofArgType__min_like_probability: _TypeAlias = _typing.Literal["_min_like_probability", b"_min_like_probability"]  # noqa: Y015
     _WhichOneofReturnType__negative_prompt: _TypeAlias = _typing.Literal["negative_prompt"]  # noqa: Y015
     _WhichOneofArgType__negative_prompt: _TypeAlias = _typing.Literal["_negative_prompt", b"_negative_prompt"]  # noqa: Y015
+    _WhichOneofReturnType__overdraw: _TypeAlias = _typing.Literal["overdraw"]  # noqa: Y015
+    _WhichOneofArgType__overdraw: _TypeAlias = _typing.Literal["_overdraw", b"_overdraw"]  # noqa: Y015
     _WhichOneofReturnType__prompt: _TypeAlias = _typing.Literal["prompt"]  # noqa: Y015
     _WhichOneofArgType__prompt: _TypeAlias = _typing.Literal["_prompt", b"_prompt"]  # noqa: Y015
     _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
@@ -145,7 +162,11 @@ class GenerateRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__guidance_scale) -> _WhichOneofReturnType__guidance_scale | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_like_probability) -> _WhichOneofReturnType__min_like_probability | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__negative_prompt) -> _WhichOneofReturnType__negative_prompt | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__overdraw) -> _WhichOneofReturnType__overdraw | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt) -> _WhichOneofReturnType__prompt | None: ...
     @_typing.overload
@@ -170,6 +191,8 @@ class GenerateResponse(_message.Message):
     TIMINGS_FIELD_NUMBER: _builtins.int
     NOISE_VERSION_FIELD_NUMBER: _builtins.int
     PROMPT_READING_FIELD_NUMBER: _builtins.int
+    ACCEPTANCE_FIELD_NUMBER: _builtins.int
+    DRAWN_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     revision: _builtins.str
     """The revision that made the items; empty when SERVED_BY_BASE."""
@@ -178,6 +201,12 @@ class GenerateResponse(_message.Message):
     """Version of the map from seeds to noise, the same for every backbone; a seed gives the same image again while it is the
     same. 0 is a server that does not say: version 1, of which the lowest 32 bits of a seed counted.
     """
+    acceptance: _builtins.float
+    """Share of the draws that were accepted; 1 where nothing is known of the user or overdraw is 1. A low one says that the
+    adapter is behind what the user's labels say, or that min_like_probability is high.
+    """
+    drawn: _builtins.int
+    """Draws that the generation took, from as many as the items to overdraw times as many."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Item]: ...
     @_builtins.property
@@ -196,10 +225,12 @@ class GenerateResponse(_message.Message):
         timings: Global___Timings | None = ...,
         noise_version: _builtins.int = ...,
         prompt_reading: Global___PromptReading | None = ...,
+        acceptance: _builtins.float = ...,
+        drawn: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["prompt_reading", b"prompt_reading", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id", "items", b"items", "noise_version", b"noise_version", "prompt_reading", b"prompt_reading", "revision", b"revision", "served_by", b"served_by", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "drawn", b"drawn", "generation_id", b"generation_id", "items", b"items", "noise_version", b"noise_version", "prompt_reading", b"prompt_reading", "revision", b"revision", "served_by", b"served_by", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -275,6 +306,8 @@ class StreamGenerateRequest(_message.Message):
     EXPLORATION_FIELD_NUMBER: _builtins.int
     GUIDANCE_SCALE_FIELD_NUMBER: _builtins.int
     NEGATIVE_PROMPT_FIELD_NUMBER: _builtins.int
+    MIN_LIKE_PROBABILITY_FIELD_NUMBER: _builtins.int
+    OVERDRAW_FIELD_NUMBER: _builtins.int
     count: _builtins.int
     prompt: _builtins.str
     seed: _builtins.int
@@ -284,6 +317,8 @@ class StreamGenerateRequest(_message.Message):
     exploration: _builtins.float
     guidance_scale: _builtins.float
     negative_prompt: _builtins.str
+    min_like_probability: _builtins.float
+    overdraw: _builtins.float
     @_builtins.property
     def user(self) -> _types_pb2.User: ...
     def __init__(
@@ -299,17 +334,23 @@ class StreamGenerateRequest(_message.Message):
         exploration: _builtins.float | None = ...,
         guidance_scale: _builtins.float | None = ...,
         negative_prompt: _builtins.str | None = ...,
+        min_like_probability: _builtins.float | None = ...,
+        overdraw: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_guidance_scale", b"_guidance_scale", "_negative_prompt", b"_negative_prompt", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "exploration", b"exploration", "guidance_scale", b"guidance_scale", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "revision", b"revision", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_guidance_scale", b"_guidance_scale", "_min_like_probability", b"_min_like_probability", "_negative_prompt", b"_negative_prompt", "_overdraw", b"_overdraw", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "exploration", b"exploration", "guidance_scale", b"guidance_scale", "min_like_probability", b"min_like_probability", "negative_prompt", b"negative_prompt", "overdraw", b"overdraw", "prompt", b"prompt", "revision", b"revision", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_guidance_scale", b"_guidance_scale", "_negative_prompt", b"_negative_prompt", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "count", b"count", "exploration", b"exploration", "guidance_scale", b"guidance_scale", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "revision", b"revision", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_guidance_scale", b"_guidance_scale", "_min_like_probability", b"_min_like_probability", "_negative_prompt", b"_negative_prompt", "_overdraw", b"_overdraw", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "count", b"count", "exploration", b"exploration", "guidance_scale", b"guidance_scale", "min_like_probability", b"min_like_probability", "negative_prompt", b"negative_prompt", "overdraw", b"overdraw", "prompt", b"prompt", "revision", b"revision", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exploration: _TypeAlias = _typing.Literal["exploration"]  # noqa: Y015
     _WhichOneofArgType__exploration: _TypeAlias = _typing.Literal["_exploration", b"_exploration"]  # noqa: Y015
     _WhichOneofReturnType__guidance_scale: _TypeAlias = _typing.Literal["guidance_scale"]  # noqa: Y015
     _WhichOneofArgType__guidance_scale: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale"]  # noqa: Y015
+    _WhichOneofReturnType__min_like_probability: _TypeAlias = _typing.Literal["min_like_probability"]  # noqa: Y015
+    _WhichOneofArgType__min_like_probability: _TypeAlias = _typing.Literal["_min_like_probability", b"_min_like_probability"]  # noqa: Y015
     _WhichOneofReturnType__negative_prompt: _TypeAlias = _typing.Literal["negative_prompt"]  # noqa: Y015
     _WhichOneofArgType__negative_prompt: _TypeAlias = _typing.Literal["_negative_prompt", b"_negative_prompt"]  # noqa: Y015
+    _WhichOneofReturnType__overdraw: _TypeAlias = _typing.Literal["overdraw"]  # noqa: Y015
+    _WhichOneofArgType__overdraw: _TypeAlias = _typing.Literal["_overdraw", b"_overdraw"]  # noqa: Y015
     _WhichOneofReturnType__prompt: _TypeAlias = _typing.Literal["prompt"]  # noqa: Y015
     _WhichOneofArgType__prompt: _TypeAlias = _typing.Literal["_prompt", b"_prompt"]  # noqa: Y015
     _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
@@ -323,7 +364,11 @@ class StreamGenerateRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__guidance_scale) -> _WhichOneofReturnType__guidance_scale | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_like_probability) -> _WhichOneofReturnType__min_like_probability | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__negative_prompt) -> _WhichOneofReturnType__negative_prompt | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__overdraw) -> _WhichOneofReturnType__overdraw | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt) -> _WhichOneofReturnType__prompt | None: ...
     @_typing.overload
@@ -337,7 +382,7 @@ Global___StreamGenerateRequest: _TypeAlias = StreamGenerateRequest  # noqa: Y015
 
 @_typing.final
 class StreamGenerateResponse(_message.Message):
-    """One finished item, or (last message, no item) the timings and the noise version."""
+    """One finished item, or (last message, no item) the timings, the noise version and the acceptance."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -348,11 +393,16 @@ class StreamGenerateResponse(_message.Message):
     TIMINGS_FIELD_NUMBER: _builtins.int
     NOISE_VERSION_FIELD_NUMBER: _builtins.int
     PROMPT_READING_FIELD_NUMBER: _builtins.int
+    ACCEPTANCE_FIELD_NUMBER: _builtins.int
+    DRAWN_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     revision: _builtins.str
     served_by: Global___ServedBy.ValueType
     noise_version: _builtins.int
     """As in GenerateResponse."""
+    acceptance: _builtins.float
+    """In the last message, as in GenerateResponse."""
+    drawn: _builtins.int
     @_builtins.property
     def item(self) -> Global___Item: ...
     @_builtins.property
@@ -371,10 +421,12 @@ class StreamGenerateResponse(_message.Message):
         timings: Global___Timings | None = ...,
         noise_version: _builtins.int = ...,
         prompt_reading: Global___PromptReading | None = ...,
+        acceptance: _builtins.float = ...,
+        drawn: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["item", b"item", "prompt_reading", b"prompt_reading", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id", "item", b"item", "noise_version", b"noise_version", "prompt_reading", b"prompt_reading", "revision", b"revision", "served_by", b"served_by", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "drawn", b"drawn", "generation_id", b"generation_id", "item", b"item", "noise_version", b"noise_version", "prompt_reading", b"prompt_reading", "revision", b"revision", "served_by", b"served_by", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -393,23 +445,29 @@ class Item(_message.Message):
     INDEX_FIELD_NUMBER: _builtins.int
     SERVED_BY_FIELD_NUMBER: _builtins.int
     LIKE_PROBABILITY_FIELD_NUMBER: _builtins.int
+    EXPLORING_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     """Opaque; name it in a FeedbackEvent within its time to live."""
     image: _builtins.bytes
     content_type: _builtins.str
     """A media type, "image/png"."""
     seed: _builtins.int
-    """Generating one item with this seed and the same settings gives this image again, as long as noise_version is the
-    same.
+    """Generating one item with this seed, overdraw 1 and the same settings (revision "base" for an item that is
+    SERVED_BY_BASE) gives this image again, as long as noise_version is the same. Below 2^63. It is the request's seed +
+    index unless an earlier draw of the item was rejected.
     """
     index: _builtins.int
-    """Position within the generation, from 0."""
+    """Position within the generation, from 0. With min_like_probability some may be missing."""
     served_by: Global___ServedBy.ValueType
-    """BASE for an item of the exploration."""
+    """BASE for an item that explores."""
     like_probability: _builtins.float
     """The chance, in [0, 1] and calibrated on the user's own labels, that the user likes the item. Absent for a user
     whose labels are not both likes and dislikes, for a revision made before this field, where the request asks for
     "base", and where generator.like_probability is off.
+    """
+    exploring: _builtins.bool
+    """The backbone made the item although its user has an adapter: as a part of the exploration that was asked for, or
+    because it is in doubt whether the user likes it and a label would teach.
     """
     def __init__(
         self,
@@ -421,10 +479,11 @@ class Item(_message.Message):
         index: _builtins.int = ...,
         served_by: Global___ServedBy.ValueType = ...,
         like_probability: _builtins.float | None = ...,
+        exploring: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_like_probability", b"_like_probability", "like_probability", b"like_probability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_like_probability", b"_like_probability", "content_type", b"content_type", "image", b"image", "index", b"index", "item_id", b"item_id", "like_probability", b"like_probability", "seed", b"seed", "served_by", b"served_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_like_probability", b"_like_probability", "content_type", b"content_type", "exploring", b"exploring", "image", b"image", "index", b"index", "item_id", b"item_id", "like_probability", b"like_probability", "seed", b"seed", "served_by", b"served_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__like_probability: _TypeAlias = _typing.Literal["like_probability"]  # noqa: Y015
     _WhichOneofArgType__like_probability: _TypeAlias = _typing.Literal["_like_probability", b"_like_probability"]  # noqa: Y015

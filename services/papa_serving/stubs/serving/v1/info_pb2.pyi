@@ -40,6 +40,7 @@ class GetServerInfoResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     BACKBONE_FIELD_NUMBER: _builtins.int
+    DEFAULTS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """The version of the product, for instance "0.1.0"."""
     @_builtins.property
@@ -48,20 +49,47 @@ class GetServerInfoResponse(_message.Message):
     def backbone(self) -> Global___Backbone:
         """Absent until a generator has announced it."""
 
+    @_builtins.property
+    def defaults(self) -> Global___Defaults:
+        """What a generation gets that asks for nothing else."""
+
     def __init__(
         self,
         *,
         version: _builtins.str = ...,
         limits: Global___Limits | None = ...,
         backbone: Global___Backbone | None = ...,
+        defaults: Global___Defaults | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["backbone", b"backbone", "limits", b"limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["backbone", b"backbone", "defaults", b"defaults", "limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backbone", b"backbone", "limits", b"limits", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backbone", b"backbone", "defaults", b"defaults", "limits", b"limits", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetServerInfoResponse: _TypeAlias = GetServerInfoResponse  # noqa: Y015
+
+@_typing.final
+class Defaults(_message.Message):
+    """Defaults of a generation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OVERDRAW_FIELD_NUMBER: _builtins.int
+    overdraw: _builtins.float
+    """Draws per item at most (GenerateRequest.overdraw); 1 where nothing is selected."""
+    def __init__(
+        self,
+        *,
+        overdraw: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["overdraw", b"overdraw"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Defaults: _TypeAlias = Defaults  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):

@@ -1,0 +1,198 @@
+"""Selection in the engine: what is served is what the rule says of each generation alone, whoever shares the batch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+from papa_serving.contracts.errors import InvalidRequest, QueueFull
+from papa_serving.contracts.generation import FinishedItems, GeneratedItem, GenerationSpec
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.samples import unpack_sample
+from papa_serving.generator.generation import Defaults
+from torch import Tensor
+
+from papa.denoiser import Denoiser
+from papa.pixels import to_pixels, to_x0
+from papa.sampler import sample
+from papa.selection import Rule, Selected, select
+from papa.taste import Head, Taste
+from tests.generator.support import (
+    ADAPT_FROM,
+    ANN,
+    PATIENCE,
+    World,
+    everything,
+    random_weights,
+    spec,
+    tiny_denoiser,
+)
+
+BOB, EVE = UserKey("tenant", "bob"), UserKey("tenant", "eve")
+STEPS, OVERDRAW, QUEUE = 3, 2.0, 64
+
+
+@asynccontextmanager
+async def running_world(
+    judges: bool = True, overdraw: float = OVERDRAW, teaching: float = 0.0, max_rows: int = 64
+) -> AsyncIterator[World]:
+    defaults = Defaults(steps=STEPS, overdraw=overdraw, teaching=teaching)
+    world = World(tiny_denoiser(), judges=judges, defaults=defaults, max_rows=max_rows, max_queued_rows=QUEUE)
+    world.engine.start()
+    yield world
+    await asyncio.to_thread(world.engine.stop, PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def weights(reference: Denoiser) -> Tensor:
+    return random_weights(reference, 2)
+
+
+@pytest.fixture(scope="module")
+def head(reference: Denoiser, weights: Tensor) -> Head:
+    """Of a user who likes some of what the adapter makes, calibrated so that chances from 0.1 to 0.9 are usual."""
+    samples = sample(reference, list(range(100, 140)), weights.expand(40, -1), "ddim", STEPS, ADAPT_FROM)
+    features = reference.features(samples).half()
+    grades = torch.where(torch.arange(20) % 2 == 0, 1.0, -1.0)
+    found = Taste(features[:20], grades, None, 0.3, 0).head()
+    assert found is not None
+    f = replace(found, calibration=(1.0, 0.0)).probability(features[20:]).logit()
+    slope = 1.5 / float(f.std())
+    return replace(found, calibration=(slope, -slope * float(f.mean())))
+
+
+def alone(reference: Denoiser, weights: Tensor, head: Head, asked: GenerationSpec, rule: Rule) -> Selected:
+    """The library's answer, one sample after another."""
+
+    def draw(seeds: list[int]) -> Tensor:
+        return torch.cat([sample(reference, [seed], weights[None], "ddim", STEPS, ADAPT_FROM) for seed in seeds])
+
+    def judge(samples: Tensor) -> Tensor:
+        return head.probability(reference.features(to_x0(to_pixels(samples))).half())
+
+    return select(draw, judge, range(asked.seed, asked.seed + asked.count), rule)
+
+
+async def eventually(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not holds():  # noqa: ASYNC110 - another thread makes it so
+            await asyncio.sleep(0.001)
+
+
+async def assert_served(world: World, items: list[GeneratedItem], expected: Selected) -> None:
+    items = sorted(items, key=lambda item: item.index)
+    assert [item.index for item in items] == list(expected.items)
+    assert [item.seed for item in items] == list(expected.seeds)
+    assert [item.like_probability for item in items] == pytest.approx(expected.chances.tolist(), abs=5e-3)
+    for item, x0 in zip(items, expected.samples, strict=True):
+        stored = await world.items.get(ANN, item.item_id)
+        kept = to_x0(torch.from_numpy(unpack_sample(stored.sample).copy()))
+        torch.testing.assert_close(kept, x0.clamp(-1, 1), rtol=0, atol=1.5 / 127.5)
+        assert stored.seed == item.seed
+
+
+@pytest.mark.parametrize("max_rows", [64, 3])
+async def test_a_selected_generation_is_the_same_alone_and_in_any_batch(
+    reference: Denoiser, weights: Tensor, head: Head, max_rows: int
+) -> None:
+    """And in another process: nothing is remembered between generations."""
+    asked = spec(count=8, seed=2**40)
+    expected = alone(reference, weights, head, asked, Rule(OVERDRAW))
+    assert asked.count < expected.drawn <= OVERDRAW * asked.count, "some are rejected"
+    async with running_world(max_rows=max_rows) as world:
+        await world.commit(ANN, "r1", weights, head=head)
+        await world.commit(BOB, "r1", head=head)
+        others = [spec(BOB, count=5, seed=7), spec(EVE, count=3, seed=9, generation_id="g-eve")]
+        answers = await asyncio.gather(*(everything(world, each) for each in (asked, *others)))
+        await assert_served(world, answers[0][0], expected)
+        done = answers[0][1]
+        assert (done.drawn, done.accepted) == (expected.drawn, expected.accepted)
+        eve, eves = answers[2]
+        assert [item.seed for item in sorted(eve, key=lambda item: item.index)] == [9, 10, 11], "nobody knows her"
+        assert (eves.drawn, eves.accepted) == (3, 3)
+
+
+async def test_the_seed_of_an_item_gives_it_again(weights: Tensor, head: Head) -> None:
+    async with running_world() as world:
+        await world.commit(ANN, "r1", weights, head=head)
+        items, _ = await everything(world, spec(count=8, seed=2**40))
+        redrawn = next(item for item in items if item.seed != 2**40 + item.index)
+        again, done = await everything(world, spec(count=1, seed=redrawn.seed, overdraw=1.0, generation_id="g-again"))
+    assert again[0].image == redrawn.image
+    assert done.drawn == 1
+
+
+async def test_a_floor_leaves_items_out_rather_than_serving_worse_ones(
+    reference: Denoiser, weights: Tensor, head: Head
+) -> None:
+    rule = Rule(OVERDRAW, floor=0.7)
+    asked = spec(count=8, seed=2**40, min_like_probability=0.7)
+    expected = alone(reference, weights, head, asked, rule)
+    assert 0 < len(expected.items) < 8
+    async with running_world() as world:
+        await world.commit(ANN, "r1", weights, head=head)
+        items, done = await everything(world, asked)
+        await assert_served(world, items, expected)
+        none, end = await everything(world, spec(count=2, min_like_probability=1.0, generation_id="g-none"))
+        assert (none, end.drawn) == ([], 4)
+        unknown, _ = await everything(world, spec(BOB, count=2, min_like_probability=1.0))
+    assert done.drawn == expected.drawn
+    assert [item.like_probability for item in unknown] == [None, None], "held to no floor"
+
+
+async def test_a_floor_is_refused_where_nothing_is_judged() -> None:
+    async with running_world(judges=False) as world:
+        with pytest.raises(InvalidRequest) as refused:
+            await everything(world, spec(min_like_probability=0.5))
+    assert refused.value.field == "min_like_probability"
+
+
+async def test_some_items_teach_where_the_head_is_in_doubt(reference: Denoiser, weights: Tensor, head: Head) -> None:
+    """They are the backbone's, they say so, and a request that says what explores gets none of them."""
+    async with running_world(teaching=0.5) as world:
+        await world.commit(ANN, "r1", weights, head=head)
+        items, _ = await everything(world, spec(count=16, seed=2**41))
+        given, _ = await everything(world, spec(count=8, exploration=0.0, generation_id="g-none"))
+        half, _ = await everything(world, spec(count=4, exploration=0.5, generation_id="g-half"))
+        teaching = [item for item in items if item.exploring]
+        assert 0 < len(teaching) < 8
+        for item in teaching:
+            assert item.revision == ""
+            x0 = sample(reference, [item.seed], None, "ddim", STEPS)[0]
+            kept = to_x0(torch.from_numpy(unpack_sample((await world.items.get(ANN, item.item_id)).sample).copy()))
+            torch.testing.assert_close(kept, x0.clamp(-1, 1), rtol=0, atol=1.5 / 127.5)
+    assert {item.revision for item in items if not item.exploring} == {"r1"}
+    assert not any(item.exploring for item in given)
+    assert sum(item.exploring for item in half) == 2
+
+
+async def test_a_cancelled_generation_draws_no_more_and_leaves_the_queue_empty(weights: Tensor, head: Head) -> None:
+    async with running_world(max_rows=4, overdraw=4.0) as world:
+        await world.commit(ANN, "r1", weights, head=head)
+        run = world.generator.run(spec(count=24, min_like_probability=1.0))
+        pending = asyncio.ensure_future(anext(run))
+        await eventually(world.slots.users)
+        pending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await pending
+        await run.aclose()
+        items, done = await everything(world, spec(count=2, min_like_probability=1.0, generation_id="g-2"))
+        assert (items, done.drawn) == ([], 8)
+        # Every row that was queued has left the queue: there is room for as many as it holds.
+        world.engine.inbox.reserve(BOB, 1, STEPS)
+        with pytest.raises(QueueFull, match=f"holds 1 rows of {QUEUE}"):
+            world.engine.inbox.reserve(EVE, QUEUE, STEPS)
+
+
+async def test_items_are_delivered_as_they_are_accepted(weights: Tensor, head: Head) -> None:
+    async with running_world() as world:
+        await world.commit(ANN, "r1", weights, head=head)
+        events = [event async for event in world.generator.run(spec(count=8, seed=2**40))]
+    groups = [event for event in events if isinstance(event, FinishedItems)]
+    assert len(groups) > 1
+    assert groups[0].items
+    assert [group.drawn for group in groups] == sorted(group.drawn for group in groups)
