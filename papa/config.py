@@ -69,6 +69,9 @@ class UpdateConfig:
     sharpness: float = 1.5
     """s of these targets: 1 is the backbone restricted to the likes, more goes beyond it as guidance does. No
     experiment varies it yet."""
+    steepness: float = 8.0
+    """How steeply the chance of a like rises with the grade that the labels foretell, where these targets are made. No
+    experiment varies it yet."""
     neighbours: int = 10
     """Number of nearest neighbours in the density ratio that weights liked samples, for a backbone with a pool. 0
     weights all equally. Experiment "keeping": without it coverage falls further."""

@@ -110,6 +110,14 @@ class Taste:
         fitted: Tensor = self._kernel(self._own.scaled(features)) @ (self._inverse @ self.grades)
         return fitted.float()
 
+    def likely(self, features: Tensor, strength: float) -> Tensor:
+        """σ(strength · f(x)) of other samples: how likely a like is, ½ where the labels say nothing.
+
+        `trust` judges labels by the same function. What nobody has labelled is neither liked nor disliked: a model that
+        keeps half of it shows it now and then, and the next labels decide. Shape: [m, F] → [m] float32 in [0, 1].
+        """
+        return torch.sigmoid(strength * self.foretold(features))
+
     def _noise(self) -> Tensor:
         """Λ. Shape: [n, n]."""
         return torch.diag(self._ridge / self._weights())

@@ -116,7 +116,7 @@ class Lesson:
     prompt: Tensor
     conditions: Conditions | None
     liked: Tensor
-    """How far the labels foretell a like of each sample of the pool. Shape: [m] in [0, 1], empty without a pool."""
+    """How likely each sample of the pool is liked. Shape: [m] in [0, 1], empty without a pool."""
     noise: Noise
     head: Head | None
     """What the labels say of any sample; a part of the next adapter."""
@@ -200,7 +200,7 @@ def weigh(denoiser: Denoiser, memory: Memory, config: UpdateConfig) -> Lesson:
             shares.append(RowShare(sign, count, _probabilities(known, sign * foretold, config.pool_share)))
     asked = sorted(set(replay.asked()))
     prompt = torch.tensor([asked.index(each) for each in replay.asked()])
-    liked = foretold.clamp(0, 1)
+    liked = torch.zeros(0) if pool is None else taste.likely(pool.features, config.steepness)
     return Lesson(x0, tuple(shares), prompt, denoiser.conditions(asked), liked, memory.noise, taste.head())
 
 
@@ -282,14 +282,21 @@ def _joint_loss(denoiser: Denoiser, weights: Tensor, lessons: Sequence[Lesson], 
     eps_theta = denoiser.epsilon(x_t, t, weights.index_select(0, owner), conditions)
     weight = _relative_weights(denoiser, first)[t]
     per_row = personal_loss(eps, eps_theta, eps_star, weight, grade, config)
-    stable = (t >= config.stable_from).nonzero()[:, 0]
-    if denoiser.pool is not None and len(stable):
+    pool, stable = denoiser.pool, _averaged(t, owner, lessons, config)
+    if pool is not None and len(stable):
         liked = torch.stack([lesson.liked for lesson in lessons]).to(weights.device)[owner[stable]]
-        pool = denoiser.pool.x0.to(weights.device)
-        target = stable_target(eps_star[stable], x_t[stable], t[stable], pool, liked, schedule, config.sharpness)
+        samples = pool.x0.to(weights.device)
+        target = stable_target(eps_star[stable], x_t[stable], t[stable], samples, liked, schedule, config.sharpness)
         error = squared_error(eps_theta[stable], target)
         per_row = per_row.index_copy(0, stable, (grade.abs() * weight)[stable] * error)
     return torch.zeros(len(lessons), device=weights.device).index_add(0, owner, per_row.to(weights.dtype))
+
+
+def _averaged(t: Tensor, owner: Tensor, lessons: Sequence[Lesson], config: UpdateConfig) -> Tensor:
+    """The rows whose target is averaged over the pool: those of enough noise, of users whose labels tell likes from
+    dislikes. Shape: t, owner [n] → [m] int64."""
+    told = torch.tensor([lesson.head is not None for lesson in lessons], device=t.device)
+    return ((t >= config.stable_from) & told[owner]).nonzero()[:, 0]
 
 
 def _drawn(lesson: Lesson, low: int, high: int) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Conditions | None]:

@@ -37,7 +37,7 @@ def raw_file(raw: Path, run: Run) -> Path:
     return raw / f"{run.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.jsonl"
 
 
-LATER = {"stable_from": 1000, "sharpness": 1.5, "script": False}
+LATER = {"stable_from": 1000, "sharpness": 1.5, "steepness": 8.0, "script": False}
 """Settings that came after the first committed records, with the value that leaves a run as it was before them."""
 
 

@@ -2,12 +2,12 @@
 
     python -m benchmarks.alignment.served --taste 0,3,8 --seed 1000 --labels 50 100
 
-The product's own loop runs for one simulated user, on the shipped backbone. At each number of labels `--samples` items
-are drawn from evaluation seeds of this command alone, judged by the revision's head, and drawn again where they are
-judged below the threshold, at most `--overdraw` draws an item over all. Reported of the raw draws and of what is
-served: success, coverage, Fréchet distance beside that of as many samples of the backbone that the oracle puts into
-the taste, calibration error of what is said of the items, and draws per item. `--set steps=8` or `--set lora_rank=8`
-changes a setting.
+The product's own loop runs for one simulated user, on the shipped backbone: what is shown is selected as the service
+selects it (papa.selection), with its share of items that are there to teach. At each number of labels `--samples` items
+are served from evaluation seeds of this command alone. Reported of their first draws ("raw") and of what is served:
+success, coverage, Fréchet distance beside that of as many samples of the backbone that the oracle puts into the taste,
+calibration error of what is said of the items, and draws per item. `--set steps=8` or `--set lora_rank=8` changes a
+setting.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from papa_serving.generator.generation import explored
 from torch import Tensor
 
 from benchmarks.alignment.runs import Run
@@ -31,10 +32,13 @@ from benchmarks.alignment.systems.registry import build
 from benchmarks.alignment.world import DATA, SimulatedUser, World, world
 from papa.alignment import calibration_error
 from papa.sampler import sample
+from papa.selection import Candidate, Rule, Selection, Verdict
 
 FIRST_SEED = 5_000_000_029
 """Of the samples that are judged; no other experiment begins from these."""
 CHUNK = 50
+PAGE = 10
+"""Items of one generation."""
 
 
 @dataclass(frozen=True)
@@ -50,39 +54,73 @@ class Outcome:
     draws: float
 
 
+@dataclass(frozen=True, eq=False)
+class Served:
+    """What was served, and the first draw of each item. Shape: samples [n, C, H, W], chances [n]: how likely each is
+    liked, ½ while the revision has no head."""
+
+    samples: Tensor
+    chances: Tensor
+    raw: Tensor
+    raw_chances: Tensor
+    drawn: int
+
+
+def serve(system: Ours, seeds: list[int], rule: Rule, teaching: float) -> Served:
+    """Generations of PAGE items each, as the service selects them; all of them are drawn in the same batches."""
+    known = system.adapter.head is not None
+    parts = [seeds[start : start + PAGE] for start in range(0, len(seeds), PAGE)]
+    pages = [Selection(part, rule, teaching=explored(len(part), teaching if known else 0.0)) for part in parts]
+    wanted = {page: selection.first for page, selection in enumerate(pages)}
+    found: dict[tuple[int, Candidate], tuple[Tensor, float]] = {}
+    served: dict[int, tuple[Tensor, float]] = {}
+    while any(wanted.values()):
+        due = [(page, each) for page, candidates in wanted.items() for each in candidates]
+        bare = [pages[page].explores(each) for page, each in due]
+        pairs = [(each.seed, alone) for (_, each), alone in zip(due, bare, strict=True)]
+        found |= zip(due, drawn(system, pairs), strict=True)
+        for page, candidates in wanted.items():
+            chances = {each: found[page, each][1] if known else None for each in candidates}
+            verdict = pages[page].judge(chances) if candidates else Verdict((), ())
+            served |= {PAGE * page + each.item: found[page, each.candidate] for each in verdict.served}
+            wanted[page] = verdict.wanted
+    for page, selection in enumerate(pages):
+        served |= {PAGE * page + each.item: found[page, each.candidate] for each in selection.rest()}
+    items = [served[item] for item in sorted(served)]
+    first = [found[page, each] for page, selection in enumerate(pages) for each in selection.first]
+    return Served(*_stacked(items), *_stacked(first), drawn=sum(selection.drawn for selection in pages))
+
+
+def _stacked(items: list[tuple[Tensor, float]]) -> tuple[Tensor, Tensor]:
+    return torch.stack([x0 for x0, _ in items]), torch.tensor([chance for _, chance in items])
+
+
 @torch.no_grad()
-def drawn(system: Ours, seeds: list[int], stream: int) -> tuple[Tensor, Tensor]:
-    """One draw of each seed, and how likely it is liked (½ while the revision has no head). Shape: [n, ...], [n]."""
+def drawn(system: Ours, wanted: list[tuple[int, bool]]) -> list[tuple[Tensor, float]]:
+    """A sample of each seed, and how likely it is liked; from the backbone alone where the second is set."""
     denoiser, adapter, how = system.denoiser, system.adapter, system.sampling
-    parts = []
-    for start in range(0, len(seeds), CHUNK):
-        chunk = seeds[start : start + CHUNK]
-        weights = adapter.weights.expand(len(chunk), -1)
-        parts.append(sample(denoiser, chunk, weights, how.sampler, how.steps, system.config.adapt_from, stream=stream))
-    x0 = torch.cat(parts)
-    if adapter.head is None:
-        return x0, torch.full((len(x0),), 0.5)
-    features = torch.cat([denoiser.features(chunk) for chunk in x0.split(CHUNK)])
-    return x0, adapter.head.probability(features.half())
+    result: dict[tuple[int, bool], tuple[Tensor, float]] = {}
+    for bare in (False, True):
+        own = [each for each in wanted if each[1] == bare]
+        for start in range(0, len(own), CHUNK):
+            chunk = own[start : start + CHUNK]
+            weights = None if bare else adapter.weights.expand(len(chunk), -1)
+            seeds = [seed for seed, _ in chunk]
+            x0 = sample(denoiser, seeds, weights, how.sampler, how.steps, system.config.adapt_from)
+            chances = torch.full((len(x0),), 0.5)
+            if adapter.head is not None:
+                chances = adapter.head.probability(denoiser.features(x0).half())
+            result |= zip(chunk, zip(x0, chances.tolist(), strict=True), strict=True)
+    return [result[each] for each in wanted]
 
 
-def outcomes(
-    run: Run, shared: World, system: Ours, count: int, threshold: float, overdraw: float
-) -> dict[str, Outcome]:
-    """Of raw draws and of served ones."""
-    seeds = list(range(FIRST_SEED, FIRST_SEED + count))
-    raw, chance = drawn(system, seeds, stream=0)
-    kept, said, draws, stream = raw.clone(), chance.clone(), count, 0
-    while len(again := (said < threshold).nonzero()[:, 0]) and draws < overdraw * count:
-        again, stream = again[: int(overdraw * count) - draws], stream + 1
-        redrawn, second = drawn(system, [seeds[i] for i in again.tolist()], stream)
-        better = second > said[again]
-        kept[again[better]], said[again[better]] = redrawn[better], second[better]
-        draws += len(again)
+def outcomes(run: Run, shared: World, system: Ours, count: int, rule: Rule) -> dict[str, Outcome]:
+    """Of raw draws and of served items, none of which is there to teach."""
+    found = serve(system, list(range(FIRST_SEED, FIRST_SEED + count)), rule, teaching=0.0)
     filtered = filtered_backbone(run, shared, system, count)
     return {
-        "raw": _outcome(shared, raw, chance, run.taste, 1.0, filtered),
-        "served": _outcome(shared, kept, said, run.taste, draws / count, filtered),
+        "raw": _outcome(shared, found.raw, found.raw_chances, run.taste, 1.0, filtered),
+        "served": _outcome(shared, found.samples, found.chances, run.taste, found.drawn / count, filtered),
     }
 
 
@@ -109,17 +147,17 @@ def cell(run: Run, shared: World, options: argparse.Namespace) -> Iterator[dict[
     """A record for each number of labels and way of serving."""
     system = build(shared, run)
     assert isinstance(system, Ours)
-    user, busy = SimulatedUser(run, shared.oracle), 0.0
+    user, busy, rule = SimulatedUser(run, shared.oracle), 0.0, Rule(options.overdraw, options.floor)
     for step in range(max(options.labels) // run.labels):
         first = SHOWN_SEED * (run.seed + 1) + 1000 * step
-        shown = system.show(list(range(first, first + run.labels)))
+        shown = serve(system, list(range(first, first + run.labels)), rule, options.teaching).samples
         grades = user.grades(shown, step)
         started = time.process_time()
         system.learn(shown, grades, step)
         busy += time.process_time() - started
         labels = (step + 1) * run.labels
         if labels in options.labels:
-            found = outcomes(run, shared, system, options.samples, options.threshold, options.overdraw)
+            found = outcomes(run, shared, system, options.samples, rule)
             for how, outcome in found.items():
                 rounded = {k: v if v is None else round(v, 4) for k, v in asdict(outcome).items()}
                 yield {"labels": labels, "items": how, **rounded, "update_cpu_s": round(busy / (step + 1), 2)}
@@ -145,8 +183,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--labels", type=int, nargs="+", default=[50, 100])
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--flipped", type=float, default=0.0)
-    parser.add_argument("--threshold", type=float, default=0.5)
-    parser.add_argument("--overdraw", type=float, default=2.0)
+    parser.add_argument("--overdraw", type=float, default=2.0, help="draws per item at most; 1 serves what comes first")
+    parser.add_argument("--floor", type=float, default=0.0, help="least chance of an item")
+    parser.add_argument("--teaching", type=float, default=0.1, help="share of what is shown that may be there to teach")
     parser.add_argument("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=False)
     options = parser.parse_args()

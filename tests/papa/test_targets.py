@@ -175,6 +175,17 @@ def test_rows_below_stable_from_learn_the_bounded_terms(denoiser: Denoiser, monk
     assert len(seen) == 2 and all(0 < len(t) < 24 and int(t.min()) >= 800 for t in seen)
 
 
+def test_one_kind_of_labels_is_learnt_by_the_bounded_terms(denoiser: Denoiser) -> None:
+    """They do not say what is liked among the pool, so that its targets would be the backbone's own."""
+    given = likes(bright=True)
+    dislikes = Labels(given.samples[6:], given.grades[6:])
+    on, off = (
+        update(denoiser, new_adapter(denoiser), dislikes, replace(LEARNT, steps=2, stable_from=start), 0)[0]
+        for start in (600, 1000)
+    )
+    assert torch.equal(on.weights, off.weights) and bool((on.weights != 0).any())
+
+
 def test_targets_can_be_switched_off_and_need_a_pool(denoiser: Denoiser) -> None:
     off = replace(LEARNT, steps=1, stable_from=1000)
     first, second = (

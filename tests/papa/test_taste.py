@@ -85,6 +85,14 @@ def test_labels_foretell_the_grades_of_what_resembles_them() -> None:
     assert bool((found * SIDES > 0.5).all())
 
 
+def test_a_like_is_an_even_chance_where_labels_say_nothing() -> None:
+    taste = Taste(*two_kinds(), Unrated(around(*SIDES.tolist(), *[60.0] * 3)), RIDGE, NEIGHBOURS)
+    liked, disliked, unknown = taste.likely(around(1.0, -1.0, 60.0), 8.0).tolist()
+    assert liked > 0.9 and disliked < 0.1
+    assert unknown == pytest.approx(0.5, abs=0.05)
+    assert taste.likely(around(1.0), 2.0) < taste.likely(around(1.0), 8.0)
+
+
 def test_one_kind_of_labels_says_nothing_of_the_other() -> None:
     features, grades = two_kinds()
     taste = Taste(features, grades.abs(), None, RIDGE, NEIGHBOURS)

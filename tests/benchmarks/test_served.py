@@ -1,0 +1,55 @@
+"""The command that measures what is served: selection as the service does it, and its figures."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from benchmarks.alignment import served
+from papa.selection import Rule
+
+SEEDS = list(range(100, 130))
+
+
+@pytest.fixture
+def system(monkeypatch):
+    """Of every item the first draw is surely disliked and any other surely liked."""
+    asked = []
+
+    def drawn(system, wanted):
+        asked.extend(wanted)
+        return [(torch.tensor([float(seed % 997)]), 0.0 if seed in SEEDS else 1.0) for seed, _ in wanted]
+
+    monkeypatch.setattr(served, "drawn", drawn)
+    return SimpleNamespace(adapter=SimpleNamespace(head=object()), asked=asked)
+
+
+def test_what_is_rejected_is_drawn_again_within_the_bound(system):
+    found = served.serve(system, SEEDS, Rule(overdraw=1.5), teaching=0.0)
+    assert found.drawn == 45 == len(system.asked)
+    assert found.raw_chances.tolist() == [0.0] * 30
+    assert found.chances.tolist().count(1.0) == 15
+    generous = served.serve(system, SEEDS, Rule(overdraw=2.0), teaching=0.0)
+    assert generous.chances.tolist() == [1.0] * 30
+    assert generous.raw[:, 0].tolist() == [float(seed) for seed in SEEDS]
+
+
+def test_without_overdraw_or_a_head_the_first_draw_is_served(system):
+    found = served.serve(system, SEEDS, Rule(overdraw=1.0), teaching=0.0)
+    assert torch.equal(found.samples, found.raw) and found.drawn == 30
+    system.adapter.head = None
+    unknown = served.serve(system, SEEDS, Rule(overdraw=2.0), teaching=1.0)
+    assert torch.equal(unknown.samples, unknown.raw) and unknown.drawn == 30
+    assert not any(bare for _, bare in system.asked)
+
+
+def test_items_that_teach_come_from_the_backbone_once_something_is_known(system):
+    served.serve(system, SEEDS, Rule(overdraw=2.0), teaching=0.1)
+    assert sum(bare for _, bare in system.asked) == 3
+
+
+def test_a_setting_is_read_as_the_value_that_it_says():
+    assert served._setting("steps=8") == ("steps", 8)
+    assert served._setting("lora_alpha=8.0") == ("lora_alpha", 8.0)
