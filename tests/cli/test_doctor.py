@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 from pathlib import Path
 
+from papa_serving.local.instance_lock import InstanceLock
 from papa_serving.store.records import short_hash
 
 from papa.denoiser import load_denoiser
@@ -68,6 +70,17 @@ def test_each_fault_has_a_way_out(papa: Papa) -> None:
     assert bad == {"gateway port", "redis", "backbone", "torch device"}
     assert all(found[check]["hint"] for check in bad)
     assert str(port) in found["gateway port"]["found"]
+
+
+def test_the_ports_of_the_service_that_runs_here_are_no_fault(papa: Papa) -> None:
+    with InstanceLock(Path("papa-data")), socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        code, found = checks(papa, "--set", f"gateway.port={port}")
+    assert code == 0, found
+    assert found["service"]["found"].endswith(f"(process {os.getpid()})")
+    assert found["gateway port"]["found"] == f"127.0.0.1:{port}, of the service that runs here"
 
 
 def test_for_people_the_hint_follows_its_finding(papa: Papa) -> None:

@@ -19,6 +19,7 @@ from papa_serving.local.backbone_check import (
     taught_backbone,
 )
 from papa_serving.local.failure import Failure
+from papa_serving.local.instance_lock import running_service
 from papa_serving.local.ports import claim_port
 from papa_serving.local.redis_check import check_redis
 from papa_serving.local.redis_process import RedisProcessError, find_redis_server, server_version
@@ -50,13 +51,17 @@ class Finding:
 def diagnose(settings: Settings) -> Iterator[Finding]:
     """Yields one finding per check, each as soon as it is known."""
     yield _finding("python", lambda: sys.version.split()[0])
-    yield _finding("gateway port", lambda: _port(settings.gateway.host, settings.gateway.port, "gateway.port"))
-    yield _finding("metrics port", lambda: _port(settings.metrics.host, settings.metrics.port, "metrics.port"))
+    if running := running_service(settings.data_dir):
+        yield Finding("service", Verdict.GOOD, f"runs on {settings.data_dir} (process {running})")
+    yield _finding("gateway port", lambda: _port(settings.gateway.host, settings.gateway.port, "gateway.port", running))
+    yield _finding("metrics port", lambda: _port(settings.metrics.host, settings.metrics.port, "metrics.port", running))
     page = settings.playground
     if page.enabled:
-        yield _finding("playground port", lambda: _port(page.host, page.port, "playground.port"))
+        yield _finding("playground port", lambda: _port(page.host, page.port, "playground.port", running))
     if not settings.ray.address:
-        yield _finding("ray port", lambda: _port("127.0.0.1", settings.ray.serve_grpc_port, "ray.serve_grpc_port"))
+        yield _finding(
+            "ray port", lambda: _port("127.0.0.1", settings.ray.serve_grpc_port, "ray.serve_grpc_port", running)
+        )
     yield _finding("redis", lambda: _redis(settings))
     yield _disk(settings.data_dir)
     backbone = _finding(
@@ -77,8 +82,14 @@ def _finding(check: str, look: Callable[[], str]) -> Finding:
         return Finding(check, Verdict.BAD, failure.message, failure.hint)
 
 
-def _port(host: str, port: int, setting: str) -> str:
-    return f"{host_port(host, claim_port(host, port, setting))} is free"
+def _port(host: str, port: int, setting: str, running: str) -> str:
+    """Whether a service can listen there; the one that runs on these settings does so already."""
+    try:
+        return f"{host_port(host, claim_port(host, port, setting))} is free"
+    except Failure:
+        if not running:
+            raise
+        return f"{host_port(host, port)}, of the service that runs here"
 
 
 def _redis(settings: Settings) -> str:

@@ -11,6 +11,25 @@ from typing import Self
 from papa_serving.local.failure import Failure
 
 
+def running_service(data_dir: Path) -> str:
+    """The process id of the service that runs on a data folder, "" where none does."""
+    try:
+        file = os.open(data_dir / "papa.lock", os.O_RDONLY)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return _owner(file)
+    finally:
+        os.close(file)
+    return ""
+
+
+def _owner(file: int) -> str:
+    return os.pread(file, 32, 0).decode(errors="replace").strip() or "unknown"
+
+
 class InstanceLock:
     """Holds `data_dir`/papa.lock while the service runs. The kernel releases it however the process ends."""
 
@@ -32,10 +51,10 @@ class InstanceLock:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            owner = os.read(self._file, 32).decode(errors="replace").strip()
+            owner = _owner(self._file)
             os.close(self._file)
             raise Failure(
-                f"a service is already running on {self._data_dir} (process {owner or 'unknown'})",
+                f"a service is already running on {self._data_dir} (process {owner})",
                 "stop it, or choose another --data-dir",
             ) from error
         os.ftruncate(self._file, 0)
