@@ -1,6 +1,6 @@
 """`make gpu`: one run of at most eight minutes on one card, as docs/results/gpu.md and gpu/PART.json.
 
-Needs torch with CUDA, and what REQUIRED names; what is missing of that is taken from the wheels in PAPA_WHEELS. Each
+Needs torch with CUDA, and what REQUIRED names; what is missing of that is taken from the wheels in GPU_WHEELS. Each
 part runs in a process of its own, so that none takes another's time or memory along, and is recorded when it ends.
 """
 
@@ -58,10 +58,10 @@ def interpreter(folder: Path) -> str:
     missing = [distribution for name, distribution in REQUIRED.items() if importlib.util.find_spec(name) is None]
     if not missing:
         return sys.executable
-    wheels = os.environ.get("PAPA_WHEELS")
+    wheels = os.environ.get("GPU_WHEELS")
     if not wheels:
         raise SystemExit(
-            f"missing: {', '.join(missing)}; install them, or name a folder of wheels in PAPA_WHEELS "
+            f"missing: {', '.join(missing)}; install them, or name a folder of wheels in GPU_WHEELS "
             "(`python -m benchmarks.gpu --collect FOLDER` fills one where there is a network)"
         )
     environment = (folder / ".gpu-packages").resolve()
@@ -178,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--tiny", action="store_true", help="smallest sizes: shows that every part runs, no figures")
     parser.add_argument("--report-only", action="store_true", help="write the page from the figures that are there")
-    parser.add_argument("--collect", type=Path, metavar="FOLDER", help="download the wheels for PAPA_WHEELS, and end")
+    parser.add_argument("--collect", type=Path, metavar="FOLDER", help="download the wheels for GPU_WHEELS, and end")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, default=30.0, help=argparse.SUPPRESS)
     return parser

@@ -63,7 +63,7 @@ def test_parts_run_in_processes_of_their_own_and_one_that_hangs_takes_none_along
 
 def test_what_is_missing_comes_from_the_wheels_or_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(gpu.REQUIRED, "a_module_that_nobody_has", "a-package")
-    monkeypatch.delenv("PAPA_WHEELS", raising=False)
+    monkeypatch.delenv("GPU_WHEELS", raising=False)
     with pytest.raises(SystemExit, match="missing: a-package"):
         gpu.interpreter(tmp_path)
 

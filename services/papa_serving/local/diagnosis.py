@@ -59,9 +59,8 @@ def diagnose(settings: Settings) -> Iterator[Finding]:
     if page.enabled:
         yield _finding("playground port", lambda: _port(page.host, page.port, "playground.port", running))
     if not settings.ray.address:
-        yield _finding(
-            "ray port", lambda: _port("127.0.0.1", settings.ray.serve_grpc_port, "ray.serve_grpc_port", running)
-        )
+        ray = settings.ray.serve_grpc_port
+        yield _finding("ray port", lambda: _port("127.0.0.1", ray, "ray.serve_grpc_port", running))
     yield _finding("redis", lambda: _redis(settings))
     yield _disk(settings.data_dir)
     backbone = _finding(
