@@ -3,7 +3,7 @@
 Rejection sampling by the user's taste head. The first candidate of an item has the item's own seed; a rejected one has
 a successor, whose seed derives from it. To accept x with a chance proportional to P(liked | x) turns samples of p_θ(x)
 into samples of p_θ(x) P(liked | x) (von Neumann, Various techniques used in connection with random digits, 1951);
-`Rule` is steeper than that, and accepts everything above its threshold.
+`Rule` is steeper than that, and accepts everything above its threshold: more is liked, for the same number of draws.
 
 | word | meaning |
 |---|---|
@@ -43,8 +43,8 @@ class Rule:
 
     overdraw: float = 2.0
     floor: float = 0.0
-    threshold: float = 0.5
-    steepness: float = 2.0
+    threshold: float = 0.75
+    steepness: float = 4.0
     curiosity: float = 2.0
     """Exponent of the doubt 4 p (1 − p) with which a candidate that is to teach is accepted."""
 

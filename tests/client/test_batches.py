@@ -14,7 +14,7 @@ from papa_serving.contracts.vocabulary import Vocabulary
 from papa_serving.stubs.serving.v1 import feedback_pb2
 from PIL import Image
 
-from tests.gateway.support.service import Service
+from tests.gateway.support.service import OVERDRAW, Service
 
 
 def picture(size: int) -> bytes:
@@ -63,6 +63,7 @@ async def test_an_oversize_event_does_not_end_a_stream(client: Any) -> None:
 
 async def test_the_limits_can_be_read(service: Service, client: Any) -> None:
     info = await client.server_info()
+    assert info.overdraw == OVERDRAW
     assert info.limits == Limits()
     assert info.version
     known = await service.items.backbone_info()

@@ -144,6 +144,23 @@ async def test_a_floor_leaves_items_out_rather_than_serving_worse_ones(
     assert [item.like_probability for item in unknown] == [None, None], "held to no floor"
 
 
+async def test_the_head_of_the_revision_that_serves_decides(weights: Tensor, head: Head) -> None:
+    """After a rollback and where a request names a revision, too; a head is never another revision's."""
+    never = replace(head, calibration=(0.0, -9.0))
+    async with running_world() as world:
+        await world.commit(ANN, "r1", weights, head=head)
+        before, _ = await everything(world, spec(count=3, generation_id="g-1"))
+        await world.commit(ANN, "r02", weights, parent="r1", head=never)
+        _, refused = await everything(world, spec(count=3, generation_id="g-2"))
+        named, _ = await everything(world, spec(count=3, revision="r1", generation_id="g-3"))
+        world.state.user(ANN).current = "r1"
+        back, _ = await everything(world, spec(count=3, generation_id="g-4"))
+    assert (refused.drawn, refused.accepted) == (6, 0)
+    wanted = {(item.index, item.seed, item.like_probability) for item in before}
+    assert {(item.index, item.seed, item.like_probability) for item in named} == wanted
+    assert {(item.index, item.seed, item.like_probability) for item in back} == wanted
+
+
 async def test_a_floor_is_refused_where_nothing_is_judged() -> None:
     async with running_world(judges=False) as world:
         with pytest.raises(InvalidRequest) as refused:

@@ -30,6 +30,9 @@ DETAILS = (
     error_details_pb2.RetryInfo,
 )
 
+OVERDRAW = 2.5
+"""What the engine is said to do by default."""
+
 
 class Service:
     """Started by the fixture; `stub` attributes speak to it over a real socket."""
@@ -48,7 +51,7 @@ class Service:
         address = settings.pop("generator", f"127.0.0.1:{self.engine.port}")
         limits = GatewaySettings(port=0, generator=address, **{"notice_seconds": 0.0, "drain_seconds": 5.0, **settings})
         backends = Backends(self.log, self.users, self.items, self.revisions)
-        self.gateway = Gateway(limits, backends, authenticate)
+        self.gateway = Gateway(limits, backends, authenticate, overdraw=OVERDRAW)
         await self.gateway.start()
         self.channel = grpc.aio.insecure_channel(self.gateway.address)
         self.generation = generation_pb2_grpc.GenerationServiceStub(self.channel)
