@@ -25,8 +25,8 @@ demo: $(SERVER) ## start the service, let a simulated shopper teach it a taste, 
 up: $(SERVER) ## start the service and keep it running until Ctrl-C
 	@$(BIN)/papa up $(ARGS)
 
-test: $(DEV) ## every test and check
-	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+test: $(DEV) ## every test and check, and at the end which tests took longest
+	@$(BIN)/python -m pytest -n $(WORKERS) --durations 25 --durations-min 5 $(ARGS)
 
 screenshots: $(DEV) ## the README's pictures of the playground, taken by its test with the shipped backbone (two minutes)
 	@SCREENSHOTS=docs/images $(BIN)/python -m pytest -q tests/playground/test_screenshots.py
