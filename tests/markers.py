@@ -39,7 +39,10 @@ MODULES = {
         "deploy/test_alertmanager.py", "deploy/test_compose.py", "deploy/test_live.py", "deploy/test_pictures.py",
         "deploy/test_rules.py",
     ),
-    "slow": ("attack", "benchmarks", "chaos", "fuzz", "packaging/test_wheel.py", "docs/test_site.py"),
+    "slow": (
+        "attack", "benchmarks", "chaos", "docs/test_site.py", "fuzz", "helm/test_kuberay.py", "helm/test_manifests.py",
+        "packaging/test_wheel.py", "papa/test_calibration.py", "papa/test_rebuilding.py",
+    ),
 }  # fmt: skip
 """Marker → the beginnings of the paths, below this folder, of modules that are so as a whole."""
 
