@@ -11,10 +11,10 @@ HEAD = """# The papa chart
 
 Installs the gateway (Deployment), generator and trainer (a RayService of KubeRay) and what belongs to them. It needs
 Kubernetes 1.30 or newer, the KubeRay operator KUBERAY or newer (however installed), a volume that several pods can
-write, and two Redis (or Valkey) servers, unless it is a trial. How to install, upgrade, back up and mend it is told
-in docs/operations.md; `examples/` holds values for a laptop, for production and for GPUs.
+write, and two Redis (or Valkey) servers, unless it is a trial. docs/operations.md tells how to install, upgrade, back
+up and repair it; `examples/` holds values for a laptop, for production and for GPUs.
 
-The images are built for amd64 and for arm64, each on a machine of its kind; all that they hold has wheels for both.
+Build the images for amd64 and for arm64 each on a machine of its kind; all of their packages have wheels for both.
 Nodes of both kinds in one cluster need images of both in one manifest list, or a `nodeSelector` on kubernetes.io/arch.
 
 KubeRay's `NewClusterWithIncrementalUpgrade` is not offered. It moves traffic by the weights of an HTTPRoute to the
@@ -30,11 +30,11 @@ This page is generated from values.yaml (`make generated`).
 
 ## What starts a second Ray cluster
 
-KubeRay compares a hash of the whole cluster's definition, pod templates included, and answers any change of it with a
-second cluster beside the first, with as many nodes and GPUs. So only what Ray's pods cannot do without is in there.
-What is not in this table changes in place: rates and limits of the gateway, its image and its resources, log levels,
-where traces go and how many, who may call, alerts, what the generators draw by default, when to scale. Log levels and
-the collector's address reach Ray's pods as they start; delete the pods one by one where that is too late.
+KubeRay compares a hash of the whole cluster's definition, including the pod templates, and starts a second cluster
+with as many nodes and GPUs whenever it changes. The definition therefore holds only what Ray's pods need. Values that
+this table does not list change in place: rates and limits of the gateway, its image and its resources, log levels,
+destination and number of traces, authentication, alerts, the generators' defaults, thresholds of scaling. Ray's pods
+read log levels and the collector's address when they start; to apply a change at once, delete the pods one by one.
 
 | value | why it must |
 |---|---|
@@ -50,14 +50,14 @@ VALUES = """
 STARTS_A_CLUSTER = {
     "nameOverride fullnameOverride": "the names of everything change",
     "image.registry image.server": "the image of Ray's pods, whose sidecar `metrics` runs it too",
-    "image.pullPolicy image.pullSecrets": "stand in the pods",
-    "backbone": "all adapters belong to it",
-    "redis": "where every replica and trainer connects at its start; the content of its Secrets may change in place",
-    "gcsRedis": "where the head keeps what a later head reads",
+    "image.pullPolicy image.pullSecrets": "are part of the pods",
+    "backbone": "all adapters belong to the backbone",
+    "redis": "every replica and trainer connects to it at its start; the content of its Secrets may change in place",
+    "gcsRedis": "the head stores its state there for the next head",
     "valkey.enabled valkey.existingSecret": (
         "puts other addresses and another Secret in the place of `redis` and `gcsRedis`"
     ),
-    "revisions.objectStore revisions.existingClaim": "what is mounted, and with which credentials",
+    "revisions.objectStore revisions.existingClaim": "they decide the pods' volumes and credentials",
     "ray.version ray.objectStoreMemory ray.auth ray.head": "the head, and how Ray starts",
     "ray.autoscaler": (
         "KubeRay reads it from the cluster's definition, `idleTimeoutSeconds` and the container's resources too"
@@ -80,7 +80,7 @@ STARTS_A_CLUSTER = {
     "tracing.enabled tracing.existingSecret tracing.headersKey tracing.caSecret tracing.caKey": (
         "variables and files of the pods; `tracing.endpoint` and `config.tracing` are not among them"
     ),
-    "serviceAccount podSecurityContext containerSecurityContext scratch service.listen": "stand in the pods",
+    "serviceAccount podSecurityContext containerSecurityContext scratch service.listen": "are part of the pods",
     "extraEnv extraVolumes extraVolumeMounts": "stand in the pods; `gateway.extraEnv` is for the gateway alone",
     "trustedCa": "what is mounted; the content of the Secret may change in place",
     "config": "but for the sections `gateway`, `playground`, `log` and `tracing`, and `generator.sampler`, `steps`, "
