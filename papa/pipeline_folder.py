@@ -197,6 +197,18 @@ class PipelineFolder:
         """What its pipeline needs."""
         return PIPELINES[self.pipeline]
 
+    @property
+    def flow(self) -> bool:
+        """Whether the network was trained by rectified flow: by its class, or a U-Net by its scheduler."""
+        return self.layout.flow or self.solves_flow
+
+    @property
+    def solves_flow(self) -> bool:
+        """Whether the scheduler is a solver of diffusion that is set to rectified flow."""
+        config = self.config("scheduler")
+        flow = bool(config.get("use_flow_sigmas")) and config.get("prediction_type") == FLOW_PREDICTION
+        return flow and config.get("_class_name") in _SCHEDULERS
+
     def weights(self, part: str) -> Weights:
         """Raises BackboneRefused when a component has none, or pointers in their place."""
         place = self.place(part)
@@ -480,9 +492,10 @@ def _check_vae(folder: PipelineFolder, channels: object) -> None:
 def _check_scheduler(folder: PipelineFolder) -> None:
     where, config = folder.path / "scheduler", folder.config("scheduler")
     kind = config.get("_class_name")
+    if folder.solves_flow and (folder.layout.flow or folder.pipeline == "StableDiffusionPipeline"):
+        return
     if folder.layout.flow:
-        solver = kind in _SCHEDULERS and config.get("use_flow_sigmas")
-        if kind not in _FLOW_SCHEDULERS and not (solver and config.get("prediction_type") == FLOW_PREDICTION):
+        if kind not in _FLOW_SCHEDULERS:
             raise BackboneRefused(f"{where}: a {kind} has no noise schedule of flow matching, with which a "
                                   f"{folder.pipeline} was trained; a {_FLOW_SCHEDULERS[0]} has")  # fmt: skip
         return

@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from transformers import CLIPTextConfig, CLIPTextModel
 
 SCHEDULER: dict[str, Any] = {
@@ -19,6 +25,9 @@ SCHEDULER: dict[str, Any] = {
     "steps_offset": 1,
 }
 """The scheduler of Stable Diffusion 1.x and 2.x, with the timestep spacing of papa.sampler."""
+
+FLOW_SCHEDULER: dict[str, Any] = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 1.0}
+"""Rectified flow, in the terms of a scheduler that a StableDiffusionPipeline can use (DPMSolverMultistepScheduler)."""
 
 
 def new_vae(shape: torch.Size, channels: tuple[int, ...], latent_channels: int) -> AutoencoderKL:
@@ -71,15 +80,15 @@ def new_networks(
 
 
 def save_latent_pipeline(
-    vae: AutoencoderKL, text: CLIPTextModel, tokenizer: Any, unet: UNet2DConditionModel, folder: Path
+    vae: AutoencoderKL, text: CLIPTextModel, tokenizer: Any, unet: UNet2DConditionModel, folder: Path, flow: bool
 ) -> None:
-    """A standard StableDiffusionPipeline folder."""
+    """A standard StableDiffusionPipeline folder, of a U-Net that predicts ε or, with `flow`, ε − x0."""
     StableDiffusionPipeline(
         vae=vae,
         text_encoder=text,
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=DDIMScheduler(**SCHEDULER),
+        scheduler=DPMSolverMultistepScheduler(**FLOW_SCHEDULER) if flow else DDIMScheduler(**SCHEDULER),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

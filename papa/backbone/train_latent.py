@@ -1,10 +1,10 @@
 """`papa backbone train-latent`: a small Stable Diffusion pipeline from scratch, in two stages, resumable.
 
 First an AutoencoderKL whose latents are a quarter as high and wide as the images (absolute error, a touch of KL;
-arXiv 2112.10752), then a UNet2DConditionModel together with a CLIP text encoder of a few words, on ε-prediction with
-the condition left out now and then (arXiv 2207.12598). Every image is described by its class's word, sometimes by the
-generic word alone. A run is a folder: `vae/` and `unet/` hold what is needed to go on, `pipeline/` is the newest
-average as a standard StableDiffusionPipeline folder, `log.jsonl` the losses.
+arXiv 2112.10752), then a UNet2DConditionModel together with a CLIP text encoder of a few words, on ε-prediction or by
+rectified flow (arXiv 2209.03003), with the condition left out now and then (arXiv 2207.12598). Every image is described
+by its class's word, sometimes by the generic word alone. A run is a folder: `vae/` and `unet/` hold what is needed to
+go on, `pipeline/` is the newest average as a standard StableDiffusionPipeline folder, `log.jsonl` the losses.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from papa.backbone.datasets import LabelledImages
-from papa.backbone.latent_pipeline import SCHEDULER, new_networks, new_vae, save_latent_pipeline
+from papa.backbone.latent_pipeline import FLOW_SCHEDULER, SCHEDULER, new_networks, new_vae, save_latent_pipeline
 from papa.backbone.run_state import load_state, save_state
 from papa.backbone.vocabulary_file import write_vocabulary
 from papa.backbone.words import FASHION_NEAR, FASHION_WORDS, GENERIC, word_tokenizer
 from papa.denoiser import plain_attention
 from papa.noise import Domain, Noise, seed_torch
-from papa.schedule import NoiseSchedule
+from papa.schedule import NoiseSchedule, rectified_flow
 
 ARTICLE = "a"
 
@@ -52,6 +52,8 @@ class LatentConfig:
     ema_decay: float = 0.998
     bfloat16: bool = False
     seed: int = 0
+    flow: bool = False
+    """Whether the U-Net learns v = ε − x0 of rectified flow instead of ε."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,9 @@ class _Stage:
 
     def _fixed(self) -> dict[str, object]:
         fixed = json.loads(json.dumps(asdict(self._config)))
-        return {name: value for name, value in fixed.items() if name not in ("steps", "vae_steps")}
+        # Runs that were begun before there was a choice say nothing of it.
+        left_out = {"steps", "vae_steps"} | ({"flow"} if not self._config.flow else set())
+        return {name: value for name, value in fixed.items() if name not in left_out}
 
     def _resume(self) -> None:
         self._run.mkdir(parents=True, exist_ok=True)
@@ -208,7 +212,9 @@ class _Denoising:
         self.run, self.config = run, config
         self.tokenizer = word_tokenizer([*words, GENERIC, ARTICLE])
         self.captions = self._captions()
-        self.schedule = NoiseSchedule.from_diffusers(SCHEDULER)
+        self.schedule: NoiseSchedule = NoiseSchedule.from_diffusers(SCHEDULER)
+        if config.flow:
+            self.schedule = rectified_flow(FLOW_SCHEDULER, tokens=0)
         unet, text = new_networks(latents.shape, config.channels, config.text_width, self.tokenizer)
         self.unet, self.text = unet, text
         plain_attention(unet)
@@ -229,8 +235,10 @@ class _Denoising:
         caption = torch.where(kind < config.generic, 2 * len(self.words), caption)
         caption = torch.where(kind > 1 - config.unasked, 2 * len(self.words) + 1, caption)
         hidden = self.text(self.captions)[0][caption]
-        predicted = self.unet(self.schedule.add_noise(z, noise, t), t, encoder_hidden_states=hidden).sample
-        loss: Tensor = (predicted.float() - noise).square().mean()
+        noisy, time = self.schedule.add_noise(z, noise, t), self.schedule.told(t)
+        predicted = self.unet(noisy, time, encoder_hidden_states=hidden).sample
+        wanted = noise - z if config.flow else noise
+        loss: Tensor = (predicted.float() - wanted).square().mean()
         return loss
 
     def average(self, step: int) -> None:
@@ -243,7 +251,8 @@ class _Denoising:
     def write(self) -> None:
         """Writes the averages as a pipeline folder."""
         unet, text = (deepcopy(average).eval().half() for average in self.averages)
-        save_latent_pipeline(deepcopy(self.vae).half(), text, self.tokenizer, unet, self.run / "pipeline")
+        folder = self.run / "pipeline"
+        save_latent_pipeline(deepcopy(self.vae).half(), text, self.tokenizer, unet, folder, self.config.flow)
         near = {said: word for said, word in FASHION_NEAR.items() if not word or word in (*self.words, GENERIC)}
         write_vocabulary(self.run / "pipeline", [*self.words, GENERIC], near)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -10,17 +11,18 @@ from torch import nn
 
 from papa.backbone.vocabulary_file import read_vocabulary
 from papa.config import ATTENTION_LORA, DEFAULT_LORA
-from papa.denoiser.components import clip_encoder, latent_space, load_component, noise_process
+from papa.denoiser.components import clip_encoder, flow_process, latent_space, load_component, noise_process
 from papa.denoiser.conditioners import ClassConditioner, Conditioner, SdxlConditioner, TextConditioner
 from papa.denoiser.identity import network_options
 from papa.denoiser.latents import LatentSpace
 from papa.denoiser.networks import class_conditional, text_conditional, unconditional
 from papa.denoiser.text_transformers import TEXT_TRANSFORMERS
 from papa.denoiser.trial import try_out
-from papa.denoiser.wrapper import Denoiser
+from papa.denoiser.wrapper import Denoiser, Prediction
 from papa.lora import LoraConfig, present
 from papa.pipeline_folder import PipelineFolder, inspect_folder, resolve_backbone, sample_size
 from papa.pool import read_pool
+from papa.schedule import NoiseSchedule
 
 
 def load_denoiser(
@@ -74,9 +76,16 @@ def _pixel_unet(folder: PipelineFolder, lora: LoraConfig | None) -> Denoiser:
 def _text_unet(folder: PipelineFolder, lora: LoraConfig | None) -> Denoiser:
     from diffusers import UNet2DConditionModel
 
-    schedule, prediction = noise_process(folder, pixels=False)
     latents = latent_space(folder)
     conditioner, description = _text(folder, latents)
+    schedule: NoiseSchedule
+    prediction: Prediction
+    if folder.flow:
+        # A solver's shift is fixed: the size of the picture does not matter.
+        flow = flow_process(folder, tokens=0)
+        schedule, prediction, description["steps"] = flow, "flow_prediction", asdict(flow)
+    else:
+        schedule, prediction = noise_process(folder, pixels=False)
     unet = load_component(folder, "unet", UNet2DConditionModel)
     return Denoiser(
         unet,

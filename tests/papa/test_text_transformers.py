@@ -183,6 +183,12 @@ def test_a_negative_prompt_of_sana_comes_without_the_instruction(tmp_path: Path)
         ("sana", "transformer/config.json", {"guidance_embeds": True}, "SANA-Sprint"),
         ("flux-dev", "tokenizer_2/tokenizer_config.json", {"tokenizer_class": "CLIPTokenizer"}, "T5Tokenizer"),
         ("flux-dev", "model_index.json", {"_class_name": "FluxFillPipeline"}, "FluxPipeline"),
+        (
+            "sd3",
+            "model_index.json",
+            {"_class_name": "QwenImagePipeline"},
+            "a QwenImagePipeline, which cannot be served",
+        ),
     ],
 )
 def test_what_is_not_that_pipeline_is_refused(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
 from benchmarks.sizes import CONFIGS, sizes, table
@@ -14,7 +15,9 @@ from papa.backbone.datasets import LabelledImages
 from papa.backbone.train_latent import FASHION_WORDS, LatentConfig, LatentProgress, train_latent
 from papa.backbone.words import word_tokenizer
 from papa.denoiser import load_denoiser
+from papa.noise import Noise
 from papa.sampler import sample
+from papa.schedule import RectifiedFlow
 
 CONFIG = LatentConfig(
     vae_steps=4, steps=4, batch_size=4, vae_channels=(8, 8), channels=(16, 16), text_width=16, learning_rate=1e-2
@@ -61,6 +64,32 @@ def test_a_broken_run_goes_on_to_the_same_weights(whole: Path, tmp_path: Path) -
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
     with pytest.raises(ValueError, match="another configuration"):
         train_latent(images(), tmp_path, replace(CONFIG, batch_size=5), quiet)
+
+
+def test_a_run_of_rectified_flow_makes_a_pipeline_that_diffusers_runs(tmp_path: Path) -> None:
+    folder = train_latent(images(), tmp_path, replace(CONFIG, flow=True), quiet)
+    denoiser = load_denoiser(str(folder))
+    assert isinstance(denoiser.schedule, RectifiedFlow)
+    assert denoiser.prediction == "flow_prediction"
+    conditions = denoiser.conditions(["boot"], 3.0)
+    ours = denoiser.decode(sample(denoiser, [1], None, "dpmpp_2m", 12, conditions=conditions))
+    pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    options = {"num_inference_steps": 12, "guidance_scale": 3.0, "output_type": "pt", "height": 8, "width": 8}
+    theirs = pipe("boot", latents=Noise(1).normal((1, *denoiser.sample_shape)), **options).images * 2 - 1
+    # diffusers rounds the time that it tells the network.
+    torch.testing.assert_close(ours, theirs, atol=0.02, rtol=0)
+    with pytest.raises(ValueError, match="another configuration"):
+        train_latent(images(), tmp_path, CONFIG, quiet)
+
+
+def test_the_loss_of_rectified_flow_is_that_of_the_velocity(tmp_path: Path) -> None:
+    """A U-Net that knows ε − x0 would have none; trained on one picture it gets there."""
+    one = LabelledImages(images().x[:1].expand(24, -1, -1, -1), torch.zeros(24, dtype=torch.int64))
+    seen: list[LatentProgress] = []
+    train_latent(one, tmp_path, replace(CONFIG, flow=True, steps=50), seen.append)
+    losses = [each.loss for each in seen if each.stage == "unet"]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_every_word_is_one_token() -> None:

@@ -35,13 +35,14 @@ def train_latent(
     learning_rate: LearningRate = 1e-3,
     bf16: BFloat16 = False,
     seed: Seed = 0,
+    flow: Annotated[bool, typer.Option("--flow", help="Rectified flow instead of a DDPM.")] = False,
     json: AsJson = False,
 ) -> None:
     """Train a small Stable Diffusion pipeline on Fashion-MNIST, asked by words; the same command goes on."""
     check_writable(out)
     from papa.backbone import train_latent as training
 
-    config = training.LatentConfig(vae_steps, steps, batch_size, learning_rate, bfloat16=bf16, seed=seed)
+    config = training.LatentConfig(vae_steps, steps, batch_size, learning_rate, bfloat16=bf16, seed=seed, flow=flow)
     images = read_images(data, "train")
     with Progress(*columns(), console=voice(json)) as progress:
         tasks = {"vae": progress.add_task("vae", total=vae_steps), "unet": progress.add_task("unet", total=steps)}
