@@ -261,23 +261,24 @@ def download(hub_id: str, weights: bool = True) -> Path:
     """
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
-    from huggingface_hub.utils import httpx
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # which it keeps for other libraries
 
-    name, _, revision = hub_id.partition("@")
-    unreached = "the hub is not asked (HF_HUB_OFFLINE)"
+    name, _, named = hub_id.partition("@")
+    revision, unreached = named or None, "the hub is not asked (HF_HUB_OFFLINE)"
     try:
+        files: list[str] = []
         if not constants.HF_HUB_OFFLINE:
             try:
-                info = HfApi().model_info(name, revision=revision or None)
+                info = HfApi().model_info(name, revision=revision)
+                files = wanted_files([file.rfilename for file in info.siblings or []])
             except httpx.TransportError as error:
                 unreached = f"the hub is not reached ({error})"
-            else:
-                wanted = wanted_files([file.rfilename for file in info.siblings or []])
-                small = [file for file in wanted if file.endswith((".json", ".txt"))]
-                folder = Path(snapshot_download(name, revision=info.sha, allow_patterns=small))
-                inspect_folder(folder)
-                return Path(snapshot_download(name, revision=info.sha, allow_patterns=wanted)) if weights else folder
-        return Path(snapshot_download(name, revision=revision or None, local_files_only=True))
+        if not files:
+            return Path(snapshot_download(name, revision=revision, local_files_only=True))
+        small = [file for file in files if file.endswith((".json", ".txt"))]
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=small))
+        inspect_folder(folder)
+        return Path(snapshot_download(name, revision=revision, allow_patterns=files)) if weights else folder
     except LocalEntryNotFoundError as error:
         raise FileNotFoundError(f"no backbone {hub_id!r}: not a folder, {unreached}, and it is not cached") from error
     except (httpx.HTTPError, OSError) as error:
