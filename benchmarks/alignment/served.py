@@ -17,7 +17,7 @@ import ast
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,8 @@ def cell(run: Run, shared: World, options: argparse.Namespace) -> Iterator[dict[
     """A record for each number of labels and way of serving."""
     system = build(shared, run)
     assert isinstance(system, Ours)
-    user, busy, rule = SimulatedUser(run, shared.oracle), 0.0, Rule(options.overdraw, options.floor)
+    user, busy = SimulatedUser(run, shared.oracle), 0.0
+    rule = Rule(options.overdraw, options.floor, options.threshold, options.steepness)
     for step in range(max(options.labels) // run.labels):
         first = SHOWN_SEED * (run.seed + 1) + 1000 * step
         shown = serve(system, list(range(first, first + run.labels)), rule, options.teaching).samples
@@ -163,13 +164,45 @@ def cell(run: Run, shared: World, options: argparse.Namespace) -> Iterator[dict[
                 yield {"labels": labels, "items": how, **rounded, "update_cpu_s": round(busy / (step + 1), 2)}
 
 
+def table(records: list[dict[str, Any]]) -> str:
+    """Markdown, a row per number of labels: first draws and what is served as success / coverage / Fréchet distance."""
+    rows = [
+        "| data | taste | seed | changed | labels | first draws | served | filtered backbone | calibration | draws |",
+        "|" + "---|" * 10,
+    ]
+    for raw, kept in zip(records[::2], records[1::2], strict=True):
+        changed = ", ".join(f"{name} {raw[name]}" for name in raw if name not in TOLD) or "–"
+        about = f"| {kept['dataset']} | {kept['taste']} | {kept['seed']} | {changed} | {kept['labels']} "
+        rows.append(f"{about}| {_three(raw)} | {_three(kept)} | {_short(kept['filtered'], '.0f')} "
+                    f"| {kept['calibration']:.2f} | {kept['draws']:.2f} |")  # fmt: skip
+    return "\n".join(rows)
+
+
+RULE = ("overdraw", "floor", "threshold", "steepness")
+TOLD = {"dataset", "taste", "seed", "labels", "items", "update_cpu_s", *(field.name for field in fields(Outcome))}
+"""Of a record, what the table has a column for; all else are changed settings."""
+
+
+def _three(record: dict[str, Any]) -> str:
+    return " / ".join(_short(record[name], form) for name, form in
+                      (("success", ".2f"), ("coverage", ".2f"), ("frechet", ".0f")))  # fmt: skip
+
+
+def _short(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
 def main() -> None:
     options = _options()
+    if options.table:
+        print(table([json.loads(line) for line in options.table.read_text().splitlines()]))
+        return
     torch.set_num_threads(1)
     shared = world(options.dataset, options.data, bfloat16=options.bfloat16)
     run = Run("ours", options.taste, options.seed, options.dataset, flipped=options.flipped, overrides=options.set)
     about = {"dataset": run.dataset, "taste": "".join(map(str, run.taste)), "seed": run.seed}
     about |= dict(run.overrides)
+    about |= {name: getattr(options, name) for name in RULE if getattr(options, name) != getattr(Rule(), name)}
     for record in cell(run, shared, options):
         print(json.dumps(about | record), flush=True)
 
@@ -181,10 +214,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--labels", type=int, nargs="+", default=[50, 100])
+    parser.add_argument("--table", type=Path, help="only print the table of the records in this file")
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--flipped", type=float, default=0.0)
     parser.add_argument("--overdraw", type=float, default=2.0, help="draws per item at most; 1 serves what comes first")
     parser.add_argument("--floor", type=float, default=0.0, help="least chance of an item")
+    parser.add_argument("--threshold", type=float, default=Rule().threshold, help="chance above which all is accepted")
+    parser.add_argument("--steepness", type=float, default=Rule().steepness, help="of the acceptance below it")
     parser.add_argument("--teaching", type=float, default=0.1, help="share of what is shown that may be there to teach")
     parser.add_argument("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=False)

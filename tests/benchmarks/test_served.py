@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from benchmarks.alignment import served
 from papa.selection import Rule
 
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 SEEDS = list(range(100, 130))
 
 
@@ -48,6 +51,15 @@ def test_without_overdraw_or_a_head_the_first_draw_is_served(system):
 def test_items_that_teach_come_from_the_backbone_once_something_is_known(system):
     served.serve(system, SEEDS, Rule(overdraw=2.0), teaching=0.1)
     assert sum(bare for _, bare in system.asked) == 3
+
+
+def test_the_page_shows_the_records_beside_it():
+    page, records = RESULTS / "served.md", RESULTS / "served.jsonl"
+    lines = [json.loads(line) for line in records.read_text().splitlines()]
+    assert len(lines) > 10
+    text = page.read_text()
+    for row in served.table(lines).splitlines():
+        assert row in text, row
 
 
 def test_a_setting_is_read_as_the_value_that_it_says():
