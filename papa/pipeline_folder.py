@@ -253,22 +253,35 @@ def shipped_names() -> list[str]:
     return sorted(path.name for path in SHIPPED.iterdir() if path.is_dir()) if SHIPPED.is_dir() else []
 
 
-def download(hub_id: str) -> Path:
+def download(hub_id: str, weights: bool = True) -> Path:
     """The snapshot of a hub id, with one set of weights per component; the cached one where the hub is not reached.
 
-    Raises FileNotFoundError with the hub's answer.
+    Its JSON files come first and are checked, so that a pipeline which cannot be served costs no gigabytes. Without
+    `weights` nothing else is fetched. Raises FileNotFoundError with the hub's answer, and BackboneRefused.
     """
     from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # which it keeps for other libraries
 
-    name, _, revision = hub_id.partition("@")
+    name, _, named = hub_id.partition("@")
+    revision, unreached = named or None, "the hub is not asked (HF_HUB_OFFLINE)"
     try:
-        if constants.HF_HUB_OFFLINE:
-            return Path(snapshot_download(name, revision=revision or None, local_files_only=True))
-        info = HfApi().model_info(name, revision=revision or None)
-        wanted = wanted_files([file.rfilename for file in info.siblings or []])
-        return Path(snapshot_download(name, revision=info.sha, allow_patterns=wanted))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        files: list[str] = []
+        if not constants.HF_HUB_OFFLINE:
+            try:
+                info = HfApi().model_info(name, revision=revision)
+                files = wanted_files([file.rfilename for file in info.siblings or []])
+            except httpx.TransportError as error:
+                unreached = f"the hub is not reached ({error})"
+        if not files:
+            return Path(snapshot_download(name, revision=revision, local_files_only=True))
+        small = [file for file in files if file.endswith((".json", ".txt"))]
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=small))
+        inspect_folder(folder)
+        return Path(snapshot_download(name, revision=revision, allow_patterns=files)) if weights else folder
+    except LocalEntryNotFoundError as error:
+        raise FileNotFoundError(f"no backbone {hub_id!r}: not a folder, {unreached}, and it is not cached") from error
+    except (httpx.HTTPError, OSError) as error:
         reason = " ".join(str(error).split())
         raise FileNotFoundError(f"no backbone {hub_id!r}: not a folder, and the hub says: {reason}") from error
 

@@ -25,7 +25,7 @@ FIXTURES = {
 
 MODULES = {
     "redis": (
-        "attack", "chaos/test_chaos.py", "cli/test_up.py", "cluster", "deploy/test_live.py",
+        "attack", "chaos/test_chaos.py", "cli/test_doctor.py", "cli/test_up.py", "cluster", "deploy/test_live.py",
         "docs/test_operations.py", "feedback/test_redis_",
         "feedback/test_state_machine.py", "fuzz", "gateway/test_memory.py", "gateway/test_real_storage.py",
         "generator/test_deployment.py", "helm/test_commands.py", "helm/test_deployment.py",

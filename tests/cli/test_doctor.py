@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import socket
 from pathlib import Path
 
+from papa_serving.contracts.items import BackboneInfo
 from papa_serving.local.instance_lock import InstanceLock
+from papa_serving.local.redis_process import RedisProcess
+from papa_serving.settings import RedisSettings, Settings
+from papa_serving.store import open_items
 from papa_serving.store.records import short_hash
 
 from papa.denoiser import load_denoiser
@@ -28,8 +33,8 @@ def test_a_machine_that_is_fit(papa: Papa) -> None:
     code, found = checks(papa)
     assert code == 0, found
     assert set(found) == {
-        "python", "gateway port", "metrics port", "playground port", "ray port", "redis", "disk", "backbone",
-        "torch device", "backbone hash",
+        "python", "gateway port", "metrics port", "playground port", "ray port", "redis", "disk", "store",
+        "backbone", "torch device", "backbone hash",
     }  # fmt: skip
     assert re.search(r"embedded, version \d+\.\d+.*append-only file, fsync everysec", found["redis"]["found"])
     assert re.fullmatch("2-[0-9a-f]{12}", found["backbone hash"]["found"])
@@ -51,6 +56,24 @@ def test_revisions_of_another_backbone_are_noticed_before_the_trainer_refuses_th
     assert code == 1
     assert "were made for the backbone bbbbbbbbbbbb" in found["backbone hash"]["found"]
     assert "--backbone" in found["backbone hash"]["hint"]
+
+
+def test_a_store_of_an_earlier_release_is_named_with_the_way_out(papa: Papa) -> None:
+    """Of the folder of a stopped `papa up`: its Redis names the backbone by a hash of the former version."""
+    info = BackboneInfo("a" * 64, "fashion_mnist", (1, 28, 28))
+
+    async def announce() -> None:
+        items = open_items(Settings(redis=RedisSettings(url=redis.url)))
+        await items.publish_backbone(info)
+        await items.close()
+
+    with RedisProcess(Path("papa-data/redis")) as redis:
+        asyncio.run(announce())
+    code, found = checks(papa, "--set", "generator.device=abacus")  # and torch is not asked any further
+    assert code == 1
+    assert found["store"]["verdict"] == "error"
+    assert "run papa store rehash once" in found["store"]["found"]
+    assert found["redis"]["verdict"] == "ok"
 
 
 def test_each_fault_has_a_way_out(papa: Papa) -> None:

@@ -153,6 +153,36 @@ def test_a_benchmark_begins_only_where_its_figures_can_be_written(
     assert ended.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("option", ["--out", "--page"])
+@pytest.mark.parametrize("joined", [True, False])
+def test_a_benchmark_looks_at_the_place_that_is_named(
+    papa: Papa, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, joined: bool
+) -> None:
+    """Paths are the caller's, wherever the checkout lies."""
+    (tmp_path / "file").write_text("")
+    checkout = tmp_path / "checkout"
+    program = checkout / "benchmarks" / "engine"
+    program.mkdir(parents=True)
+    (checkout / "docs" / "results").mkdir(parents=True)
+    (program.parent / "__init__.py").touch()
+    (program / "__main__.py").write_text(
+        "import pathlib, sys; pathlib.Path('asked').write_text(' '.join(sys.argv[1:]))"
+    )
+    monkeypatch.setattr(bench_commands, "CHECKOUT", checkout)
+
+    def named(path: str) -> list[str]:
+        return [f"{option}={path}"] if joined else [option, path]
+
+    ended = papa("bench", "engine", *named("file/below/figures"))
+    assert ended.code == 1
+    assert f"cannot be written: {tmp_path}/file is no folder (name another" in ended.err
+    assert ended.err.count("\n") == 1
+    assert not (checkout / "asked").exists()
+    assert papa("bench", "engine", *named("figures"), "--turns", "3").code == 0
+    asked = (checkout / "asked").read_text()
+    assert asked == " ".join([*named(f"{tmp_path}/figures"), "--turns", "3"])
+
+
 def test_metrics_of_a_folder_that_cannot_be_made_are_refused_in_one_line(papa: Papa, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     ended = papa("metrics", "--set", f"data_dir={tmp_path / 'file'}", "--set", "metrics.port=0")

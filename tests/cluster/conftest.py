@@ -49,8 +49,6 @@ class Service:
     release: Release
     address: str
     revisions: Path
-    name: ChangingName
-    """Where the gateway looks for the engine."""
     environment: Mapping[str, str]
 
     def start(self, name: str, group: str) -> Node:
@@ -81,29 +79,24 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
             "PAPA_STORE__PATH": str(folder / "revisions"),
             "PAPA_BACKBONE": str(save_tiny_backbone(folder / "backbone")),
             "PAPA_REDIS__URL": redis.url,
-            # A new connection to the engine every second, as an upgrade's new Service wants within a minute.
-            "PAPA_GATEWAY__ENGINE_CHANNEL_AGE": "1",
+            "PAPA_GATEWAY__GENERATOR": f"127.0.0.1:{release.port}",
             "PAPA_GENERATOR__INSECURE": "true",
             "PAPA_GATEWAY__HOST": "127.0.0.1",
             "PAPA_GATEWAY__PORT": "0",
             "PAPA_METRICS__PORT": "0",
         }
         environment = {**os.environ, **release.settings(), **local}
-        environment.pop("PAPA_GATEWAY__GENERATOR")
         with ray_cluster(folder, environment, free_port()) as cluster:
             for group in ("generator", "trainer"):
                 cluster.start(f"{group}-1", release.groups()[group]["rayStartParams"])
             release.deploy()
-            with (
-                _named(release.port) as (name, engine),
-                _gateway({**environment, "PAPA_GATEWAY__GENERATOR": engine}, folder) as address,
-            ):
-                yield Service(cluster, release, address, folder / "revisions", name, environment)
+            with gateway(environment, folder) as address:
+                yield Service(cluster, release, address, folder / "revisions", environment)
             serve.shutdown()
 
 
 @contextmanager
-def _named(port: int) -> Iterator[tuple[ChangingName, str]]:
+def named(port: int) -> Iterator[tuple[ChangingName, str]]:
     """A name for the engine's port, and its address."""
     loop, name = asyncio.new_event_loop(), ChangingName(port)
     thread = threading.Thread(target=loop.run_forever, daemon=True)
@@ -119,7 +112,8 @@ def _named(port: int) -> Iterator[tuple[ChangingName, str]]:
 
 
 @contextmanager
-def _gateway(environment: Mapping[str, str], folder: Path) -> Iterator[str]:
+def gateway(environment: Mapping[str, str], folder: Path) -> Iterator[str]:
+    """A gateway of its own process: its address, once a generation has come through."""
     with (folder / "gateway.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "papa_serving.gateway"],

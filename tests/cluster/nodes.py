@@ -83,12 +83,14 @@ def _title(pid: int) -> str:
 class Cluster:
     """A head and nodes by name."""
 
-    def __init__(self, folder: Path, sockets: Path, environment: Mapping[str, str], port: int) -> None:
+    def __init__(
+        self, folder: Path, sockets: Path, environment: Mapping[str, str], port: int, places: Mapping[str, Any]
+    ) -> None:
         self.address = f"127.0.0.1:{port}"
         self.nodes: dict[str, Node] = {}
         self._folder, self._environment = folder, environment
         head = ["--head", "--port", str(port), "--temp-dir", str(sockets), "--include-dashboard", "false"]
-        self.start("head", {"num-cpus": "0"}, head)
+        self.start("head", places, head)
 
     def start(self, name: str, parameters: Mapping[str, Any], more: list[str] | None = None) -> Node:
         """`parameters` as in a group's rayStartParams, which KubeRay hands to a shell."""
@@ -98,12 +100,20 @@ class Cluster:
         return self.nodes[name]
 
 
+NOTHING_RUNS_HERE: Mapping[str, Any] = {"num-cpus": "0"}
+
+
 @contextmanager
-def ray_cluster(folder: Path, environment: Mapping[str, str], port: int) -> Iterator[Cluster]:
-    """A head alone, joined by this process; whatever else joins it is killed in the end."""
+def ray_cluster(
+    folder: Path, environment: Mapping[str, str], port: int, places: Mapping[str, Any] = NOTHING_RUNS_HERE
+) -> Iterator[Cluster]:
+    """A head alone, with these places for replicas and trainers, joined by this process.
+
+    Whatever else joins it is killed in the end.
+    """
     # Ray's sockets lie below its folder, and their paths must be short.
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as sockets:
-        cluster = Cluster(folder, Path(sockets), environment, port)
+        cluster = Cluster(folder, Path(sockets), environment, port, places)
         try:
             ray.init(address=cluster.address, log_to_driver=False, namespace="test")
             yield cluster

@@ -46,8 +46,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         release = Release(values, folder)
-        with ray_cluster(folder, os.environ, free_port()) as cluster:
-            cluster.start("generator", release.groups()["generator"]["rayStartParams"])
+        # One node does for both: its head has the place of a generator.
+        with ray_cluster(folder, os.environ, free_port(), release.groups()["generator"]["rayStartParams"]):
             release.deploy()
             print("port", release.port, flush=True)
             sys.stdin.read()

@@ -8,7 +8,7 @@ from papa_serving.client import Client
 from papa_serving.client.retry import may_retry
 from papa_serving.contracts.errors import GeneratorUnavailable
 
-from tests.cluster.conftest import VALUES, Service
+from tests.cluster.conftest import VALUES, Service, gateway, named
 from tests.cluster.likes import assert_every_like_is_learnt
 from tests.cluster.nodes import until
 from tests.cluster.second_cluster import second_cluster
@@ -61,22 +61,26 @@ def test_a_lost_machine_costs_retryable_errors_and_no_like(service: Service) -> 
 
 def test_an_upgrade_moves_callers_to_the_second_cluster_and_no_call_fails(service: Service, tmp_path: Path) -> None:
     """As with KubeRay: a second Ray cluster comes up beside the first, and the Service names its generators instead."""
-    first, moved = service.name.port, {"config": {"generator": {"steps": 2}}, "trainer": {"stopped": True}}
+    first, moved = service.release.port, {"config": {"generator": {"steps": 2}}, "trainer": {"stopped": True}}
+    # A new connection to the engine every second; an operator's gateways take up to a minute.
+    often = {**service.environment, "PAPA_GATEWAY__ENGINE_CHANNEL_AGE": "1"}
     with (
-        Client(service.address) as client,
         second_cluster(merged(VALUES, moved), service.environment, tmp_path / "second.log") as second,
-        Traffic(service.address, "upgrade", 2) as traffic,
+        named(first) as (name, engine),
+        gateway({**often, "PAPA_GATEWAY__GENERATOR": engine}, tmp_path) as address,
+        Client(address) as client,
+        Traffic(address, "upgrade", 2) as traffic,
     ):
         (before,) = client.generate("visitor", 1, seed=1).items
         traffic.go_on()
-        service.name.port = second
-        until(lambda: service.name.open(second) > 0 and service.name.open(first) == 0)
+        name.port = second
+        until(lambda: name.open(second) > 0 and name.open(first) == 0)
         traffic.go_on()
         (after,) = client.generate("visitor", 1, seed=1).items
         assert before.image != after.image, "the second cluster draws with settings of its own"
         # And back again, as a rollback does.
-        service.name.port = first
-        until(lambda: service.name.open(first) > 0 and service.name.open(second) == 0)
+        name.port = first
+        until(lambda: name.open(first) > 0 and name.open(second) == 0)
         traffic.go_on()
     assert traffic.errors == []
     assert_every_like_is_learnt(service, traffic)

@@ -15,9 +15,11 @@ from papa_serving.contracts.errors import (
     BacklogFull,
     GeneratorUnavailable,
     ItemNotFound,
+    StorageDamaged,
     StorageUnavailable,
     UserDeleted,
 )
+from papa_serving.contracts.feedback import AppendResult, FeedbackEvent
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import BackboneInfo
 from papa_serving.contracts.samples import unpack_sample
@@ -317,3 +319,31 @@ async def test_a_caller_that_hangs_up_leaves_nothing_behind(service: Service) ->
     call.cancel()
     await eventually(lambda: len(asyncio.all_tasks()) < before)
     assert len(service.log.accepted) == 1
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_damage_that_some_events_meet_is_logged(
+    service: Service, streamed: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The call itself goes well, and the caller is told no more than that data are damaged."""
+
+    async def append(events: Sequence[FeedbackEvent]) -> list[AppendResult]:
+        damage = StorageDamaged("WRONGTYPE of p03:events")
+        return [
+            AppendResult(event.event_id, error=damage) if event.event_id != "e0" else AppendResult("e0", sequence=1)
+            for event in events
+        ]
+
+    monkeypatch.setattr(service.log, "append", append)
+    events = [like(number) for number in range(3)]
+    if streamed:
+        stream = service.feedback.StreamFeedback()
+        for event in events:
+            await stream.write(Stream(event=event))
+        outcomes = [(await stream.read()).outcome for _ in events]
+        await stream.done_writing()
+    else:
+        outcomes = [*(await service.feedback.SubmitFeedback(Submit(events=events))).outcomes]
+    assert [each.error.reason for each in outcomes] == ["", "STORAGE_DAMAGED", "STORAGE_DAMAGED"]
+    assert "WRONGTYPE" not in str(outcomes)
+    assert "feedback was not taken: WRONGTYPE of p03:events" in caplog.text

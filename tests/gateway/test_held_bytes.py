@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from contextlib import ExitStack
 
 import grpc
 import pytest
-from papa_serving.contracts.errors import Overloaded
+from papa_serving.contracts.errors import Overloaded, StorageUnavailable
 from papa_serving.gateway.auth.identity import ANYBODY, Identity
 from papa_serving.gateway.rpc.admission import HeldBytes
+from papa_serving.gateway.rpc.edge import Unparsed
 from papa_serving.stubs.serving.v1 import feedback_pb2, types_pb2, user_pb2
 
 from tests.gateway.support.service import Service, eventually, refusal
@@ -101,3 +103,22 @@ async def test_large_requests_that_take_long_are_bounded(unstarted: Service, mon
     assert await unstarted.serving("")
     go_on.set()
     await asyncio.gather(*calls, ask(body))
+
+
+async def test_nothing_of_a_failed_request_is_kept(unstarted: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even until Python next looks for cycles."""
+    await unstarted.start()
+
+    async def away(user: object) -> object:
+        raise StorageUnavailable("no Redis") from ConnectionError("refused")
+
+    monkeypatch.setattr(unstarted.users, "get", away)
+    gc.collect()
+    gc.disable()
+    try:
+        refused = await refusal(unstarted.user.GetUser(user_pb2.GetUserRequest(user=types_pb2.User(user="alice"))))
+        assert refused.reason == "STORAGE_UNAVAILABLE"
+        await eventually(lambda: not [each for each in gc.get_objects() if isinstance(each, user_pb2.GetUserRequest)])
+        assert not [each for each in gc.get_objects() if isinstance(each, Unparsed) and each.data]
+    finally:
+        gc.enable()

@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 import psutil
 from papa_serving.local.redis_process import RedisProcess
-from papa_serving.stubs.serving.v1 import feedback_pb2, feedback_pb2_grpc, types_pb2
+from papa_serving.stubs.serving.v1 import feedback_pb2, feedback_pb2_grpc, types_pb2, user_pb2
 from PIL import Image
 
 from tests.fuzz.target import PARTITIONS, announce
@@ -84,3 +84,29 @@ async def test_memory_is_bounded_while_storage_stands_still(tmp_path: Path) -> N
                 os.kill(redis.pid, signal.SIGCONT)
             assert highest - before < GROWTH, f"{(highest - before) >> 20} MiB more, after {sent} events"
             assert max(sent) < EVENTS, "the senders were made to wait"
+
+
+BALLAST, TOGETHER = 7 * 2**20, 60
+UNKNOWN_FIELD = b"\xfa\x7f\x80\x80\xc0\x03" + bytes(BALLAST)
+"""Field 2047, of bytes: a message that is as large as that and means the same without it."""
+
+
+async def test_large_messages_that_arrive_together_are_read_a_few_at_a_time(tmp_path: Path) -> None:
+    """What waits for its turn waits with the caller."""
+    body = user_pb2.GetUserRequest(user=types_pb2.User(user="flood")).SerializeToString() + UNKNOWN_FIELD
+    environment = {"PAPA_GATEWAY__MAX_HELD_BYTES": str(2 * 8 * 2**20)}
+    async with Process(tmp_path, **environment) as process:
+        address = (await process.ready())["grpc"]
+        seen = psutil.Process(process.process.pid)
+        async with grpc.aio.insecure_channel(address) as channel:
+            ask = channel.unary_unary("/papa.serving.v1.UserService/GetUser")
+            before = highest = seen.memory_info().rss
+            calls = asyncio.gather(*(ask(body, timeout=60) for _ in range(TOGETHER)), return_exceptions=True)
+            while not calls.done():
+                highest = max(highest, seen.memory_info().rss)
+                await asyncio.sleep(0.01)
+            answers = await calls
+    codes = {answer.code() for answer in answers if isinstance(answer, grpc.aio.AioRpcError)}
+    assert codes <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}, "no Redis is there; or too much"
+    assert len(answers) == TOGETHER
+    assert highest - before < TOGETHER * BALLAST * 0.7, f"{(highest - before) >> 20} MiB more"

@@ -180,7 +180,7 @@ def test_who_does_not_know_the_secret_learns_nothing(
 async def test_a_gateway_with_another_secret_says_that_no_generator_answers(service: Deployed) -> None:
     """UNAUTHENTICATED would blame the callers, whose own credentials are valid."""
     settings = GatewaySettings(port=0, generator=service.address, notice_seconds=0.0)
-    gateway = Gateway(settings, open_backends(service.settings), engine_token="another")
+    gateway = Gateway(settings, open_backends(service.settings), engine_token=lambda: "another")
     await gateway.start()
     async with AsyncClient(gateway.address, retry=Retry(attempts=1)) as client:
         with pytest.raises(PapaError) as refusal:
@@ -268,7 +268,7 @@ async def test_a_killed_replica_under_load_costs_only_errors_that_say_try_again(
     """SIGKILL while callers generate through a gateway: typed errors with a delay meanwhile, then items again."""
     (replica,) = service.replicas()
     address = GatewaySettings(port=0, generator=service.address, notice_seconds=0.0)
-    gateway = Gateway(address, open_backends(service.settings), engine_token=TOKEN)
+    gateway = Gateway(address, open_backends(service.settings), engine_token=lambda: TOKEN)
     await gateway.start()
     refused, served_after, killed = list[PapaError](), Counter[int](), asyncio.Event()
 

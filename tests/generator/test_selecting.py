@@ -7,13 +7,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import grpc
 import pytest
 import torch
-from papa_serving.contracts.errors import InvalidRequest, QueueFull
+from papa_serving.client import AsyncClient
+from papa_serving.contracts.errors import InvalidRequest, PapaError, QueueFull
 from papa_serving.contracts.generation import FinishedItems, GeneratedItem, GenerationSpec
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.samples import unpack_sample
 from papa_serving.generator.generation import Defaults
+from papa_serving.generator.wire import error_to_wire, event_to_wire, spec_from_wire
+from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
 from torch import Tensor
 
 from papa.denoiser import Denoiser
@@ -21,6 +25,7 @@ from papa.pixels import to_pixels, to_x0
 from papa.sampler import sample
 from papa.selection import Rule, Selected, select
 from papa.taste import Head, Taste
+from tests.gateway.support.service import Service
 from tests.generator.support import (
     ADAPT_FROM,
     ANN,
@@ -213,3 +218,45 @@ async def test_items_are_delivered_as_they_are_accepted(weights: Tensor, head: H
     assert len(groups) > 1
     assert groups[0].items
     assert [group.drawn for group in groups] == sorted(group.drawn for group in groups)
+
+
+class Engines(engine_pb2_grpc.EngineServiceServicer):
+    """What a replica answers, over a socket and without Ray."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def Run(
+        self, request: engine_pb2.RunRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[engine_pb2.RunResponse]:
+        try:
+            async for event in self._world.generator.run(spec_from_wire(request)):
+                yield event_to_wire(event)
+        except PapaError as error:
+            yield error_to_wire(error)
+
+
+async def test_callers_learn_over_the_wire_what_was_selected(reference: Denoiser, weights: Tensor, head: Head) -> None:
+    """From the client through the gateway to the engine, and back."""
+    asked = spec(count=8, seed=2**40)
+    expected = alone(reference, weights, head, asked, Rule(OVERDRAW))
+    service, server = Service(), grpc.aio.server()
+    port = server.add_insecure_port("127.0.0.1:0")
+    async with running_world() as world:
+        await world.commit(ANN, "r1", weights, head=head)
+        engine_pb2_grpc.add_EngineServiceServicer_to_server(Engines(world), server)
+        await server.start()
+        await service.start(engine_up=False, generator=f"127.0.0.1:{port}")
+        async with AsyncClient(service.gateway.address, tenant=ANN.tenant) as client:
+            made = await client.generate(ANN.user, 8, seed=2**40)
+            assert [item.seed for item in made.items] == list(expected.seeds)
+            assert (made.drawn, made.acceptance) == (expected.drawn, expected.accepted / expected.drawn)
+            raw = await client.generate(ANN.user, 8, seed=2**40, overdraw=1.0)
+            assert [item.seed for item in raw.items] == [2**40 + index for index in range(8)]
+            assert raw.acceptance == 1.0
+            stream = client.stream_generate(ANN.user, 8, seed=2**40, min_like_probability=1.0)
+            assert [item async for item in stream] == []
+            assert (stream.acceptance, stream.drawn) == (0.0, 16)
+        await service.channel.close()
+        await service.gateway.close()
+        await server.stop(None)

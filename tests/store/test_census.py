@@ -14,7 +14,7 @@ from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import BackboneInfo
 from papa_serving.local.redis_process import RedisProcess
 from papa_serving.settings import StoreSettings, TrainerSettings
-from papa_serving.settings.variables import settings_environment
+from papa_serving.settings.variables import in_environment, settings_environment
 from papa_serving.store.census import Kind, refuse_ahead, refuse_emptied, repair, sweep
 from redis.asyncio import Redis
 
@@ -142,6 +142,20 @@ async def test_a_deleted_user_is_not_repaired(served: Served) -> None:
     assert not await served.backend.users.restore(ALICE.digest, chain, ())
 
 
+async def test_a_single_revision_is_lost_with_an_emptied_redis(served: Served) -> None:
+    made = await served.learn(ALICE, "a")
+    settings = served.backend.settings
+    with in_environment(settings_environment(settings)):
+        assert await asyncio.to_thread(run, ["store", "check"]) == 0
+        await served.forget(ALICE)
+        assert await asyncio.to_thread(run, ["store", "check"]) == 1
+        assert await asyncio.to_thread(run, ["store", "sweep", "--older-than", "0"]) == 0
+        assert await served.held(ALICE) == {made.name}
+        assert await asyncio.to_thread(run, ["store", "repair", "--yes"]) == 0
+        assert await asyncio.to_thread(run, ["store", "check"]) == 0
+    assert await served.backend.users.current(ALICE) == made
+
+
 async def test_an_emptied_redis_is_not_started_over(served: Served) -> None:
     await refuse_emptied(served.backend.items, served.backend.users, served.revisions)
     await served.backend.items.publish_backbone(BACKBONE)
@@ -196,6 +210,7 @@ async def test_the_commands(
 ) -> None:
     for name, value in settings_environment(served.backend.settings).items():
         monkeypatch.setenv(name, value)
+    await served.backend.items.publish_backbone(BACKBONE)
     for event in "abc":
         await served.learn(ALICE, event)
     orphan = await served.orphan(BOB, "a")

@@ -126,7 +126,7 @@ async def test_an_old_store_is_refused_with_the_way_out_then_served_and_trained_
         events = [event async for event in room.generator.run(spec)]
     finally:
         room.engine.stop()
-    items = [item for event in events if not isinstance(event, GenerationDone) for item in event]
+    items = [item for event in events if not isinstance(event, GenerationDone) for item in event.items]
     assert [item.revision for item in items] == [old.revision]
 
     await check_backbone(old.settings, denoiser.backbone_hash)

@@ -148,13 +148,17 @@ async def test_damaged_data_of_one_user_stop_that_user_alone(
     assert letter.reason == "3 attempts failed: STORAGE_DAMAGED: a key of another type"
 
 
-async def test_an_entry_that_cannot_be_read_stops_its_partition_alone(
-    redis_world: World, users: list[UserKey], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("damage", ["an entry that is no event", "a key of another type"])
+async def test_a_stream_that_cannot_be_read_stops_its_partition_alone(
+    redis_world: World, users: list[UserKey], caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     victim, other = users[0], next(user for user in users if _partition(user) != _partition(users[0]))
     async with Redis.from_url(redis_world.settings.redis.url, protocol=2) as client:
         keys = Keys(redis_world.settings.redis.prefix, PARTITIONS)
-        await client.xadd(keys.user(victim).partition.events, {"not": "an event"})
+        if damage == "a key of another type":
+            await client.set(keys.user(victim).partition.events, "of another program")
+        else:
+            await client.xadd(keys.user(victim).partition.events, {"not": "an event"})
     await redis_world.say(other, *event_ids(3))
     async with redis_world.trainer(TallyUpdater()):
         await until(lambda: redis_world.has_revisions(other, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from papa_serving.local.failure import Failure
 CHECKOUT = Path(__file__).parents[3]
 RESULTS = Path("docs/results")
 _STDERR = 2
+_PATHS = ("--out", "--page", "--data", "--results")
 
 bench = typer.Typer(name="bench", no_args_is_help=True, help="Measure, and write docs/results; needs a checkout.")
 PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
@@ -53,8 +55,9 @@ def capacity(context: typer.Context, json: AsJson = False) -> None:
 def _run(name: str, arguments: list[str], json: bool) -> None:
     if not (CHECKOUT / "benchmarks" / name).is_dir():
         raise Failure(f"there is no benchmarks/{name} beside this package", "run it from a clone, set up by make")
+    arguments = _from_here(arguments)
     if "--help" not in arguments:
-        check_writable(CHECKOUT / RESULTS, "the figures are written there: give this user the checkout")
+        _check_target(arguments)
     command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
     before, started = _written(), time.monotonic()
     # Standard output is reserved for the document, so the benchmark's output goes to standard error.
@@ -66,6 +69,32 @@ def _run(name: str, arguments: list[str], json: bool) -> None:
             "benchmark": name, "arguments": arguments, "exit_code": code, "seconds": seconds, "written": changed,
         })  # fmt: skip
     raise typer.Exit(code)
+
+
+def _from_here(arguments: list[str]) -> list[str]:
+    """Paths are the caller's, but the benchmark runs in the checkout."""
+    return [_placed(word, before) for before, word in zip(["", *arguments], arguments, strict=False)]
+
+
+def _placed(word: str, before: str) -> str:
+    name, equals, value = word.partition("=")
+    if before in _PATHS:
+        return str(Path(word).absolute())
+    return f"{name}={Path(value).absolute()}" if equals and name in _PATHS else word
+
+
+def _check_target(arguments: list[str]) -> None:
+    """Raises Failure for a folder of figures that cannot be written, before the hours that they take."""
+    named = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    named.add_argument("--out", type=Path)
+    named.add_argument("--page", type=Path)
+    given, _ = named.parse_known_args(arguments)
+    if given.out is None:
+        check_writable(CHECKOUT / RESULTS, "the figures are written there: give this user the checkout, or name --out")
+    else:
+        check_writable(given.out)
+    if given.page is not None:
+        check_writable(given.page.absolute().parent, "name another file with --page")
 
 
 def _written() -> dict[Path, int]:

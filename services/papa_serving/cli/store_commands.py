@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated, TypeVar
 
 import typer
@@ -48,7 +49,7 @@ def sweep(
     json: AsJson = False,
 ) -> None:
     """Remove what deleted users and updates that never committed have left. Trainers do so every hour."""
-    removed = _run(load(config, overrides), lambda users, revisions: remove_unnamed(users, revisions, older_than), json)
+    removed = _run(load(config, overrides), partial(_swept, older_than), json)
     if json:
         print_json({"removed": removed})
     else:
@@ -112,20 +113,27 @@ async def _rehash(settings: Settings, present: str, former: str) -> bool:
         await items.close()
 
 
-async def _census(users: UserDirectory, revisions: RevisionStore) -> list[Finding]:
-    return [finding async for finding in census(users, revisions)]
+async def _swept(older_than: float, users: UserDirectory, revisions: RevisionStore, emptied: bool) -> int:
+    return await remove_unnamed(users, revisions, older_than, emptied)
 
 
-def _run(settings: Settings, work: Callable[[UserDirectory, RevisionStore], Awaitable[T]], json: bool) -> T:
+async def _census(users: UserDirectory, revisions: RevisionStore, emptied: bool) -> list[Finding]:
+    return [finding async for finding in census(users, revisions, emptied)]
+
+
+def _run(settings: Settings, work: Callable[[UserDirectory, RevisionStore, bool], Awaitable[T]], json: bool) -> T:
+    """Runs `work` with the two stores, and whether Redis was emptied."""
     from papa_serving.local.stored_redis import stored_redis
-    from papa_serving.store import open_revisions, open_users
+    from papa_serving.store import open_items, open_revisions, open_users
 
     async def run() -> T:
-        users = open_users(reached)
+        users, items = open_users(reached), open_items(reached)
         try:
-            return await work(users, open_revisions(reached))
+            emptied = await items.backbone_info() is None
+            return await work(users, open_revisions(reached), emptied)
         finally:
             await users.close()
+            await items.close()
 
     with stored_redis(settings) as reached, voice(json).status("comparing the revision store with Redis …"):
         return asyncio.run(run())

@@ -15,7 +15,7 @@ from typing import Any
 from redis.exceptions import RedisError
 from typing_extensions import override
 
-from papa_serving.contracts.errors import Fenced, LineageConflict
+from papa_serving.contracts.errors import Fenced, LineageConflict, StorageDamaged
 from papa_serving.contracts.feedback import (
     AppendResult,
     DeadLetter,
@@ -114,18 +114,24 @@ class RedisFeedbackLog(FeedbackLog):
         if isinstance(self._client, ClusterClient):
             return await self._news_by_stream(after)
         last_seen = [entry_id or "0" for entry_id in after.values()]
-        found = await call(self._client, "XREAD", "COUNT", 1, "STREAMS", *streams, *last_seen)
+        try:
+            found = await call(self._client, "XREAD", "COUNT", 1, "STREAMS", *streams, *last_seen)
+        except StorageDamaged:  # one of them is no stream, and Redis then reads none
+            return await self._news_by_stream(after)
         return {streams[stream.decode()] for stream, _ in found or ()}
 
     async def _news_by_stream(self, after: Mapping[int, str]) -> set[int]:
-        """Asks stream by stream: on a Cluster, one command cannot name keys of several hash slots."""
+        """Asks stream by stream: on a Cluster, one command cannot name keys of several hash slots.
+
+        A damaged stream counts as news, so that whoever reads it learns what is wrong with it.
+        """
         streams = {partition: self._keys.partitions[partition].events for partition in after}
         starts = [f"({entry_id}" if entry_id else "-" for entry_id in after.values()]
         ranges = zip(streams.values(), starts, strict=True)
         replies = await call_all(self._client, [("XRANGE", key, start, "+", "COUNT", 1) for key, start in ranges])
         for reply in replies:
-            if isinstance(reply, RedisError):
-                raise unavailable(reply) from reply
+            if isinstance(reply, RedisError) and not isinstance(error := unavailable(reply), StorageDamaged):
+                raise error from reply
         return {partition for partition, reply in zip(streams, replies, strict=True) if reply}
 
     @override

@@ -42,6 +42,7 @@ from papa_serving.stubs.serving.v1 import (
 log = logging.getLogger(__name__)
 
 MAX_PENDING = 4096
+WINDOW = 64 * 2**10
 MIN_PING_MS = 10_000
 HANDSHAKE_MS = 10_000
 """The most for a TLS and HTTP/2 handshake; gRPC's default of two minutes lets silent sockets use up descriptors."""
@@ -162,6 +163,10 @@ def _options(settings: GatewaySettings) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", MAX_PENDING),
         ("grpc.max_receive_message_length", TRANSPORT_FACTOR * settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
+        # A window that does not grow with what the network could carry: of a message that nobody reads yet, no more
+        # than this arrives.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", WINDOW),
         # Calls that nobody has looked at yet. Beyond the first number the library drops some, beyond the second all,
         # each with a bare CANCELLED; its own numbers, 1000 and 3000, are those of one caller's burst.
         ("grpc.server.max_pending_requests", MAX_PENDING),

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from papa.pipeline_folder import (
     HASH_VERSION,
     SHIPPED,
     BackboneRefused,
+    download,
     inspect_folder,
     local_folder,
     shipped_names,
@@ -30,15 +33,41 @@ def find_backbone(backbone: str) -> Path | None:
 
     Raises Failure when it can be none of them, or is a pipeline that cannot be served as far as its JSON files tell.
     """
-    try:
+    with _refusals():
         folder = local_folder(backbone)
         if folder is not None:
             inspect_folder(folder)
+    return folder
+
+
+def inspect_hub(hub_id: str) -> str:
+    """Fetches the JSON files of a hub id, a few kilobytes, and returns the class of its pipeline.
+
+    Raises Failure for one that is not there or cannot be served, before anything waits for gigabytes of weights.
+    """
+    with _refusals():
+        try:
+            return inspect_folder(download(hub_id, weights=False)).pipeline
+        except ImportError as error:
+            raise Failure(f"a hub id needs a package: {error}", INSTALL) from error
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         raise Failure(str(error), "choose one with --backbone, or train one with papa backbone train") from error
     except BackboneRefused as error:
         raise Failure(str(error), "docs/backbones.md lists what can be served") from error
-    return folder
+
+
+def refuse_former_hash(settings: Settings) -> BackboneInfo | None:
+    """Returns what the store knows of its backbone. Raises Failure if it names it by a hash of a former version."""
+    known = asyncio.run(_known_backbone(settings))
+    if known is not None and not known.backbone_hash.startswith(HASH_VERSION):
+        raise Failure(former_hash(known), "docs/backbones.md says what the hash covers")
+    return known
 
 
 def check_store(settings: Settings, embedded: bool) -> None:
@@ -47,11 +76,9 @@ def check_store(settings: Settings, embedded: bool) -> None:
     A backbone of another name, and one that can be trained anew under its name, is loaded for it in a process of its
     own; a shipped one that the store knows by its name is not. `embedded`: Redis is that of the data folder.
     """
-    known = asyncio.run(_known_backbone(settings))
+    known = refuse_former_hash(settings)
     if known is None:
         return
-    if not known.backbone_hash.startswith(HASH_VERSION):
-        raise Failure(former_hash(known), "docs/backbones.md says what the hash covers")
     named = settings.backbone
     if known.name == named and (named in shipped_names() or find_backbone(named) is None):
         return

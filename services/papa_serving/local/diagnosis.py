@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from papa_serving.contracts.errors import StorageUnavailable
 from papa_serving.local.backbone_check import (
     INSTALL,
     Unanswered,
     asked,
     find_backbone,
+    inspect_hub,
     loaded_hashes,
+    refuse_former_hash,
     taught_backbone,
 )
 from papa_serving.local.failure import Failure
@@ -23,6 +26,7 @@ from papa_serving.local.instance_lock import running_service
 from papa_serving.local.ports import claim_port
 from papa_serving.local.redis_check import check_redis
 from papa_serving.local.redis_process import RedisProcessError, find_redis_server, server_version
+from papa_serving.local.stored_redis import stored_redis
 from papa_serving.settings import Settings
 from papa_serving.settings.addresses import host_port
 from papa_serving.store.records import short_hash
@@ -61,11 +65,12 @@ def diagnose(settings: Settings) -> Iterator[Finding]:
     if not settings.ray.address:
         ray = settings.ray.serve_grpc_port
         yield _finding("ray port", lambda: _port("127.0.0.1", ray, "ray.serve_grpc_port", running))
-    yield _finding("redis", lambda: _redis(settings))
+    redis = _finding("redis", lambda: _redis(settings))
+    yield redis
     yield _disk(settings.data_dir)
-    backbone = _finding(
-        "backbone", lambda: str(find_backbone(settings.backbone) or f"{settings.backbone}, from the hub")
-    )
+    if redis.verdict is Verdict.GOOD and not (running and not settings.redis.url):
+        yield _finding("store", lambda: _store(settings))
+    backbone = _finding("backbone", lambda: _backbone(settings))
     yield backbone
     yield _finding("torch device", lambda: _device(settings.generator.device))
     if settings.trainer.device != settings.generator.device:
@@ -101,6 +106,27 @@ def _redis(settings: Settings) -> str:
         raise Failure(str(error)) from error
     kept = settings.redis.appendfsync
     return f"embedded, version {server_version(server)}, append-only file, fsync {kept} ({server})"
+
+
+def _store(settings: Settings) -> str:
+    """Looks at the backbone that the store names; a folder that `papa up` has not run on yet names none."""
+    if not settings.redis.url and not (settings.data_dir / "redis").is_dir():
+        return "nothing is stored yet"
+    try:
+        with stored_redis(settings) as reached:
+            known = refuse_former_hash(reached)
+    except StorageUnavailable as error:
+        raise Failure(f"the store cannot be read: {error}", "mend the Redis first") from error
+    return "names no backbone yet" if known is None else f"of the backbone {short_hash(known.backbone_hash)}"
+
+
+def _backbone(settings: Settings) -> str:
+    folder = find_backbone(settings.backbone)
+    if folder is not None:
+        return str(folder)
+    if settings.ray.address:
+        return f"{settings.backbone}, from the hub, as Ray's nodes reach it"
+    return f"{settings.backbone}, a {inspect_hub(settings.backbone)} from the hub"
 
 
 def _disk(data_dir: Path) -> Finding:

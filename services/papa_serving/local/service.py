@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from papa_serving.client import Client
-from papa_serving.local.backbone_check import check_store
+from papa_serving.local.backbone_check import check_store, find_backbone, inspect_hub
 from papa_serving.local.child_processes import SupervisedProcess, python_module
 from papa_serving.local.failure import Failure
 from papa_serving.local.instance_lock import InstanceLock
@@ -119,6 +119,9 @@ def foreground_service(
 def _start(
     stack: ExitStack, settings: Settings, steps: StartupSteps, applications: Mapping[str, str], signals: StopSignals
 ) -> RunningService:
+    if not settings.ray.address and find_backbone(settings.backbone) is None:
+        with steps.step("backbone") as step:
+            step.result = f"{settings.backbone}, a {inspect_hub(settings.backbone)}"
     with steps.step("redis") as step:
         settings, redis = _redis(stack, settings)
         facts = check_redis(settings.redis)

@@ -1,7 +1,8 @@
 """Compares the revision store with Redis, and removes or restores what only one of them has.
 
 A revision's files are written before the commit names them. So the store may hold one revision more than Redis, under
-the next number, from an update that never committed. More than one means that Redis was emptied or set back.
+the next number, from an update that never committed. More than one means that Redis was emptied or set back. A Redis
+that names no backbone was emptied: a single first revision is then lost as well, since it may have been committed.
 """
 
 from __future__ import annotations
@@ -38,25 +39,29 @@ class Finding:
     revisions: dict[str, float]
 
 
-async def census(users: UserDirectory, revisions: RevisionStore) -> AsyncIterator[Finding]:
-    """Yields all users whose files differ from their lineage. Raises StorageUnavailable."""
+async def census(users: UserDirectory, revisions: RevisionStore, emptied: bool = False) -> AsyncIterator[Finding]:
+    """Yields all users whose files differ from their lineage; `emptied`: Redis names no backbone.
+
+    Raises StorageUnavailable.
+    """
     async for holding in revisions.holdings():
         standing = await users.standing(holding.digest)
         unknown = {name: age for name, age in holding.revisions.items() if name not in standing.lineage}
         if unknown:
-            lost = not standing.deleted and await is_ahead(revisions, holding, standing)
+            lost = not standing.deleted and await is_ahead(revisions, holding, standing, emptied)
             yield Finding(
                 holding.digest, Kind.DELETED if standing.deleted else Kind.LOST if lost else Kind.ORPHANS, unknown
             )
 
 
-async def is_ahead(revisions: RevisionStore, holding: Holding, standing: Standing) -> bool:
+async def is_ahead(revisions: RevisionStore, holding: Holding, standing: Standing, emptied: bool = False) -> bool:
     """Whether the store holds committed revisions that Redis has lost.
 
     They have numbers that Redis has not given yet and are the end of a complete chain. The remains of an update that
     met a deletion are not a chain, because their parents are gone.
     """
-    if max(map(revision_number, holding.revisions)) <= standing.revisions + 1:
+    in_flight = 0 if emptied and standing == Standing() else 1
+    if max(map(revision_number, holding.revisions)) <= standing.revisions + in_flight:
         return False
     return bool((await chain_of(revisions, holding.digest))[0])
 
@@ -82,13 +87,13 @@ async def refuse_emptied(items: ItemStore, users: UserDirectory, revisions: Revi
             )
 
 
-async def sweep(users: UserDirectory, revisions: RevisionStore, settled: float = SETTLED) -> int:
+async def sweep(users: UserDirectory, revisions: RevisionStore, settled: float = SETTLED, emptied: bool = False) -> int:
     """Removes revisions of deleted users and orphans older than `settled` seconds; returns how many.
 
     Revisions that Redis has lost are never removed.
     """
     removed = 0
-    async for finding in census(users, revisions):
+    async for finding in census(users, revisions, emptied):
         for revision, age in finding.revisions.items():
             if finding.kind is Kind.DELETED or (finding.kind is Kind.ORPHANS and age >= settled):
                 await revisions.discard(finding.digest, revision)
@@ -96,10 +101,10 @@ async def sweep(users: UserDirectory, revisions: RevisionStore, settled: float =
     return removed
 
 
-async def repair(users: UserDirectory, revisions: RevisionStore) -> int:
+async def repair(users: UserDirectory, revisions: RevisionStore, emptied: bool = False) -> int:
     """Restores lineages that Redis has lost from the manifests; returns the number of users."""
     repaired = 0
-    async for finding in census(users, revisions):
+    async for finding in census(users, revisions, emptied):
         if finding.kind is Kind.LOST:
             chain, events = await chain_of(revisions, finding.digest)
             repaired += bool(chain) and await users.restore(finding.digest, chain, events)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from papa_serving import metrics
-from papa_serving.contracts.errors import StorageUnavailable
-from papa_serving.contracts.feedback import FeedbackLog
+from papa_serving.contracts.errors import StorageDamaged, StorageUnavailable
+from papa_serving.contracts.feedback import FeedbackLog, PartitionStats
 from papa_serving.contracts.revisions import RevisionStore, UserDirectory
 from papa_serving.settings import TrainerSettings
 from papa_serving.store.census import sweep
@@ -172,7 +172,7 @@ class TrainerLoop:
     async def _observe(self) -> None:
         while not self._end.is_set():
             try:
-                stats = [await self._feedback.stats(partition) for partition in tuple(self._ownership.leases)]
+                stats = [each for each in [await self._stats(p) for p in tuple(self._ownership.leases)] if each]
             except StorageUnavailable as error:
                 _log.warning("cannot measure the backlog: %s", error)
             else:
@@ -181,3 +181,10 @@ class TrainerLoop:
                 metrics.FEEDBACK_BACKLOG.set(self.backlog.events)
                 metrics.FEEDBACK_OLDEST_AGE.set(self.backlog.oldest_age)
             await pause(self._end, OBSERVATION_SECONDS)
+
+    async def _stats(self, partition: int) -> PartitionStats | None:
+        """None for a partition that cannot be read, so that the others are measured all the same."""
+        try:
+            return await self._feedback.stats(partition)
+        except StorageDamaged:  # the intake says so, and why
+            return None

@@ -8,6 +8,7 @@
 local ACCEPTED, DUPLICATE, NO_ITEM, DELETED, FULL, REUSED, USER_FULL, NO_EVENT = 0, 1, 2, 3, 4, 5, 6, 7
 local HEAD = '>I4I4I4c8d'
 local stream, dead, group = KEYS[1], KEYS[2], ARGV[3]
+redis.call('XLEN', dead) -- a key of another type fails before the first change, as in commit.lua
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local room = tonumber(ARGV[1]) - redis.call('XLEN', stream)
@@ -53,6 +54,8 @@ end
 local function append_user()
   local state, pending, letters, ids_key, older_key = unpack(KEYS, next_key, next_key + 4)
   local tenant, user = ARGV[next_arg], ARGV[next_arg + 1]
+  redis.call('ZCARD', pending)
+  redis.call('ZCARD', letters)
   local events, ids = unpack_events(ARGV[next_arg + 3], tonumber(ARGV[next_arg + 2]))
   next_key, next_arg = next_key + 5, next_arg + 4
   local fields = redis.call('HMGET', state, 'deleted', 'sequence', 'likes', 'dislikes', 'pending', 'version', 'ids_since')

@@ -8,6 +8,13 @@ if held[1] ~= ARGV[1] or held[2] ~= ARGV[2] then
   return false
 end
 local events, dead, group = KEYS[2], KEYS[3], ARGV[3]
+redis.call('XLEN', dead) -- a key of another type fails before the first change, as in commit.lua
+for i = 5, #ARGV do
+  local key = 4 + (i - 5) * 3
+  redis.call('HLEN', KEYS[key])
+  redis.call('ZCARD', KEYS[key + 1])
+  redis.call('ZCARD', KEYS[key + 2])
+end
 local moved = 0
 for i = 5, #ARGV do
   local id, key = ARGV[i], 4 + (i - 5) * 3
@@ -19,7 +26,7 @@ for i = 5, #ARGV do
     for _, value in ipairs({ 'entry', id, 'reason', ARGV[4], 'attempts', delivery and delivery[4] or 0 }) do
       fields[#fields + 1] = value
     end
-    local sequence = redis.call('ZSCORE', pending, id)
+    local sequence = redis.call('ZSCORE', pending, id) or 0
     redis.call('XACK', events, group, id) -- before it adds, as in acquire.lua
     redis.call('XDEL', events, id)
     redis.call('ZREM', pending, id)

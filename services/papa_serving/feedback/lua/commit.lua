@@ -33,6 +33,9 @@ for i = 1, count do
   end
 end
 
+-- A script that fails half-way keeps what it has done. So what may fail, a key of another type, is read before the first
+-- change.
+local kept = redis.call('ZCARD', lineage) + 1
 local number = (tonumber(known[3]) or 0) + 1
 local version = (tonumber(known[4]) or 0) + 1
 if count > 0 then -- before it adds, as in acquire.lua
@@ -45,7 +48,7 @@ redis.call('ZADD', lineage, number, revision)
 redis.call('HSET', state, 'current', revision, 'record', ARGV[6], 'revisions', number, 'version', version,
   'pending', (tonumber(known[5]) or 0) - count)
 -- The oldest beyond the quota go, but not the parent: it is what the trainer falls back on. Their files are swept later.
-local beyond, doomed = math.min(redis.call('ZCARD', lineage) - tonumber(ARGV[7]), AT_ONCE), {}
+local beyond, doomed = math.min(kept - tonumber(ARGV[7]), AT_ONCE), {}
 for _, name in ipairs(beyond > 0 and redis.call('ZRANGE', lineage, 0, beyond) or {}) do
   if #doomed < beyond and name ~= parent then
     doomed[#doomed + 1] = name

@@ -7,6 +7,8 @@ local dead, state, letters, call = unpack(KEYS)
 if redis.call('EXISTS', call) == 1 then
   return 1
 end
+redis.call('ZCARD', letters) -- a key of another type fails before the first change, as in commit.lua
+redis.call('HLEN', state)
 if redis.call('XDEL', dead, ARGV[1]) == 0 then
   return 0
 end

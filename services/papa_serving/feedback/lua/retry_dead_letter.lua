@@ -15,6 +15,9 @@ local said = {}
 for i = 1, #letter[2], 2 do
   said[letter[2][i]] = letter[2][i + 1]
 end
+redis.call('ZCARD', pending) -- a key of another type fails before the first change, as in commit.lua
+redis.call('ZCARD', letters)
+redis.call('XLEN', events)
 local sequence = redis.call('HINCRBY', state, 'sequence', 1)
 local entry = redis.call('XADD', events, '*', 't', said.t, 'u', said.u, 'e', said.e, 'g', said.g, 'n', sequence,
   's', said.s, 'r', said.r, 'c', said.c or '', 'k', said.k or '')

@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 
 from papa_serving import tracing
-from papa_serving.contracts.errors import PapaError
+from papa_serving.contracts.errors import PapaError, Status
 from papa_serving.contracts.feedback import AppendResult, FeedbackEvent, FeedbackLog
 from papa_serving.gateway.conversion import validation
 from papa_serving.gateway.conversion.events import Converted, EventReader, violations_of
@@ -22,6 +23,8 @@ from papa_serving.metrics import FEEDBACK_EVENTS, FEEDBACK_LABELS
 from papa_serving.settings import GatewaySettings
 from papa_serving.stubs.serving.v1 import feedback_pb2, feedback_pb2_grpc
 
+log = logging.getLogger(__name__)
+
 MAX_EVENTS = 256
 MAX_BYTES = 4 * 2**20
 """The most that one stream buffers while its worker appends. Beyond it, HTTP/2's flow control stops the caller."""
@@ -30,6 +33,8 @@ COHORTS = ("1-10", "11-30", "31-100", "101-300", "301-1000", "1001+")
 """Users by how many labels they have given: few, fixed groups, none of which tells who anybody is. Like cohorts by date
 of arrival, they show whether users like more the more they have taught the service."""
 _LAST = (10, 30, 100, 300, 1000)
+_FAULTS = (Status.UNAVAILABLE, Status.DATA_LOSS)
+"""Codes of outcomes that are the service's own fault."""
 
 
 class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
@@ -86,10 +91,12 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
                 results = await self._append(converted, group)
             except PapaError as error:
                 span.settle(error.reason)
-                return [
+                results = [
                     AppendResult(message.event_id, error=result if isinstance(result, PapaError) else error)
                     for message, result in zip(group, converted, strict=True)
                 ]
+                _log_faults(results)
+                return results
             span.note({"papa.accepted": _accepted(results)})
             return results
 
@@ -108,6 +115,7 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
             for message, each in zip(messages, converted, strict=True)
         ]
         _count(converted, results)
+        _log_faults(results)
         return results
 
 
@@ -128,6 +136,16 @@ def _count(converted: Sequence[Converted], results: Sequence[AppendResult]) -> N
         # Both labels, so that a cohort without likes shows a share of 0 instead of no share.
         FEEDBACK_LABELS.labels("like", cohort).inc(labels[cohort, True])
         FEEDBACK_LABELS.labels("dislike", cohort).inc(labels[cohort, False])
+
+
+def _log_faults(results: Sequence[AppendResult]) -> None:
+    """Logs what is the service's own fault. Each caller learns of it by an outcome, and the edge sees no error."""
+    faults = {
+        str(each.error): each.error for each in results if each.error is not None and each.error.status in _FAULTS
+    }
+    for error in faults.values():
+        trace = error if error.status is Status.DATA_LOSS else None
+        log.warning("feedback was not taken: %s", error.message, exc_info=trace, extra={"reason": error.reason})
 
 
 def _deadline(context: Context) -> float | None:

@@ -106,7 +106,7 @@ class Arrivals:
         except TimeoutError:
             if not arrival.timeout.expired():
                 raise
-            if arrival.dropped:
+            if arrival.dropped or arrival.queued:
                 raise Overloaded("too many calls wait for their first message; this one was dropped") from None
             raise RequestLate(f"no message arrived within {self._seconds:g} seconds of the start of the call") from None
         finally:
@@ -130,8 +130,7 @@ class Arrivals:
         owner = max(self._waiting, key=lambda each: len(self._waiting[each]))
         oldest = next(iter(self._waiting[owner]))
         self.remove(oldest)
-        oldest.dropped = True
-        oldest.timeout.reschedule(asyncio.get_running_loop().time())
+        oldest.drop()
 
 
 class Arrival:
@@ -139,7 +138,12 @@ class Arrival:
 
     def __init__(self, arrivals: Arrivals, owner: Owner, timeout: asyncio.Timeout) -> None:
         self._arrivals, self.owner, self.timeout = arrivals, owner, timeout
-        self.dropped = False
+        self.dropped = self.queued = False
+
+    def drop(self) -> None:
+        """Ends the wait with Overloaded."""
+        self.dropped = True
+        self.timeout.reschedule(asyncio.get_running_loop().time())
 
     def assign(self, identity: Identity) -> None:
         """Counts the call for the user or tenant that its credential proves, no longer for its connection."""
@@ -147,6 +151,97 @@ class Arrival:
             self._arrivals.remove(self)
             self.owner = ("identity", identity.tenant, identity.user)
             self._arrivals.add(self)
+
+
+class Readings:
+    """The calls whose first message is being read, a bounded number at a time.
+
+    gRPC lets a caller send the whole of a message once the server asks for it. So the number of calls that are asked at
+    the same time bounds the bytes that arrive together; the others' messages wait with the callers, but for one window
+    of HTTP/2 each. Whoever has no turn need not wait for those who have, up to MOST times the limit; else the owner
+    with the fewest turns is next. While calls wait, the oldest turn of the owner with the most ends after PATIENCE
+    seconds: silent calls of one owner therefore never keep out the calls of another.
+    """
+
+    MOST = 4
+    PATIENCE = 1.0
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._count = limit, 0
+        self._turns: dict[Owner, dict[Arrival, float]] = {}
+        self._queues: dict[Owner, dict[asyncio.Future[None], None]] = {}
+        self._watch: asyncio.TimerHandle | None = None
+
+    @asynccontextmanager
+    async def turn(self, arrival: Arrival) -> AsyncIterator[None]:
+        """Waits for a turn, and ends it with the block."""
+        owner = arrival.owner
+        if self._count < self._most(owner):
+            self._count += 1
+        else:
+            arrival.queued = True
+            await self._wait(owner)
+            arrival.queued = False
+        self._turns.setdefault(owner, {})[arrival] = time.monotonic()
+        try:
+            yield
+        finally:
+            self._forget(owner, arrival)
+            self._pass_on()
+
+    async def _wait(self, owner: Owner) -> None:
+        """Until a turn is passed on to this call."""
+        turn = asyncio.get_running_loop().create_future()
+        self._queues.setdefault(owner, {})[turn] = None
+        if self._watch is None:
+            self._end_one()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._leave(owner, turn)
+            else:
+                self._pass_on()
+            raise
+
+    def _pass_on(self) -> None:
+        """Gives a turn that has ended to the owner with the fewest."""
+        owner = min(self._queues, key=lambda each: len(self._turns.get(each, ())), default=None)
+        if owner is None or self._count > self._most(owner):
+            self._count -= 1
+            return
+        turn = next(iter(self._queues[owner]))
+        self._leave(owner, turn)
+        turn.set_result(None)
+
+    def _most(self, owner: Owner) -> int:
+        """Turns in all at which `owner` gets no other one."""
+        return self._limit if owner in self._turns else self.MOST * self._limit
+
+    def _end_one(self) -> None:
+        """Ends the oldest turn of the owner with the most if it has lasted too long, as often as calls wait."""
+        self._watch = None
+        if not self._queues:
+            return
+        if self._turns:
+            owner = max(self._turns, key=lambda each: len(self._turns[each]))
+            oldest, since = next(iter(self._turns[owner].items()))
+            if time.monotonic() - since >= self.PATIENCE:
+                self._forget(owner, oldest)
+                oldest.drop()
+        self._watch = asyncio.get_running_loop().call_later(self.PATIENCE / self._limit, self._end_one)
+
+    def _leave(self, owner: Owner, turn: asyncio.Future[None]) -> None:
+        queue = self._queues[owner]
+        del queue[turn]
+        if not queue:
+            del self._queues[owner]
+
+    def _forget(self, owner: Owner, arrival: Arrival) -> None:
+        turns = self._turns.get(owner, {})
+        turns.pop(arrival, None)
+        if not turns:
+            self._turns.pop(owner, None)
 
 
 class Places:

@@ -11,6 +11,7 @@ import inspect
 import logging
 import re
 import time
+import traceback
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager, nullcontext
@@ -32,6 +33,7 @@ from papa_serving.gateway.rpc.admission import (
     HeldBytes,
     Meter,
     Places,
+    Readings,
     caller,
     check_scope,
 )
@@ -53,6 +55,8 @@ TRANSPORT_FACTOR = 2
 """The transport takes messages so many times larger than the edge: beyond that, grpc ends a call without a word."""
 ARRIVALS = 1_024
 """Calls that wait for their first message."""
+READINGS = 16
+"""First messages that are read at once, of one owner; so many times the largest message may arrive together."""
 OPEN_STREAMS, OPEN_STREAMS_PER_CONNECTION = 128, 8
 """Streams of the health service and of reflection, which need no credential."""
 
@@ -98,6 +102,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self._authenticate, self._max_message_bytes = authenticate, settings.max_message_bytes
         self._connections = Connections(settings.max_connection_rpcs)
         self._arrivals = Arrivals(ARRIVALS, settings.first_message_seconds)
+        self._readings = Readings(READINGS)
         self._places = Places(settings.max_concurrent_rpcs, tenant_limit=settings.rates.tenant_calls)
         self._held_bytes = HeldBytes(max(settings.max_held_bytes, TRANSPORT_FACTOR * settings.max_message_bytes))
         self._meter = Meter(settings.rates)
@@ -152,7 +157,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         metadata = _begin(context)
         connection = ("connection", context.peer())
         RPC_IN_FLIGHT.labels(method).inc()
-        code = "OK"
+        code, first = "OK", EOF
         with _span(method, metadata) as span:
             try:
                 self._check_peer(context)
@@ -161,7 +166,8 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                         identity = await self._authenticate(metadata)
                         check_scope(identity, method)
                         arrival.assign(identity)
-                        first = await context.read()
+                        async with self._readings.turn(arrival):
+                            first = await context.read()
                     with (
                         self._held_bytes.held(connection, identity, _size(first)) as release,
                         self._places.place(connection, identity) as place,
@@ -174,8 +180,9 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             except CallerGone:
                 code = "CANCELLED"
             except Exception as error:
-                code = _logged(method, error).status.name
-                await _abort(context, _public(error))
+                code, public = _logged(method, error).status.name, _public(error)
+                _free(error, first)
+                await _abort(context, public)
             finally:
                 RPC_IN_FLIGHT.labels(method).dec()
                 RPC_HANDLED.labels(method, code).inc()
@@ -279,6 +286,20 @@ def _logged(method: str, error: Exception) -> PapaError:
     else:
         log.debug("%s: %s", method, public.message, extra={"reason": public.reason})
     return public
+
+
+def _free(error: BaseException, first: Any) -> None:
+    """Frees the request of a call that fails.
+
+    The error of `abort` refers to itself by way of grpc's state and these frames, so that what they name would last
+    until Python next looks for cycles: gigabytes of refused requests.
+    """
+    if isinstance(first, Unparsed):
+        first.data = b""
+    cause: BaseException | None = error
+    while cause is not None:
+        traceback.clear_frames(cause.__traceback__)
+        cause = cause.__cause__ or cause.__context__
 
 
 async def _abort(context: Context, error: PapaError) -> None:

@@ -10,6 +10,6 @@ end
 if known[2] and known[2] ~= ARGV[1] then
   return { 'other' }
 end
-redis.call('HSET', KEYS[1], 'merging', ARGV[1])
 local newest = redis.call('ZRANGE', KEYS[2], -1, -1)[1] or ''
+redis.call('HSET', KEYS[1], 'merging', ARGV[1])
 return { 'seen', (known[3] or '0') .. ' ' .. newest }

@@ -29,6 +29,8 @@ local events = redis.call('ZRANGE', KEYS[2], 0, -1)
 local letters = redis.call('ZRANGE', KEYS[3], 0, -1)
 local items = redis.call('ZRANGE', KEYS[8], 0, -1)
 local revisions = redis.call('HLEN', KEYS[7])
+redis.call('XLEN', KEYS[9]) -- a key of another type fails before the first change
+redis.call('XLEN', KEYS[10])
 local time = redis.call('TIME')
 
 local alive = 0

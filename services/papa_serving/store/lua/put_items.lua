@@ -10,6 +10,10 @@ local state, index = KEYS[1], KEYS[2]
 if redis.call('HEXISTS', state, 'deleted') == 1 then
   return 0
 end
+redis.call('ZCARD', index) -- a key of another type fails before the first change
+for i = 3, #KEYS do
+  redis.call('HLEN', KEYS[i])
+end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local ttl, stored = tonumber(ARGV[1]), {}

@@ -9,6 +9,10 @@ local known = redis.call('HMGET', state, 'deleted', 'revisions', 'sequence', 'pe
 if known[1] then
   return 0
 end
+redis.call('ZCARD', pending) -- a key of another type fails before the first change
+redis.call('ZCARD', lineage)
+redis.call('HLEN', records)
+redis.call('XLEN', events)
 local revisions, sequence, waiting = tonumber(known[2]) or 0, tonumber(known[3]) or 0, tonumber(known[4]) or 0
 local applied, last = {}, 0
 for _, id in ipairs(cjson.decode(ARGV[2])) do
