@@ -1,4 +1,4 @@
-"""How endless streams end: with a retryable error when the gateway shuts down, or when their credential expires."""
+"""Ends endless streams, with a retryable error, when the gateway shuts down or when their credential expires."""
 
 from __future__ import annotations
 
