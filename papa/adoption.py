@@ -53,7 +53,8 @@ _PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 
 @dataclass(frozen=True)
 class Adoption:
-    """What fits a deployment. `max_norm`: norm of the weights ÷ that of a fresh adapter; `features` is their size."""
+    """The limits for adapters of a deployment. `max_norm`: norm of the weights ÷ that of a fresh adapter; `features`:
+    number of features."""
 
     denoiser: Denoiser
     features: int

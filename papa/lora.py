@@ -33,7 +33,7 @@ _Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Which layers are adapted, and at which rank. One per deployment; adapters of a lower rank are padded."""
+    """Names the adapted layers and the rank. One per deployment; adapters of a lower rank are padded."""
 
     rank: int = 4
     alpha: float = 4.0

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 VERSION = 2
-"""Of the map from seeds to noise, for every backbone; another one gives other pictures for the same seed. Version 1, of
+"""The version of the map from seeds to noise; another one gives other pictures for the same seed. Version 1, of
 release 0.1, was torch's CPU generator: a seed modulo 2^32."""
 
 
@@ -42,7 +42,7 @@ class Domain(IntEnum):
     ADAPTER = 4
     """The first weights of an adapter whose A learns."""
     PROBE = 5
-    """What a new revision is put to the test with before it serves."""
+    """The samples with which a new revision is tested before it serves."""
     TRAINING = 6
     """Training a backbone or an oracle: first weights (stream 0), then each step's rows and noise."""
     ORDER = 7

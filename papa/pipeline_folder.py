@@ -21,7 +21,7 @@ POOL_FILE = "pool.safetensors"
 """A backbone's own samples (papa.pool), in its folder where it has any."""
 
 HASH_VERSION = "2-"
-"""What the hash of a backbone begins with. Hashes of the former version have no such prefix: they cover the weights,
+"""The prefix of a backbone's hash. Hashes of the former version have no such prefix: they cover the weights,
 the noise schedule and the kind of prediction, and nothing else of the configuration."""
 
 INDEX_FILE = "model_index.json"
@@ -178,7 +178,7 @@ class PipelineFolder:
         return tuple(part for part in layout.parts if part not in absent)
 
     def place(self, part: str) -> Path:
-        """Where a component lies: in its folder, or at the root, as the first DDPM repositories have it."""
+        """The folder of a component: its own, or the root, as in the first DDPM repositories."""
         folder = self.path / part
         return self.path if "vae" not in self.parts and not folder.is_dir() else folder
 
@@ -194,7 +194,7 @@ class PipelineFolder:
 
     @property
     def layout(self) -> Layout:
-        """What its pipeline needs."""
+        """The layout that its pipeline needs."""
         return PIPELINES[self.pipeline]
 
     @property
@@ -287,7 +287,7 @@ def download(hub_id: str, weights: bool = True) -> Path:
 
 
 def wanted_files(names: Iterable[str]) -> list[str]:
-    """Of a repository's files, those to download: all small ones of the used components, one set of weights each."""
+    """The files of a repository to download: all small ones of the used components, and one set of weights each."""
     by_folder: dict[str, list[str]] = {}
     for name in names:
         folder, _, file = name.rpartition("/")
@@ -376,7 +376,7 @@ def _exists(path: Path) -> bool:
 
 
 def _expanded(backbone: str) -> Path:
-    """With "~" replaced by the home folder, where there is one."""
+    """The path with "~" replaced by the home folder, if there is one."""
     try:
         return Path(backbone).expanduser()
     except RuntimeError:
@@ -521,7 +521,7 @@ def _check_scheduler(folder: PipelineFolder) -> None:
 
 
 def prediction_type(config: Mapping[str, Any], where: Path) -> str:
-    """What the network predicts: epsilon unless said otherwise. Raises BackboneRefused for anything unknown."""
+    """The network's kind of prediction, by default epsilon. Raises BackboneRefused for anything unknown."""
     old = "epsilon" if config.get("predict_epsilon", True) else "sample"
     kind = config.get("prediction_type", old)
     if kind not in PREDICTIONS:

@@ -87,7 +87,7 @@ class NoiseSchedule(ABC):
 
     @abstractmethod
     def identity(self) -> bytes:
-        """What of the process belongs to the hash of a backbone's weights."""
+        """The bytes of the process that enter the hash of a backbone's weights."""
 
     @staticmethod
     def linear(num_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> VariancePreserving:

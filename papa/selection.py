@@ -72,7 +72,7 @@ class Candidate(NamedTuple):
 
 
 class Served(NamedTuple):
-    """What an item becomes."""
+    """The candidate that becomes an item."""
 
     item: int
     candidate: Candidate

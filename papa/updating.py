@@ -119,7 +119,7 @@ class Lesson:
     """How likely each sample of the pool is liked. Shape: [m] in [0, 1], empty without a pool."""
     noise: Noise
     head: Head | None
-    """What the labels say of any sample; a part of the next adapter."""
+    """Predicts from the labels how likely any sample is liked; a part of the next adapter."""
 
     @property
     def rows(self) -> int:

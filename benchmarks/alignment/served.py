@@ -35,7 +35,7 @@ from papa.sampler import sample
 from papa.selection import Candidate, Rule, Selection, Verdict
 
 FIRST_SEED = 5_000_000_029
-"""Of the samples that are judged; no other experiment begins from these."""
+"""The first seed of the samples that are judged; no other experiment begins from these seeds."""
 CHUNK = 50
 PAGE = 10
 """Items of one generation."""
@@ -56,8 +56,8 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """What was served, and the first draw of each item. Shape: samples [n, C, H, W], chances [n]: how likely each is
-    liked, ½ while the revision has no head."""
+    """The served items, and the first draw of each. Shape: samples [n, C, H, W], chances [n]: how likely each is liked,
+    ½ while the revision has no head."""
 
     samples: Tensor
     chances: Tensor
@@ -115,7 +115,7 @@ def drawn(system: Ours, wanted: list[tuple[int, bool]]) -> list[tuple[Tensor, fl
 
 
 def outcomes(run: Run, shared: World, system: Ours, count: int, rule: Rule) -> dict[str, Outcome]:
-    """Of raw draws and of served items, none of which is there to teach."""
+    """The outcomes of raw draws and of served items, with active selection off."""
     found = serve(system, list(range(FIRST_SEED, FIRST_SEED + count)), rule, teaching=0.0)
     filtered = filtered_backbone(run, shared, system, count)
     return {

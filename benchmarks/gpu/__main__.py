@@ -31,7 +31,7 @@ REQUIRED = {
     "rich": "rich",
     "PIL": "pillow",
 }
-"""What must be importable beside torch, and the distribution that has it."""
+"""The modules that are needed beside torch, and the distribution of each."""
 
 STARTING = 15.0
 """Seconds of a part's share for what it cannot end early: importing torch, building its models, its last turn."""

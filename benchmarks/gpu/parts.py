@@ -35,7 +35,7 @@ TOLERANCES = {"float32": 2e-3, "bfloat16": 5e-2}
 
 @dataclass(frozen=True)
 class Run:
-    """Where and how long a part is measured. `tiny` takes the smallest sizes, which show only that all parts run."""
+    """The device and duration of a measurement. `tiny` takes the smallest sizes, which show only that all parts run."""
 
     device: str
     seconds: float

@@ -31,7 +31,7 @@ FLOW_SCHEDULER: dict[str, Any] = {"prediction_type": "flow_prediction", "use_flo
 
 
 def new_vae(shape: torch.Size, channels: tuple[int, ...], latent_channels: int) -> AutoencoderKL:
-    """For images [n, *shape[1:]]; each block but the last halves height and width."""
+    """A new VAE for images [n, *shape[1:]]; each block but the last halves height and width."""
     blocks = len(channels)
     return AutoencoderKL(
         in_channels=shape[1],

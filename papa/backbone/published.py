@@ -44,7 +44,7 @@ class PublishedFile:
 
 @dataclass(frozen=True)
 class Layout:
-    """How many images a split has, and where they lie among the files."""
+    """The number of images in a split, and their places in the files."""
 
     count: int
     images: str

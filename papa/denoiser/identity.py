@@ -1,4 +1,4 @@
-"""Which backbone an adapter belongs to."""
+"""The hash that identifies the backbone of an adapter."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def text_options(config: Any) -> dict[str, Any]:
 
 
 def tokenizer_content(tokenizer: Any, length: int) -> dict[str, Any]:
-    """What decides which tokens a prompt becomes, as one digest: vocabulary, merges, special tokens and length."""
+    """The parts of a tokenizer that decide the tokens of a prompt: vocabulary, merges, special tokens and length."""
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     special = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id]
     merges = [each if isinstance(each, str) else " ".join(each) for each in model.get("merges") or []]

@@ -45,7 +45,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """For people: exactly one line per message, whatever a stranger has put into it, followed by the traceback."""
+    """Formats for people: exactly one line per message, whatever a stranger has put into it, then the traceback."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")

@@ -111,7 +111,7 @@ def _made_by(item: Item) -> str:
 
 
 def _selected(generation: Generation, count: int) -> str:
-    """What was drawn in vain, and what is missing for the floor."""
+    """Says how many draws were rejected, and how many items are missing for the floor."""
     said = f", of {generation.drawn} drawn" if generation.drawn > len(generation.items) else ""
     missing = count - len(generation.items)
     return f"{said}; {missing} found nothing above --min-like-probability" if missing else said

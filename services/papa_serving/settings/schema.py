@@ -192,7 +192,7 @@ class GeneratorSettings(Section):
 
     @property
     def default_overdraw(self) -> float:
-        """What `overdraw` comes to: without a like probability nothing is selected."""
+        """The effective `overdraw`: without a like probability nothing is selected."""
         return self.overdraw if self.like_probability else 1.0
 
     @model_validator(mode="before")

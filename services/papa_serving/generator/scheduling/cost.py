@@ -62,5 +62,5 @@ class StepCost:
             self.overhead = min(LARGEST_OVERHEAD, max(0.0, fixed))
 
     def lengthened(self, rows: float, by: float) -> float:
-        """How many more rows make a step of `rows` rows longer by the share `by` of its seconds."""
+        """The number of further rows that lengthen a step of `rows` rows by the share `by` of its seconds."""
         return by * (self.overhead + rows)

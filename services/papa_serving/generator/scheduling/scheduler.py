@@ -79,7 +79,7 @@ class Scheduler:
 
 
 class Seats:
-    """Which further rows could have their adapter in a slot beside the running rows."""
+    """Decides which further rows could have their adapter in a slot beside the running rows."""
 
     def __init__(self, running: Iterable[Row], slots: int, adapt_from: int) -> None:
         self._held = {row.adapter.key for row in running if row.slot and row.adapter is not None}
