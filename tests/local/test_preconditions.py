@@ -209,7 +209,7 @@ def test_settings_travel_through_the_environment(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("model_index.json", {"_class_name": "FluxPipeline"}, "is a FluxPipeline, which cannot be served"),
+        ("model_index.json", {"_class_name": "FluxFillPipeline"}, "is a FluxFillPipeline, which cannot be served"),
         ("unet/config.json", {"_class_name": "UNetSpatioTemporalConditionModel"}, "supported is UNet2DConditionModel"),
         ("text_encoder/config.json", {"architectures": ["XLMRobertaModel"]}, "supported is CLIPTextModel"),
         ("scheduler/scheduler_config.json", {"prediction_type": "v-prediction"}, "epsilon, v_prediction, sample"),
