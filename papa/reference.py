@@ -10,6 +10,9 @@ newest samples, no replay. The sum is computed in chunks whose gradients add up 
 | x0 in the ancestral sampler | clipped | not clipped |
 | shown samples | rounded to 8 bits | as they were drawn |
 
+At t = 0 the script's index wraps around and w_0 is about 1e-4. That is a slip which is not copied: both presets take
+w_0 of the bound (`NoiseSchedule.loss_weights`), 4.7 % of Σ w_t where K = 0; with K = 400 there is no difference.
+
 The script's η of 0.009 belongs to eight timesteps. Summed over 600 it is 75 times as stiff and ties the model to the
 backbone.
 """

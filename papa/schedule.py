@@ -345,6 +345,12 @@ def rectified_flow(config: Mapping[str, Any], tokens: int, even: bool = False) -
         raise ValueError(f"{', '.join(odd)} not supported; steps may be shifted, and stretched to shift_terminal")
     steps = int(config.get("num_train_timesteps", 1000))
     if config.get("use_flow_sigmas"):
+        other = [name for name in ("shift_terminal", "use_dynamic_shifting", "use_lu_lambdas") if config.get(name)]
+        if other or config.get("_class_name") == "UniPCMultistepScheduler":
+            moved = ", ".join(other) or "the spacing of UniPCMultistepScheduler"
+            raise ValueError(
+                f"{moved} not supported with use_flow_sigmas; DPMSolverMultistepScheduler with a flow_shift is"
+            )
         return RectifiedFlow(float(config.get("flow_shift", 1.0)), "solver", steps=steps)
     dynamic, terminal = bool(config.get("use_dynamic_shifting")), config.get("shift_terminal") or None
     shift, least = float(config.get("shift", 1.0)), 1 / steps

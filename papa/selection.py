@@ -9,13 +9,13 @@ into samples of p_θ(x) P(liked | x) (von Neumann, Various techniques used in co
 |---|---|
 | candidate | one draw: the k-th of an item, with its seed |
 | chance | P(liked) of a candidate by the taste head; None where nothing is known |
-| overdraw | draws per asked item at most; 1 switches selection off |
+| overdraw | draws of a generation at most, in multiples of its items; 1 switches selection off |
 | floor | the least chance of an item; an item that finds no such candidate is left out |
 | exploring | drawn from the backbone, whatever the adapter has learnt |
 
 The outcome depends on the items' seeds, the chances and the rule alone, never on the order in which candidates are
-judged: draws count in the order (k, item), and one is wanted only once it is certain to lie within the bound. While the
-bound is not reached, an item depends on its own seed alone.
+judged: draws count in the order (k, item), and one is wanted only once it is certain to lie within the bound. While
+neither this bound nor DRAWS_PER_ITEM is reached, an item depends on its own seed alone.
 """
 
 from __future__ import annotations

@@ -200,7 +200,7 @@ def weigh(denoiser: Denoiser, memory: Memory, config: UpdateConfig) -> Lesson:
             shares.append(RowShare(sign, count, _probabilities(known, sign * foretold, config.pool_share)))
     asked = sorted(set(replay.asked()))
     prompt = torch.tensor([asked.index(each) for each in replay.asked()])
-    liked = torch.zeros(0) if pool is None else taste.likely(pool.features, config.steepness)
+    liked = torch.sigmoid(config.steepness * foretold)
     return Lesson(x0, tuple(shares), prompt, denoiser.conditions(asked), liked, memory.noise, taste.head())
 
 

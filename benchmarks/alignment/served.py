@@ -1,4 +1,4 @@
-"""What a user is served after so many labels: one cell of the table of served items in docs/algorithm.md.
+"""What a user is served after so many labels: one cell of the table in docs/results/served.md.
 
     python -m benchmarks.alignment.served --taste 0,3,8 --seed 1000 --labels 50 100
 

@@ -107,7 +107,8 @@ def z_image(model: nn.Module, x: Tensor, t: Tensor, parts: Parts) -> Tensor:
         for tokens, kept in zip(parts["encoder_hidden_states"], parts["attention_mask"].bool(), strict=True)
     ]
     time = (TRAINED_TIMESTEPS - t) / TRAINED_TIMESTEPS
-    output: list[Tensor] = model(list(x.unsqueeze(2).unbind(0)), time.to(x.dtype), captions, return_dict=False)[0]
+    # In float32, as in its pipeline: the network multiplies it by 1000, where bfloat16 tells only every fourth apart.
+    output: list[Tensor] = model(list(x.unsqueeze(2).unbind(0)), time.float(), captions, return_dict=False)[0]
     return -torch.stack(output).squeeze(2)
 
 

@@ -122,10 +122,12 @@ class Denoiser:
         return torch.uint8 if self._latents is None else torch.float16
 
     def to(self, device: str, dtype: torch.dtype) -> Denoiser:
-        """Moves and converts everything in place. A VAE that overflows in half precision stays in float32."""
-        # diffusers' own `to` warns about modules that it would rather keep in float32, of which there are none here.
+        """Moves and converts everything in place. What overflows in float16 stays in float32: a VAE that says so, and
+        the layers that a text encoder names (T5's `wo`, whose infinities transformers would clamp to wrong numbers)."""
         for module in (self.model, *self._companions()):
             nn.Module.to(module, device=device, dtype=dtype)
+            if dtype == torch.float16:
+                _keep_in_float32(module)
         if self._latents is not None and self._latents.full_precision:
             nn.Module.to(self._latents.vae, dtype=torch.float32)
         return self
@@ -275,6 +277,14 @@ class Denoiser:
         if self.prediction == "v_prediction":
             return alpha * output + sigma * x
         return (x - alpha * output) / sigma
+
+
+def _keep_in_float32(module: nn.Module) -> None:
+    """Turns back the layers that transformers names for it."""
+    named = set(getattr(module, "_keep_in_fp32_modules", None) or ())
+    for name, layer in module.named_modules():
+        if name.rpartition(".")[2] in named:
+            nn.Module.to(layer, dtype=torch.float32)
 
 
 def _states(output: Tensor | tuple[Tensor | None, ...]) -> Tensor:

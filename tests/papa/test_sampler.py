@@ -148,28 +148,42 @@ def test_dpm_solver_on_rectified_flow_equals_that_of_diffusers(shift: float) -> 
     torch.testing.assert_close(sample(denoiser, [3], None, "dpmpp_2m", 10, clip=False), x, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "change", [{"shift_terminal": 0.1}, {"use_dynamic_shifting": True}, {"use_lu_lambdas": True},
+               {"_class_name": "UniPCMultistepScheduler"}],
+)  # fmt: skip
+def test_options_that_would_move_the_steps_of_a_solver_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="not supported with use_flow_sigmas"):
+        rectified_flow({"use_flow_sigmas": True, "_class_name": "DPMSolverMultistepScheduler", **change}, tokens=64)
+
+
 @torch.no_grad()
 def test_ancestral_sampling_of_rectified_flow_ends_on_the_data() -> None:
-    """With the exact ε of one known sample every path ends there, as the posterior's variance vanishes."""
-    denoiser, wanted = flow_denoiser({"shift": 3.0}), torch.full((2, 1, 8, 8), 0.5)
-    plan = denoiser.schedule.plan(12)
-    rows, spread = Rows.start(Noise(1).normal((2, 1, 8, 8)), "ddpm", plan), []
+    """With the exact ε of one known sample, x_t has the mean α and the standard deviation σ of every t on the way."""
+    schedule, shape = flow_denoiser({"shift": 3.0}).schedule, (64, 1, 8, 8)
+    wanted, noise = torch.full(shape, 0.5), Noise(1)
+    plan = schedule.plan(12)
+    rows = Rows.start(noise.normal(shape), "ddpm", plan)
     for _ in plan:
-        eps = (rows.x - denoiser.schedule.alpha(rows.t, rows.x.double()) * wanted) / denoiser.schedule.sigma(
-            rows.t, rows.x
-        )
-        rows.advance(denoiser.schedule, eps, Noise(2).normal((2, 1, 8, 8)), clip=False)
-        spread.append(float((rows.x - wanted).std()))
+        eps = (rows.x - schedule.alpha(rows.t, rows.x.double()) * wanted) / schedule.sigma(rows.t, rows.x)
+        rows.advance(schedule, eps, noise.normal(shape), clip=False)
+        alpha, sigma = (float(part(rows.t, rows.x)[0]) for part in (schedule.alpha, schedule.sigma))
+        assert float(rows.x.std()) == pytest.approx(sigma, rel=0.05, abs=1e-4)
+        assert float(rows.x.mean()) == pytest.approx(alpha * 0.5, abs=0.05)
     torch.testing.assert_close(rows.x, wanted, atol=1e-4, rtol=0)
-    assert spread[0] > 0.5
 
 
 @torch.no_grad()
-def test_below_k_the_backbone_alone_is_asked_on_rectified_flow_as_well() -> None:
-    denoiser = flow_denoiser({"shift": 3.0})
-    adapters, first = random_adapters(denoiser, 1), denoiser.schedule.adapted_from(400)
-    last = denoiser.schedule.plan(10)
-    late = last[last >= first].numel()
-    assert 0 < late < 10
-    plain, adapted = sample(denoiser, [1], None, steps=10), sample(denoiser, [1], adapters, steps=10, adapt_from=400)
-    assert not torch.allclose(plain, adapted)
+def test_below_k_the_backbone_alone_is_asked_on_rectified_flow_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    denoiser, asked = flow_denoiser({"shift": 3.0}), list[bool]()
+    adapters, plain = random_adapters(denoiser, 1), denoiser.epsilon
+
+    def seen(x: Tensor, t: Tensor, weights: Tensor | None = None, conditions: Any = None) -> Tensor:
+        asked.append(weights is not None)
+        return plain(x, t, weights, conditions)
+
+    monkeypatch.setattr(denoiser, "epsilon", seen)
+    sample(denoiser, [1], adapters, steps=10, adapt_from=400)
+    sigmas = (denoiser.schedule.plan(10) + 1) / 1000
+    assert asked == (sigmas >= 0.538).tolist()
+    assert True in asked and False in asked

@@ -13,6 +13,7 @@ from torch import Tensor
 from papa.adapter import new_adapter
 from papa.config import UpdateConfig
 from papa.denoiser import BackboneRefused, Denoiser, load_denoiser
+from papa.denoiser.networks import z_image
 from papa.diffusers_lora import DIFFUSERS_FILE, diffusers_lora
 from papa.noise import Noise
 from papa.revision_files import Origin, pack
@@ -172,6 +173,38 @@ def test_a_negative_prompt_of_sana_comes_without_the_instruction(tmp_path: Path)
             use_resolution_binning=False,
         ).images  # fmt: skip
     torch.testing.assert_close(ours[0], images[0] * 2 - 1, atol=1e-4, rtol=0)
+
+
+def test_pixart_is_told_the_size_of_its_pictures(tmp_path: Path) -> None:
+    denoiser = load_denoiser(made.saved(made.pixart(size=128), tmp_path))
+    conditions = denoiser.conditions(PROMPTS[:2])
+    assert conditions is not None
+    _, height, width = denoiser.image_shape
+    assert conditions.asked["resolution"].tolist() == 2 * [[height, width]]
+    assert conditions.asked["aspect_ratio"].tolist() == 2 * [[height / width]]
+
+
+def test_in_float16_t5_keeps_the_layers_that_overflow_there(tmp_path: Path) -> None:
+    folder = made.saved(made.pixart(), tmp_path)
+    kinds = {}
+    for dtype in (torch.float16, torch.bfloat16):
+        (encoder,) = load_denoiser(folder, dtype=dtype)._conditioner.modules
+        kinds[dtype] = {name.rpartition(".")[2]: layer.weight.dtype for name, layer in encoder.named_modules()
+                        if name.endswith(("wo", "wi_0"))}  # fmt: skip
+    assert kinds[torch.float16] == {"wo": torch.float32, "wi_0": torch.float16}
+    assert kinds[torch.bfloat16] == {"wo": torch.bfloat16, "wi_0": torch.bfloat16}
+
+
+def test_z_image_is_told_the_time_in_float32() -> None:
+    told: list[torch.Tensor] = []
+
+    def model(x: list[Tensor], time: Tensor, captions: list[Tensor], return_dict: bool) -> tuple[list[Tensor]]:
+        told.append(time)
+        return (x,)
+
+    parts = {"encoder_hidden_states": torch.zeros(2, 3, 4), "attention_mask": torch.ones(2, 3)}
+    z_image(model, torch.zeros(2, 4, 8, 8, dtype=torch.bfloat16), torch.tensor([461.5, 642.0]), parts)
+    torch.testing.assert_close(told[0], torch.tensor([0.5385, 0.358]))
 
 
 @pytest.mark.parametrize(

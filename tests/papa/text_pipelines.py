@@ -134,7 +134,7 @@ def flux(guided: bool = True) -> FluxPipeline:
     )
 
 
-def pixart(alpha: bool = True) -> PixArtAlphaPipeline:
+def pixart(alpha: bool = True, size: int = SIZE) -> PixArtAlphaPipeline:
     torch.manual_seed(14)
     transformer = PixArtTransformer2DModel(
         num_attention_heads=2,
@@ -142,10 +142,10 @@ def pixart(alpha: bool = True) -> PixArtAlphaPipeline:
         in_channels=4,
         out_channels=8,
         num_layers=2,
-        sample_size=SIZE,
+        sample_size=size,
         cross_attention_dim=16,
         caption_channels=TEXT_WIDTH,
-        use_additional_conditions=False,
+        use_additional_conditions=size == 128,
     ).eval()
     kind = PixArtAlphaPipeline if alpha else PixArtSigmaPipeline
     scheduler = DDIMScheduler(timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True)

@@ -40,7 +40,7 @@ class GenerateOptions(TypedDict, total=False):
     seed + i. `steps`: denoising steps. `revision`: an exact one of this user, or "base". `exploration`: share of the
     items, in [0, 1], drawn from the backbone. `guidance_scale`: how strictly the prompt is followed, in [1, 30]; 1 is
     not guided. `negative_prompt`: what the items should not show. `min_like_probability`: a floor in [0, 1], for fewer
-    items rather than worse ones. `overdraw`: draws per item at most, in [1, 4]; 1 redraws nothing.
+    items rather than worse ones. `overdraw`: draws at most, in multiples of the items, in [1, 4]; 1 redraws nothing.
     """
 
     prompt: str

@@ -180,7 +180,8 @@ class GeneratorSettings(Section):
         2.0,
         ge=1,
         le=MAX_OVERDRAW,
-        description="draws per item at most: what the user hardly likes is drawn again; 1 switches that off",
+        description="draws of a generation at most, in multiples of its items: what the user hardly likes is drawn "
+        "again; 1 switches that off",
     )
     like_probability: bool = Field(
         True,
@@ -298,7 +299,11 @@ class GatewaySettings(Section):
         "without credentials seven eighths",
     )
     max_connection_rpcs: int = Field(512, ge=1, description="calls under way at once on one connection")
-    first_message_seconds: float = Field(30.0, gt=0, description="from the start of a call to its first message")
+    first_message_seconds: float = Field(
+        30.0,
+        gt=0,
+        description="from the start of a call to its first message; a second while others wait to be read",
+    )
     drain_seconds: float = Field(20.0, ge=0, description="from the signal to the end, for calls that run")
     notice_seconds: float = Field(1.0, ge=0, description="of those, between NOT_SERVING and the refusal of new calls")
 

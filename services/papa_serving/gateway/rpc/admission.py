@@ -141,9 +141,10 @@ class Arrival:
         self.dropped = self.queued = False
 
     def drop(self) -> None:
-        """Ends the wait with Overloaded."""
+        """Ends the wait with Overloaded, unless its time is up already."""
         self.dropped = True
-        self.timeout.reschedule(asyncio.get_running_loop().time())
+        if not self.timeout.expired():
+            self.timeout.reschedule(asyncio.get_running_loop().time())
 
     def assign(self, identity: Identity) -> None:
         """Counts the call for the user or tenant that its credential proves, no longer for its connection."""
@@ -154,43 +155,91 @@ class Arrival:
 
 
 class Readings:
-    """The calls whose first message is being read, a bounded number at a time.
+    """The calls whose first message is being read, `most` at a time.
 
     gRPC lets a caller send the whole of a message once the server asks for it. So the number of calls that are asked at
     the same time bounds the bytes that arrive together; the others' messages wait with the callers, but for one window
-    of HTTP/2 each. Whoever has no turn need not wait for those who have, up to MOST times the limit; else the owner
-    with the fewest turns is next. While calls wait, the oldest turn of the owner with the most ends after PATIENCE
-    seconds: silent calls of one owner therefore never keep out the calls of another.
+    of HTTP/2 each. A tenant, or a connection without credentials, takes a quarter of the turns, and more only while
+    less than a quarter is taken in all. The next turn is of the tenant with the fewest, and of its user with the
+    fewest. While calls wait, the oldest turn of the user with the most in the tenant with the most ends after PATIENCE
+    seconds: silent calls never keep out those of another tenant or connection, and a message of this one but briefly.
     """
 
-    MOST = 4
     PATIENCE = 1.0
 
-    def __init__(self, limit: int) -> None:
-        self._limit, self._count = limit, 0
-        self._turns: dict[Owner, dict[Arrival, float]] = {}
+    def __init__(self, most: int) -> None:
+        """Raises ValueError for less than one turn."""
+        if most < 1:
+            raise ValueError(f"{most} first messages at once are too few")
+        self._most, self._quarter = most, max(1, most // 4)
+        self._owners, self._groups = Counter[Owner](), Counter[Owner]()
+        self._reading: dict[Arrival, tuple[Owner, float]] = {}
+        """Calls with a turn: whose it is and since when, the oldest first."""
         self._queues: dict[Owner, dict[asyncio.Future[None], None]] = {}
         self._watch: asyncio.TimerHandle | None = None
+
+    @property
+    def taken(self) -> int:
+        """Turns that are taken."""
+        return self._owners.total()
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a turn."""
+        return sum(map(len, self._queues.values()))
 
     @asynccontextmanager
     async def turn(self, arrival: Arrival) -> AsyncIterator[None]:
         """Waits for a turn, and ends it with the block."""
         owner = arrival.owner
-        if self._count < self._most(owner):
-            self._count += 1
+        if self._free(owner):
+            self._take(owner)
         else:
             arrival.queued = True
             await self._wait(owner)
             arrival.queued = False
-        self._turns.setdefault(owner, {})[arrival] = time.monotonic()
+        self._reading[arrival] = (owner, time.monotonic())
         try:
             yield
         finally:
-            self._forget(owner, arrival)
-            self._pass_on()
+            self._reading.pop(arrival, None)
+            self._give_back(owner)
+
+    def _free(self, owner: Owner) -> bool:
+        taken = self.taken
+        return taken < self._quarter or (taken < self._most and self._groups[_group(owner)] < self._quarter)
+
+    def _take(self, owner: Owner) -> None:
+        self._owners[owner] += 1
+        self._groups[_group(owner)] += 1
+
+    def _give_back(self, owner: Owner) -> None:
+        """Ends a turn and gives out what is free then."""
+        for counts, key in ((self._owners, owner), (self._groups, _group(owner))):
+            counts[key] -= 1
+            if not counts[key]:
+                del counts[key]
+        while (following := self._next()) is not None:
+            self._take(following)
+            # The oldest of them; one that was cancelled stays in the queue until its task has seen it.
+            turn = next(turn for turn in self._queues[following] if not turn.done())
+            self._leave(following, turn)
+            turn.set_result(None)
+
+    def _next(self) -> Owner | None:
+        """Who gets the next turn, if there is one for anybody who waits."""
+        able = [
+            owner
+            for owner, queue in self._queues.items()
+            if self._free(owner) and not all(turn.done() for turn in queue)
+        ]
+        return min(able, key=self._turns, default=None)
+
+    def _turns(self, owner: Owner) -> tuple[int, int]:
+        return self._groups[_group(owner)], self._owners[owner]
 
     async def _wait(self, owner: Owner) -> None:
-        """Until a turn is passed on to this call."""
+        """Until a turn is given to this call, which is taken then."""
         turn = asyncio.get_running_loop().create_future()
         self._queues.setdefault(owner, {})[turn] = None
         if self._watch is None:
@@ -198,50 +247,34 @@ class Readings:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.cancelled():
-                self._leave(owner, turn)
-            else:
-                self._pass_on()
+            self._leave(owner, turn)
+            if not turn.cancelled():
+                self._give_back(owner)
             raise
 
-    def _pass_on(self) -> None:
-        """Gives a turn that has ended to the owner with the fewest."""
-        owner = min(self._queues, key=lambda each: len(self._turns.get(each, ())), default=None)
-        if owner is None or self._count > self._most(owner):
-            self._count -= 1
-            return
-        turn = next(iter(self._queues[owner]))
-        self._leave(owner, turn)
-        turn.set_result(None)
-
-    def _most(self, owner: Owner) -> int:
-        """Turns in all at which `owner` gets no other one."""
-        return self._limit if owner in self._turns else self.MOST * self._limit
+    def _leave(self, owner: Owner, turn: asyncio.Future[None]) -> None:
+        queue = self._queues.get(owner, {})
+        queue.pop(turn, None)
+        if not queue:
+            self._queues.pop(owner, None)
 
     def _end_one(self) -> None:
-        """Ends the oldest turn of the owner with the most if it has lasted too long, as often as calls wait."""
+        """Ends one turn that has lasted too long, and looks again soon, while calls wait."""
         self._watch = None
         if not self._queues:
             return
-        if self._turns:
-            owner = max(self._turns, key=lambda each: len(self._turns[each]))
-            oldest, since = next(iter(self._turns[owner].items()))
-            if time.monotonic() - since >= self.PATIENCE:
-                self._forget(owner, oldest)
+        late = time.monotonic() - self.PATIENCE
+        if self._reading:
+            greatest = max(self._owners, key=self._turns)
+            oldest = next((each for each, (owner, _) in self._reading.items() if owner == greatest), None)
+            if oldest is not None and not oldest.dropped and self._reading[oldest][1] <= late:
                 oldest.drop()
-        self._watch = asyncio.get_running_loop().call_later(self.PATIENCE / self._limit, self._end_one)
+        self._watch = asyncio.get_running_loop().call_later(self.PATIENCE / self._most, self._end_one)
 
-    def _leave(self, owner: Owner, turn: asyncio.Future[None]) -> None:
-        queue = self._queues[owner]
-        del queue[turn]
-        if not queue:
-            del self._queues[owner]
 
-    def _forget(self, owner: Owner, arrival: Arrival) -> None:
-        turns = self._turns.get(owner, {})
-        turns.pop(arrival, None)
-        if not turns:
-            self._turns.pop(owner, None)
+def _group(owner: Owner) -> Owner:
+    """The tenant of a user; a connection is its own group."""
+    return owner[:2] if owner[0] == "identity" else owner
 
 
 class Places:

@@ -55,8 +55,8 @@ TRANSPORT_FACTOR = 2
 """The transport takes messages so many times larger than the edge: beyond that, grpc ends a call without a word."""
 ARRIVALS = 1_024
 """Calls that wait for their first message."""
-READINGS = 16
-"""First messages that are read at once, of one owner; so many times the largest message may arrive together."""
+READINGS = 4
+"""First messages that are read at once at least, however large one may be."""
 OPEN_STREAMS, OPEN_STREAMS_PER_CONNECTION = 128, 8
 """Streams of the health service and of reflection, which need no credential."""
 
@@ -102,9 +102,11 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self._authenticate, self._max_message_bytes = authenticate, settings.max_message_bytes
         self._connections = Connections(settings.max_connection_rpcs)
         self._arrivals = Arrivals(ARRIVALS, settings.first_message_seconds)
-        self._readings = Readings(READINGS)
+        largest = TRANSPORT_FACTOR * settings.max_message_bytes
+        # So many of the largest messages arrive together as may be held once they are there.
+        self._readings = Readings(max(READINGS, settings.max_held_bytes // largest))
         self._places = Places(settings.max_concurrent_rpcs, tenant_limit=settings.rates.tenant_calls)
-        self._held_bytes = HeldBytes(max(settings.max_held_bytes, TRANSPORT_FACTOR * settings.max_message_bytes))
+        self._held_bytes = HeldBytes(max(settings.max_held_bytes, largest))
         self._meter = Meter(settings.rates)
         self._open_arrivals = Arrivals(OPEN_STREAMS, settings.first_message_seconds)
         self._open_streams = Places(OPEN_STREAMS, group_limit=OPEN_STREAMS_PER_CONNECTION)
