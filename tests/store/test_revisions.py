@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import os
@@ -23,7 +24,13 @@ from papa_serving.settings import Settings, StoreSettings
 from papa_serving.store import open_revisions
 from papa_serving.store.file_revisions import FileRevisionStore
 from papa_serving.store.memory import MemoryRevisionStore
-from papa_serving.store.object_revisions import COMPLETE, ObjectRevisionStore, object_store
+from papa_serving.store.object_revisions import (
+    CLIENT_OPTIONS,
+    COMPLETE,
+    ObjectRevisionStore,
+    object_store,
+    object_stores,
+)
 
 NAME = "000001-0a0b0c0d"
 FILES = {"manifest.json": b"{}", "adapter_model.safetensors": bytes(range(256)) * 40, "empty": b""}
@@ -159,20 +166,43 @@ async def test_a_bucket_that_is_not_there_is_unavailable_storage(s3: str, user: 
             await attempt
 
 
+def _config(objects: Any) -> Any:
+    return objects.config
+
+
+def _options(objects: Any) -> Any:
+    return objects.client_options
+
+
+Keys = tuple[Any, list[dict[str, str]]]
+
+
 @pytest.fixture
-def keys(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, list[dict[str, str]]]]:
-    """A client of IAM, and two keys of one account; every call to this S3 is checked from then on."""
-    iam = boto3.client("iam", region_name="us-east-1", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
-    iam.create_user(UserName="papa")
+def keys(s3: str, monkeypatch: pytest.MonkeyPatch) -> Keys:
+    """A client of IAM, and two keys of one new account; every call to this S3 is checked from then on.
+
+    The client shows the second key: calls to IAM are checked as well.
+    """
+    name = f"papa-{secrets.token_hex(4)}"
     policy = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]})
-    iam.put_user_policy(UserName="papa", PolicyName="all", PolicyDocument=policy)
-    made = [iam.create_access_key(UserName="papa")["AccessKey"] for _ in range(2)]
+    iam = boto3.client("iam", region_name="us-east-1", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    iam.create_user(UserName=name)
+    iam.put_user_policy(UserName=name, PolicyName="all", PolicyDocument=policy)
+    made = [iam.create_access_key(UserName=name)["AccessKey"] for _ in range(2)]
+    found = [{"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]} for key in made]
+    shown: Any = {variable.lower(): value for variable, value in found[1].items()}
+    allowed = boto3.client("iam", region_name="us-east-1", endpoint_url=os.environ["AWS_ENDPOINT_URL"], **shown)
     monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0)
-    yield iam, [{"AWS_ACCESS_KEY_ID": k["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": k["SecretAccessKey"]} for k in made]
+    return allowed, found
 
 
 async def test_replaced_keys_of_an_object_store_are_taken_up(
-    s3: str, keys: tuple[Any, list[dict[str, str]]], user: UserKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3: str,
+    keys: Keys,
+    user: UserKey,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("papa_serving.watched_file.EVERY", 0.0)
     iam, (first, second) = keys
@@ -181,7 +211,7 @@ async def test_replaced_keys_of_an_object_store_are_taken_up(
     (tmp_path / "..data").mkdir()
     store = open_revisions(Settings(store=StoreSettings(url=f"{s3}/rotated", credentials=tmp_path)))
     await store.put(user, NAME, FILES)
-    iam.delete_access_key(UserName="papa", AccessKeyId=first["AWS_ACCESS_KEY_ID"])
+    iam.delete_access_key(AccessKeyId=first["AWS_ACCESS_KEY_ID"])
     with pytest.raises(StorageUnavailable):
         await store.get(user, NAME, "manifest.json")
     for name, value in second.items():
@@ -190,15 +220,114 @@ async def test_replaced_keys_of_an_object_store_are_taken_up(
     (tmp_path / "AWS_ACCESS_KEY_ID").write_text(first["AWS_ACCESS_KEY_ID"])
     (tmp_path / "AWS_SECRET_ACCESS_KEY").unlink()
     assert await store.get(user, NAME, "manifest.json") == FILES["manifest.json"], "half a change is not taken up"
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1, "it is logged once"
 
 
-@pytest.mark.parametrize("name", ["AWS_NONSENSE", ""])
-def test_a_folder_of_variables_that_cannot_be_used_is_refused(name: str, tmp_path: Path) -> None:
+async def test_a_removed_optional_key_of_an_object_store_is_taken_up(
+    s3: str,
+    keys: Keys,
+    user: UserKey,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The token of a key for a while is gone once the Secret holds a key for good."""
+    monkeypatch.setattr("papa_serving.watched_file.EVERY", 0.0)
+    _, (first, second) = keys
+    for name, value in {**first, "AWS_SESSION_TOKEN": "token", "AWS_REGION": "us-east-1"}.items():
+        (tmp_path / name).write_text(value)
+    opened = object_stores(f"{s3}/removed", tmp_path)
+    assert _config(opened())["session_token"] == "token"
+    (tmp_path / "AWS_SESSION_TOKEN").unlink()
+    (tmp_path / "AWS_REGION").unlink()
+    for name, value in second.items():
+        (tmp_path / name).write_text(value)
+    await ObjectRevisionStore(opened).put(user, NAME, FILES)
+    assert _config(opened())["access_key_id"] == second["AWS_ACCESS_KEY_ID"]
+    assert "session_token" not in _config(opened())
+    (tmp_path / "AWS_SESSION_TOKEN").write_text("another")
+    assert _config(opened())["session_token"] == "another", "a file that was added is a change"
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize("left", [[], ["AWS_ACCESS_KEY_ID"], ["AWS_SECRET_ACCESS_KEY"], ["AWS_SESSION_TOKEN"]])
+def test_a_folder_with_half_of_the_credentials_keeps_the_former_ones(
+    left: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("papa_serving.watched_file.EVERY", 0.0)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "other")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "other")
+    whole = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    for name in whole:
+        (tmp_path / name).write_text("first")
+    opened = object_stores("s3://bucket", tmp_path)
+    former = opened()
+    for name in set(whole) - set(left):
+        (tmp_path / name).unlink()
+    assert [opened() is former for _ in range(3)] == [True] * 3
+    assert [record.levelname for record in caplog.records].count("ERROR") == 1
+    for name in whole:
+        (tmp_path / name).write_text("second")
+    assert _config(opened())["secret_access_key"] == "second"
+    for name in set(whole) - set(left):
+        (tmp_path / name).unlink()
+    opened()
+    assert [record.levelname for record in caplog.records].count("ERROR") == 2, "a new fault is logged again"
+
+
+@pytest.fixture
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment that says nothing of an object store."""
+    for name in os.environ:
+        if name.startswith(("AWS_", "GOOGLE_", "AZURE_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("no_variables")
+@pytest.mark.parametrize("scheme", [("AWS", "s3"), ("GOOGLE", "gs"), ("AZURE", "az")])
+def test_options_of_the_http_client_reach_the_object_store(
+    scheme: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix, kind = scheme
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    monkeypatch.setenv(f"{prefix}_PROXY_EXCLUDES", "minio,127.0.0.1")
+    monkeypatch.setenv(f"{prefix}_READ_TIMEOUT", "7s")
+    monkeypatch.setenv("USER_AGENT", "somebody else's")
+    assert _options(object_store(f"{kind}://bucket")) == {"proxy_excludes": "minio,127.0.0.1", "read_timeout": "7s"}
+    both = object_store(f"{kind}://bucket", {f"{prefix}_READ_TIMEOUT": "9s", f"{prefix}_HTTP1_ONLY": "true"})
+    assert _options(both) == {"proxy_excludes": "minio,127.0.0.1", "read_timeout": "9s", "http1_only": "true"}
+
+
+@pytest.mark.usefixtures("no_variables")
+@pytest.mark.parametrize("name", ["AWS_USER_AGENT", "aws_user_agent", "USER_AGENT"])
+def test_a_file_sets_an_option_of_the_http_client(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("papa\n")
+    assert _options(object_stores("s3://bucket", tmp_path)()) == {"user_agent": "papa"}
+
+
+def test_every_option_of_the_installed_http_client_is_known() -> None:
+    stub = ast.parse((Path(obstore.__file__).parent / "_store" / "_client.pyi").read_text())
+    (described,) = (node for node in stub.body if isinstance(node, ast.ClassDef) and node.name == "ClientConfig")
+    fields = {ast.unparse(node.target) for node in described.body if isinstance(node, ast.AnnAssign)}
+    assert set(CLIENT_OPTIONS) == fields - {"default_headers"}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("AWS_NONSENSE", "aws_nonsense"),
+        ("AWS_ROOT_CERTIFICATE", r"store\.url: No certificates"),
+        ("AWS_ACCESS_KEY_ID", r"store\.credentials: .*AWS_SECRET_ACCESS_KEY"),
+        ("..data", r"store\.credentials: .* no variable"),
+        ("", r"store\.credentials"),
+    ],
+)
+def test_a_folder_of_variables_that_cannot_be_used_is_refused(name: str, said: str, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     if name:
         folder.mkdir()
         (folder / name).write_text("x")
-    with pytest.raises(ValueError, match="aws_nonsense" if name else r"store\.credentials"):
+    with pytest.raises(ValueError, match=said):
         open_revisions(Settings(store=StoreSettings(url="s3://bucket", credentials=folder)))
 
 

@@ -32,10 +32,34 @@ COMPLETE = ".complete"
 PROBES = ".check"
 
 _RETRY_AFTER = 1.0
-_CLIENT_VARIABLE = re.compile(
-    "(?:AWS|GOOGLE|AZURE)_(ALLOW_HTTP|ALLOW_INVALID_CERTIFICATES|CONNECT_TIMEOUT|PROXY_URL|PROXY_CA_CERTIFICATE|TIMEOUT)"
+CLIENT_OPTIONS = (
+    "allow_http",
+    "allow_invalid_certificates",
+    "connect_timeout",
+    "default_content_type",
+    "http1_only",
+    "http2_keep_alive_interval",
+    "http2_keep_alive_timeout",
+    "http2_keep_alive_while_idle",
+    "http2_only",
+    "pool_idle_timeout",
+    "pool_max_idle_per_host",
+    "proxy_ca_certificate",
+    "proxy_excludes",
+    "proxy_url",
+    "randomize_addresses",
+    "read_timeout",
+    "root_certificate",
+    "timeout",
+    "user_agent",
 )
-"""Variables that set an option of the HTTP client, which obstore wants apart."""
+"""The options of obstore's HTTP client that a text can set. Its ClientConfig exists for type checkers only."""
+
+_CLIENT_VARIABLE = re.compile(f"(?:(?:AWS|GOOGLE|AZURE)_)?({'|'.join(CLIENT_OPTIONS)})", re.IGNORECASE)
+"""Variables that set an option of the HTTP client, which obstore wants apart from the others."""
+_PREFIXES = ("AWS_", "GOOGLE_", "AZURE_")
+_AWS_KEY = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"})
+_AWS_CREDENTIALS = _AWS_KEY | {"AWS_SESSION_TOKEN"}
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 T = TypeVar("T")
 
@@ -47,39 +71,52 @@ def object_store(url: str, variables: Mapping[str, str] | None = None) -> Object
     names, which win. Raises ValueError for any other URL and for a variable that the client does not know.
     """
     given = variables or {}
-    config: Any = {name.lower(): value for name, value in given.items() if _client_option(name) is None}
-    # Options that are passed take the place of all that the environment has.
-    named = {_client_option(name): value for name, value in {**os.environ, **given}.items()}
-    options: Any = {option: value for option, value in named.items() if option is not None}
+    config: Any = {name.lower(): value for name, value in given.items() if not _CLIENT_VARIABLE.fullmatch(name)}
+    # Options that are passed take the place of all that the environment has, so these are passed as well.
+    environment = {name: value for name, value in os.environ.items() if name.startswith(_PREFIXES)}
+    options: Any = {**_client_options(environment), **_client_options(given)}
     try:
-        return from_url(url, config=config, client_options=options)
-    except BaseError as error:
+        return from_url(url, config=config, client_options=options or None)
+    except (BaseError, ValueError) as error:
         raise ValueError(f"store.url: {str(error).strip().splitlines()[0]}") from error
 
 
-def _client_option(variable: str) -> str | None:
-    """The option of the HTTP client that a variable sets, for instance `allow_http` for AWS_ALLOW_HTTP."""
-    found = _CLIENT_VARIABLE.fullmatch(variable)
-    return found[1].lower() if found else None
+def _client_options(variables: Mapping[str, str]) -> dict[str, str]:
+    """The options of the HTTP client among variables, for instance `allow_http` for AWS_ALLOW_HTTP."""
+    found = {name: _CLIENT_VARIABLE.fullmatch(name) for name in variables}
+    return {match[1].lower(): variables[name] for name, match in found.items() if match}
 
 
 def object_stores(url: str, credentials: Path | None) -> Callable[[], ObjectStore]:
-    """Gives the objects below the URL, opened anew when a file in the folder `credentials` has changed.
+    """Gives the objects below the URL, opened anew when a file in `credentials` was changed, added or removed.
 
-    The folder holds one file for each variable. Raises ValueError as `object_store` does and for a folder that cannot
-    be read.
+    The folder holds one file for each variable. Raises ValueError as `object_store` does, and for a folder that cannot
+    be read or lacks a part of the credentials.
     """
     if credentials is None:
         objects = object_store(url)
         return lambda: objects
 
     def opened() -> ObjectStore:
-        return object_store(url, {path.name: path.read_text().strip() for path in _variables(credentials)})
+        given = {path.name: path.read_text().strip() for path in _variables(credentials)}
+        _check_whole(given)
+        return object_store(url, given)
 
     try:
-        return WatchedFile(_variables(credentials), opened).value
+        return WatchedFile(lambda: _variables(credentials), opened).value
     except OSError as error:
         raise ValueError(f"store.credentials: {error}") from error
+
+
+def _check_whole(given: Mapping[str, str]) -> None:
+    """Raises ValueError for half of the credentials, as a folder holds while somebody replaces its files one by one.
+
+    The environment may hold other credentials, and would complete them with a wrong half.
+    """
+    if not given:
+        raise ValueError("store.credentials: the folder holds no variable")
+    if not _AWS_CREDENTIALS.isdisjoint(given) and (missing := sorted(_AWS_KEY - set(given))):
+        raise ValueError(f"store.credentials: the folder holds a part of the credentials, not {' and '.join(missing)}")
 
 
 def _variables(folder: Path) -> tuple[Path, ...]:
