@@ -190,9 +190,9 @@ def test_in_float16_t5_keeps_the_layers_that_overflow_there(tmp_path: Path) -> N
     for dtype in (torch.float16, torch.bfloat16):
         (encoder,) = load_denoiser(folder, dtype=dtype)._conditioner.modules
         kinds[dtype] = {name.rpartition(".")[2]: layer.weight.dtype for name, layer in encoder.named_modules()
-                        if name.endswith(("wo", "wi_0"))}  # fmt: skip
-    assert kinds[torch.float16] == {"wo": torch.float32, "wi_0": torch.float16}
-    assert kinds[torch.bfloat16] == {"wo": torch.bfloat16, "wi_0": torch.bfloat16}
+                        if name.endswith((".wo", ".wi"))}  # fmt: skip
+    assert kinds[torch.float16] == {"wo": torch.float32, "wi": torch.float16}
+    assert kinds[torch.bfloat16] == {"wo": torch.bfloat16, "wi": torch.bfloat16}
 
 
 def test_z_image_is_told_the_time_in_float32() -> None:

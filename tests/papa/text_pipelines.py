@@ -136,16 +136,18 @@ def flux(guided: bool = True) -> FluxPipeline:
 
 def pixart(alpha: bool = True, size: int = SIZE) -> PixArtAlphaPipeline:
     torch.manual_seed(14)
+    conditioned = size == 128
+    width = 24 if conditioned else 16  # of which each condition has a third
     transformer = PixArtTransformer2DModel(
         num_attention_heads=2,
-        attention_head_dim=8,
+        attention_head_dim=width // 2,
         in_channels=4,
         out_channels=8,
         num_layers=2,
         sample_size=size,
-        cross_attention_dim=16,
+        cross_attention_dim=width,
         caption_channels=TEXT_WIDTH,
-        use_additional_conditions=size == 128,
+        use_additional_conditions=conditioned,
     ).eval()
     kind = PixArtAlphaPipeline if alpha else PixArtSigmaPipeline
     scheduler = DDIMScheduler(timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True)
