@@ -114,7 +114,8 @@ class Selection:
         self._accepted_at: dict[int, int] = {}
         self._waiting: set[int] = set()
         """Items whose newest candidate was rejected."""
-        self._rejected: list[Served] = []
+        self._spare: list[Served] = []
+        """The likeliest first."""
         self.drawn = len(seeds)
 
     @property
@@ -132,6 +133,12 @@ class Selection:
         return len(self._accepted_at)
 
     @property
+    def spare(self) -> tuple[Candidate, ...]:
+        """The rejected candidates that may still become items, the likeliest first: none below the floor, and as many
+        as there are items that have accepted none. The samples of all others may be forgotten."""
+        return tuple(each.candidate for each in self._spare)
+
+    @property
     def done(self) -> bool:
         """Whether all that was wanted is judged, and nothing more will be wanted."""
         return len(self._waiting) == len(self._newest)
@@ -147,7 +154,10 @@ class Selection:
                 served.append(settled)
             else:
                 self._waiting.add(candidate.item)
-                self._rejected.append(settled)
+                if chance >= self._rule.floor:
+                    self._spare.append(settled)
+        self._spare.sort(key=lambda each: (-(each.chance or 0.0), each.candidate))
+        del self._spare[len(self._newest) :]
         wanted = tuple(self._wanted())
         self.drawn += len(wanted)
         return Verdict(tuple(served), wanted)
@@ -155,9 +165,7 @@ class Selection:
     def rest(self) -> tuple[Served, ...]:
         """Fills the items that have accepted no candidate, once `done`: with the likeliest of all that were rejected,
         in this order, but with none below the floor."""
-        able = [each for each in self._rejected if each.chance is not None and each.chance >= self._rule.floor]
-        able.sort(key=lambda each: (-(each.chance or 0.0), each.candidate))
-        return tuple(each._replace(item=item) for item, each in zip(sorted(self._newest), able, strict=False))
+        return tuple(each._replace(item=item) for item, each in zip(sorted(self._newest), self._spare, strict=False))
 
     def _accepts(self, candidate: Candidate, chance: float) -> bool:
         if not self._selects or candidate.item in self._exploring:

@@ -167,6 +167,14 @@ async def test_one_retry_while_nothing_has_arrived(service: Service) -> None:
     assert service.engine.requests[0] == service.engine.requests[1], "the same generation, not another one"
 
 
+async def test_news_of_draws_alone_costs_no_retry(service: Service) -> None:
+    """A caller is charged by a group without items, and hears nothing of it."""
+    service.engine.scripts = [[items(0, -1, drawn=2), fail(grpc.StatusCode.UNAVAILABLE)], [items(0), done(drawn=1)]]
+    streamed = [each async for each in service.generation.StreamGenerate(StreamRequest(user=ALICE, count=1))]
+    assert [each.HasField("item") for each in streamed] == [True, False]
+    assert len(service.engine.requests) == 2
+
+
 async def test_no_second_retry(service: Service) -> None:
     service.engine.scripts = [[fail(grpc.StatusCode.UNAVAILABLE)]]
     refused = await refusal(service.generation.Generate(Request(user=ALICE, count=1)))

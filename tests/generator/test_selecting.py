@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 
 import grpc
@@ -16,8 +17,10 @@ from papa_serving.contracts.generation import FinishedItems, GeneratedItem, Gene
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.samples import unpack_sample
 from papa_serving.generator.generation import Defaults
+from papa_serving.generator.job import FinishedRows, Job
 from papa_serving.generator.wire import error_to_wire, event_to_wire, spec_from_wire
 from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
+from papa_serving.stubs.serving.v1 import generation_pb2, types_pb2
 from torch import Tensor
 
 from papa.denoiser import Denoiser
@@ -25,11 +28,12 @@ from papa.pixels import to_pixels, to_x0
 from papa.sampler import sample
 from papa.selection import Rule, Selected, select
 from papa.taste import Head, Taste
-from tests.gateway.support.service import Service
+from tests.gateway.support.service import Service, refusal
 from tests.generator.support import (
     ADAPT_FROM,
     ANN,
     PATIENCE,
+    GatedDenoiser,
     World,
     everything,
     random_weights,
@@ -43,13 +47,23 @@ STEPS, OVERDRAW, QUEUE = 3, 2.0, 64
 
 @asynccontextmanager
 async def running_world(
-    judges: bool = True, overdraw: float = OVERDRAW, teaching: float = 0.0, max_rows: int = 64
+    judges: bool = True,
+    overdraw: float = OVERDRAW,
+    teaching: float = 0.0,
+    max_rows: int = 64,
+    denoiser: Denoiser | None = None,
 ) -> AsyncIterator[World]:
     defaults = Defaults(steps=STEPS, overdraw=overdraw, teaching=teaching)
-    world = World(tiny_denoiser(), judges=judges, defaults=defaults, max_rows=max_rows, max_queued_rows=QUEUE)
+    world = World(
+        denoiser or tiny_denoiser(), judges=judges, defaults=defaults, max_rows=max_rows, max_queued_rows=QUEUE
+    )
     world.engine.start()
-    yield world
-    await asyncio.to_thread(world.engine.stop, PATIENCE)
+    try:
+        yield world
+    finally:
+        if isinstance(denoiser, GatedDenoiser):
+            denoiser.open()
+        await asyncio.to_thread(world.engine.stop, PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -220,33 +234,83 @@ async def test_items_are_delivered_as_they_are_accepted(weights: Tensor, head: H
     assert [group.drawn for group in groups] == sorted(group.drawn for group in groups)
 
 
+async def test_draws_are_told_as_they_are_wanted_though_no_item_is_accepted(weights: Tensor, head: Head) -> None:
+    async with running_world(overdraw=4.0) as world:
+        await world.commit(ANN, "r1", weights, head=head)
+        events = [event async for event in world.generator.run(spec(count=8, min_like_probability=1.0))]
+    groups = [event for event in events if isinstance(event, FinishedItems)]
+    assert [(group.items, group.drawn) for group in groups] == [((), 16), ((), 24), ((), 32), ((), 32)]
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.6])
+def test_a_job_keeps_only_what_may_yet_be_served_and_serves_the_same(floor: float) -> None:
+    """Whatever order its rows finish in, against the library, which keeps all that it drew."""
+    count, rule = 40, Rule(OVERDRAW, floor, threshold=0.9)
+
+    def draw(seeds: list[int]) -> Tensor:
+        return torch.tensor([[random.Random(seed).random()] for seed in seeds], dtype=torch.float64)
+
+    expected = select(draw, lambda samples: samples[:, 0], range(count), rule)
+    order, groups = random.Random(1), list[FinishedRows]()
+    job = Job(ANN, count, 0, "ddim", STEPS, lambda _: None, rule=rule)
+    under_way = job.rows((2.0, 1.0, 0.0))
+    while under_way:
+        order.shuffle(under_way)
+        rows = [under_way.pop() for _ in range(min(len(under_way), 5))]
+        samples = draw([row.candidate.seed for row in rows])
+        group, successors = job.settle(rows, samples[:, 0].tolist(), samples)
+        groups += [group] if group else []
+        under_way += successors
+        assert all(sample >= floor for sample in job._spare.values())
+        assert len(job._spare) <= count - sum(len(each.served) for each in groups if not each.last)
+    served = {each.item: sample for group in groups for each, sample in zip(group.served, group.samples, strict=True)}
+    assert sorted(served) == list(expected.items)
+    assert torch.equal(torch.stack([served[item] for item in expected.items]), expected.samples)
+    assert (groups[-1].last, groups[-1].drawn) == (True, expected.drawn)
+
+
 class Engines(engine_pb2_grpc.EngineServiceServicer):
     """What a replica answers, over a socket and without Ray."""
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self.ended = 0
 
     async def Run(
         self, request: engine_pb2.RunRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[engine_pb2.RunResponse]:
         try:
-            async for event in self._world.generator.run(spec_from_wire(request)):
-                yield event_to_wire(event)
+            async with aclosing(self._world.generator.run(spec_from_wire(request))) as events:
+                async for event in events:
+                    yield event_to_wire(event)
         except PapaError as error:
             yield error_to_wire(error)
+        finally:
+            self.ended += 1
+
+
+@asynccontextmanager
+async def served_world(world: World, **settings: object) -> AsyncIterator[tuple[Service, Engines]]:
+    """A gateway in front of the world's engine."""
+    service, server, engines = Service(), grpc.aio.server(), Engines(world)
+    port = server.add_insecure_port("127.0.0.1:0")
+    engine_pb2_grpc.add_EngineServiceServicer_to_server(engines, server)
+    await server.start()
+    await service.start(engine_up=False, generator=f"127.0.0.1:{port}", **settings)
+    try:
+        yield service, engines
+    finally:
+        await service.channel.close()
+        await service.gateway.close()
+        await server.stop(None)
 
 
 async def test_callers_learn_over_the_wire_what_was_selected(reference: Denoiser, weights: Tensor, head: Head) -> None:
     """From the client through the gateway to the engine, and back."""
     asked = spec(count=8, seed=2**40)
     expected = alone(reference, weights, head, asked, Rule(OVERDRAW))
-    service, server = Service(), grpc.aio.server()
-    port = server.add_insecure_port("127.0.0.1:0")
-    async with running_world() as world:
+    async with running_world() as world, served_world(world) as (service, _):
         await world.commit(ANN, "r1", weights, head=head)
-        engine_pb2_grpc.add_EngineServiceServicer_to_server(Engines(world), server)
-        await server.start()
-        await service.start(engine_up=False, generator=f"127.0.0.1:{port}")
         async with AsyncClient(service.gateway.address, tenant=ANN.tenant) as client:
             made = await client.generate(ANN.user, 8, seed=2**40)
             assert [item.seed for item in made.items] == list(expected.seeds)
@@ -257,6 +321,41 @@ async def test_callers_learn_over_the_wire_what_was_selected(reference: Denoiser
             stream = client.stream_generate(ANN.user, 8, seed=2**40, min_like_probability=1.0)
             assert [item async for item in stream] == []
             assert (stream.acceptance, stream.drawn) == (0.0, 16)
-        await service.channel.close()
-        await service.gateway.close()
-        await server.stop(None)
+
+
+async def test_a_caller_who_hangs_up_owes_the_draws_that_were_begun(
+    reference: Denoiser, weights: Tensor, head: Head
+) -> None:
+    """Though no item was accepted, so that the caller has heard nothing."""
+    count, rate = 8, 0.01
+    user = types_pb2.User(tenant=ANN.tenant, user=ANN.user)
+    asked = generation_pb2.StreamGenerateRequest(user=user, count=count, min_like_probability=1.0, overdraw=4.0)
+    denoiser = GatedDenoiser()
+    async with (
+        running_world(denoiser=denoiser) as world,
+        served_world(world, rates={"user": rate, "user_burst": float(count)}) as (service, engines),
+    ):
+
+        async def owed() -> float:
+            """Draws that the user must wait for before another one is admitted."""
+            one = service.generation.Generate(generation_pb2.GenerateRequest(user=user, count=1))
+            refused = await refusal(one)
+            assert refused.reason == "RATE_LIMITED"
+            return round((refused.retry_after or 0.0) * rate) - 1
+
+        await world.commit(ANN, "r1", weights, head=head, maker=reference)
+        call = service.generation.StreamGenerate(asked)
+        first = asyncio.ensure_future(anext(aiter(call)))
+        await asyncio.to_thread(denoiser.arrive)
+        assert await owed() == 0, "the items are paid for"
+        await asyncio.to_thread(denoiser.advance, STEPS + 1)  # of the first draws, and what judges them
+        async with asyncio.timeout(PATIENCE):
+            while not (debt := await owed()):  # noqa: ASYNC110 - the gateway tells nobody
+                await asyncio.sleep(0.001)
+        assert debt == count, "the second draw of each"
+        call.cancel()
+        await eventually(lambda: engines.ended)
+        denoiser.open()
+        assert await owed() == count
+        with pytest.raises(asyncio.CancelledError):
+            await first

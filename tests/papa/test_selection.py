@@ -48,6 +48,9 @@ def out_of_order(seeds: list[int], rule: Rule, order: random.Random) -> tuple[di
         verdict = selection.judge({each: chance(each) for each in judged})
         served += verdict.served
         under_way += verdict.wanted
+        assert all(chance(each) >= rule.floor for each in selection.spare)
+        assert len(selection.spare) <= len(seeds) - selection.accepted, "no more than there are items to fill"
+    assert {each.candidate for each in selection.rest()} == set(selection.spare)
     assert not under_way, "what was drawn is judged before the end"
     served += selection.rest()
     return {each.item: each.candidate for each in served}, selection

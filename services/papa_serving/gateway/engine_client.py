@@ -113,14 +113,15 @@ class EngineClient:
     async def run(self, spec: GenerationSpec) -> AsyncGenerator[Event, None]:
         """Yields ItemsDone as items finish, then one RunDone. Closing the iterator cancels the run.
 
-        A refused or lost connection is tried once more, on a new one, while nothing has arrived. Raises what the engine
+        An ItemsDone without items tells how much is drawn by now. A refused or lost connection is tried once more, on a
+        new one, while no item has arrived. Raises what the engine
         reports, GeneratorUnavailable when no generator answers, DeadlineExceeded.
         """
         arrived, connection = False, self._channel.current()
         try:
             async with aclosing(self._attempt(spec, connection)) as events:
                 async for event in events:
-                    arrived = True
+                    arrived = arrived or isinstance(event, engine_pb2.RunDone) or bool(event.items)
                     yield event
             return
         except grpc.aio.AioRpcError as failure:

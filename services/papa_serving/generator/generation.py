@@ -92,6 +92,8 @@ class Generator:
     async def run(self, spec: GenerationSpec) -> AsyncGenerator[Event]:
         """Finished items in groups as they finish, each stored already, then GenerationDone.
 
+        A group without items tells how much is drawn by now.
+
         Raises QueueFull, DeadlineExceeded, RevisionNotFound, RevisionDamaged, UserDeleted, StorageUnavailable. Closing
         the iterator frees the generation's rows.
         """

@@ -43,7 +43,8 @@ class HostAdapter:
 
 @dataclass(frozen=True, eq=False)
 class FinishedRows:
-    """Settled items of one job, in one message. Shape: `samples` [len(served), C, H, W] float32, on the host.
+    """Settled items of one job, in one message; none where only `drawn` is news. Shape: `samples`
+    [len(served), C, H, W] float32, on the host.
 
     `last`: no more follow. `drawn` counts the draws so far, those under way included, and `accepted` those of them that
     were accepted.
@@ -87,7 +88,7 @@ class Job:
     started_at: float = 0.0
     cancelled: bool = False
     _selection: Selection = field(init=False)
-    _rejected: dict[Candidate, Tensor] = field(default_factory=dict, init=False)
+    _spare: dict[Candidate, Tensor] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         seeds = [(self.seed + index) % SEEDS for index in range(self.count)]
@@ -100,7 +101,10 @@ class Job:
     def settle(
         self, rows: Sequence[Row], chances: Sequence[float | None], samples: Tensor
     ) -> tuple[FinishedRows | None, list[Row]]:
-        """Takes finished rows. Returns the items that are settled by them, if any, and the rows to draw next.
+        """Takes finished rows. Returns what follows from them for the caller, and the rows to draw next.
+
+        For the caller that is the settled items, and how much is drawn by now, which is charged. None where no item is
+        settled and no row is to be drawn.
 
         Shape: samples [len(rows), C, H, W], on the host.
         """
@@ -109,14 +113,18 @@ class Job:
         settled = {each.candidate for each in verdict.served}
         metrics.DRAWS.labels("accepted").inc(len(settled))
         metrics.DRAWS.labels("rejected").inc(len(drawn) - len(settled))
-        self._rejected |= {each: sample.clone() for each, sample in drawn.items() if each not in settled}
+        # Cloned, because each is a view of the whole batch's samples.
+        self._spare = {
+            each: self._spare[each] if each in self._spare else drawn[each].clone() for each in self._selection.spare
+        }
         successors = [self._row(candidate, rows[0].plan) for candidate in verdict.wanted]
         served, last = verdict.served, self._selection.done
         if last:
             served += self._selection.rest()
-        if not served and not last:
+        if not (served or successors or last):
             return None, successors
-        samples = torch.stack([(drawn | self._rejected)[each.candidate] for each in served]) if served else samples[:0]
+        of = self._spare | drawn
+        samples = torch.stack([of[each.candidate] for each in served]) if served else samples[:0]
         return FinishedRows(served, samples, last, self._selection.drawn, self._selection.accepted), successors
 
     def explores(self, candidate: Candidate) -> bool:

@@ -257,6 +257,8 @@ Global___PackedAdapter: _TypeAlias = PackedAdapter  # noqa: Y015
 
 @_typing.final
 class ItemsDone(_message.Message):
+    """Without items it tells how much is drawn by now."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ITEMS_FIELD_NUMBER: _builtins.int
