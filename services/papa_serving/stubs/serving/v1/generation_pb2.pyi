@@ -202,8 +202,9 @@ class GenerateResponse(_message.Message):
     same. 0 is a server that does not say: version 1, of which the lowest 32 bits of a seed counted.
     """
     acceptance: _builtins.float
-    """Share of the draws that were accepted; 1 where nothing is known of the user or overdraw is 1. A low one says that the
-    adapter is behind what the user's labels say, or that min_like_probability is high.
+    """Share of the draws that were accepted; 1 where nothing is known of the user, and where overdraw is 1 and
+    min_like_probability is absent. A low one says that the adapter is behind what the user's labels say, or that
+    min_like_probability is high.
     """
     drawn: _builtins.int
     """Draws that the generation took, from as many as the items to overdraw times as many."""
