@@ -84,7 +84,7 @@ STARTS_A_CLUSTER = {
     "extraEnv extraVolumes extraVolumeMounts": "stand in the pods; `gateway.extraEnv` is for the gateway alone",
     "trustedCa": "what is mounted; the content of the Secret may change in place",
     "config": "but for the sections `gateway`, `playground`, `log` and `tracing`, and `generator.sampler`, `steps`, "
-    "`exploration` and `guidance`: replicas and trainers read their settings when they start",
+    "`exploration`, `teaching`, `overdraw` and `guidance`: replicas and trainers read their settings when they start",
 }
 """Values by their paths, separated by spaces: why a change of them starts a second cluster."""
 

@@ -32,6 +32,7 @@ from papa_serving.gateway.engine_client import EngineClient
 from papa_serving.gateway.rpc.drain import Drain
 from papa_serving.gateway.server import Gateway
 from papa_serving.generator.deployment import app, reconfigured
+from papa_serving.generator.wiring import defaults
 from papa_serving.settings import GatewaySettings, GeneratorSettings, Settings
 from papa_serving.store import open_items, open_revisions, open_users
 from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
@@ -300,6 +301,8 @@ async def test_a_killed_replica_under_load_costs_only_errors_that_say_try_again(
 def test_only_defaults_of_generations_can_be_changed_while_it_runs() -> None:
     settings = GeneratorSettings(steps=7)
     assert reconfigured(settings, {"sampler": "ddim"}) == GeneratorSettings(steps=7, sampler="ddim")
+    selected = reconfigured(settings, {"overdraw": 1.5, "teaching": 0.3})
+    assert (defaults(selected).overdraw, defaults(selected).teaching, defaults(selected).steps) == (1.5, 0.3, 7)
     assert reconfigured(settings, {}) == settings
     with pytest.raises(ValueError, match="slots"):
         reconfigured(settings, {"slots": 3})

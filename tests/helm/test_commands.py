@@ -166,8 +166,8 @@ def without_secrets(manifests):
 
 def test_what_the_generator_takes_over_while_it_runs_restarts_nothing():
     """It is in Serve's configuration and nowhere in a pod."""
-    live = {"sampler": "ddim", "steps": 20, "exploration": 0.1, "guidance": 7.5}
-    assert set(live) == set(generator.LIVE)
+    live = {"sampler": "ddim", "steps": 20, "exploration": 0.1, "teaching": 0.2, "guidance": 7.5}
+    assert set(live) == set(generator.LIVE) - {"overdraw"}
     applications = yaml.safe_load(only(render(example("dev")), "RayService")["spec"]["serveConfigV2"])["applications"]
     assert set(applications[1]["deployments"][0]["user_config"]) == set(trainer.LIVE)
     before = render(merged(example("production"), {"config": {"generator": {"slots": 9}}}))
@@ -180,6 +180,25 @@ def test_what_the_generator_takes_over_while_it_runs_restarts_nothing():
     assert without_secrets(before) == without_secrets(after)
     environment = settings_in(after)
     assert environment["PAPA_GENERATOR__SLOTS"] == "9"
+
+
+def test_gateways_tell_the_overdraw_that_replicas_take_over_while_they_run():
+    """It is the one live setting that a gateway reads, too; Ray's pods do not."""
+
+    def parts(overdraw):
+        manifests = render(merged(example("production"), {"config": {"generator": {"overdraw": overdraw}}}))
+        ray = only(manifests, "RayService")["spec"]
+        serve = yaml.safe_load(ray.pop("serveConfigV2"))["applications"][0]["deployments"][0]["user_config"]
+        maps = {each["metadata"]["name"]: each["data"] for each in manifests if each["kind"] == "ConfigMap"}
+        gateway = pod_specs(manifests)["demo-papa-gateway"]["containers"][0]
+        read = {
+            name: value for each in gateway["envFrom"] for name, value in maps[each["configMapRef"]["name"]].items()
+        }
+        return serve, ray, float(read["PAPA_GENERATOR__OVERDRAW"])
+
+    (serve, ray, told), (_, same, _) = parts(3.0), parts(1.5)
+    assert (serve, told) == ({"overdraw": 3.0}, 3.0)
+    assert ray == same, "no second cluster"
 
 
 def test_the_trial_valkey_keeps_likes(tmp_path):

@@ -135,7 +135,7 @@ TRIFLES: dict[str, dict[str, Any]] = {
     "a gateway's resources": {"gateway": {"resources": {"limits": {"memory": "1Gi"}}}},
     "a certificate": {"gateway": {"tls": {"existingSecret": "other"}}},
     "an alert": {"metrics": {"rules": {"enabled": True, "labels": {"a": "b"}}}},
-    "live settings": {"config": {"generator": {"steps": 9}}},
+    "live settings": {"config": {"generator": {"steps": 9, "teaching": 0, "overdraw": 1.5}}},
     "stopped trainers": {"trainer": {"stopped": True}},
     "a label on objects": {"commonLabels": {"team": "shop"}},
     "an image of the gateway": {"image": {"gateway": {"tag": "9.9.9"}}},

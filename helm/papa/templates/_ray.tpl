@@ -31,7 +31,7 @@ with (dict "root" $ "least" 1 "most" 4). */}}
 
 {{/* Settings that running replicas take over; they travel with Serve's configuration instead of the environment. */}}
 {{- define "papa.liveSettings" -}}
-{{- pick (default dict .Values.config.generator) "sampler" "steps" "exploration" "guidance" | toJson -}}
+{{- pick (default dict .Values.config.generator) "sampler" "steps" "exploration" "teaching" "overdraw" "guidance" | toJson -}}
 {{- end -}}
 
 {{/* What Serve deploys. The places of a pod are counted by resources of our own, so that a generator pod never takes a

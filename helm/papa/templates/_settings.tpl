@@ -62,7 +62,8 @@ PAPA_TRAINER__AUTOSCALING__MAX_ACTORS: {{ include "papa.mostTrainers" $ | quote 
 {{- end }}
 {{- $live := include "papa.liveSettings" . | fromJson | keys }}
 {{- $fixed := deepCopy .Values.config }}
-{{- range $name := $live }}{{ $_ := unset $fixed.generator $name }}{{ end }}
+{{- /* Gateways tell callers the default of overdraw. */}}
+{{- range $name := without $live "overdraw" }}{{ $_ := unset $fixed.generator $name }}{{ end }}
 {{- include "papa.flatten" (dict "prefix" "PAPA_" "values" $fixed) }}
 {{- end -}}
 
@@ -73,13 +74,14 @@ PAPA_TRAINER__AUTOSCALING__MAX_ACTORS: {{ include "papa.mostTrainers" $ | quote 
 {{- if and (or (hasPrefix "PAPA_LOG__" .) (hasPrefix "PAPA_TRACING__" .)) (not (has . $fixed)) }}yes{{ end -}}
 {{- end -}}
 
-{{/* All but the sections that are no business of Ray's pods: a change of one of those must not start a second Ray cluster. */}}
+{{/* All but what is no business of Ray's pods: a change of it must not start a second Ray cluster. Replicas have overdraw, like
+everything live, from Serve's configuration. */}}
 {{- define "papa.isOfRay" -}}
 {{- $of := "yes" -}}
 {{- range list "PAPA_GATEWAY__" "PAPA_PLAYGROUND__" "PAPA_CLIENT__" -}}
 {{- if hasPrefix . $ }}{{ $of = "" }}{{ end -}}
 {{- end -}}
-{{- if include "papa.isObservability" . }}{{ $of = "" }}{{ end -}}
+{{- if or (include "papa.isObservability" .) (eq . "PAPA_GENERATOR__OVERDRAW") }}{{ $of = "" }}{{ end -}}
 {{- $of -}}
 {{- end -}}
 

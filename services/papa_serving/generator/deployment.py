@@ -48,7 +48,7 @@ FORGET_SECONDS = 60.0
 """How long a deleted user's adapters may stay in a replica's caches when nobody asks for that user."""
 
 
-LIVE = ("sampler", "steps", "exploration", "guidance")
+LIVE = ("sampler", "steps", "exploration", "teaching", "overdraw", "guidance")
 """Settings of the generator that may be changed while it runs, as Serve's user_config."""
 
 
