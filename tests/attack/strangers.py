@@ -16,7 +16,18 @@ from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, user_pb2
 
 from tests.attack.floods import health_of
 from tests.attack.pictures import png
-from tests.attack.result import OWN_CONNECTION, Attack, Found, Target, answer_to, catalogue, connected, counted, user
+from tests.attack.result import (
+    HIDDEN,
+    OWN_CONNECTION,
+    Attack,
+    Found,
+    Target,
+    answer_to,
+    catalogue,
+    connected,
+    counted,
+    user,
+)
 from tests.gateway.support.methods import METHODS
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -174,7 +185,11 @@ async def what_is_open(target: Target, scale: float) -> Found:
         for method in METHODS:
             for shown in ((), (("authorization", "Bearer "),), (("authorization", "Basic YTpi"),)):
                 message = method.good(user("alice")).SerializeToString()
-                answers.append(await answer_to(method.call(channel, [message], metadata=shown, timeout=20)))
+                while (
+                    answer := await answer_to(method.call(channel, [message], metadata=shown, timeout=20))
+                ) == HIDDEN:
+                    continue
+                answers.append(answer)
         listing = reflection_pb2.ServerReflectionRequest(list_services="")
         told = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([listing]), timeout=20)
         reflected = await answer_to(told)

@@ -17,7 +17,7 @@ class PlaceholderEngine:
 
     async def __init__(self, settings: Settings) -> None:
         self._place = str(settings.data_dir)
-        await open_items(settings).publish_backbone(BackboneInfo("2-" + "0" * 64, "placeholder", (1, 8, 8)))
+        await open_items(settings).publish_backbone(BackboneInfo("2-" + "0" * 64, settings.backbone, (1, 8, 8)))
 
     async def Run(self, request: engine_pb2.RunRequest) -> AsyncIterator[engine_pb2.RunResponse]:
         yield engine_pb2.RunResponse(done=engine_pb2.RunDone(revision=self._place))

@@ -28,7 +28,6 @@ from PIL import Image
 from ray.serve.generated import serve_pb2
 
 from tests.local.support import eventually, running
-from tests.papa.support import save_tiny_backbone
 from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -43,10 +42,8 @@ def png() -> bytes:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Holds the data of all tests here, which build on one another, and a backbone that is only looked for."""
-    folder = tmp_path_factory.mktemp("service")
-    save_tiny_backbone(folder / "backbone")
-    return folder
+    """Holds the data of all tests here, which build on one another."""
+    return tmp_path_factory.mktemp("service")
 
 
 class Launched:
@@ -56,7 +53,8 @@ class Launched:
         environment = {
             **os.environ,
             "PAPA_DATA_DIR": str(folder / "data"),
-            "PAPA_BACKBONE": str(folder / "backbone"),
+            # It is only looked for, and known by its name to the store that the placeholder has announced it to.
+            "PAPA_BACKBONE": "fashion_mnist",
             "PAPA_GATEWAY__PORT": "0",
             "PAPA_METRICS__PORT": "0",
             "PAPA_PLAYGROUND__PORT": "0",

@@ -90,10 +90,26 @@ class Method:
 
     async def first(self, channel: grpc.aio.Channel, *messages: Message, **options: Any) -> Any:
         """The first answer; the call is ended behind it."""
+        while True:
+            try:
+                return await self._first(channel, *messages, **options)
+            except grpc.aio.AioRpcError as failure:
+                if not hidden(failure):
+                    raise
+
+    async def _first(self, channel: grpc.aio.Channel, *messages: Message, **options: Any) -> Any:
         call = self.call(channel, [message.SerializeToString() for message in messages], **options)
         data = await anext(aiter(call)) if self.descriptor.server_streaming else await call
         call.cancel()
         return message_factory.GetMessageClass(self.descriptor.output_type).FromString(data)
+
+
+def hidden(failure: grpc.aio.AioRpcError) -> bool:
+    """Whether grpc.aio's client has put an error of its own in place of the server's status.
+
+    It does so when a message is still being sent on a stream that the server has ended by then.
+    """
+    return failure.code() is grpc.StatusCode.INTERNAL and failure.details() == "Internal error from Core"
 
 
 METHODS = [
