@@ -302,7 +302,7 @@ class GatewaySettings(Section):
     first_message_seconds: float = Field(
         30.0,
         gt=0,
-        description="from the start of a call to its first message; a second while others wait to be read",
+        description="from the start of a call to its first message; two while others wait to be read",
     )
     drain_seconds: float = Field(20.0, ge=0, description="from the signal to the end, for calls that run")
     notice_seconds: float = Field(1.0, ge=0, description="of those, between NOT_SERVING and the refusal of new calls")

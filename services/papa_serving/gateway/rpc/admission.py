@@ -165,7 +165,7 @@ class Readings:
     seconds: silent calls never keep out those of another tenant or connection, and a message of this one but briefly.
     """
 
-    PATIENCE = 1.0
+    PATIENCE = 2.0
 
     def __init__(self, most: int) -> None:
         """Raises ValueError for less than one turn."""

@@ -55,7 +55,7 @@ TRANSPORT_FACTOR = 2
 """The transport takes messages so many times larger than the edge: beyond that, grpc ends a call without a word."""
 ARRIVALS = 1_024
 """Calls that wait for their first message."""
-READINGS = 4
+READINGS = 16
 """First messages that are read at once at least, however large one may be."""
 OPEN_STREAMS, OPEN_STREAMS_PER_CONNECTION = 128, 8
 """Streams of the health service and of reflection, which need no credential."""
