@@ -125,10 +125,10 @@ async def test_nothing_of_a_failed_request_is_kept(unstarted: Service, monkeypat
                 not [
                     each
                     for each in gc.get_objects()
-                    if isinstance(each, user_pb2.GetUserRequest) and each.user.user == name
+                    if type(each) is user_pb2.GetUserRequest and each.user.user == name
                 ]
             )
         )
-        assert not [each for each in gc.get_objects() if isinstance(each, Unparsed) and name.encode() in each.data]
+        assert not [each for each in gc.get_objects() if type(each) is Unparsed and name.encode() in each.data]
     finally:
         gc.enable()

@@ -13,13 +13,20 @@ from papa_serving import tracing
 from papa_serving.client import AsyncClient, Client, FeedbackEvent
 from papa_serving.contracts.trace import ids
 from papa_serving.logs import JsonFormatter
+from papa_serving.metrics import RPC_IN_FLIGHT
 from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
 
-from tests.gateway.support.service import Service
+from tests.gateway.support.service import Service, eventually
 from tests.tracing.collector import Collector
 
 CALLER = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 ALICE = types_pb2.User(user="alice-secret")
+
+
+async def all_ended() -> None:
+    """Until the spans of all calls are recorded. The span of a call ends after its answer has been sent."""
+    await eventually(lambda: not any(sample.value for gauge in RPC_IN_FLIGHT.collect() for sample in gauge.samples))
+    tracing.end(5.0)
 
 
 def like(number: int) -> feedback_pb2.FeedbackEvent:
@@ -31,7 +38,7 @@ def like(number: int) -> feedback_pb2.FeedbackEvent:
 async def test_a_like_carries_its_context_into_the_log(service: Service, recording: Collector) -> None:
     request = feedback_pb2.SubmitFeedbackRequest(events=[like(0), like(1)])
     await service.feedback.SubmitFeedback(request, metadata=(("traceparent", CALLER),))
-    tracing.end(5.0)
+    await all_ended()
     rpc, append = recording.named("papa.serving.v1.FeedbackService/SubmitFeedback"), recording.named("append feedback")
     assert (rpc.trace_id, rpc.parent, rpc.kind) == ("a" * 32, "b" * 16, 2)
     assert rpc.attributes["rpc.grpc.status_code"] == 0
@@ -43,7 +50,7 @@ async def test_groups_of_a_stream_are_traces_of_their_own(service: Service, reco
     requests = [feedback_pb2.StreamFeedbackRequest(event=like(number)) for number in range(3)]
     outcomes = [each async for each in service.feedback.StreamFeedback(iter(requests))]
     assert len(outcomes) == 3
-    tracing.end(5.0)
+    await all_ended()
     stream = recording.named("papa.serving.v1.FeedbackService/StreamFeedback")
     groups = [span for span in recording.spans if span.name == "append feedback"]
     assert sum(group.attributes["papa.accepted"] for group in groups) == 3
@@ -52,7 +59,7 @@ async def test_groups_of_a_stream_are_traces_of_their_own(service: Service, reco
 
 async def test_the_engine_is_called_below_the_call(service: Service, recording: Collector) -> None:
     await service.generation.Generate(generation_pb2.GenerateRequest(user=ALICE, count=1))
-    tracing.end(5.0)
+    await all_ended()
     rpc = recording.named("papa.serving.v1.GenerationService/Generate")
     run = recording.named("papa.engine.v1.EngineService/Run")
     assert (run.parent, run.kind, rpc.parent) == (rpc.span_id, 3, "")
@@ -65,7 +72,7 @@ async def test_errors_are_the_servers_or_the_callers(service: Service, recording
     await service.engine.die()
     with pytest.raises(grpc.aio.AioRpcError):
         await service.generation.Generate(generation_pb2.GenerateRequest(user=ALICE, count=1))
-    tracing.end(5.0)
+    await all_ended()
     of_rpc = [span for span in recording.spans if span.name.startswith("papa.serving")]
     codes = {span.attributes["rpc.grpc.status_code"]: span.error for span in of_rpc}
     assert codes == {3: "", 14: "UNAVAILABLE"}
@@ -75,7 +82,7 @@ async def test_no_span_names_a_user_or_an_event(service: Service, recording: Col
     await service.feedback.SubmitFeedback(feedback_pb2.SubmitFeedbackRequest(events=[like(0)]))
     await service.user.GetUser(user_pb2.GetUserRequest(user=ALICE))
     await service.generation.Generate(generation_pb2.GenerateRequest(user=ALICE, count=1))
-    tracing.end(5.0)
+    await all_ended()
     assert len(recording.spans) >= 5
     assert "secret" not in str(recording.spans)
 
@@ -96,7 +103,7 @@ async def test_our_client_hands_on_the_callers_span(service: Service, recording:
             events = [FeedbackEvent("alice", 1.0, item_id="i0")]
             assert [each.accepted async for each in client.stream_feedback(events)] == [True]
         await client.get_user("alice")
-    tracing.end(5.0)
+    await all_ended()
     context = span.get_span_context()
     parents = [(each.trace_id, each.parent) for each in recording.spans if each.name.startswith("papa.serving")]
     assert parents[:2] == [(f"{context.trace_id:032x}", f"{context.span_id:016x}")] * 2
