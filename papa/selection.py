@@ -22,6 +22,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 import torch
@@ -176,18 +178,22 @@ class Selection:
 
     def _wanted(self) -> Iterator[Candidate]:
         """Successors of rejected candidates that are certain to be among the first draws that the bound allows."""
-        for number, item in sorted((self._newest[item] + 1, item) for item in self._waiting):
-            if number == DRAWS_PER_ITEM or self._before(number, item) >= self._limit:
-                return  # and so it is for all that come after it
-            self._waiting.discard(item)
-            self._newest[item] = number
-            yield Candidate(number, item, successor(self._seeds[item], number))
+        due = sorted((self._newest[item] + 1, item) for item in self._waiting)
+        for number, items in groupby(due, key=itemgetter(0)):
+            before = self._before(number)
+            for _, item in items:
+                if number == DRAWS_PER_ITEM or before[item] >= self._limit:
+                    return  # and so it is for all that come after it
+                self._waiting.discard(item)
+                self._newest[item] = number
+                yield Candidate(number, item, successor(self._seeds[item], number))
 
-    def _before(self, number: int, item: int) -> int:
-        """The most draws that may come before draw `number` of the item: an item that has not accepted an earlier one
+    def _before(self, number: int) -> list[int]:
+        """The most draws that may come before draw `number` of each item: an item that has not accepted an earlier one
         may want one of each number."""
-        whole = sum(min(number, self._accepted_at.get(other, number) + 1) for other in range(len(self._seeds)))
-        return whole + sum(self._accepted_at.get(other, number) >= number for other in range(item))
+        accepted = [self._accepted_at.get(item, number) for item in range(len(self._seeds))]
+        whole = sum(min(number, at + 1) for at in accepted)
+        return list(accumulate((at >= number for at in accepted), initial=whole))
 
 
 @dataclass(frozen=True, eq=False)

@@ -110,14 +110,6 @@ class Taste:
         fitted: Tensor = self._kernel(self._own.scaled(features)) @ (self._inverse @ self.grades)
         return fitted.float()
 
-    def likely(self, features: Tensor, strength: float) -> Tensor:
-        """σ(strength · f(x)) of other samples: how likely a like is, ½ where the labels say nothing.
-
-        `trust` judges labels by the same function. What nobody has labelled is neither liked nor disliked: a model that
-        keeps half of it shows it now and then, and the next labels decide. Shape: [m, F] → [m] float32 in [0, 1].
-        """
-        return torch.sigmoid(strength * self.foretold(features))
-
     def _noise(self) -> Tensor:
         """Λ. Shape: [n, n]."""
         return torch.diag(self._ridge / self._weights())
@@ -130,6 +122,15 @@ class Taste:
     def _kernel(self, z: Tensor) -> Tensor:
         """k between each row of `z` and each labelled sample. Shape: [m, F] → [m, n]."""
         return torch.exp(-torch.cdist(z, self._z).square() / self._own.distance)
+
+
+def likely(foretold: Tensor, strength: float) -> Tensor:
+    """σ(strength · f(x)): how likely a like is, ½ where the labels say nothing.
+
+    `Taste.trust` judges labels by the same function. What nobody has labelled is neither liked nor disliked: a model
+    that keeps half of it shows it now and then, and the next labels decide. Shape: [m] → [m] float32 in [0, 1].
+    """
+    return torch.sigmoid(strength * foretold)
 
 
 def left_out(inverse: Tensor, grades: Tensor) -> Tensor:

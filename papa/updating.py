@@ -36,7 +36,7 @@ from papa.noise import Domain, Noise
 from papa.objective import RowShare, draw_rows, personal_loss, squared_error
 from papa.replay import Replay
 from papa.targets import stable_target
-from papa.taste import Head, Taste
+from papa.taste import Head, Taste, likely
 
 CPU_ROWS = 128
 """Rows of one pass on a CPU: the activations of more rows no longer fit its caches."""
@@ -200,7 +200,7 @@ def weigh(denoiser: Denoiser, memory: Memory, config: UpdateConfig) -> Lesson:
             shares.append(RowShare(sign, count, _probabilities(known, sign * foretold, config.pool_share)))
     asked = sorted(set(replay.asked()))
     prompt = torch.tensor([asked.index(each) for each in replay.asked()])
-    liked = torch.sigmoid(config.steepness * foretold)
+    liked = likely(foretold, config.steepness)
     return Lesson(x0, tuple(shares), prompt, denoiser.conditions(asked), liked, memory.noise, taste.head())
 
 

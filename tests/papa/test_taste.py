@@ -17,6 +17,7 @@ from papa.taste import (
     density_ratio,
     fourier_features,
     left_out,
+    likely,
     platt,
 )
 
@@ -87,10 +88,11 @@ def test_labels_foretell_the_grades_of_what_resembles_them() -> None:
 
 def test_a_like_is_an_even_chance_where_labels_say_nothing() -> None:
     taste = Taste(*two_kinds(), Unrated(around(*SIDES.tolist(), *[60.0] * 3)), RIDGE, NEIGHBOURS)
-    liked, disliked, unknown = taste.likely(around(1.0, -1.0, 60.0), 8.0).tolist()
+    liked, disliked, unknown = likely(taste.foretold(around(1.0, -1.0, 60.0)), 8.0).tolist()
     assert liked > 0.9 and disliked < 0.1
     assert unknown == pytest.approx(0.5, abs=0.05)
-    assert taste.likely(around(1.0), 2.0) < taste.likely(around(1.0), 8.0)
+    bright = taste.foretold(around(1.0))
+    assert likely(bright, 2.0) < likely(bright, 8.0)
 
 
 def test_one_kind_of_labels_says_nothing_of_the_other() -> None:
