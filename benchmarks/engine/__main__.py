@@ -29,7 +29,7 @@ def _peft(options: argparse.Namespace) -> record.Figures:
     from benchmarks.engine.passes import against_peft
 
     paired = against_peft(options.backbone, options.users, options.turns, _autocast(options))
-    ratios = {name: [paired.ratio("ours", name), *paired.spread("ours", name)] for name in paired.seconds}
+    ratios = {name: paired.figure("ours", name) for name in paired.seconds}
     return {"users": options.users, "ratios": ratios, "seconds": dict(paired.seconds)}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,26 @@ def page(found: Mapping[str, Any], plots: Mapping[str, str]) -> str:
     return "\n".join([*_goals(found), *parts]).rstrip() + "\n"
 
 
+def goal_rows(goals: Sequence[Goal], found: Mapping[str, Any]) -> Iterator[str]:
+    """A table of the goals: bound, figure, and whether it is met."""
+    yield "| goal | bound | figure | met |\n| --- | --- | --- | --- |"
+    for goal in goals:
+        figure = goal.figure(found)
+        bound = "–" if goal.bound is None else f"{'<' if goal.below else '≥'} {goal.bound:g}"
+        if figure is None:
+            yield f"| {goal.text} | {bound} | not measured | – |"
+        elif goal.bound is None:
+            yield f"| {goal.text} | {bound} | {number(figure)} | – |"
+        else:
+            yield f"| {goal.text} | {bound} | {number(figure)} | {'yes' if goal.met(figure) else '**no**'} |"
+
+
+def ratio_rows(ratios: Mapping[str, Sequence[float]]) -> Iterator[str]:
+    """A row for each ratio, with its quartiles in brackets."""
+    for what, (middle, low, high) in ratios.items():
+        yield f"| {what} | {number(middle)} ({number(low)}–{number(high)}) |"
+
+
 def _goals(found: Mapping[str, Any]) -> Iterator[str]:
     yield "# The engine, measured\n"
     yield (
@@ -75,16 +95,7 @@ def _goals(found: Mapping[str, Any]) -> Iterator[str]:
         "one run whose alternatives took turns: the median over the turns, with the quartiles in brackets. What each\n"
         "turn took is in [engine/](engine), a file a part.\n"
     )
-    yield "| goal | bound | figure | met |\n| --- | --- | --- | --- |"
-    for goal in GOALS:
-        figure = goal.figure(found)
-        bound = "–" if goal.bound is None else f"{'<' if goal.below else '≥'} {goal.bound:g}"
-        if figure is None:
-            yield f"| {goal.text} | {bound} | not measured | – |"
-        elif goal.bound is None:
-            yield f"| {goal.text} | {bound} | {_number(figure)} | – |"
-        else:
-            yield f"| {goal.text} | {bound} | {_number(figure)} | {'yes' if goal.met(figure) else '**no**'} |"
+    yield from goal_rows(GOALS, found)
     yield "\nWhat one card does is on [a page of its own](gpu.md).\n"
 
 
@@ -97,14 +108,14 @@ def _part(name: str, figures: Mapping[str, Any], plot: str | None) -> Iterator[s
         f"{figures['load']:.1f} at the end.\n"
     )
     yield "| | figure |\n| --- | --- |"
-    for alternative, (middle, low, high) in figures.get("ratios", {}).items():
-        yield f"| {alternative} | {_number(middle)} ({_number(low)}–{_number(high)}) |"
+    yield from ratio_rows(figures.get("ratios", {}))
     for what, figure in figures.get("figures", {}).items():
-        yield f"| {what} | {_number(figure)} |"
+        yield f"| {what} | {number(figure)} |"
     yield ""
     if plot:
         yield f"![{name}]({plot})\n"
 
 
-def _number(figure: float) -> str:
+def number(figure: float) -> str:
+    """Three digits, or all before the point."""
     return f"{figure:,.0f}" if figure >= 1000 else f"{figure:.3g}" if figure >= 10 else f"{figure:.2f}"

@@ -25,6 +25,10 @@ class Paired:
         ratios = sorted(theirs / mine for mine, theirs in zip(self.seconds[of], self.seconds[to], strict=True))
         return ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
 
+    def figure(self, of: str, to: str) -> list[float]:
+        """That ratio and its quartiles, as they are recorded."""
+        return [self.ratio(of, to), *self.spread(of, to)]
+
 
 def take_turns(
     alternatives: Mapping[str, Callable[[], object]], turns: int, warm: bool = True, until: float = float("inf")
@@ -41,15 +45,15 @@ def take_turns(
             break
         names = list(alternatives) if turn % 2 == 0 else list(alternatives)[::-1]
         for name in names:
-            _finish()
+            finish()
             started = time.perf_counter()
             alternatives[name]()
-            _finish()
+            finish()
             seconds[name].append(time.perf_counter() - started)
     return Paired(seconds)
 
 
-def _finish() -> None:
+def finish() -> None:
     """Waits until a GPU has done all that was asked of it."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()

@@ -75,10 +75,7 @@ def compiled(backbone: str, device: str, batch: int, turns: int, backend: str = 
     have to compile for every number of rows.
     """
     plain, fast = (load_denoiser(backbone, DEFAULT_LORA, device) for _ in range(2))
-    for part in ("down_blocks", "mid_block", "up_blocks"):
-        module = fast.model.get_submodule(part)
-        for block in [module] if part == "mid_block" else module.children():
-            block.compile(dynamic=False, backend=backend)
+    compile_blocks(fast, backend)
     x = torch.randn(batch, *plain.sample_shape, generator=torch.Generator().manual_seed(0)).to(device)
     t = torch.full((batch,), 700, device=device)
 
@@ -86,6 +83,14 @@ def compiled(backbone: str, device: str, batch: int, turns: int, backend: str = 
         return torch.no_grad()(lambda: denoiser.epsilon(x, t))
 
     return take_turns({"eager": run(plain), "compiled": run(fast)}, turns)
+
+
+def compile_blocks(denoiser: Denoiser, backend: str) -> None:
+    """Has every block of a U-Net compiled, each by itself and for the shape that it is called with."""
+    for part in ("down_blocks", "mid_block", "up_blocks"):
+        module = denoiser.model.get_submodule(part)
+        for block in [module] if part == "mid_block" else module.children():
+            block.compile(dynamic=False, backend=backend)
 
 
 def against_peft(backbone: str, users: int, turns: int, autocast: torch.dtype | None) -> Paired:

@@ -91,7 +91,7 @@ def report(out: Path) -> None:
 
 def ratios(paired: Paired, to: str) -> dict[str, list[float]]:
     """Median and quartiles of each alternative's speed ÷ that of `to`."""
-    return {name: [paired.ratio(name, to), *paired.spread(name, to)] for name in paired.seconds}
+    return {name: paired.figure(name, to) for name in paired.seconds}
 
 
 def percentile(values: list[float], share: float) -> float:

@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _ingestion(options: argparse.Namespace) -> record.Figures:
     found, both, gateway = measure(options.turns)
-    ratios = {way: [paired.ratio(way, "echo"), *paired.spread(way, "echo")] for way, paired in found.items()}
+    ratios = {way: paired.figure(way, "echo") for way, paired in found.items()}
     rates = {
         f"{way} events per second, {side}": PER_TURN[way] / record.percentile(seconds, 0.5)
         for way, paired in found.items()

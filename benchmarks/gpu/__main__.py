@@ -135,7 +135,8 @@ def collect(folder: Path) -> int:
     """Downloads the wheels that REQUIRED wants, in the locked versions, less torch: for Python 3.12 on x86-64 Linux."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = ROOT / "requirements" / "dev.txt"
-    wanted = [line.split(";")[0].strip() for line in lock.read_text().splitlines() if _named(line) in _closure()]
+    closure = _closure()
+    wanted = [line.split(";")[0].strip() for line in lock.read_text().splitlines() if _named(line) in closure]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(folder), "--no-deps"]
     target = ["--only-binary", ":all:", "--python-version", "3.12", "--platform", "manylinux_2_28_x86_64"]
     older = ["--platform", "manylinux2014_x86_64", "--platform", "any"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from benchmarks.engine.page import Goal, goal_rows, number, ratio_rows
 
 SHARES = {
     "correctness": 45,
@@ -25,36 +26,16 @@ SHARES = {
 Record = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Goal:
-    """A figure of a part and its bound; `below` where less is better."""
-
-    text: str
-    part: str
-    kind: str
-    figure: str
-    bound: float
-    below: bool = False
-
-    def of(self, records: Mapping[str, Record]) -> float | None:
-        """The figure; None where it was not measured."""
-        found = records.get(self.part, {}).get(self.kind, {}).get(self.figure)
-        return float(found[0] if isinstance(found, list) else found) if found is not None else None
-
-    def met(self, figure: float) -> bool:
-        return figure < self.bound if self.below else figure >= self.bound
-
-
 GOALS = (
-    Goal("shipped backbone, 64 users in one batch ÷ base", "shipped", "ratios", "64 users ÷ base", 0.95),
-    Goal("SD 1.5, 512², 16 users in one batch ÷ base", "sd15", "ratios", "16 users ÷ base", 0.95),
-    Goal("SD 1.5, 512², 64 users in one batch ÷ base", "sd15", "ratios", "64 users ÷ base", 0.95),
-    Goal("SDXL, 1024², 16 users in one batch ÷ base", "sdxl", "ratios", "16 users ÷ base", 0.95),
-    Goal("shipped, 16 users ÷ peft, one at a time", "shipped", "ratios", "16 users ÷ peft, switching", 10),
-    Goal("SD 1.5, 16 users ÷ peft, one at a time", "sd15", "ratios", "16 users ÷ peft, switching", 10),
-    Goal("16 users' updates together ÷ one after another", "updates", "ratios", "16 at once", 6),
-    Goal("like → served, one user, p95, s", "updates", "figures", "like → served, p95, s", 1.0, below=True),
-    Goal("2,000 users in rotation ÷ 5", "rotation", "ratios", "2000 users ÷ 5 users", 0.95),
+    Goal("shipped", "64 users ÷ base", "shipped backbone, 64 users in one batch ÷ base", 0.95),
+    Goal("sd15", "16 users ÷ base", "SD 1.5, 512², 16 users in one batch ÷ base", 0.95),
+    Goal("sd15", "64 users ÷ base", "SD 1.5, 512², 64 users in one batch ÷ base", 0.95),
+    Goal("sdxl", "16 users ÷ base", "SDXL, 1024², 16 users in one batch ÷ base", 0.95),
+    Goal("shipped", "16 users ÷ peft, switching", "shipped, 16 users ÷ peft, one at a time", 10),
+    Goal("sd15", "16 users ÷ peft, switching", "SD 1.5, 16 users ÷ peft, one at a time", 10),
+    Goal("updates", "16 at once", "16 users' updates together ÷ one after another", 6),
+    Goal("updates", "like → served, p95, s", "like → served, one user, p95, s", 1.0, below=True),
+    Goal("rotation", "2000 users ÷ 5 users", "2,000 users in rotation ÷ 5", 0.95),
 )
 
 
@@ -86,11 +67,7 @@ def _head(records: Mapping[str, Record]) -> Iterator[str]:
         yield "**Tiny sizes: these figures show that every part runs, and nothing else.**\n"
     if not records:
         yield "No card has been at hand so far: nothing below is measured.\n"
-    yield "| goal | bound | figure | met |\n| --- | --- | --- | --- |"
-    for goal in GOALS:
-        found, bound = goal.of(records), f"{'<' if goal.below else '≥'} {goal.bound:g}"
-        met = "–" if found is None else "yes" if goal.met(found) else "**no**"
-        yield f"| {goal.text} | {bound} | {'not measured' if found is None else _number(found)} | {met} |"
+    yield from goal_rows(GOALS, records)
     yield ""
 
 
@@ -106,8 +83,7 @@ def _part(name: str, record: Record | None) -> Iterator[str]:
     yield "| | figure |\n| --- | --- |"
     for what, (found, bound, fine) in record.get("checks", {}).items():
         yield f"| {what}, difference | {found:.2g}, at most {bound:g}: {'yes' if fine else '**no**'} |"
-    for what, (middle, low, high) in record.get("ratios", {}).items():
-        yield f"| {what} | {_number(middle)} ({_number(low)}–{_number(high)}) |"
+    yield from ratio_rows(record.get("ratios", {}))
     for what, found in record.get("figures", {}).items():
         yield f"| {what} | {_said(found)} |"
     for users, ways in record.get("steps", {}).items():
@@ -122,14 +98,10 @@ def _step(ways: Any) -> str:
     return "; ".join(
         f"{way} {1e3 * found['p50']:.1f} / {1e3 * found['p95']:.1f} ms"
         if isinstance(found, dict)
-        else f"{way} {_number(found)}"
+        else f"{way} {number(found)}"
         for way, found in ways.items()
     )
 
 
 def _said(found: Any) -> str:
-    return _number(found) if isinstance(found, int | float) else str(found)
-
-
-def _number(figure: float) -> str:
-    return f"{figure:,.0f}" if figure >= 1000 else f"{figure:.3g}" if figure >= 10 else f"{figure:.2f}"
+    return number(found) if isinstance(found, int | float) else str(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -16,8 +16,9 @@ from papa_serving.generator.slots import Slots
 from torch import Tensor, nn
 
 from benchmarks.engine.batching import Arrival, Call, compare
-from benchmarks.engine.paired import Paired, take_turns
-from benchmarks.engine.passes import STEPS, PeftAdapters, draw, random_adapters
+from benchmarks.engine.paired import finish, take_turns
+from benchmarks.engine.passes import STEPS, PeftAdapters, compile_blocks, draw, random_adapters
+from benchmarks.engine.record import percentile
 from benchmarks.engine.updates import together, update_jobs
 from benchmarks.gpu import models
 from papa.config import LATENT_UPDATE, UpdateConfig, update_config
@@ -115,7 +116,7 @@ def batches(run: Run, name: str) -> Figures:
             figures["steps"][label] = "out of memory"
             break
         figures["ratios"] |= {
-            f"{label} ÷ {other}": _ratio(paired, "ours", other) for other in paired.seconds if other != "ours"
+            f"{label} ÷ {other}": paired.figure("ours", other) for other in paired.seconds if other != "ours"
         }
         figures["steps"][label] = {way: _quantiles(seconds) for way, seconds in paired.seconds.items()}
         figures["steps"][label]["peak memory, GiB"] = _peak(run)
@@ -170,7 +171,7 @@ def updates(run: Run, name: str) -> Figures:
                 figures["figures"][f"{users} at once"] = "no time left"
                 continue
             paired = together(denoiser, users, (users,), MANY if not run.tiny else 1, config, until)
-            figures["ratios"][f"{users} at once"] = _ratio(paired, f"{users} at once", "1 at once")
+            figures["ratios"][f"{users} at once"] = paired.figure(f"{users} at once", "1 at once")
             figures["seconds"][f"{users} users"] = dict(paired.seconds)
             figures["figures"][f"{users} at once, peak memory, GiB"] = _peak(run)
     except torch.OutOfMemoryError:
@@ -187,7 +188,7 @@ def _like_to_served(denoiser: Denoiser, config: UpdateConfig, until: float) -> F
             break
         begun = time.perf_counter()
         ((adapter, _),) = update_many(denoiser, [job], config)
-        _synchronize(denoiser)
+        finish()
         updated.append(time.perf_counter() - begun)
         key = AdapterKey(UserKey("bench", f"u{number}"), "r")
         slot = slots.acquire(HostAdapter(key, adapter.weights.to("cpu", denoiser.dtype)))
@@ -195,7 +196,7 @@ def _like_to_served(denoiser: Denoiser, config: UpdateConfig, until: float) -> F
         with torch.inference_mode():
             draw(denoiser, 1, slots.gather([slot]))
         slots.release(key)
-        _synchronize(denoiser)
+        finish()
         served.append(time.perf_counter() - begun)
     # The first call also pays for what is made once.
     return {
@@ -220,7 +221,7 @@ def compilation(run: Run) -> Figures:
                 ways.pop(way, None)
                 figures["figures"][f"{name}, {way}"] = f"not possible: {type(error).__name__}: {str(error)[:200]}"
         paired = take_turns(ways, _turns(run), until=run.until((number + 1) / len(names)))
-        figures["ratios"] |= {f"{name}, {way} ÷ eager": _ratio(paired, way, "eager") for way in ways if way != "eager"}
+        figures["ratios"] |= {f"{name}, {way} ÷ eager": paired.figure(way, "eager") for way in ways if way != "eager"}
         figures["steps"][name] = {way: _quantiles(seconds) for way, seconds in paired.seconds.items()}
     return figures
 
@@ -234,10 +235,7 @@ def _static_step(denoiser: Denoiser, rows: int) -> Callable[[], object]:
 
 def _compiled(run: Run, name: str, rows: int) -> Callable[[], object]:
     denoiser = run.denoiser(name)
-    for part in ("down_blocks", "mid_block", "up_blocks"):
-        module = denoiser.model.get_submodule(part)
-        for block in [module] if part == "mid_block" else module.children():
-            block.compile(dynamic=False, backend="eager" if run.tiny else "inductor")
+    compile_blocks(denoiser, "eager" if run.tiny else "inductor")
     return _static_step(denoiser, rows)
 
 
@@ -272,7 +270,7 @@ def rotation(run: Run) -> Figures:
         for world in worlds.values():
             world.engine.stop()
     few, many = worlds
-    return {"ratios": {f"{many} ÷ {few}": _ratio(paired, many, few)}, "seconds": dict(paired.seconds)}
+    return {"ratios": {f"{many} ÷ {few}": paired.figure(many, few)}, "seconds": dict(paired.seconds)}
 
 
 class _Rotation:
@@ -297,7 +295,7 @@ class _Rotation:
 
 
 def batching(run: Run) -> Figures:
-    """Continuous against static batching under Poisson arrivals, at half and at 0.85 of what the engine can do."""
+    """Continuous against static batching under Poisson arrivals, from half to 0.85 of what the engine can do."""
     denoiser = run.denoiser("shipped")
     loads = (0.5,) if run.tiny else (0.5, 0.7, 0.85)
     return compare(denoiser, loads, 4.0 if run.tiny else max(1.0, run.seconds / (2.5 * len(loads))))
@@ -335,22 +333,8 @@ def _conditions(denoiser: Denoiser, rows: int) -> Conditions | None:
     return denoiser.conditions([""] * rows)
 
 
-def _ratio(paired: Paired, of: str, to: str) -> list[float]:
-    return [paired.ratio(of, to), *paired.spread(of, to)]
-
-
-def _quantiles(seconds: Iterable[float]) -> dict[str, float]:
-    ordered = sorted(seconds)
-    return {
-        "p50": ordered[len(ordered) // 2],
-        "p95": ordered[min(len(ordered) - 1, -(-95 * len(ordered) // 100) - 1)],
-        "n": len(ordered),
-    }
-
-
-def _synchronize(denoiser: Denoiser) -> None:
-    if denoiser.device.type == "cuda":
-        torch.cuda.synchronize()
+def _quantiles(seconds: list[float]) -> dict[str, float]:
+    return {"p50": percentile(seconds, 0.5), "p95": percentile(seconds, 0.95), "n": len(seconds)}
 
 
 def _reset_memory(run: Run) -> None:

@@ -40,7 +40,7 @@ def test_the_page_has_every_part_and_says_when_nothing_was_measured() -> None:
 
 def test_every_goal_reads_a_figure_that_a_part_records() -> None:
     record = {"ratios": {"16 users ÷ base": [0.97, 0.9, 1.0]}, "figures": {"like → served, p95, s": 0.4}}
-    assert page.GOALS[1].of({"sd15": record}) == 0.97
+    assert page.GOALS[1].figure({"sd15": record}) == 0.97
     (served,) = (goal for goal in page.GOALS if goal.below)
     assert served.met(0.4) and not served.met(1.0)
 
