@@ -67,11 +67,21 @@ def test_another_address_is_refused_in_words(address: str) -> None:
         ("127.0.0.1.example:1", False),
         ("[2001:db8::1]:1", False),
         ("papa:1", False),
+        ("shop.localhost.:1", True),
+        ("[::ffff:127.0.0.1]:1", True),
+        ("[::ffff:10.0.0.1]:1", False),
+        ("localhost.example:1", False),
     ],
 )
 def test_only_this_machine_is_reached_past_the_proxy(target: str, local: bool) -> None:
     assert is_loopback(target) is local
     assert (("grpc.enable_http_proxy", 0) in channel_options(target)) is local
+
+
+@pytest.mark.parametrize("target", ["0.0.0.0:1", "[::]:1", "ipv6:[::]:1"])
+def test_a_server_on_all_interfaces_is_called_past_the_proxy_and_is_not_on_loopback(target: str) -> None:
+    assert channel_options(target) == (("grpc.enable_http_proxy", 0),)
+    assert not is_loopback(target)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,41 @@ async def test_an_oversize_event_does_not_end_a_stream(client: Any) -> None:
     assert [(outcome.event_id, outcome.accepted) for outcome in outcomes] == [("0", True), ("1", False), ("2", True)]
     assert isinstance(outcomes[1].error, InvalidRequest)
     assert outcomes[1].error.field == "image.data"
+    assert str(outcomes[1].error).startswith("image.data: must be"), "the field is named once"
+
+
+CANNOT_BE_SENT = {
+    "target": FeedbackEvent("alice", 1.0, item_id="both", image=b"x"),
+    "user.user": FeedbackEvent("half a pair \ud83d", 1.0, item_id="x"),
+    "event_id": FeedbackEvent("alice", 1.0, item_id="x", event_id="\ud83d"),
+    "grade": FeedbackEvent("alice", "like", item_id="x"),  # type: ignore[arg-type]
+    "item_id": FeedbackEvent("alice", 1.0, item_id=7),  # type: ignore[arg-type]
+    "image.data": FeedbackEvent("alice", 1.0, image="a path"),  # type: ignore[arg-type]
+    "image.prompt": FeedbackEvent("alice", 1.0, image=b"x", prompt="\udc00"),
+}
+
+
+@pytest.mark.parametrize("field", CANNOT_BE_SENT)
+async def test_what_no_message_can_hold_is_refused_by_name_and_does_not_end_a_stream(client: Any, field: str) -> None:
+    good, bad = FeedbackEvent("alice", 1.0, image=picture(900)), CANNOT_BE_SENT[field]
+    outcomes = [outcome async for outcome in client.stream_feedback([good, bad, replace(good, event_id="last")])]
+    assert [(each.event_id, each.accepted) for each in outcomes] == [
+        (good.event_id, True), (bad.event_id, False), ("last", True)
+    ]  # fmt: skip
+    assert isinstance(outcomes[1].error, InvalidRequest)
+    assert outcomes[1].error.field == field
+    with pytest.raises(InvalidRequest, match=rf"events\[1\]\.{field}: "):
+        await client.submit_feedback([good, bad])
+
+
+async def test_an_id_that_no_message_can_hold_is_refused_by_name(client: Any) -> None:
+    for call in (client.get_user, client.delete_user, client.reset):
+        with pytest.raises(InvalidRequest, match=r"^user\.user: "):
+            await call("\ud83d")
+    with pytest.raises(InvalidRequest, match=r"^revision: "):
+        await client.rollback("alice", "\ud83d")
+    with pytest.raises(InvalidRequest, match=r"^letter_id: "):
+        await client.retry_dead_letter("alice", 7)
 
 
 async def test_the_limits_can_be_read(service: Service, client: Any) -> None:

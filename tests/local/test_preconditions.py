@@ -79,11 +79,22 @@ def test_an_address_is_written_as_grpc_and_browsers_take_it(host: str, expected:
 
 @pytest.mark.parametrize("host", ["::1", "[::1]", "::"])
 def test_ports_of_ipv6_are_claimed(host: str) -> None:
-    settings = Settings(gateway={"host": host, "port": 0}, metrics={"host": host, "port": 0}, playground={"port": 0})
+    settings = Settings(
+        gateway={"host": host, "port": 0}, metrics={"host": host, "port": 0}, ray={"serve_grpc_port": 0}
+    )
     with ExitStack() as held:
         placed = with_ports(settings, held)
         with socket.create_server((settings.gateway.host, placed.gateway.port), family=socket.AF_INET6):
             check_generator(reachable(settings.gateway.host, placed.gateway.port))
+
+
+def test_the_port_of_a_name_is_claimed_on_the_address_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved = socket.getaddrinfo("::1", 0, type=socket.SOCK_STREAM)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_given, **_more: resolved)
+    with ExitStack() as held:
+        port = claim_port("only-ipv6", 0, "gateway.port", held)
+        with socket.socket(socket.AF_INET6) as other, pytest.raises(OSError, match="in use"):
+            other.bind(("::1", port))
 
 
 def test_every_port_of_the_service_is_checked(taken_port: int) -> None:

@@ -16,7 +16,7 @@ from papa_serving.local.failure import Failure
 from papa_serving.local.redis_check import COMMANDS, RIGHTS, check_redis
 from papa_serving.local.redis_process import RedisProcess, find_redis_server
 from papa_serving.settings import RedisSettings, Settings
-from papa_serving.settings.secret_urls import shown
+from papa_serving.settings.secret_urls import shown, without_secret
 from pydantic import SecretStr
 
 from tests.ports import free_port
@@ -174,6 +174,9 @@ def test_every_command_of_the_scripts_is_tried() -> None:
         ":HUNTER2@127.0.0.1:1",
         "redis://[:HUNTER2@127.0.0.1",
         "redis://:pass:HUNTER2",
+        "redis://127.0.0.1:1/0;password=HUNTER2",
+        "rediss://:abc@127.0.0.1:1/HUNTER2",
+        "redis://127.0.0.1:1?username=papa&password=a%40HUNTER2",
     ],
 )
 def test_no_error_shows_a_secret_of_the_url(url: str) -> None:
@@ -183,6 +186,13 @@ def test_no_error_shows_a_secret_of_the_url(url: str) -> None:
     assert "HUNTER2" not in shown(url)
     settings = Settings(redis=RedisSettings(url=url))
     assert "HUNTER2" not in as_toml(settings) + as_json(settings)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://HUNTER2@h", "redis://h?password=a%40HUNTER2", "rediss://:a%40HUNTER2@h", "redis://h/0;HUNTER2"]
+)
+def test_a_library_that_quotes_the_url_shows_no_secret(url: str) -> None:
+    assert "HUNTER2" not in without_secret(f"cannot connect to {url}: refused", url)
 
 
 def test_nobody_there_is_one_line() -> None:

@@ -18,6 +18,7 @@ from tests.playground.sub_path import proxied
 QUICK = {
     "PAPA_PLAYGROUND__ENABLED": "true", "PAPA_PLAYGROUND__PORT": "0", "PAPA_PLAYGROUND__PER_PAGE": "4",
     "PAPA_TRAINER__MIN_LABELS": "4", "PAPA_TRAINER__MAX_WAIT": "5", "PAPA_GENERATOR__STEPS": "4",
+    "PAPA_GATEWAY__HOST": "::1",  # the whole loop over IPv6
 }  # fmt: skip
 PATIENCE = 60_000
 DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -93,7 +94,8 @@ def up(
         else:
             console.print()
             print_fields(addresses)
-            call = f"papa generate alice --address {service.address}"
+            # Quoted where it is an IPv6 address: brackets are a pattern in some shells.
+            call = f"papa generate alice --address {shlex.quote(service.address)}"
             console.print(styled("\nTry ", (call, "bold"), ". Ctrl-C stops everything."))
         for exposed in service.exposed:
             complain(exposed)

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2
 
 from papa_serving.client import wire
 from papa_serving.client.aio_streams import AsyncFeedbackStream, AsyncItemStream
-from papa_serving.client.batches import is_small, split, without_excess
+from papa_serving.client.batches import is_small, split
 from papa_serving.client.calls import Calls, RevisionAwaited, Stubs, UnaryCall
 from papa_serving.client.connection import Connection, Tls
 from papa_serving.client.errors import CallFailed, WrongEventLoop, ended_early, error_of_call
@@ -36,8 +36,8 @@ from papa_serving.client.records import (
 )
 from papa_serving.client.retry import Attempts, Retry, Timeouts
 from papa_serving.client.transfer import Assembly
+from papa_serving.client.window import Sending
 from papa_serving.contracts.errors import DeadlineExceeded
-from papa_serving.stubs.serving.v1 import feedback_pb2
 
 Answer = TypeVar("Answer")
 
@@ -267,8 +267,8 @@ class AsyncClient:
             raise WrongEventLoop("this AsyncClient belongs to another event loop: create one for each loop")
         return self._services
 
-    def _stream_event(self, event: FeedbackEvent) -> feedback_pb2.FeedbackEvent:
-        return without_excess(self._calls.event(event), self._limits or Limits())
+    def _stream_event(self, event: FeedbackEvent) -> Sending:
+        return self._calls.streamed(event, self._limits or Limits())
 
     async def _known_limits(self) -> Limits:
         """The limits of the deployment, asked for once; the defaults if the gateway cannot be asked."""

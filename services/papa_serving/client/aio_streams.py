@@ -13,7 +13,7 @@ from papa_serving.client import wire
 from papa_serving.client.errors import ended_early, error_of_call
 from papa_serving.client.records import FeedbackEvent, Item, Outcome, PromptReading, ServedBy, Timings
 from papa_serving.client.retry import Attempts
-from papa_serving.client.window import Window
+from papa_serving.client.window import Sending, Window
 from papa_serving.contracts.errors import PapaError
 from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2
 
@@ -88,7 +88,7 @@ class AsyncFeedbackStream(AsyncIterator[Outcome]):
         self,
         start: Callable[[Requests], Outcomes],
         events: Events,
-        convert: Callable[[FeedbackEvent], feedback_pb2.FeedbackEvent],
+        convert: Callable[[FeedbackEvent], Sending],
         window: int,
         attempts: Attempts,
     ) -> None:
@@ -129,9 +129,9 @@ class AsyncFeedbackStream(AsyncIterator[Outcome]):
             else:
                 self._attempts.succeed()
                 async with self._changed:
-                    self._window.answered(message)
+                    sent = self._window.answered(message)
                     self._changed.notify_all()
-                return wire.outcome(message)
+                return sent.outcome(message)
 
     def _connect(self) -> None:
         self._call = self._start(self._requests(self._connection))
@@ -178,8 +178,8 @@ class AsyncFeedbackStream(AsyncIterator[Outcome]):
 
     async def _add(self, event: FeedbackEvent) -> None:
         """Adds an event and waits until there is room for another one."""
-        message = self._convert(event)
+        sending = self._convert(event)
         async with self._changed:
-            self._window.add(message)
+            self._window.add(sending)
             self._changed.notify_all()
             await self._changed.wait_for(lambda: self._window.may_read)

@@ -9,12 +9,14 @@ from typing import Any, Generic, TypeVar
 from grpc_health.v1 import health_pb2_grpc
 
 from papa_serving.client import wire
+from papa_serving.client.batches import without_excess
 from papa_serving.client.records import (
     DeadLetter,
     DeletionReceipt,
     FeedbackEvent,
     GenerateOptions,
     Generation,
+    Limits,
     Outcome,
     Revision,
     ServerInfo,
@@ -23,7 +25,8 @@ from papa_serving.client.records import (
 )
 from papa_serving.client.retry import Timeouts
 from papa_serving.client.transfer import import_request
-from papa_serving.contracts.errors import DeadlineExceeded
+from papa_serving.client.window import Sending
+from papa_serving.contracts.errors import DeadlineExceeded, InvalidRequest, Violation
 from papa_serving.stubs.serving.v1 import (
     dead_letter_pb2,
     dead_letter_pb2_grpc,
@@ -74,7 +77,7 @@ class Calls:
         return wire.user_message(user, self._tenant)
 
     def event(self, event: FeedbackEvent) -> feedback_pb2.FeedbackEvent:
-        """Raises ValueError unless exactly one of item_id and image is given."""
+        """Raises InvalidRequest for an event that cannot be sent."""
         return wire.event_message(event, self._tenant)
 
     def generate(self, user: str | User, count: int, options: GenerateOptions) -> UnaryCall[Generation]:
@@ -89,8 +92,25 @@ class Calls:
         return wire.generate_request(generation_pb2.StreamGenerateRequest, self.user(user), count, options)
 
     def events(self, events: Sequence[FeedbackEvent]) -> list[feedback_pb2.FeedbackEvent]:
-        """Like `event`, for several events."""
-        return [self.event(event) for event in events]
+        """Like `event`, for several events; all violations are named at once."""
+        messages, violations = [], []
+        for index, event in enumerate(events):
+            try:
+                messages.append(self.event(event))
+            except InvalidRequest as refused:
+                violations += [
+                    Violation(f"events[{index}].{each.field}", each.description) for each in refused.violations
+                ]
+        if violations:
+            raise InvalidRequest(violations)
+        return messages
+
+    def streamed(self, event: FeedbackEvent, limits: Limits) -> Sending:
+        """The event as a stream sends it. One that cannot be sent is refused in its turn; the stream goes on."""
+        try:
+            return Sending(event.event_id, without_excess(self.event(event), limits))
+        except InvalidRequest as refused:
+            return Sending(event.event_id, feedback_pb2.FeedbackEvent(), refused)
 
     def submit_feedback(self, events: Sequence[feedback_pb2.FeedbackEvent]) -> UnaryCall[list[Outcome]]:
         """FeedbackService.SubmitFeedback."""
@@ -117,7 +137,7 @@ class Calls:
 
     def list_revisions(self, user: str | User, page_size: int, token: str) -> UnaryCall[tuple[list[Revision], str]]:
         """UserService.ListRevisions: one page and the token of the next one; "" after the last page."""
-        request = user_pb2.ListRevisionsRequest(user=self.user(user), page_size=page_size, page_token=token)
+        request = wire.request(user_pb2.ListRevisionsRequest, self.user(user), page_size=page_size, page_token=token)
         return UnaryCall(
             lambda stubs: stubs.users.ListRevisions,
             request,
@@ -127,7 +147,7 @@ class Calls:
 
     def rollback(self, user: str | User, revision: str) -> UnaryCall[UserState]:
         """UserService.RollbackAdapter."""
-        request = user_pb2.RollbackAdapterRequest(user=self.user(user), revision=revision)
+        request = wire.request(user_pb2.RollbackAdapterRequest, self.user(user), revision=revision)
         return self._of_state(lambda stubs: stubs.users.RollbackAdapter, request)
 
     def reset(self, user: str | User) -> UnaryCall[UserState]:
@@ -151,7 +171,7 @@ class Calls:
 
     def export_user(self, user: str | User, revision: str) -> user_pb2.ExportUserRequest:
         """The request of UserService.ExportUser."""
-        return user_pb2.ExportUserRequest(user=self.user(user), revision=revision)
+        return wire.request(user_pb2.ExportUserRequest, self.user(user), revision=revision)
 
     def import_adapter(self, user: str | User, files: Mapping[str, bytes], backbone_hash: str) -> UnaryCall[Revision]:
         """UserService.ImportAdapter. Raises InvalidRequest when no backbone is named."""
@@ -167,9 +187,10 @@ class Calls:
         self, user: str | User | None, page_size: int, token: str
     ) -> UnaryCall[tuple[list[DeadLetter], str]]:
         """DeadLetterService.ListDeadLetters: one page and the token of the next one; "" after the last page."""
-        request = dead_letter_pb2.ListDeadLettersRequest(page_size=page_size, page_token=token)
-        if user is not None:
-            request.user.CopyFrom(self.user(user))
+        whose = types_pb2.User() if user is None else self.user(user)
+        request = wire.request(dead_letter_pb2.ListDeadLettersRequest, whose, page_size=page_size, page_token=token)
+        if user is None:
+            request.ClearField("user")
         return UnaryCall(
             lambda stubs: stubs.dead_letters.ListDeadLetters,
             request,
@@ -179,7 +200,7 @@ class Calls:
 
     def retry_dead_letter(self, user: str | User, letter_id: str) -> UnaryCall[bool]:
         """DeadLetterService.RetryDeadLetter."""
-        request = dead_letter_pb2.RetryDeadLetterRequest(user=self.user(user), letter_id=letter_id)
+        request = wire.request(dead_letter_pb2.RetryDeadLetterRequest, self.user(user), letter_id=letter_id)
         return UnaryCall(
             lambda stubs: stubs.dead_letters.RetryDeadLetter,
             request,
@@ -189,7 +210,7 @@ class Calls:
 
     def drop_dead_letter(self, user: str | User, letter_id: str) -> UnaryCall[bool]:
         """DeadLetterService.DropDeadLetter."""
-        request = dead_letter_pb2.DropDeadLetterRequest(user=self.user(user), letter_id=letter_id)
+        request = wire.request(dead_letter_pb2.DropDeadLetterRequest, self.user(user), letter_id=letter_id)
         return UnaryCall(
             lambda stubs: stubs.dead_letters.DropDeadLetter,
             request,

@@ -51,7 +51,7 @@ def ended_early() -> CallFailed:
 
 
 def error_of_call(failure: grpc.RpcError) -> PapaError:
-    """The typed error behind a failed call, sync or aio; `metadata["request_id"]` finds it in the server's logs."""
+    """The typed error behind a failed call, sync or aio; its `request_id` finds it in the server's logs."""
     if not isinstance(failure, grpc.Call | grpc.aio.AioRpcError):
         return CallFailed(grpc.StatusCode.UNKNOWN, str(failure))
     info = error_details_pb2.ErrorInfo()
@@ -82,7 +82,7 @@ def error_of_call(failure: grpc.RpcError) -> PapaError:
 def error_of_outcome(message: feedback_pb2.FeedbackError) -> PapaError:
     """The typed error of one event."""
     if message.reason == InvalidRequest.reason:
-        return InvalidRequest([Violation(message.field, message.message)])
+        return InvalidRequest([Violation(message.field, message.message.removeprefix(f"{message.field}: "))])
     error = error_from_reason(message.reason, message.message, message.retry_after_seconds or None)
     error.reason, error.field = message.reason, message.field
     error.status = _STATUSES.get(code_pb2.Code.Name(code_pb2.Code.ValueType(message.code)), Status.INTERNAL)

@@ -13,7 +13,7 @@ import grpc
 from grpc_health.v1 import health_pb2
 
 from papa_serving.client import wire
-from papa_serving.client.batches import is_small, split, without_excess
+from papa_serving.client.batches import is_small, split
 from papa_serving.client.calls import Calls, RevisionAwaited, Stubs, UnaryCall
 from papa_serving.client.connection import Connection, Tls
 from papa_serving.client.errors import CallFailed, ended_early, error_of_call
@@ -34,8 +34,8 @@ from papa_serving.client.records import (
 from papa_serving.client.retry import Attempts, Retry, Timeouts
 from papa_serving.client.sync_streams import FeedbackStream, ItemStream
 from papa_serving.client.transfer import Assembly
+from papa_serving.client.window import Sending
 from papa_serving.contracts.errors import DeadlineExceeded
-from papa_serving.stubs.serving.v1 import feedback_pb2
 
 Answer = TypeVar("Answer")
 
@@ -266,8 +266,8 @@ class Client:
             return False
         return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
-    def _stream_event(self, event: FeedbackEvent) -> feedback_pb2.FeedbackEvent:
-        return without_excess(self._calls.event(event), self._limits or Limits())
+    def _stream_event(self, event: FeedbackEvent) -> Sending:
+        return self._calls.streamed(event, self._limits or Limits())
 
     def _known_limits(self) -> Limits:
         """The limits of the deployment, asked for once; the defaults if the gateway cannot be asked."""

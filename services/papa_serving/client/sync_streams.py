@@ -14,7 +14,7 @@ from papa_serving.client import wire
 from papa_serving.client.errors import ended_early, error_of_call
 from papa_serving.client.records import Item, Outcome, PromptReading, ServedBy, Timings
 from papa_serving.client.retry import Attempts
-from papa_serving.client.window import Window
+from papa_serving.client.window import Sending, Window
 from papa_serving.contracts.errors import PapaError
 from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2
 
@@ -88,7 +88,7 @@ class FeedbackStream(Iterator[Outcome]):
     def __init__(
         self,
         start: Callable[[Requests], grpc.CallIterator[feedback_pb2.StreamFeedbackResponse]],
-        source: Iterator[feedback_pb2.FeedbackEvent],
+        source: Iterator[Sending],
         window: int,
         attempts: Attempts,
     ) -> None:
@@ -131,9 +131,9 @@ class FeedbackStream(Iterator[Outcome]):
             else:
                 self._attempts.succeed()
                 with self._changed:
-                    self._window.answered(message)
+                    sent = self._window.answered(message)
                     self._changed.notify_all()
-                return wire.outcome(message)
+                return sent.outcome(message)
 
     def _reconnect(self, error: PapaError) -> None:
         try:

@@ -6,11 +6,30 @@ It is pure bookkeeping; the streams add the waiting.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 
 import grpc
 
+from papa_serving.client import wire
 from papa_serving.client.errors import CallFailed
+from papa_serving.client.records import Outcome
+from papa_serving.contracts.errors import InvalidRequest
 from papa_serving.stubs.serving.v1 import feedback_pb2
+
+
+@dataclass(frozen=True)
+class Sending:
+    """An event of a stream. If the client cannot send it, `refused` says why, and an empty message goes in its place:
+    the gateway refuses that in its turn, so the outcomes stay in the order of the events.
+    """
+
+    event_id: str
+    message: feedback_pb2.FeedbackEvent
+    refused: InvalidRequest | None = None
+
+    def outcome(self, answer: feedback_pb2.FeedbackOutcome) -> Outcome:
+        """The outcome of the caller's event."""
+        return Outcome(self.event_id, error=self.refused) if self.refused else wire.outcome(answer)
 
 
 class Window:
@@ -20,7 +39,7 @@ class Window:
         if size < 1:
             raise ValueError("window must be at least 1")
         self._size = size
-        self._unanswered: deque[feedback_pb2.FeedbackEvent] = deque()
+        self._unanswered: deque[Sending] = deque()
         self._sent = 0
         self.exhausted = False
 
@@ -39,7 +58,7 @@ class Window:
         """Whether events wait to be sent on this connection."""
         return self._sent < len(self._unanswered)
 
-    def add(self, event: feedback_pb2.FeedbackEvent) -> None:
+    def add(self, event: Sending) -> None:
         """Adds the source's next event."""
         self._unanswered.append(event)
 
@@ -48,14 +67,14 @@ class Window:
         if not self.unsent:
             return None
         self._sent += 1
-        return feedback_pb2.StreamFeedbackRequest(event=self._unanswered[self._sent - 1])
+        return feedback_pb2.StreamFeedbackRequest(event=self._unanswered[self._sent - 1].message)
 
-    def answered(self, outcome: feedback_pb2.FeedbackOutcome) -> None:
-        """Removes the oldest event. Raises CallFailed when the outcome is of another event."""
-        if not self._sent or self._unanswered[0].event_id != outcome.event_id:
+    def answered(self, outcome: feedback_pb2.FeedbackOutcome) -> Sending:
+        """Removes the oldest event and returns it. Raises CallFailed when the outcome is of another event."""
+        if not self._sent or self._unanswered[0].message.event_id != outcome.event_id:
             raise CallFailed(grpc.StatusCode.INTERNAL, "the gateway answered an event out of order")
-        self._unanswered.popleft()
         self._sent -= 1
+        return self._unanswered.popleft()
 
     def reconnect(self) -> None:
         """Marks all unanswered events to be sent again."""

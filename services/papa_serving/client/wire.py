@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from google.protobuf import timestamp_pb2
+from google.protobuf.message import Message
 
 from papa_serving.client.errors import error_of_outcome
 from papa_serving.client.records import (
@@ -32,6 +33,8 @@ from papa_serving.stubs.serving.v1 import dead_letter_pb2, feedback_pb2, generat
 
 GenerateRequest = TypeVar("GenerateRequest", generation_pb2.GenerateRequest, generation_pb2.StreamGenerateRequest)
 
+Request = TypeVar("Request", bound=Message)
+
 _SAMPLERS = {
     Sampler.DDPM: generation_pb2.SAMPLER_DDPM,
     Sampler.DDIM: generation_pb2.SAMPLER_DDIM,
@@ -40,10 +43,14 @@ _SAMPLERS = {
 
 
 def user_message(user: str | User, tenant: str) -> types_pb2.User:
-    """`tenant` is the client's, used where the user names none."""
-    if isinstance(user, str):
-        return types_pb2.User(user=user, tenant=tenant)
-    return types_pb2.User(user=user.user, tenant=user.tenant or tenant)
+    """`tenant` is the client's, used where the user names none. Raises InvalidRequest for what no message can hold."""
+    named = user if isinstance(user, User) else User(user)
+    message, violations = types_pb2.User(), []
+    for field, value in (("user", named.user), ("tenant", named.tenant or tenant)):
+        violations += _set(message, field, value, f"user.{field}")
+    if violations:
+        raise InvalidRequest(violations)
+    return message
 
 
 def generate_request(
@@ -75,23 +82,50 @@ def _why(name: str, value: object, error: Exception) -> str:
 
 
 def event_message(event: FeedbackEvent, tenant: str) -> feedback_pb2.FeedbackEvent:
-    """Raises ValueError unless exactly one of item_id, image and cancels is given."""
+    """Raises InvalidRequest unless one of item_id, image and cancels is given, and for what no message can hold."""
+    message, violations = feedback_pb2.FeedbackEvent(), []
     if sum(map(bool, (event.item_id, event.image, event.cancels))) != 1:
-        raise ValueError("a feedback event names an item_id, carries an image, or takes an event back: one of them")
-    message = feedback_pb2.FeedbackEvent(event_id=event.event_id, user=user_message(event.user, tenant))
+        violations.append(Violation("target", "name an item_id, an event to take back, or give an image: one of them"))
+    try:
+        message.user.CopyFrom(user_message(event.user, tenant))
+    except InvalidRequest as refused:
+        violations += refused.violations
+    violations += _set(message, "event_id", event.event_id)
     if event.cancels:
-        message.cancels = event.cancels
+        violations += _set(message, "cancels", event.cancels)
     else:
-        message.grade = event.grade
+        violations += _set(message, "grade", event.grade)
     if event.item_id:
-        message.item_id = event.item_id
+        violations += _set(message, "item_id", event.item_id)
     if event.image:
-        message.image.data = event.image
+        violations += _set(message.image, "data", event.image, "image.data")
         if event.prompt:
-            message.image.prompt = event.prompt
+            violations += _set(message.image, "prompt", event.prompt, "image.prompt")
     if event.occurred_at is not None:
         message.occurred_at.FromDatetime(event.occurred_at.astimezone(UTC))
+    if violations:
+        raise InvalidRequest(violations)
     return message
+
+
+def request(kind: type[Request], user: types_pb2.User, **fields: object) -> Request:
+    """A request about a user. Raises InvalidRequest for what no message can hold."""
+    message, violations = kind(), []
+    message.user.CopyFrom(user)  # type: ignore[attr-defined]
+    for field, value in fields.items():
+        violations += _set(message, field, value)
+    if violations:
+        raise InvalidRequest(violations)
+    return message
+
+
+def _set(message: Message, field: str, value: object, path: str = "") -> list[Violation]:
+    """Sets a field, or says why the message cannot hold the value: a number for a text, half a surrogate pair."""
+    try:
+        setattr(message, field, value)
+    except (TypeError, ValueError) as error:
+        return [Violation(path or field, f"cannot be sent: {error}")]
+    return []
 
 
 def outcome(message: feedback_pb2.FeedbackOutcome) -> Outcome:

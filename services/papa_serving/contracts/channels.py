@@ -31,24 +31,39 @@ def target_of(address: str) -> tuple[str, bool]:
 
 
 def channel_options(target: str, options: Options = ()) -> Options:
-    """The options of a channel to `target`. A target on this machine is never reached through a proxy."""
-    return (*options, ("grpc.enable_http_proxy", 0)) if is_loopback(target) else options
+    """The options of a channel to `target`. A target on this machine is never reached through a proxy.
+
+    A caller reaches this machine by 0.0.0.0 and :: too, the addresses of a server that listens on all interfaces.
+    """
+    host = _host(target)
+    here = is_loopback(target) or (isinstance(host, _ADDRESSES) and host.is_unspecified)
+    return (*options, ("grpc.enable_http_proxy", 0)) if here else options
 
 
 def is_loopback(target: str) -> bool:
     """Whether a target, or the host of a URL, is on this machine: 127.0.0.0/8, ::1, localhost, or a unix socket."""
     if target.lower().startswith(("unix:", "unix-abstract:")):
         return True
+    host = _host(target)
+    if isinstance(host, _ADDRESSES):
+        return host.is_loopback
+    return host == "localhost" or host.endswith(".localhost")
+
+
+_ADDRESSES = (ipaddress.IPv4Address, ipaddress.IPv6Address)
+
+
+def _host(target: str) -> str | ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The address of a target, or its name in lower case. An IPv4 address that IPv6 notation maps is that address."""
     authority = re.sub(r"^(?:dns|ipv4|ipv6):(?://[^/]*/)?", "", target, flags=re.IGNORECASE)
     host = authority[1:].partition("]")[0] if authority.startswith("[") else authority
     if host.count(":") == 1:
         host = host.partition(":")[0]
-    if host.lower().rstrip(".") == "localhost" or host.lower().endswith(".localhost"):
-        return True
     try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return False
+        return host.lower().rstrip(".")
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _with_port(authority: str) -> str:

@@ -56,6 +56,11 @@ class PapaError(Exception):
         self.retry_after = retry_after
         self.metadata = dict(metadata or {})
 
+    @property
+    def request_id(self) -> str:
+        """The id that finds the call in the service's logs; "" where no call was made."""
+        return self.metadata.get("request_id", "")
+
 
 class InvalidRequest(PapaError):
     """The request itself is at fault; all violations are named at once."""

@@ -19,13 +19,14 @@ def claim_port(host: str, port: int, setting: str, held: ExitStack | None = None
     asks for a free port can get it. A server that sets SO_REUSEADDR, as those of gRPC and Python do, can listen on it
     meanwhile, also after a restart.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with ExitStack() as stack:
-        probe = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
-        # Closing connections of an earlier run do not make the port count as in use.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port))
+            # A name may be that of an IPv6 address alone.
+            family, kind, *_, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
+            probe = stack.enter_context(socket.socket(family, kind))
+            # Closing connections of an earlier run do not make the port count as in use.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
         except OSError as error:
             variable = f"PAPA_{setting.replace('.', '__').upper()}"
             hint = f"stop what listens there, or choose another: --set {setting}=0 or {variable}=0 takes a free one"

@@ -14,6 +14,7 @@ MASK = "*" * 10
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.IGNORECASE)
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:@/?#\[\],]+)(:\d{1,5})?")
+_DATABASE = re.compile(r"/*\d*/?")
 _HARMLESS = frozenset(
     (
         "username",
@@ -106,8 +107,12 @@ def without_secret(text: str, url: str) -> str:
     parts = _split(url)
     if parts is None:
         return text.replace(url, shown(url)) if url else text
-    password = parts.netloc.rpartition("@")[0].partition(":")[2]
-    secrets = {password, unquote(password), *(value for _, value in _options(parts)[1])}
+    user, colon, password = parts.netloc.rpartition("@")[0].partition(":")
+    before_host = password if colon else user  # a password whose colon was forgotten looks like a user name
+    names = {name for name, _ in _options(parts)[1]}
+    as_written = [value for name, _, value in (each.partition("=") for each in parts.query.split("&")) if name in names]
+    of_query = [value for name, value in _options(parts)[1]]
+    secrets = {before_host, unquote(before_host), *as_written, *of_query}
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, MASK)
     return text
@@ -126,6 +131,7 @@ def _split(url: str) -> SplitResult | None:
     in_doubt = (
         parts.fragment
         or "@" in parts.path
+        or (scheme.lower() in ("redis", "rediss") and not _DATABASE.fullmatch(parts.path))
         or not all(_HOST.fullmatch(each) for each in hosts.split(",") if hosts)
         or not all("=" in option for option in parts.query.split("&") if option)
         or any("@" in value for name, value in parse_qsl(parts.query) if name not in (*_HARMLESS, "password"))
