@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -141,6 +142,10 @@ class RedisSentinels:
     def __enter__(self) -> Self:
         for node in (self.primary, self.replica, self.sentinel):
             node.start()
+        with self.sentinel.client() as sentinel, suppress(redis.ResponseError):
+            # Milliseconds. By default a Sentinel takes half a minute to demote the old primary after a failover, and
+            # before Redis 7 that cannot be changed.
+            sentinel.execute_command("SENTINEL", "DEBUG", "INFO-PERIOD", 200, "PUBLISH-PERIOD", 200)
         until(self.in_step)
         return self
 

@@ -67,6 +67,9 @@ class _Scrapes(ThreadingMixIn, WSGIServer):
     """One thread for each of at most MAX_SCRAPES connections; a further connection closes the oldest."""
 
     daemon_threads = True
+    # Connections that the kernel accepts ahead of us. With the library's 5, a crowd of silent ones has a scraper's
+    # handshake dropped, to be tried again after seconds.
+    request_queue_size = socket.SOMAXCONN
 
     def __init__(self, *given: Any) -> None:
         self._open: dict[socket.socket, None] = {}
