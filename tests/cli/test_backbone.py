@@ -23,6 +23,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True)
+def small_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run draws a pool as its last act; hundreds of samples would say no more than a few."""
+    monkeypatch.setattr("papa_serving.cli.backbone_commands.POOL_COUNT", 4)
+
+
 @pytest.fixture
 def backbone_folder(tmp_path: Path) -> Path:
     return save_tiny_backbone(tmp_path / "tiny")
