@@ -15,8 +15,7 @@ from papa_serving.contracts.channels import is_loopback
 from papa_serving.gateway.api.dead_letters import DeadLetterService
 from papa_serving.gateway.api.feedback import FeedbackService
 from papa_serving.gateway.api.generation import GenerationService
-from papa_serving.gateway.api.health import DEAD_LETTERS, FEEDBACK, GENERATION, INFO, USER, Readiness
-from papa_serving.gateway.api.info import InfoService
+from papa_serving.gateway.api.health import DEAD_LETTERS, FEEDBACK, GENERATION, INFO, USER, InfoService, Readiness
 from papa_serving.gateway.api.users import UserService
 from papa_serving.gateway.auth.bearer import open_authenticator
 from papa_serving.gateway.auth.identity import Authenticate

@@ -1,8 +1,14 @@
-"""Health and readiness by grpc.health.v1: one status per service, and "" for the process itself."""
+"""What a gateway says of itself: its limits and backbone, and its health by grpc.health.v1.
+
+There is one health status per service, and "" for the process itself.
+"""
+
+# ruff: noqa: N802, D102 - the protos name the methods and say what they do
 
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import logging
 from contextlib import aclosing
 from typing import Any
@@ -12,8 +18,12 @@ from grpc_health.v1 import health, health_pb2
 
 from papa_serving.contracts.errors import PapaError
 from papa_serving.contracts.items import ItemStore
+from papa_serving.contracts.limits import MAX_ID, MAX_PROMPT
 from papa_serving.gateway.engine_client import EngineClient
 from papa_serving.gateway.rpc.drain import Drain
+from papa_serving.gateway.rpc.edge import Context
+from papa_serving.settings import GatewaySettings
+from papa_serving.stubs.serving.v1 import info_pb2, info_pb2_grpc
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +47,7 @@ class HealthService(health.aio.HealthServicer):  # type: ignore[misc, name-defin
         super().__init__()
         self._drain, self._changed = drain, asyncio.Event()
 
-    async def Watch(  # noqa: N802 - the protos name the methods
-        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> None:
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Sends the status now and after each change, until the drain. Raises ShuttingDown."""
         sent = None
         while True:
@@ -101,3 +109,41 @@ class Readiness:
         status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in services:
             await self.servicer.set(service, status)
+
+
+class InfoService(info_pb2_grpc.InfoServiceServicer):
+    """Reads the settings, and the backbone that a generator has announced."""
+
+    def __init__(self, limits: GatewaySettings, items: ItemStore, overdraw: float) -> None:
+        self._items = items
+        self._defaults = info_pb2.Defaults(overdraw=overdraw)
+        self._version = importlib.metadata.version("papa-serving")
+        self._limits = info_pb2.Limits(
+            max_message_bytes=limits.max_message_bytes,
+            max_events=limits.max_events,
+            max_image_bytes=limits.max_image_bytes,
+            max_image_pixels=limits.max_image_pixels,
+            max_count=limits.max_count,
+            max_steps=limits.max_steps,
+            max_prompt_characters=MAX_PROMPT,
+            max_id_characters=MAX_ID,
+        )
+
+    async def GetServerInfo(
+        self, request: info_pb2.GetServerInfoRequest, context: Context
+    ) -> info_pb2.GetServerInfoResponse:
+        answer = info_pb2.GetServerInfoResponse(version=self._version, limits=self._limits, defaults=self._defaults)
+        if (known := await self._items.backbone_info()) is not None:
+            channels, height, width = known.image_shape
+            answer.backbone.CopyFrom(
+                info_pb2.Backbone(
+                    name=known.name,
+                    backbone_hash=known.backbone_hash,
+                    channels=channels,
+                    height=height,
+                    width=width,
+                    takes_prompt=known.takes_prompt,
+                    vocabulary=known.vocabulary.words,
+                )
+            )
+        return answer
