@@ -24,6 +24,7 @@ from typing_extensions import override
 from papa_serving.contracts.errors import RevisionNotFound, StorageUnavailable
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import Holding, RevisionStore, plain_name
+from papa_serving.store.object_credentials import check_whole
 from papa_serving.watched_file import WatchedFile
 
 COMPLETE = ".complete"
@@ -58,8 +59,6 @@ CLIENT_OPTIONS = (
 _CLIENT_VARIABLE = re.compile(f"(?:(?:AWS|GOOGLE|AZURE)_)?({'|'.join(CLIENT_OPTIONS)})", re.IGNORECASE)
 """Variables that set an option of the HTTP client, which obstore wants apart from the others."""
 _PREFIXES = ("AWS_", "GOOGLE_", "AZURE_")
-_AWS_KEY = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"})
-_AWS_CREDENTIALS = _AWS_KEY | {"AWS_SESSION_TOKEN"}
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 T = TypeVar("T")
 
@@ -90,33 +89,25 @@ def _client_options(variables: Mapping[str, str]) -> dict[str, str]:
 def object_stores(url: str, credentials: Path | None) -> Callable[[], ObjectStore]:
     """Gives the objects below the URL, opened anew when a file in `credentials` was changed, added or removed.
 
-    The folder holds one file for each variable. Raises ValueError as `object_store` does, and for a folder that cannot
-    be read or lacks a part of the credentials.
+    The folder holds one file for each variable. Raises ValueError as `object_store` does, for a part of a credential,
+    and for a folder that cannot be read or holds nothing.
     """
     if credentials is None:
+        check_whole(url, {}, os.environ)
         objects = object_store(url)
         return lambda: objects
 
     def opened() -> ObjectStore:
         given = {path.name: path.read_text().strip() for path in _variables(credentials)}
-        _check_whole(given)
+        if not given:
+            raise ValueError("store.credentials: the folder holds no variable")
+        check_whole(url, given, os.environ)
         return object_store(url, given)
 
     try:
         return WatchedFile(lambda: _variables(credentials), opened).value
     except OSError as error:
         raise ValueError(f"store.credentials: {error}") from error
-
-
-def _check_whole(given: Mapping[str, str]) -> None:
-    """Raises ValueError for half of the credentials, as a folder holds while somebody replaces its files one by one.
-
-    The environment may hold other credentials, and would complete them with a wrong half.
-    """
-    if not given:
-        raise ValueError("store.credentials: the folder holds no variable")
-    if not _AWS_CREDENTIALS.isdisjoint(given) and (missing := sorted(_AWS_KEY - set(given))):
-        raise ValueError(f"store.credentials: the folder holds a part of the credentials, not {' and '.join(missing)}")
 
 
 def _variables(folder: Path) -> tuple[Path, ...]:
