@@ -59,6 +59,12 @@ FEEDBACK_OLDEST_AGE = Gauge(
 )
 FEEDBACK_DEAD_LETTERS = Counter("papa_feedback_dead_letters_total", "Events buried, by reason.", ["reason"])
 
+QUOTA_EFFECTS = Counter(
+    "papa_quota_effects_total",
+    "What the quotas of single users removed or refused, by quota: revisions, items, event_ids, pending_events.",
+    ["quota", "effect"],
+)
+
 GENERATIONS = Counter(
     "papa_generations_total", "Generations by outcome: done, cancelled, or the reason of the failure.", ["outcome"]
 )

@@ -9,7 +9,7 @@ from papa_serving.contracts.errors import LineageConflict, StorageUnavailable, U
 from papa_serving.contracts.feedback import FeedbackEvent, UserBatch
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import Revision
-from papa_serving.gateway.backends import Backends
+from papa_serving.gateway.backends import Backends, quotas_of
 from papa_serving.gateway.transfer import Merger, labels_of
 from papa_serving.store.memory import MemoryRevisionStore
 from papa_serving.trainer.papa_updater import PapaUpdater
@@ -46,7 +46,7 @@ class Failing:
 def merger(backend: Backend, revisions: MemoryRevisionStore, dies_at: int = 0) -> Merger:  # noqa: F811
     left = [dies_at]
     parts = (backend.log, backend.users, backend.items, revisions)
-    return Merger(Backends(*(Failing(part, left) for part in parts)))
+    return Merger(Backends(*(Failing(part, left) for part in parts), quotas_of(backend.settings)))
 
 
 async def said_by(backend: Backend, user: UserKey) -> list[tuple[bytes, float]]:  # noqa: F811

@@ -1,13 +1,17 @@
-"""What one user may have in store: so many revisions, so many items; the oldest go."""
+"""What one user may have in store: so many revisions, items and event ids; the oldest go."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 from papa_serving.contracts.errors import ItemNotFound, RevisionNotFound
 from papa_serving.contracts.identity import UserKey
-from papa_serving.settings import GatewaySettings, Settings, StoreSettings
+from papa_serving.contracts.revisions import Usage
+from papa_serving.metrics import QUOTA_EFFECTS
+from papa_serving.settings import FeedbackSettings, GatewaySettings, Settings, StoreSettings
 
-from tests.store.support import Backend, OpenBackend, an_item, open_redis
+from tests.store.support import PARTITIONS, Backend, OpenBackend, an_item, image_event, open_redis
 
 THREE = StoreSettings(user_revisions=3)
 
@@ -103,3 +107,94 @@ async def test_what_was_just_stored_stays_where_items_live_shorter_than_before(
 def test_a_quota_holds_the_items_of_one_generation() -> None:
     with pytest.raises(ValueError, match=r"store\.user_items \(64\) must be at least gateway\.max_count \(65\)"):
         Settings(store=StoreSettings(user_items=64), gateway=GatewaySettings(max_count=65))
+
+
+def effects(quota: str, effect: str) -> float:
+    return sum(
+        sample.value
+        for family in QUOTA_EFFECTS.collect()
+        for sample in family.samples
+        if sample.name.endswith("_total") and sample.labels == {"quota": quota, "effect": effect}
+    )
+
+
+async def liked(backend: Backend, user: UserKey, numbers: range) -> None:
+    """Events of which none waits any more."""
+    await backend.append(user, *(f"e{number}" for number in numbers))
+    await backend.commit(user, numbers.stop, (await _current(backend, user)))
+
+
+async def _current(backend: Backend, user: UserKey) -> str:
+    state = await backend.users.get(user)
+    return state.current.name if state.current is not None else ""
+
+
+async def test_one_users_event_ids_are_bounded_and_the_newest_stay_known(
+    open_backend: OpenBackend, user: UserKey
+) -> None:
+    backend = open_backend(store=StoreSettings(user_event_ids=20))
+    for first in range(0, 200, 5):
+        await liked(backend, user, range(first, first + 5))
+        assert (await backend.users.usage(user)).event_ids <= 20
+    again = await backend.log.append([image_event(user, f"e{number}") for number in range(190, 200)])
+    assert [result.duplicate for result in again] == [True] * 10
+    assert (await backend.users.get(user)).likes == 200
+    (forgotten,) = await backend.log.append([image_event(user, "e0")])
+    assert not forgotten.duplicate
+
+
+async def test_the_id_of_an_event_that_waits_is_never_forgotten(open_backend: OpenBackend, user: UserKey) -> None:
+    backend = open_backend(
+        store=StoreSettings(user_event_ids=4), feedback=FeedbackSettings(partitions=PARTITIONS, backlog_limit=100)
+    )
+    for number in range(40):
+        await backend.append(user, f"e{number}")
+    again = await backend.log.append([image_event(user, f"e{number}") for number in range(40)])
+    assert [(result.sequence, result.duplicate) for result in again] == [(number + 1, True) for number in range(40)]
+    assert (await backend.users.usage(user)).event_ids <= 100, "the backlog's bound"
+
+
+async def test_ids_that_a_quota_has_moved_aside_still_expire(redis_backend: Backend, user: UserKey) -> None:
+    """Also where the call that moved them accepted nothing, so that nobody wrote when the next ones began."""
+    backend = open_redis(redis_backend.settings.model_copy(update={"store": StoreSettings(user_event_ids=4)}))
+    await liked(backend, user, range(2))
+    assert (await backend.log.append([image_event(user, "e1")]))[0].duplicate
+    await backend.append(user, "later")
+    keys = await _client(backend).keys(f"{backend.settings.redis.prefix}:*ids")
+    assert len(keys) == 2
+    assert [await _client(backend).pttl(key) > 0 for key in keys] == [True, True]
+    await backend.close()
+
+
+def _client(backend: Backend) -> Any:
+    return backend.log._client  # type: ignore[attr-defined]
+
+
+async def test_usage_counts_what_there_is(open_backend: OpenBackend, user: UserKey) -> None:
+    backend = open_backend(store=THREE)
+    assert await backend.users.usage(user) == Usage()
+    await learnt(backend, user, range(1, 6))
+    await backend.items.put(user, [an_item("a"), an_item("b")])
+    assert await backend.users.usage(user) == Usage(revisions=3, items=2, event_ids=5)
+    await backend.users.delete(user)
+    assert await backend.users.usage(user) == Usage()
+
+
+async def test_what_quotas_remove_and_refuse_is_counted(redis_backend: Backend, user: UserKey) -> None:
+    settings = redis_backend.settings.model_copy(
+        update={
+            "store": StoreSettings(user_revisions=2, user_items=64, user_event_ids=2),
+            "feedback": FeedbackSettings(partitions=PARTITIONS, backlog_limit=2),
+        }
+    )
+    backend, kinds = open_redis(settings), ("revisions", "items", "event_ids")
+    before = [effects(kind, "removed") for kind in kinds]
+    refused = effects("pending_events", "refused")
+    await learnt(backend, user, range(1, 6))
+    for first in (0, 60):
+        await backend.items.put(user, [an_item(f"i{first + number}") for number in range(60)])
+    assert [effects(kind, "removed") - known for kind, known in zip(kinds, before, strict=True)] == [3, 56, 3]
+    results = await backend.log.append([image_event(user, name) for name in ("x", "y")])
+    assert [result.error and result.error.reason for result in results] == [None, "USER_BACKLOG_FULL"]
+    assert effects("pending_events", "refused") == refused + 1
+    await backend.close()

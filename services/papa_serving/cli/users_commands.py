@@ -8,7 +8,7 @@ import typer
 
 from papa_serving.cli.connection import Address, Tenant, UserId, connect
 from papa_serving.cli.output import AsJson, console, print_fields, print_json, print_json_line, print_table
-from papa_serving.client import UserState
+from papa_serving.client import Usage, UserState
 from papa_serving.terminal_text import harmless
 
 users = typer.Typer(name="users", no_args_is_help=True, help="A user's state, revisions, rollback, reset and deletion.")
@@ -119,7 +119,15 @@ def _print_state(state: UserState, json: bool) -> None:
     print_fields({
         "user": state.user, "tenant": state.tenant, "likes": state.likes, "dislikes": state.dislikes,
         "pending": state.pending_events, "dead letters": state.dead_letters, "serving": _revision_name(state),
+        **({} if state.usage is None else _usage(state.usage)),
     })  # fmt: skip
+
+
+def _usage(usage: Usage) -> dict[str, int]:
+    return {
+        "revisions": usage.revisions, "items": usage.items, "event ids": usage.event_ids,
+        "remembered labels": usage.remembered_labels,
+    }  # fmt: skip
 
 
 def _revision_name(state: UserState) -> str:

@@ -129,7 +129,8 @@ class Calls:
 
     def get_user(self, user: str | User) -> UnaryCall[UserState]:
         """UserService.GetUser."""
-        return self._of_state(lambda stubs: stubs.users.GetUser, user_pb2.GetUserRequest(user=self.user(user)))
+        request = user_pb2.GetUserRequest(user=self.user(user))
+        return UnaryCall(lambda stubs: stubs.users.GetUser, request, wire.user_with_usage, self._timeouts.user)
 
     def watch_user(self, user: str | User) -> user_pb2.WatchUserRequest:
         """The request of UserService.WatchUser."""

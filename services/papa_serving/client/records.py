@@ -191,8 +191,21 @@ class Revision:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What a user has of each quota; see Quotas. `remembered_labels` is 0 where that is not known."""
+
+    revisions: int = 0
+    items: int = 0
+    event_ids: int = 0
+    remembered_labels: int = 0
+
+
+@dataclass(frozen=True)
 class UserState:
-    """A user at one moment; `current_revision` is None while the backbone serves."""
+    """A user at one moment; `current_revision` is None while the backbone serves.
+
+    `usage` comes with `get_user` alone, and is None otherwise.
+    """
 
     user: str
     tenant: str
@@ -201,6 +214,7 @@ class UserState:
     pending_events: int
     dead_letters: int
     current_revision: Revision | None
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True)
@@ -227,11 +241,23 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Quotas:
+    """The most of each that one user may have; see info.proto. Without a number (0) there is no answer: a deployment of
+    a former release says none."""
+
+    revisions: int = 0
+    items: int = 0
+    event_ids: int = 0
+    pending_events: int = 0
+    remembered_labels: int = 0
+
+
+@dataclass(frozen=True)
 class ServerInfo:
     """A deployment: its version, its limits, and its backbone. `image_shape` is (channels, height, width) in pixels;
     before a generator has started there is no backbone, and name, hash and shape are "", "" and (0, 0, 0).
     `vocabulary` holds all words of its prompts where they are few, and nothing where any text is read. `overdraw` is
-    that of a generation that asks for none."""
+    that of a generation that asks for none. `quotas` bound what one user may have."""
 
     version: str
     limits: Limits
@@ -241,6 +267,7 @@ class ServerInfo:
     takes_prompt: bool
     vocabulary: tuple[str, ...] = ()
     overdraw: float = 1.0
+    quotas: Quotas = field(default_factory=Quotas)
 
 
 @dataclass(frozen=True)

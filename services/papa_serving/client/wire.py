@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -20,11 +21,13 @@ from papa_serving.client.records import (
     Limits,
     Outcome,
     PromptReading,
+    Quotas,
     Revision,
     Sampler,
     ServedBy,
     ServerInfo,
     Timings,
+    Usage,
     User,
     UserState,
 )
@@ -206,6 +209,7 @@ def server_info(message: info_pb2.GetServerInfoResponse) -> ServerInfo:
         takes_prompt=backbone.takes_prompt,
         vocabulary=tuple(backbone.vocabulary),
         overdraw=message.defaults.overdraw or 1.0,
+        quotas=Quotas(**{name: getattr(message.quotas, name) for name in Quotas.__dataclass_fields__}),
     )
 
 
@@ -253,6 +257,13 @@ def user_state(message: user_pb2.UserState) -> UserState:
         dead_letters=message.dead_letters,
         current_revision=revision(message.current_revision) if message.HasField("current_revision") else None,
     )
+
+
+def user_with_usage(message: user_pb2.GetUserResponse) -> UserState:
+    """A user at one moment, and what they have of the quotas."""
+    known = message.HasField("usage")
+    usage = Usage(**{name: getattr(message.usage, name) for name in Usage.__dataclass_fields__}) if known else None
+    return replace(user_state(message.state), usage=usage)
 
 
 def receipt(message: user_pb2.DeleteUserResponse) -> DeletionReceipt:

@@ -44,7 +44,8 @@ class Revision:
     `name` is unique per user and sorts by age ("000012-1f3a9c0e"); `parent` is "" for a first one. `sha256` is of
     the manifest file, which in turn holds the sha256 of every other file of the revision. `first_sequence` and
     `last_sequence` bound the events that it applied; `accepted_at` is when the last of them was accepted, 0 if unknown.
-    `traceparent` is the trace context of the update that made it, "" without.
+    `traceparent` is the trace context of the update that made it, "" without. `remembered` counts the labels in its
+    replay, 0 if unknown.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Revision:
     last_sequence: int = 0
     accepted_at: float = 0.0
     traceparent: str = ""
+    remembered: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,25 @@ class UserState:
     current: Revision | None = None
     version: int = 0
     revisions: int = 0
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one user takes of the quotas: revisions kept, items that feedback may name, event ids remembered."""
+
+    revisions: int = 0
+    items: int = 0
+    event_ids: int = 0
+
+
+@dataclass(frozen=True)
+class Quotas:
+    """The most of each that one user may have; `pending_events` are events that no revision has applied yet."""
+
+    revisions: int
+    items: int
+    event_ids: int
+    pending_events: int
 
 
 @dataclass(frozen=True)
@@ -129,6 +150,10 @@ class UserDirectory(ABC):
     @abstractmethod
     async def get(self, user: UserKey) -> UserState:
         """The state now. Raises UserDeleted while a tombstone stands."""
+
+    @abstractmethod
+    async def usage(self, user: UserKey) -> Usage:
+        """What the user takes of the quotas now; nothing for a deleted one."""
 
     @abstractmethod
     def watch(self, user: UserKey) -> AsyncIterator[UserState]:

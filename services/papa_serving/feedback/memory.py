@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -198,7 +199,8 @@ class MemoryFeedbackLog(FeedbackLog):
         except UserDeleted:
             return AppendResult(event.event_id, error=refusal(DELETED))
         now = self._state.clock()
-        at, what, sequence = user.ids.get(event.event_id, (0.0, b"", 0))
+        self._forget(event.user)
+        at, what, sequence = user.said(event.event_id)
         if sequence and now < at + self._state.settings.store.event_id_ttl:
             if what != digest(event):
                 return AppendResult(event.event_id, error=refusal(REUSED))
@@ -226,7 +228,7 @@ class MemoryFeedbackLog(FeedbackLog):
     def _cancel(self, event: FeedbackEvent) -> AppendResult:
         """Takes an event back, as append.lua does."""
         user, part = self._state.user(event.user), self._state.partition_of(event.user)
-        _, _, number = user.ids.get(event.cancels, (0.0, b"", 0))
+        _, _, number = user.said(event.cancels)
         if not number:
             return AppendResult(event.event_id, error=refusal(NO_EVENT))
         grade = user.grades.pop(number, 0.0)
@@ -251,6 +253,14 @@ class MemoryFeedbackLog(FeedbackLog):
             self._state.changed(event.user)
         user.ids[event.event_id] = (self._state.clock(), digest(event), sequence)
         return AppendResult(event.event_id, sequence)
+
+    def _forget(self, user: UserKey) -> None:
+        """Half of the event ids that a user may have take the place of the half before, as in append.lua."""
+        known, half = self._state.user(user), math.ceil(self._state.settings.store.user_event_ids / 2)
+        if len(known.ids) >= half:
+            waiting = sum(each.user == user for each in self._state.partition_of(user).events.values())
+            if len(known.ids) >= waiting:
+                known.older_ids, known.ids = known.ids, {}
 
     def _full(self, user: UserKey) -> int:
         """The outcome code that refuses a further event of the user; 0 when there is room."""

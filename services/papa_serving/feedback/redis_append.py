@@ -13,10 +13,11 @@ from itertools import zip_longest
 
 from redis.exceptions import NoScriptError, RedisError
 
+from papa_serving import metrics
 from papa_serving.contracts.errors import PapaError, StorageUnavailable
 from papa_serving.contracts.feedback import AppendResult, FeedbackEvent
 from papa_serving.contracts.identity import UserKey
-from papa_serving.feedback.entries import ACCEPTED, DUPLICATE, pack_events, refusal
+from papa_serving.feedback.entries import ACCEPTED, DUPLICATE, USER_FULL, pack_events, refusal
 from papa_serving.store.redis_client import Argument, Client, call_all, unavailable
 from papa_serving.store.redis_keys import GROUP, Keys, PartitionKeys, UserKeys
 from papa_serving.store.redis_scripts import load
@@ -30,6 +31,15 @@ EVENTS_PER_ROUND = 256
 Append = Callable[[Sequence[FeedbackEvent]], Awaitable[list[AppendResult]]]
 
 _APPEND = load(__package__, "append", bytes)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Unapplied events of a partition, and of each user the time to live of event ids in ms and how many are kept."""
+
+    backlog: int
+    ttl: int
+    ids: int
 
 
 class _ScriptCall:
@@ -53,11 +63,11 @@ class _ScriptCall:
         return (index for _, indices in self._runs.values() for index in indices)
 
     def keys_and_arguments(
-        self, events: Sequence[FeedbackEvent], limit: int, ttl: int
+        self, events: Sequence[FeedbackEvent], bounds: Bounds
     ) -> tuple[list[str], list[Argument]]:
         """The keys and arguments of append.lua."""
         keys: list[str] = [self._partition.events, self._partition.dead]
-        arguments: list[Argument] = [limit, ttl, GROUP]
+        arguments: list[Argument] = [bounds.backlog, bounds.ttl, GROUP, bounds.ids]
         for user, (own, indices) in self._runs.items():
             keys += (own.state, own.pending, own.letters, own.ids, own.older_ids)
             of_user = [events[index] for index in indices]
@@ -69,11 +79,10 @@ class _ScriptCall:
 class Appender:
     """Appends lists of events. A list has one call in flight per partition, which keeps the order of each user."""
 
-    def __init__(self, client: Client, keys: Keys, limit: int, ttl: int) -> None:
+    def __init__(self, client: Client, keys: Keys, bounds: Bounds) -> None:
         self._client = client
         self._keys = keys
-        self._limit = limit
-        self._ttl = ttl
+        self._bounds = bounds
 
     async def append(self, events: Sequence[FeedbackEvent]) -> list[AppendResult]:
         """Like FeedbackLog.append. If Redis refused only some partitions, their results contain StorageUnavailable."""
@@ -105,7 +114,7 @@ class Appender:
 
     async def _send(self, calls: Sequence[_ScriptCall], events: Sequence[FeedbackEvent]) -> list[bytes | RedisError]:
         """Returns the script's replies, or errors for refused calls."""
-        wanted = [call.keys_and_arguments(events, self._limit, self._ttl) for call in calls]
+        wanted = [call.keys_and_arguments(events, self._bounds) for call in calls]
         replies = await call_all(self._client, [_APPEND.by_sha1(*call) for call in wanted])
         unknown = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if unknown:
@@ -122,9 +131,12 @@ def _results(
         error = unavailable(reply)
         yield from ((index, AppendResult(events[index].event_id, error=error)) for index in call.indices())
         return
-    numbers = [int(number) for number in reply.split()]
+    *numbers, forgotten = [int(number) for number in reply.split()]
     # Read wholly before anything is believed: an answer of another length acknowledges nothing.
-    for index, code, sequence in list(zip(call.indices(), numbers[::2], numbers[1::2], strict=True)):
+    outcomes = list(zip(call.indices(), numbers[::2], numbers[1::2], strict=True))
+    metrics.QUOTA_EFFECTS.labels("event_ids", "removed").inc(forgotten)
+    metrics.QUOTA_EFFECTS.labels("pending_events", "refused").inc(sum(code == USER_FULL for _, code, _ in outcomes))
+    for index, code, sequence in outcomes:
         event_id = events[index].event_id
         if code in (ACCEPTED, DUPLICATE):
             yield index, AppendResult(event_id, sequence, code == DUPLICATE)

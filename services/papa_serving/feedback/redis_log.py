@@ -15,6 +15,7 @@ from typing import Any
 from redis.exceptions import RedisError
 from typing_extensions import override
 
+from papa_serving import metrics
 from papa_serving.contracts.errors import Fenced, LineageConflict, StorageDamaged
 from papa_serving.contracts.feedback import (
     AppendResult,
@@ -29,7 +30,7 @@ from papa_serving.contracts.feedback import (
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import Revision
 from papa_serving.feedback.entries import decode_event, decode_letter, is_entry_id
-from papa_serving.feedback.redis_append import Appender, SharedAppend
+from papa_serving.feedback.redis_append import Appender, Bounds, SharedAppend
 from papa_serving.settings import Settings
 from papa_serving.store.records import encode_revision, user_deleted
 from papa_serving.store.redis_client import Argument, Client, ClusterClient, call, call_all, unavailable
@@ -63,7 +64,8 @@ class RedisFeedbackLog(FeedbackLog):
         self._keys = keys
         self._revisions_kept = settings.store.user_revisions
         ttl = max(1, round(settings.store.event_id_ttl * 1000))
-        self._appends = SharedAppend(Appender(client, keys, settings.feedback.backlog_limit, ttl).append)
+        bounds = Bounds(settings.feedback.backlog_limit, ttl, settings.store.user_event_ids)
+        self._appends = SharedAppend(Appender(client, keys, bounds).append)
 
     @override
     async def append(self, events: Sequence[FeedbackEvent]) -> list[AppendResult]:
@@ -159,7 +161,9 @@ class RedisFeedbackLog(FeedbackLog):
         own = self._keys.user(user)
         keys = [own.partition.lease, own.partition.events, own.state, own.pending, own.lineage, own.records]
         made: list[Argument] = [revision.name, revision.parent, encode_revision(revision), self._revisions_kept]
-        outcome = await _COMMIT.run(self._client, keys, [*owner, GROUP, *made, *events])
+        reply = await _COMMIT.run(self._client, keys, [*owner, GROUP, *made, *events])
+        outcome, _, removed = reply.partition(b" ")
+        metrics.QUOTA_EFFECTS.labels("revisions", "removed").inc(int(removed or 0))
         if outcome == b"deleted":
             raise user_deleted()
         if outcome == b"conflict":

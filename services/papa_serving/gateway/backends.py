@@ -9,7 +9,7 @@ from time import monotonic
 from papa_serving.contracts.errors import GeneratorUnavailable, StorageUnavailable
 from papa_serving.contracts.feedback import FeedbackLog
 from papa_serving.contracts.items import BackboneInfo, ItemStore
-from papa_serving.contracts.revisions import RevisionStore, UserDirectory
+from papa_serving.contracts.revisions import Quotas, RevisionStore, UserDirectory
 from papa_serving.feedback import open_log
 from papa_serving.settings import Settings
 from papa_serving.store import open_items, open_revisions, open_users
@@ -28,6 +28,7 @@ class Backends:
     users: UserDirectory
     items: ItemStore
     revisions: RevisionStore
+    quotas: Quotas
 
     async def close(self) -> None:
         """Closes connections."""
@@ -38,7 +39,14 @@ class Backends:
 
 def open_backends(settings: Settings) -> Backends:
     """Opens what the configuration names. Each connects when it is first used. Raises ValueError for a bad URL."""
-    return Backends(open_log(settings), open_users(settings), open_items(settings), open_revisions(settings))
+    stores = open_users(settings), open_items(settings), open_revisions(settings)
+    return Backends(open_log(settings), *stores, quotas_of(settings))
+
+
+def quotas_of(settings: Settings) -> Quotas:
+    """What one user may have. Alone in a partition, half of its backlog: no more than is left for others."""
+    store, backlog = settings.store, settings.feedback.backlog_limit
+    return Quotas(store.user_revisions, store.user_items, max(store.user_event_ids, backlog), (backlog + 1) // 2)
 
 
 class KnownBackbone:

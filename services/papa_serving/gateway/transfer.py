@@ -140,7 +140,7 @@ class Adopter:
                     files=files,
                 )
             )
-            revision = _record(state, parent, packed.sha256, created_at)
+            revision = _record(state, parent, packed, created_at)
             try:
                 await self._revisions.put(user, revision.name, dict(packed.files))
                 await self._commit(user, revision)
@@ -297,12 +297,13 @@ def pieces(data: bytes) -> list[bytes]:
     return [data[at : at + CHUNK_BYTES] for at in range(0, len(data) or 1, CHUNK_BYTES)]
 
 
-def _record(state: UserState, parent: str, sha256: str, created_at: float) -> Revision:
+def _record(state: UserState, parent: str, packed: engine_pb2.PackedAdapter, created_at: float) -> Revision:
     return Revision(
-        name=revision_name(state.revisions + 1, sha256),
+        name=revision_name(state.revisions + 1, packed.sha256),
         parent=parent,
         created_at=created_at,
-        sha256=sha256,
+        sha256=packed.sha256,
         events_applied=0,
         events_total=0 if state.current is None else state.current.events_total,
+        remembered=packed.remembered,
     )

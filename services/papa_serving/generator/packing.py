@@ -26,7 +26,8 @@ class Packer:
             raise _refused(error) from error
         origin = Origin(denoiser.backbone_hash, request.parent, request.created_at)
         packed = pack(adapter, denoiser.layout, self._adoption.config, origin)
-        return engine_pb2.PackedAdapter(files=packed, sha256=digest(packed[MANIFEST_FILE]))
+        manifest = digest(packed[MANIFEST_FILE])
+        return engine_pb2.PackedAdapter(files=packed, sha256=manifest, remembered=len(adapter.replay))
 
 
 def _refused(error: AdapterDamagedError) -> InvalidRequest:

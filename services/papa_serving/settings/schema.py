@@ -73,6 +73,12 @@ class StoreSettings(Section):
     user_items: int = Field(
         10_000, ge=64, description="newest items of one user that feedback may name; older ones go before item_ttl"
     )
+    user_event_ids: int = Field(
+        100_000,
+        ge=2,
+        description="event ids of one user that are recognised; beyond it the older half goes before event_id_ttl, but "
+        "as many stay as events of that user wait",
+    )
 
 
 class FeedbackSettings(Section):

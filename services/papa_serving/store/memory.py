@@ -25,6 +25,7 @@ from papa_serving.contracts.revisions import (
     Revision,
     RevisionStore,
     Standing,
+    Usage,
     UserDirectory,
     UserState,
     plain_name,
@@ -40,7 +41,7 @@ __all__ = ["MemoryItemStore", "MemoryRevisionStore", "MemoryState", "MemoryUserD
 class MemoryUser:
     """One user.
 
-    `ids` maps an event id to its time, digest and sequence. `grades` maps the sequences of events that were not taken
+    `ids` maps an event id to its time, digest and sequence, and so does `older_ids`, which goes first. `grades` maps the sequences of events that were not taken
     back to their grades. `items` maps an item id to its time of expiry and the item.
     """
 
@@ -51,10 +52,15 @@ class MemoryUser:
     current: str = ""
     lineage: dict[str, Revision] = field(default_factory=dict)
     ids: dict[str, tuple[float, bytes, int]] = field(default_factory=dict)
+    older_ids: dict[str, tuple[float, bytes, int]] = field(default_factory=dict)
     grades: dict[int, float] = field(default_factory=dict)
     items: dict[str, tuple[float, StoredItem]] = field(default_factory=dict)
     deletion: DeletionReceipt | None = None
     merging: str = ""
+
+    def said(self, event_id: str) -> tuple[float, bytes, int]:
+        """What is remembered of an event: its time, digest and sequence, all nothing for an unknown one."""
+        return self.ids.get(event_id) or self.older_ids.get(event_id, (0.0, b"", 0))
 
     @property
     def made(self) -> int:
@@ -122,6 +128,12 @@ class MemoryState:
             version=known.version,
             revisions=known.made,
         )
+
+    def usage(self, user: UserKey) -> Usage:
+        """Implements UserDirectory.usage."""
+        known = self._users.get(user, MemoryUser())
+        alive = sum(until > self.clock() for until, _ in known.items.values())
+        return Usage(len(known.lineage), alive, len(known.ids) + len(known.older_ids))
 
     def lineage(self, user: UserKey) -> dict[str, Revision]:
         """Records by name, oldest first; none of a deleted user."""
@@ -229,6 +241,10 @@ class MemoryUserDirectory(UserDirectory):
     @override
     async def get(self, user: UserKey) -> UserState:
         return self._state.state(user)
+
+    @override
+    async def usage(self, user: UserKey) -> Usage:
+        return self._state.usage(user)
 
     @override
     async def watch(self, user: UserKey) -> AsyncIterator[UserState]:

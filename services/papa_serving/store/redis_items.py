@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from typing_extensions import override
 
+from papa_serving import metrics
 from papa_serving.contracts.errors import ItemNotFound
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import BackboneInfo, ItemStore, StoredItem
@@ -37,8 +38,10 @@ class RedisItemStore(ItemStore):
         values = [(i.item_id, i.sample, i.revision, i.generation_id, i.seed) for i in items]
         script_keys = [keys.state, keys.items, *(keys.item(item.item_id) for item in items)]
         quota: list[Argument] = [self._ttl, self._kept, keys.item("")]
-        if not await _PUT.run(self._client, script_keys, [*quota, *(v for item in values for v in item)]):
+        removed = await _PUT.run(self._client, script_keys, [*quota, *(v for item in values for v in item)])
+        if removed < 0:
             raise user_deleted()
+        metrics.QUOTA_EFFECTS.labels("items", "removed").inc(removed)
 
     @override
     async def get(self, user: UserKey, item_id: str) -> StoredItem:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections.abc import AsyncIterator, Collection, Sequence
 
+from redis.exceptions import RedisError
 from typing_extensions import override
 
 from papa_serving.contracts.errors import RevisionNotFound, StorageDamaged, StorageUnavailable
 from papa_serving.contracts.identity import UserKey
-from papa_serving.contracts.revisions import DeletionReceipt, MergeClaim, Revision, Standing, UserDirectory, UserState
+from papa_serving.contracts.revisions import DeletionReceipt, MergeClaim, Revision, Standing, Usage, UserDirectory, UserState
 from papa_serving.settings import StoreSettings
 from papa_serving.store.records import (
     STATE_FIELDS,
@@ -23,7 +25,7 @@ from papa_serving.store.records import (
     no_revision,
 )
 from papa_serving.store.redis_changes import ChangeFeed
-from papa_serving.store.redis_client import Argument, Client, call
+from papa_serving.store.redis_client import Argument, Client, call, call_all, unavailable
 from papa_serving.store.redis_keys import GROUP, Keys
 from papa_serving.store.redis_replies import checked_replies
 from papa_serving.store.redis_scripts import load
@@ -49,6 +51,25 @@ class RedisUserDirectory(UserDirectory):
     @override
     async def get(self, user: UserKey) -> UserState:
         return decode_state(user, await self._fields(user, *STATE_FIELDS))
+
+    @override
+    async def usage(self, user: UserKey) -> Usage:
+        """Makes one round trip. Items whose time to live has passed by this machine's clock do not count."""
+        keys, now = self._keys.user(user), round(time.time() * 1000)
+        counts = await call_all(
+            self._client,
+            [
+                ("ZCARD", keys.lineage),
+                ("ZCOUNT", keys.items, now, "+inf"),
+                ("HLEN", keys.ids),
+                ("HLEN", keys.older_ids),
+            ],
+        )
+        for count in counts:
+            if isinstance(count, RedisError):
+                raise unavailable(count)
+        revisions, items, ids, older_ids = map(int, counts)
+        return Usage(revisions, items, ids + older_ids)
 
     @override
     async def watch(self, user: UserKey) -> AsyncIterator[UserState]:

@@ -142,6 +142,7 @@ def _record(job: Job, trained: Trained) -> Revision:
         last_sequence=events[-1].sequence,
         accepted_at=events[-1].accepted_at,
         traceparent=tracing.current().traceparent,
+        remembered=trained.remembered,
     )
 
 

@@ -115,7 +115,7 @@ class PapaUpdater(Updater):
             stats={name: float(value) for name, value in asdict(stats).items()},
         )
         files = pack(adapter, self._denoiser.layout, config, origin)
-        return Trained(files, digest(files[MANIFEST_FILE]), stats.loss_last)
+        return Trained(files, digest(files[MANIFEST_FILE]), stats.loss_last, len(adapter.replay))
 
 
 def load_updater(settings: Settings) -> PapaUpdater:

@@ -32,11 +32,15 @@ class UserUpdate:
 
 @dataclass(frozen=True)
 class Trained:
-    """A revision ready to be promoted: its files and the sha256 of their manifest."""
+    """A revision ready to be promoted: its files and the sha256 of their manifest.
+
+    `remembered` counts the labels in its replay.
+    """
 
     files: Mapping[str, bytes]
     sha256: str
     loss: float = 0.0
+    remembered: int = 0
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from grpc_status import rpc_status
 from papa_serving.contracts.feedback import DeadLetter, FeedbackEvent
 from papa_serving.contracts.identity import UserKey
 from papa_serving.gateway.auth.identity import Authenticate
-from papa_serving.gateway.backends import Backends
+from papa_serving.gateway.backends import Backends, quotas_of
 from papa_serving.gateway.server import Gateway
 from papa_serving.settings import FeedbackSettings, GatewaySettings, Settings
 from papa_serving.store.memory import MemoryState
@@ -50,7 +50,7 @@ class Service:
             await self.engine.start()
         address = settings.pop("generator", f"127.0.0.1:{self.engine.port}")
         limits = GatewaySettings(port=0, generator=address, **{"notice_seconds": 0.0, "drain_seconds": 5.0, **settings})
-        backends = Backends(self.log, self.users, self.items, self.revisions)
+        backends = Backends(self.log, self.users, self.items, self.revisions, quotas_of(self.state.settings))
         self.gateway = Gateway(limits, backends, authenticate, overdraw=OVERDRAW)
         await self.gateway.start()
         self.channel = grpc.aio.insecure_channel(self.gateway.address)

@@ -2,9 +2,11 @@
 --
 -- KEYS  1 events stream, 2 dead stream; then for each user: user hash, pending zset, letters zset, ids hash, older ids
 --         hash, and the item hash of each of the user's events that names an item, in order
--- ARGV  1 backlog limit, 2 time to live of event ids in ms, 3 consumer group; then for each user: tenant, user, number of events,
---         and one string of all the events as papa_serving.feedback.entries makes it
--- Reply "code sequence" for each event, all joined by spaces; the sequence is 0 for what was refused
+-- ARGV  1 backlog limit, 2 time to live of event ids in ms, 3 consumer group, 4 event ids of one user that are remembered; then
+--         for each user: tenant, user, number of events, and one string of all the events as
+--         papa_serving.feedback.entries makes it
+-- Reply "code sequence" for each event, then how many event ids were forgotten, all joined by spaces; the sequence is 0 for
+--       what was refused
 local ACCEPTED, DUPLICATE, NO_ITEM, DELETED, FULL, REUSED, USER_FULL, NO_EVENT = 0, 1, 2, 3, 4, 5, 6, 7
 local HEAD = '>I4I4I4c8d'
 local stream, dead, group = KEYS[1], KEYS[2], ARGV[3]
@@ -13,7 +15,8 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local room = tonumber(ARGV[1]) - redis.call('XLEN', stream)
 local ttl = tonumber(ARGV[2])
-local next_key, next_arg = 3, 4
+local half_of_ids, forgotten = math.ceil(tonumber(ARGV[4]) / 2), 0
+local next_key, next_arg = 3, 5
 local reply = {}
 
 local function unpack_events(packed, count)
@@ -33,11 +36,16 @@ local function unpack_events(packed, count)
 end
 
 -- What is known of these event ids: for each the digest and the sequence, or false. Ids are remembered for one to two
--- times to live: what is older than one moves aside, and expires there.
-local function recall(since, ids_key, older_key, ids)
-  if since and now - since > ttl then
+-- times to live: what is older than one moves aside, and expires there. So does half of what a user may have, which
+-- takes the place of the half before; the ids of all events that wait are always known.
+local function recall(state, since, waiting, ids_key, older_key, ids)
+  local count = redis.call('HLEN', ids_key)
+  local full = count >= math.max(half_of_ids, waiting)
+  if full or (since and now - since > ttl) then
     since = nil
-    if redis.call('EXISTS', ids_key) == 1 then
+    if count > 0 then
+      forgotten = forgotten + (full and redis.call('HLEN', older_key) or 0)
+      redis.call('HDEL', state, 'ids_since')
       redis.call('RENAME', ids_key, older_key)
     end
   end
@@ -62,7 +70,7 @@ local function append_user()
   local deleted, sequence = fields[1], tonumber(fields[2]) or 0
   local likes, dislikes = tonumber(fields[3]) or 0, tonumber(fields[4]) or 0
   local waiting = tonumber(fields[5]) or 0
-  local known, since = recall(tonumber(fields[7]), ids_key, older_key, ids)
+  local known, since = recall(state, tonumber(fields[7]), waiting, ids_key, older_key, ids)
   local said_here, ids_here, pending_here, letters_gone, changed = {}, {}, {}, 0, false
 
   local function remember(id, said)
@@ -178,4 +186,5 @@ end
 while next_arg <= #ARGV do
   append_user()
 end
+reply[#reply + 1] = forgotten
 return table.concat(reply, ' ')

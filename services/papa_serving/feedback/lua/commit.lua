@@ -4,7 +4,7 @@
 -- ARGV  1 owner, 2 epoch ("" and "" for a revision from elsewhere, which applies no events), 3 consumer group,
 --       4 revision, 5 its parent ("" for none), 6 its record (JSON), 7 how many revisions of a user are kept, then the
 --       entry ids of its events
--- Reply "done" (now, or by an earlier sending of the same revision), "deleted", "fenced", "conflict" (another parent), or
+-- Reply "done N" (N older revisions went), "done" (by an earlier sending of the same revision), "deleted", "fenced", "conflict" (another parent), or
 --       "stale" (the events are not the user's oldest unapplied ones)
 local FIRST_ENTRY, AT_ONCE = 8, 1000
 local lease, events, state, pending, lineage, records = unpack(KEYS)
@@ -59,4 +59,4 @@ if #doomed > 0 then
   redis.call('HDEL', records, unpack(doomed))
 end
 redis.pcall('PUBLISH', state, version)
-return 'done'
+return 'done ' .. #doomed

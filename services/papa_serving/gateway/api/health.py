@@ -18,7 +18,8 @@ from grpc_health.v1 import health, health_pb2
 
 from papa_serving.contracts.errors import PapaError
 from papa_serving.contracts.items import ItemStore
-from papa_serving.contracts.limits import MAX_ID, MAX_PROMPT
+from papa_serving.contracts.limits import MAX_ID, MAX_PROMPT, MAX_REMEMBERED_LABELS
+from papa_serving.gateway.backends import Backends
 from papa_serving.gateway.engine_client import EngineClient
 from papa_serving.gateway.rpc.drain import Drain
 from papa_serving.gateway.rpc.edge import Context
@@ -114,8 +115,8 @@ class Readiness:
 class InfoService(info_pb2_grpc.InfoServiceServicer):
     """Reads the settings, and the backbone that a generator has announced."""
 
-    def __init__(self, limits: GatewaySettings, items: ItemStore, overdraw: float) -> None:
-        self._items = items
+    def __init__(self, limits: GatewaySettings, backends: Backends, overdraw: float) -> None:
+        self._items, quotas = backends.items, backends.quotas
         self._defaults = info_pb2.Defaults(overdraw=overdraw)
         self._version = importlib.metadata.version("papa-serving")
         self._limits = info_pb2.Limits(
@@ -128,11 +129,20 @@ class InfoService(info_pb2_grpc.InfoServiceServicer):
             max_prompt_characters=MAX_PROMPT,
             max_id_characters=MAX_ID,
         )
+        self._quotas = info_pb2.Quotas(
+            revisions=quotas.revisions,
+            items=quotas.items,
+            event_ids=quotas.event_ids,
+            pending_events=quotas.pending_events,
+            remembered_labels=MAX_REMEMBERED_LABELS,
+        )
 
     async def GetServerInfo(
         self, request: info_pb2.GetServerInfoRequest, context: Context
     ) -> info_pb2.GetServerInfoResponse:
-        answer = info_pb2.GetServerInfoResponse(version=self._version, limits=self._limits, defaults=self._defaults)
+        answer = info_pb2.GetServerInfoResponse(
+            version=self._version, limits=self._limits, defaults=self._defaults, quotas=self._quotas
+        )
         if (known := await self._items.backbone_info()) is not None:
             channels, height, width = known.image_shape
             answer.backbone.CopyFrom(

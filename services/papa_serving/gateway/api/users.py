@@ -10,7 +10,7 @@ from google.protobuf import timestamp_pb2
 
 from papa_serving.contracts.errors import InvalidRequest, RevisionNotFound, Violation
 from papa_serving.contracts.identity import UserKey
-from papa_serving.contracts.revisions import DeletionReceipt, Revision, RevisionStore, UserDirectory, UserState
+from papa_serving.contracts.revisions import DeletionReceipt, Revision, RevisionStore, Usage, UserDirectory, UserState
 from papa_serving.gateway.conversion import validation
 from papa_serving.gateway.rpc.admission import caller
 from papa_serving.gateway.rpc.drain import Drain
@@ -36,7 +36,11 @@ class UserService(user_pb2_grpc.UserServiceServicer):
         self._exporter, self._adopter, self._merger = Exporter(users, revisions), adopter, merger
 
     async def GetUser(self, request: user_pb2.GetUserRequest, context: Context) -> user_pb2.GetUserResponse:
-        return user_pb2.GetUserResponse(state=state_to_wire(await self._users.get(_key(request.user))))
+        key = _key(request.user)
+        state = await self._users.get(key)
+        return user_pb2.GetUserResponse(
+            state=state_to_wire(state), usage=usage_to_wire(await self._users.usage(key), state)
+        )
 
     async def WatchUser(
         self, request: user_pb2.WatchUserRequest, context: Context
@@ -172,6 +176,16 @@ def state_to_wire(state: UserState) -> user_pb2.UserState:
         pending_events=state.pending,
         dead_letters=state.dead_letters,
         current_revision=None if state.current is None else revision_to_wire(state.current),
+    )
+
+
+def usage_to_wire(usage: Usage, state: UserState) -> user_pb2.Usage:
+    """What a user has of the quotas, in the public contract."""
+    return user_pb2.Usage(
+        revisions=usage.revisions,
+        items=usage.items,
+        event_ids=usage.event_ids,
+        remembered_labels=0 if state.current is None else state.current.remembered,
     )
 
 

@@ -4,11 +4,11 @@
 -- KEYS  1 user hash, 2 user's items zset, then the hash of each item; and the hashes of those that go, ARGV[3] .. item id
 -- ARGV  1 time to live in ms, 2 how many items of a user are kept, 3 start of the item keys,
 --       then for each item: item id, sample, revision, generation, seed
--- Reply 1, or 0 when the user is deleted
+-- Reply how many of the oldest went, or -1 when the user is deleted
 local AT_ONCE = 1000
 local state, index = KEYS[1], KEYS[2]
 if redis.call('HEXISTS', state, 'deleted') == 1 then
-  return 0
+  return -1
 end
 redis.call('ZCARD', index) -- a key of another type fails before the first change
 for i = 3, #KEYS do
@@ -26,9 +26,10 @@ for i = 3, #KEYS do
   stored[ARGV[at]] = true
 end
 redis.call('ZREMRANGEBYSCORE', index, '-inf', now)
+local doomed = {}
 local beyond = math.min(redis.call('ZCARD', index) - tonumber(ARGV[2]), AT_ONCE)
 if beyond > 0 then
-  local doomed, hashes = {}, {}
+  local hashes = {}
   for _, id in ipairs(redis.call('ZRANGE', index, 0, beyond + #KEYS - 3)) do
     if #doomed < beyond and not stored[id] then
       doomed[#doomed + 1] = id
@@ -41,4 +42,4 @@ if beyond > 0 then
   end
 end
 redis.call('PEXPIRE', index, ttl)
-return 1
+return #doomed

@@ -237,8 +237,11 @@ class PackedAdapter(_message.Message):
 
     FILES_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
+    REMEMBERED_FIELD_NUMBER: _builtins.int
     sha256: _builtins.str
     """Of the manifest."""
+    remembered: _builtins.int
+    """Labels in its replay."""
     @_builtins.property
     def files(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]: ...
     def __init__(
@@ -246,10 +249,11 @@ class PackedAdapter(_message.Message):
         *,
         files: _abc.Mapping[_builtins.str, _builtins.bytes] | None = ...,
         sha256: _builtins.str = ...,
+        remembered: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "sha256", b"sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "remembered", b"remembered", "sha256", b"sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -41,6 +41,7 @@ class GetServerInfoResponse(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     BACKBONE_FIELD_NUMBER: _builtins.int
     DEFAULTS_FIELD_NUMBER: _builtins.int
+    QUOTAS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """The version of the product, for instance "0.1.0"."""
     @_builtins.property
@@ -53,6 +54,10 @@ class GetServerInfoResponse(_message.Message):
     def defaults(self) -> Global___Defaults:
         """What a generation gets that asks for nothing else."""
 
+    @_builtins.property
+    def quotas(self) -> Global___Quotas:
+        """What one user may have."""
+
     def __init__(
         self,
         *,
@@ -60,14 +65,55 @@ class GetServerInfoResponse(_message.Message):
         limits: Global___Limits | None = ...,
         backbone: Global___Backbone | None = ...,
         defaults: Global___Defaults | None = ...,
+        quotas: Global___Quotas | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["backbone", b"backbone", "defaults", b"defaults", "limits", b"limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["backbone", b"backbone", "defaults", b"defaults", "limits", b"limits", "quotas", b"quotas"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backbone", b"backbone", "defaults", b"defaults", "limits", b"limits", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backbone", b"backbone", "defaults", b"defaults", "limits", b"limits", "quotas", b"quotas", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetServerInfoResponse: _TypeAlias = GetServerInfoResponse  # noqa: Y015
+
+@_typing.final
+class Quotas(_message.Message):
+    """The most that one user may have of each; Usage says what a user has. Beyond a quota the oldest go, but pending events,
+    of which further ones are refused with USER_BACKLOG_FULL.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    EVENT_IDS_FIELD_NUMBER: _builtins.int
+    PENDING_EVENTS_FIELD_NUMBER: _builtins.int
+    REMEMBERED_LABELS_FIELD_NUMBER: _builtins.int
+    revisions: _builtins.int
+    """Revisions of the lineage; the one in use stays in any case."""
+    items: _builtins.int
+    """Items that feedback may name."""
+    event_ids: _builtins.int
+    """Event ids that are recognised. At least the newest half of them is, while their time to live lasts."""
+    pending_events: _builtins.int
+    """Accepted events that no revision has applied yet, of a user who is alone in a partition; fewer beside others."""
+    remembered_labels: _builtins.int
+    """Labels that learning remembers, with their prompts: half of them likes and half of them dislikes at most."""
+    def __init__(
+        self,
+        *,
+        revisions: _builtins.int = ...,
+        items: _builtins.int = ...,
+        event_ids: _builtins.int = ...,
+        pending_events: _builtins.int = ...,
+        remembered_labels: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_ids", b"event_ids", "items", b"items", "pending_events", b"pending_events", "remembered_labels", b"remembered_labels", "revisions", b"revisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Quotas: _TypeAlias = Quotas  # noqa: Y015
 
 @_typing.final
 class Defaults(_message.Message):
