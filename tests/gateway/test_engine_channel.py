@@ -119,10 +119,59 @@ async def test_a_renewed_connection_is_closed_with_its_last_call(successor: Fake
         try:
             async with asyncio.timeout(30):
                 while name.connections < 8:
-                    async with aclosing(client.run(SPEC)) as events:
+                    async with aclosing(client.run(SPEC, lambda _: None)) as events:
                         assert [event async for event in events]
                     await asyncio.sleep(0.01)
             await eventually(lambda: name.open() <= 2)
         finally:
             gc.enable()
         await client.close()
+
+
+async def test_what_a_caller_has_left_unread_is_still_told(
+    successor: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The draws of a run count for its caller, also those that are told after the caller's last look."""
+    for limit in ("REST_SECONDS", "REST_PAUSE"):
+        monkeypatch.setattr(f"papa_serving.gateway.engine_client.{limit}", 60.0)
+    successor.scripts = [[*(items(index, size=3 * 2**20, drawn=2 * index) for index in range(1, 9)), done(drawn=17)]]
+    client, drawn = EngineClient(f"127.0.0.1:{successor.port}"), [0]
+    events = client.run(SPEC, lambda event: drawn.append(event.drawn))
+    await anext(events)
+    assert drawn[-1] == 2
+    await events.aclose()
+    await eventually(lambda: drawn[-1] == 17)
+    await client.close()
+
+
+async def test_a_run_that_was_left_is_cancelled_soon(successor: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("papa_serving.gateway.engine_client.REST_PAUSE", 0.01)
+    successor.scripts = [[items(1, drawn=2), wait(asyncio.Event())]]
+    client = EngineClient(f"127.0.0.1:{successor.port}")
+    events = client.run(SPEC, lambda _: None)
+    await anext(events)
+    await events.aclose()
+    await eventually(successor.cancelled.is_set)
+    await client.close()
+
+
+async def test_runs_that_were_left_do_not_pile_up(successor: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("papa_serving.gateway.engine_client.RESTS", 0)
+    successor.scripts = [[items(1, drawn=2), wait(asyncio.Event())]]
+    client = EngineClient(f"127.0.0.1:{successor.port}")
+    events = client.run(SPEC, lambda _: None)
+    await anext(events)
+    await events.aclose()
+    assert not client._rests
+    await eventually(successor.cancelled.is_set)
+    await client.close()
+
+
+async def test_a_client_that_closes_ends_what_it_still_reads(successor: FakeEngine) -> None:
+    successor.scripts = [[items(1, drawn=2), wait(asyncio.Event())]]
+    client = EngineClient(f"127.0.0.1:{successor.port}")
+    events = client.run(SPEC, lambda _: None)
+    await anext(events)
+    await events.aclose()
+    await client.close()
+    assert not client._rests

@@ -19,6 +19,7 @@ from papa_serving.contracts.samples import unpack_sample
 from papa_serving.generator.generation import Defaults
 from papa_serving.generator.job import FinishedRows, Job
 from papa_serving.generator.wire import error_to_wire, event_to_wire, spec_from_wire
+from papa_serving.metrics import DRAWS, ENGINE_RUNNING_ROWS
 from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
 from papa_serving.stubs.serving.v1 import generation_pb2, types_pb2
 from torch import Tensor
@@ -232,6 +233,29 @@ async def test_items_are_delivered_as_they_are_accepted(weights: Tensor, head: H
     assert len(groups) > 1
     assert groups[0].items
     assert [group.drawn for group in groups] == sorted(group.drawn for group in groups)
+
+
+async def test_a_slow_reader_is_told_what_is_drawn_by_now(reference: Denoiser, weights: Tensor, head: Head) -> None:
+    """Whatever a hang-up leaves unread, the last event that was sent has counted the draws before it."""
+    asked = spec(count=8, seed=2**40, generation_id="g-slow")
+    expected = alone(reference, weights, head, asked, Rule(OVERDRAW))
+
+    def drawn() -> float:
+        return sum(DRAWS.labels(outcome)._value.get() for outcome in ("accepted", "rejected"))
+
+    denoiser = GatedDenoiser()
+    async with running_world(denoiser=denoiser, max_rows=3) as world:
+        await world.commit(ANN, "r1", weights, head=head, maker=reference)
+        before, stream = drawn(), world.generator.run(asked)
+        first = asyncio.ensure_future(anext(stream))
+        await asyncio.to_thread(denoiser.arrive)
+        denoiser.open()
+        assert isinstance(await first, FinishedItems)
+        await eventually(lambda: drawn() == before + expected.drawn and not ENGINE_RUNNING_ROWS._value.get())
+        rest = [event async for event in stream]
+    groups = [event for event in rest if isinstance(event, FinishedItems) and event.items]
+    assert len(groups) > 2
+    assert {group.drawn for group in groups} == {expected.drawn}
 
 
 async def test_draws_are_told_as_they_are_wanted_though_no_item_is_accepted(weights: Tensor, head: Head) -> None:

@@ -62,9 +62,7 @@ class _ScriptCall:
         """Indices into the caller's list, in the order of the script's answers."""
         return (index for _, indices in self._runs.values() for index in indices)
 
-    def keys_and_arguments(
-        self, events: Sequence[FeedbackEvent], bounds: Bounds
-    ) -> tuple[list[str], list[Argument]]:
+    def keys_and_arguments(self, events: Sequence[FeedbackEvent], bounds: Bounds) -> tuple[list[str], list[Argument]]:
         """The keys and arguments of append.lua."""
         keys: list[str] = [self._partition.events, self._partition.dead]
         arguments: list[Argument] = [bounds.backlog, bounds.ttl, GROUP, bounds.ids]

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager, suppress
 from dataclasses import replace
 
 import grpc
@@ -39,6 +39,10 @@ CONNECT_SECONDS = 2.0
 RETRY_AFTER = 1.0
 RETRY_PAUSE = 0.1
 PACK_SECONDS = 30.0
+REST_SECONDS, REST_PAUSE = 2.0, 0.5
+"""How long the rest of a run that its caller has left is read at most, and how long one event of it may take."""
+RESTS = 64
+"""The runs of which the rest is read at the same time."""
 SHORTEST = 1e-6
 
 RUN = "papa.engine.v1.EngineService/Run"
@@ -61,6 +65,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 Event = engine_pb2.ItemsDone | engine_pb2.RunDone
+RunCall = grpc.aio.UnaryStreamCall[engine_pb2.RunRequest, engine_pb2.RunResponse]
 
 
 class EngineClient:
@@ -74,6 +79,7 @@ class EngineClient:
         """
         self._token = token
         self._channel = EngineChannel(address, max_age)
+        self._rests: set[asyncio.Task[None]] = set()
 
     def _credentials(self) -> tuple[tuple[str, str], ...]:
         token = self._token()
@@ -81,6 +87,9 @@ class EngineClient:
 
     async def close(self) -> None:
         """Ends running calls."""
+        for rest in tuple(self._rests):
+            rest.cancel()
+        await asyncio.gather(*self._rests, return_exceptions=True)
         await self._channel.close()
 
     async def readiness(self, seconds: float) -> AsyncGenerator[bool, None]:
@@ -110,16 +119,19 @@ class EngineClient:
         except grpc.aio.AioRpcError as failure:
             return failure.code() is not grpc.StatusCode.UNAVAILABLE
 
-    async def run(self, spec: GenerationSpec) -> AsyncGenerator[Event, None]:
+    async def run(self, spec: GenerationSpec, told: Callable[[Event], None]) -> AsyncGenerator[Event, None]:
         """Yields ItemsDone as items finish, then one RunDone. Closing the iterator cancels the run.
 
+        `told` gets each event before it is yielded. It also gets the events that are on their way when the iterator is
+        closed, because they tell what was drawn for a caller who did not read and has hung up.
+
         An ItemsDone without items tells how much is drawn by now. A refused or lost connection is tried once more, on a
-        new one, while no item has arrived. Raises what the engine
-        reports, GeneratorUnavailable when no generator answers, DeadlineExceeded.
+        new one, while no item has arrived. Raises what the engine reports, GeneratorUnavailable when no generator
+        answers, DeadlineExceeded.
         """
         arrived, connection = False, self._channel.current()
         try:
-            async with aclosing(self._attempt(spec, connection)) as events:
+            async with aclosing(self._attempt(spec, connection, told)) as events:
                 async for event in events:
                     arrived = arrived or isinstance(event, engine_pb2.RunDone) or bool(event.items)
                     yield event
@@ -130,7 +142,7 @@ class EngineClient:
             log.info("trying the generator again: %s", failure.details())
         await self._renew(connection)
         try:
-            async with aclosing(self._attempt(spec, self._channel.current())) as events:
+            async with aclosing(self._attempt(spec, self._channel.current(), told)) as events:
                 async for event in events:
                     yield event
         except grpc.aio.AioRpcError as failure:
@@ -164,28 +176,67 @@ class EngineClient:
         with connection.call():
             return await connection.stub.PackAdapter(request, timeout=PACK_SECONDS, metadata=metadata)
 
-    async def _attempt(self, spec: GenerationSpec, connection: Connection) -> AsyncGenerator[Event, None]:
+    async def _attempt(
+        self, spec: GenerationSpec, connection: Connection, told: Callable[[Event], None]
+    ) -> AsyncGenerator[Event, None]:
         timeout = _seconds_left(spec)
         with connection.call(), tracing.span(RUN, "client", attributes=_RPC) as span:
             route = (("application", APPLICATION), ("request_id", spec.request_id))
             metadata = (*route, *self._credentials(), *_context(span))
             request = _request(replace(spec, traceparent=span.traceparent))
             call = connection.stub.Run(request, timeout=timeout, metadata=metadata)
+            left = False
             try:
                 # Not `async for`, whose generator and call hold each other, and the channel with them: its connection
                 # would stand until the interpreter next looks for cycles, long after the channel was closed.
                 while isinstance(response := await call.read(), engine_pb2.RunResponse):
                     match response.WhichOneof("event"):
                         case "items":
+                            told(response.items)
+                            left = True
                             yield response.items
+                            left = False
                         case "done":
+                            told(response.done)
                             yield response.done
                             return
                         case "error":
                             raise _reported(response.error)
             finally:
-                call.cancel()
+                if not (left and self._read_rest(call, connection, told)):
+                    call.cancel()
             raise GeneratorUnavailable("the generator ended before the generation was done", retry_after=RETRY_AFTER)
+
+    def _read_rest(self, call: RunCall, connection: Connection, told: Callable[[Event], None]) -> bool:
+        """Begins to read the rest of a run; False where too many are being read."""
+        if len(self._rests) >= RESTS:
+            return False
+        held = ExitStack()
+        held.enter_context(connection.call())
+        rest = asyncio.create_task(_rest(call, held, told))
+        self._rests.add(rest)
+        rest.add_done_callback(self._rests.discard)
+        return True
+
+
+async def _rest(call: RunCall, held: ExitStack, told: Callable[[Event], None]) -> None:
+    """Tells of the events that are on their way, and cancels the call once they have arrived."""
+    with held, suppress(grpc.aio.AioRpcError, TimeoutError):
+        try:
+            async with asyncio.timeout(REST_SECONDS):
+                while isinstance(response := await _soon(call), engine_pb2.RunResponse):
+                    match response.WhichOneof("event"):
+                        case "items":
+                            told(response.items)
+                        case "done":
+                            told(response.done)
+        finally:
+            call.cancel()
+
+
+async def _soon(call: RunCall) -> object:
+    async with asyncio.timeout(REST_PAUSE):
+        return await call.read()
 
 
 def _context(span: tracing.Span) -> tuple[tuple[str, str], ...]:

@@ -125,9 +125,7 @@ class Gateway:
         user_pb2_grpc.add_UserServiceServicer_to_server(
             UserService(backends.users, backends.revisions, self._drain, adopter, Merger(backends)), self._server
         )
-        info_pb2_grpc.add_InfoServiceServicer_to_server(
-            InfoService(limits, backends, self._overdraw), self._server
-        )
+        info_pb2_grpc.add_InfoServiceServicer_to_server(InfoService(limits, backends, self._overdraw), self._server)
         dead_letter_pb2_grpc.add_DeadLetterServiceServicer_to_server(DeadLetterService(backends.log), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, self._server)
         if self._probes is not None:

@@ -42,20 +42,34 @@ class Defaults:
     overdraw: float = 1.0
 
 
+class _Results:
+    """What the engine has delivered and nobody has taken yet; `drawn` is of the newest of it."""
+
+    def __init__(self) -> None:
+        self.drawn = 0
+        self._queue: asyncio.Queue[FinishedRows | PapaError] = asyncio.Queue()
+
+    def put(self, result: FinishedRows | PapaError) -> None:
+        """Takes what the engine delivers, on the loop."""
+        if isinstance(result, FinishedRows):
+            self.drawn = result.drawn
+        self._queue.put_nowait(result)
+
+    async def settled(self) -> FinishedRows:
+        """The next settled items. Raises what the engine reports."""
+        result = await self._queue.get()
+        if isinstance(result, PapaError):
+            raise result
+        return result
+
+
 @dataclass(eq=False)
 class _Run:
     """One generation while it runs."""
 
     job: Job
     resolved: Resolved | None
-    results: asyncio.Queue[FinishedRows | PapaError]
-
-    async def settled(self) -> FinishedRows:
-        """The next settled items. Raises what the engine reports."""
-        result = await self.results.get()
-        if isinstance(result, PapaError):
-            raise result
-        return result
+    results: _Results
 
     @property
     def revision(self) -> str:
@@ -103,10 +117,12 @@ class Generator:
                 last = False
                 while not last:
                     async with _deadline(spec):
-                        rows = await run.settled()
+                        rows = await run.results.settled()
                         items = await self._finished(spec, run, rows)
                     last = rows.last
-                    yield FinishedItems(items, rows.drawn)
+                    # Of a caller who reads slowly, what is drawn by now, and not when these items were settled: what
+                    # follows may never be read, and is charged by this.
+                    yield FinishedItems(items, run.results.drawn if items else rows.drawn)
                 if run.resolved and run.revision:
                     metrics.SERVED_REVISION_AGE.observe(max(0.0, time.time() - run.resolved.record.created_at))
                 if run.resolved and run.resolved.adapter.head is not None:
@@ -144,7 +160,7 @@ class Generator:
         self, spec: GenerationSpec, sampler: str, steps: int, resolved: Resolved | None, conditions: Conditions | None
     ) -> _Run:
         loop = asyncio.get_running_loop()
-        results: asyncio.Queue[FinishedRows | PapaError] = asyncio.Queue()
+        results = _Results()
         share = spec.exploration if spec.exploration >= 0 else self._defaults.exploration
         job = Job(
             user=spec.user,
@@ -201,12 +217,12 @@ def explored(count: int, share: float) -> frozenset[int]:
 
 def _hand_over(
     loop: asyncio.AbstractEventLoop,
-    results: asyncio.Queue[FinishedRows | PapaError],
+    results: _Results,
     result: FinishedRows | PapaError,
 ) -> None:
     """Passes a result from the engine's thread to the loop; when the loop is gone, so is the caller."""
     with suppress(RuntimeError):
-        loop.call_soon_threadsafe(results.put_nowait, result)
+        loop.call_soon_threadsafe(results.put, result)
 
 
 def _timings(run: _Run) -> GenerationTimings:

@@ -41,8 +41,9 @@ __all__ = ["MemoryItemStore", "MemoryRevisionStore", "MemoryState", "MemoryUserD
 class MemoryUser:
     """One user.
 
-    `ids` maps an event id to its time, digest and sequence, and so does `older_ids`, which goes first. `grades` maps the sequences of events that were not taken
-    back to their grades. `items` maps an item id to its time of expiry and the item.
+    `ids` maps an event id to its time, digest and sequence, and so does `older_ids`, which goes first. `grades` maps
+    the sequences of events that were not taken back to their grades. `items` maps an item id to its time of expiry and
+    the item.
     """
 
     likes: int = 0

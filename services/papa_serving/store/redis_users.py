@@ -12,7 +12,15 @@ from typing_extensions import override
 
 from papa_serving.contracts.errors import RevisionNotFound, StorageDamaged, StorageUnavailable
 from papa_serving.contracts.identity import UserKey
-from papa_serving.contracts.revisions import DeletionReceipt, MergeClaim, Revision, Standing, Usage, UserDirectory, UserState
+from papa_serving.contracts.revisions import (
+    DeletionReceipt,
+    MergeClaim,
+    Revision,
+    Standing,
+    Usage,
+    UserDirectory,
+    UserState,
+)
 from papa_serving.settings import StoreSettings
 from papa_serving.store.records import (
     STATE_FIELDS,

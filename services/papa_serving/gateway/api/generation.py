@@ -50,10 +50,8 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         spec, reading = await self._spec(request, context)
         response = generation_pb2.GenerateResponse(generation_id=spec.generation_id, prompt_reading=_reading(reading))
         items: list[generation_pb2.Item] = []
-        charge = _Charges(spec)
-        async with aclosing(self._engine.run(spec)) as events:
+        async with aclosing(self._engine.run(spec, _Charges(spec))) as events:
             async for event in events:
-                charge(event)
                 if isinstance(event, engine_pb2.ItemsDone):
                     items.extend(map(_item, event.items))
                 else:
@@ -68,10 +66,8 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
     ) -> AsyncIterator[generation_pb2.StreamGenerateResponse]:
         started = time.monotonic()
         spec, reading = await self._spec(request, context)
-        charge = _Charges(spec)
-        async with aclosing(self._engine.run(spec)) as events:
+        async with aclosing(self._engine.run(spec, _Charges(spec))) as events:
             async for event in events:
-                charge(event)
                 response = generation_pb2.StreamGenerateResponse(
                     generation_id=spec.generation_id,
                     revision=event.revision,
