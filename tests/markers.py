@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import re
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import pytest
+from _pytest.mark.expression import Expression
 
 from tests import lanes
 
@@ -40,8 +42,12 @@ MODULES = {
         "deploy/test_rules.py",
     ),
     "slow": (
-        "attack", "benchmarks", "chaos", "docs/test_site.py", "fuzz", "helm/test_kuberay.py", "helm/test_manifests.py",
-        "packaging/test_wheel.py", "papa/test_calibration.py", "papa/test_rebuilding.py",
+        "attack", "benchmarks", "chaos", "docs/test_site.py", "fuzz", "gateway/test_process.py",
+        "gateway/test_slow_readers.py", "generator/test_bounds.py", "generator/test_engine.py",
+        "generator/test_fairness.py", "generator/test_generation.py", "generator/test_isolation.py",
+        "generator/test_prompts.py", "generator/test_selecting.py", "generator/test_shares.py", "helm/test_kuberay.py",
+        "helm/test_manifests.py", "packaging/test_wheel.py", "papa/test_calibration.py", "papa/test_rebuilding.py",
+        "papa/test_train_latent.py", "trainer/test_isolation.py",
     ),
 }  # fmt: skip
 """Marker → the beginnings of the paths, below this folder, of modules that are so as a whole."""
@@ -57,12 +63,30 @@ PROGRAMS = {
 
 def path(item: pytest.Item) -> str:
     """Of a test's file below this folder."""
-    return Path(os.path.relpath(item.path, TESTS)).as_posix()
+    return _below(item.path)
+
+
+def _below(file: Path) -> str:
+    return Path(os.path.relpath(file, TESTS)).as_posix()
+
+
+def _of_modules(below: str) -> set[str]:
+    return {marker for marker, beginnings in MODULES.items() if below.startswith(beginnings)}
+
+
+def left_out(file: Path, expression: str) -> bool:
+    """Whether `-m expression` selects no test of a file or folder, whichever further markers of ours a test has."""
+    given = _of_modules(_below(file))
+    if not given or not expression or set(re.findall(r"\w+", expression)) - {*MODULES, "and", "or", "not"}:
+        return False
+    selects, more = Expression.compile(expression), sorted(set(MODULES) - given)
+    possible = [given.union(some) for count in range(len(more) + 1) for some in combinations(more, count)]
+    return not any(selects.evaluate(lambda name, has=has, **_: name in has) for has in possible)
 
 
 def needs(item: pytest.Item) -> set[str]:
     """Its markers."""
-    found = {marker for marker, beginnings in MODULES.items() if path(item).startswith(beginnings)}
+    found = _of_modules(path(item))
     fixtures = set(getattr(item, "fixturenames", ()))
     found |= {marker for marker, names in FIXTURES.items() if names & fixtures}
     variant = getattr(item, "callspec", None)

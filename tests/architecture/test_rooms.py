@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,16 @@ def sources() -> Iterator[Path]:
         yield from (path for path in (ROOT / room).rglob("*.py") if "stubs" not in path.parts)
 
 
+@cache
+def imports(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    """The import statements anywhere in a file."""
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
 def imported(path: Path) -> set[str]:
-    """The top-level packages that a file imports anywhere in it."""
+    """The top-level packages that a file imports."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in imports(path):
         if isinstance(node, ast.Import):
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -51,7 +58,7 @@ def test_a_file_name_says_what_is_inside() -> None:
 def test_tests_import_no_other_test_module() -> None:
     """Shared helpers are in the support module of their room."""
     for path in (ROOT / "tests").rglob("*.py"):
-        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        nodes = [node for node in imports(path) if isinstance(node, ast.ImportFrom)]
         modules = [f"{node.module}.{alias.name}" for node in nodes for alias in node.names if node.module]
         tests = [name for name in modules if re.match(r"tests(\.\w+)*\.test_", name)]
         assert not tests, f"{path.relative_to(ROOT)} imports {tests}"
@@ -79,7 +86,7 @@ def module_of(path: Path) -> str:
 
 def imported_modules(path: Path) -> set[str]:
     """The modules that a file imports names from, anywhere in it."""
-    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    nodes = [node for node in imports(path) if isinstance(node, ast.ImportFrom)]
     return {name for node in nodes for name in (node.module, *(f"{node.module}.{a.name}" for a in node.names)) if name}
 
 

@@ -63,11 +63,37 @@ def test_all_that_starts_a_ray_shares_a_lane_and_comes_first() -> None:
     assert max(map(lanes.position, set(FILES) - set(without))) < min(map(lanes.position, without))
 
 
+CHECK = "not (redis or ray or browser or prometheus or slow)"
+
+
+@pytest.mark.parametrize(
+    ("below", "expression", "left_out"),
+    [
+        ("cluster", CHECK, True),
+        ("cluster/test_cluster.py", "not ray", True),
+        ("cluster/test_cluster.py", "ray and not slow", False),
+        ("papa/test_rebuilding.py", CHECK, True),
+        ("papa/test_sampler.py", CHECK, False),
+        ("store/test_users.py", "redis", False),
+        ("chaos/test_chaos.py", "redis", False),
+        ("chaos/test_checker.py", "timeout", False),
+        ("chaos/test_checker.py", "", False),
+    ],
+)
+def test_a_file_is_not_read_where_no_test_of_it_can_be_selected(below: str, expression: str, left_out: bool) -> None:
+    assert markers.left_out(ROOT / "tests" / below, expression) == left_out
+
+
+def test_make_check_leaves_out_what_has_a_marker() -> None:
+    assert f'-m "{CHECK}"' in (ROOT / "Makefile").read_text()
+
+
 def test_ports_for_servers_are_none_of_those_that_connections_take() -> None:
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert {free_port() < lowest for _ in range(20)} == {True}
 
 
+@pytest.mark.slow
 def test_processes_gather_the_skipped_and_find_what_is_unmarked(tmp_path: Path) -> None:
     (tmp_path / "test_three.py").write_text(UNMARKED)
     ask = ["-n", "2", "-q", "-p", "no:cacheprovider", "-p", "tests.conftest", "-c", str(ROOT / "pyproject.toml")]
