@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import io
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +12,9 @@ import grpc
 import numpy as np
 import pytest
 from papa_serving.client import (
+    AsyncClient,
     CallFailed,
+    Client,
     DeadlineExceeded,
     EventNotFound,
     FeedbackEvent,
@@ -25,6 +28,7 @@ from papa_serving.client import (
     UserDeleted,
     request_id,
 )
+from papa_serving.client.records import GenerateOptions
 from papa_serving.contracts.identity import UserKey
 from PIL import Image
 
@@ -239,6 +243,14 @@ async def test_what_no_message_can_hold_is_refused_by_the_name_of_its_option(
     with pytest.raises(InvalidRequest) as refused:
         await client.generate("alice", count, **options)
     assert says in str(refused.value)
+
+
+@pytest.mark.parametrize("method", ["generate", "stream_generate"])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_every_option_of_a_generation_is_in_the_signature(kind: type[object], method: str) -> None:
+    shown = inspect.signature(getattr(kind, method)).parameters
+    assert set(GenerateOptions.__annotations__) <= set(shown)
+    assert all(each.kind is not each.VAR_KEYWORD for each in shown.values())
 
 
 async def test_a_call_tells_its_request_id_when_it_succeeds_and_when_it_fails(service: Service, client: Any) -> None:

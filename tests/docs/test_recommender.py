@@ -53,14 +53,17 @@ async def test_a_shopper_is_shown_items_and_says_what_they_are_worth(shop: httpx
     assert (picture.content, picture.headers["content-type"]) == (bytes([1]) * 16, "image/png")
     assert (await shop.get("/pictures/never-shown")).status_code == 404
 
-    labels = [{"item": each["item"], "label": "like"} for each in shown[:2]]
+    labels = [{"click": f"c{n}", "item": each["item"], "label": "like"} for n, each in enumerate(shown[:2])]
     service.log.missing.add(shown[2]["item"])
-    labels.append({"item": shown[2]["item"], "label": "dislike"})
-    for _ in range(2):  # a double click counts once
+    labels.append({"click": "c2", "item": shown[2]["item"], "label": "dislike"})
+    for _ in range(2):  # a click that is sent again counts once
         answer = await shop.post("/users/ada/labels", json=labels)
         assert (answer.status_code, answer.json()) == (202, {"refused": [shown[2]["item"]]})
+    for click, label in (("c3", "dislike"), ("c4", "like")):  # a mind changed twice is three labels
+        again = [{"click": click, "item": shown[0]["item"], "label": label}]
+        assert (await shop.post("/users/ada/labels", json=again)).json() == {"refused": []}
     taste = (await shop.get("/users/ada/taste")).json()
-    assert taste == {"likes": 2, "dislikes": 0, "revision": "", "learning": True}
+    assert taste == {"likes": 3, "dislikes": 1, "revision": "", "learning": True}
     service.users.commit(UserKey("default", "ada"), revision(1))
     assert (await shop.get("/users/ada/taste")).json()["revision"] == revision(1).name
     assert (await shop.delete("/users/ada")).json()["receipt"]
@@ -68,8 +71,10 @@ async def test_a_shopper_is_shown_items_and_says_what_they_are_worth(shop: httpx
 
 async def test_what_the_service_refuses_reaches_the_shop_in_http(shop: httpx.AsyncClient, service: Service) -> None:
     service.log.failure = QueueFull("too much", retry_after=100.0)
-    refused = await shop.post("/users/ada/labels", json=[{"item": "known", "label": "like"}])
+    refused = await shop.post("/users/ada/labels", json=[{"click": "c", "item": "known", "label": "like"}])
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "100")
     assert refused.json() == {"reason": "QUEUE_FULL", "message": "too much"}
     assert (await shop.get("/users/ada/recommendations", params={"count": 65})).status_code == 422
-    assert (await shop.post("/users/ada/labels", json=[{"item": "known", "label": "love"}])).status_code == 422
+    assert (
+        await shop.post("/users/ada/labels", json=[{"click": "c", "item": "known", "label": "love"}])
+    ).status_code == 422

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -15,26 +16,33 @@ from tests.loop.service_process import papa_up
 from tests.papa.support import save_tiny_backbone
 
 ROOT = Path(__file__).parents[2]
-IN_A_BUILD = ("papa/", "services/", "pyproject.toml", "README.md", "LICENSE")
+IN_A_BUILD = ("papa/", "services/", "packaging/", "pyproject.toml", "README.md", "LICENSE")
 SERVER_ONLY = ("torch", "ray", "diffusers", "redis", "numpy", "PIL", "pydantic", "rich", "typer", "safetensors", "papa")
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from what git tracks, so that nothing lying about gets in."""
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What git tracks, so that nothing lying about gets into a wheel."""
+    folder = tmp_path_factory.mktemp("source")
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
     for name in filter(None, tracked.decode().split("\0")):
-        if (
-            name.startswith(("papa/", "services/", "pyproject.toml", "README.md", "LICENSE"))
-            and (ROOT / name).is_file()
-        ):
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
+        if name.startswith(IN_A_BUILD) and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((ROOT / name).read_bytes())
+    return folder
+
+
+def built(project: Path, out: Path) -> Path:
+    """The wheel of a project."""
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(out)]
-    subprocess.run([*command, str(source)], check=True)
-    (built,) = out.glob("*.whl")
-    return built
+    subprocess.run([*command, str(project)], check=True)
+    (wheel,) = out.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(source, tmp_path_factory.mktemp("wheel"))
 
 
 def test_types_scripts_and_stubs_are_shipped(wheel: Path) -> None:
@@ -78,6 +86,44 @@ for decode in (Item.pil, Item.numpy):
         raise AssertionError("decoded without Pillow")
 """
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+
+
+def test_the_clients_own_wheel_is_small_and_stubs_of_the_callers_work_beside_it(source: Path, tmp_path: Path) -> None:
+    wheel = built(source / "packaging" / "client", tmp_path)
+    assert wheel.stat().st_size < 300_000
+    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
+    assert {"papa_serving/py.typed", "papa_serving/stubs/serving/v1/generation_pb2.pyi"} <= set(
+        zipfile.ZipFile(wheel).namelist()
+    )
+    (tmp_path / "own").mkdir()
+    contract = sorted((ROOT / "protos" / "papa" / "serving" / "v1").glob("*.proto"))
+    into = [f"--{kind}_out={tmp_path / 'own'}" for kind in ("python", "grpc_python")]
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT / 'protos'}", *into]
+    subprocess.run([*command, *map(str, contract)], check=True)
+    program = f"""
+import papa_serving.client
+from papa_serving.client import AsyncClient, Client
+assert papa_serving.client.__file__.startswith({str(tmp_path)!r})
+Client("127.0.0.1:1").close()
+from papa.serving.v1 import generation_pb2, generation_pb2_grpc
+assert generation_pb2.__file__.startswith({str(tmp_path)!r})
+"""
+    borrowed = [path for path in sys.path if path.endswith("site-packages")]
+    path = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(tmp_path / "installed"), str(tmp_path / "own"), *borrowed]),
+    }
+    subprocess.run([sys.executable, "-S", "-P", "-c", program], cwd=tmp_path, env=path, check=True)
+
+
+def test_the_clients_own_wheel_needs_what_the_base_installation_needs() -> None:
+    whole, client = (
+        tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+        for folder in (ROOT, ROOT / "packaging" / "client")
+    )
+    for field in ("version", "dependencies", "requires-python", "license"):
+        assert client[field] == whole[field]
+    assert client["optional-dependencies"]["image"] == whole["optional-dependencies"]["image"]
 
 
 def test_the_command_line_says_what_it_misses_on_a_base_install(wheel: Path, tmp_path: Path) -> None:

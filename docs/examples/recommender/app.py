@@ -1,10 +1,10 @@
 """A recommender backend in front of the service: what a shop's own API may look like.
 
-    pip install 'papa-serving' fastapi uvicorn
+    pip install ./packaging/client fastapi uvicorn       # in a clone
     PAPA_ADDRESS=127.0.0.1:50051 uvicorn app:app --port 8000     # in this folder; then http://127.0.0.1:8000/docs
 
-It keeps the pictures that it has shown for a while, so that a browser fetches them one by one, and gives every label an
-event id made of its own data, so that a double click or a retry counts once.
+It keeps the pictures that it has shown for a while, so that a browser fetches them one by one. The browser names each
+click, so that one that is sent twice counts once, and like, dislike, like of the same item counts three times.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 from fastapi import FastAPI, HTTPException, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 from papa_serving.client import AsyncClient, FeedbackEvent, Item, PapaError, ServedBy
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 KEPT_PICTURES = 10_000
 HTTP_STATUS = {
@@ -38,8 +38,9 @@ class Recommendation(BaseModel):
 
 
 class ItemLabel(BaseModel):
-    """A shopper's label of one item."""
+    """A shopper's label of one item. `click` is the browser's own id of it, the same when it is sent again."""
 
+    click: Annotated[str, Field(min_length=1, max_length=128)]
     item: str
     label: Literal["like", "dislike"]
 
@@ -94,9 +95,7 @@ async def picture(item: str) -> Response:
 async def rate(request: Request, user: User, labels: list[ItemLabel]) -> dict[str, list[str]]:
     """Taken once the service has them for good. Items that are not (any more) this user's are named."""
     events = [
-        FeedbackEvent(
-            user, 1.0 if each.label == "like" else -1.0, item_id=each.item, event_id=f"{each.label}:{each.item}"
-        )
+        FeedbackEvent(user, 1.0 if each.label == "like" else -1.0, item_id=each.item, event_id=each.click)
         for each in labels
     ]
     outcomes = await _papa(request).submit_feedback(events)

@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2
 from papa_serving.client import wire
 from papa_serving.client.aio_streams import AsyncFeedbackStream, AsyncItemStream
 from papa_serving.client.batches import is_small, split
-from papa_serving.client.calls import Calls, RevisionAwaited, Stubs, UnaryCall
+from papa_serving.client.calls import Calls, RevisionAwaited, Stubs, UnaryCall, names_options
 from papa_serving.client.connection import Connection, Tls
 from papa_serving.client.errors import CallFailed, WrongEventLoop, ended_early, error_of_call
 from papa_serving.client.records import (
@@ -78,14 +78,16 @@ class AsyncClient:
         """Ends running calls and closes the connection."""
         await self._channel.close(None)
 
+    @names_options
     async def generate(
         self, user: str | User, count: int, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
     ) -> Generation:
-        """Generates `count` items with the user's newest revision, or as the options ask."""
+        """Generates `count` items with the user's newest revision, or as the options (GenerateOptions) ask."""
         call = self._calls.generate(user, count, options)
         attempts = Attempts(self._retry, timeout or call.timeout)
         return replace(await self._attempt(call, attempts), request_id=attempts.request_id)
 
+    @names_options
     def stream_generate(
         self, user: str | User, count: int, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
     ) -> AsyncItemStream:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_type_hints
 
 from grpc_health.v1 import health_pb2_grpc
 
@@ -42,6 +43,23 @@ from papa_serving.stubs.serving.v1 import (
 )
 
 Answer = TypeVar("Answer")
+Method = TypeVar("Method", bound=Callable[..., object])
+
+
+def names_options(method: Method) -> Method:
+    """Gives a method that takes **options the signature that names each option of a generation.
+
+    `help()`, editors and the reference then show them all. A misspelt option still reaches the method, whose error
+    names the nearest one.
+    """
+    signature = inspect.signature(method)
+    named = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind | None)
+        for name, kind in get_type_hints(GenerateOptions).items()
+    ]
+    method.__signature__ = signature.replace(parameters=[*named, *options])  # type: ignore[attr-defined]
+    return method
 
 
 class Stubs:

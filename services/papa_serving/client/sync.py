@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2
 
 from papa_serving.client import wire
 from papa_serving.client.batches import is_small, split
-from papa_serving.client.calls import Calls, RevisionAwaited, Stubs, UnaryCall
+from papa_serving.client.calls import Calls, RevisionAwaited, Stubs, UnaryCall, names_options
 from papa_serving.client.connection import Connection, Tls
 from papa_serving.client.errors import CallFailed, ended_early, error_of_call
 from papa_serving.client.records import (
@@ -76,14 +76,16 @@ class Client:
         """Ends running calls and closes the connection."""
         self._channel.close()
 
+    @names_options
     def generate(
         self, user: str | User, count: int, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
     ) -> Generation:
-        """Generates `count` items with the user's newest revision, or as the options ask."""
+        """Generates `count` items with the user's newest revision, or as the options (GenerateOptions) ask."""
         call = self._calls.generate(user, count, options)
         attempts = Attempts(self._retry, timeout or call.timeout)
         return replace(self._attempt(call, attempts), request_id=attempts.request_id)
 
+    @names_options
     def stream_generate(
         self, user: str | User, count: int, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
     ) -> ItemStream:
