@@ -77,11 +77,17 @@ def test_ratings_are_learnt_and_a_new_grid_comes(page: Page, service: Running) -
 
     # Before and after: the same places, the same seeds, without the adapter and with it.
     after = pictures(page)
+    expect(page.locator(".item .chance")).to_have_count(4)
+    expect(page.locator("#expected")).to_have_text(re.compile(r"^[0-4]\.\d of 4$"))
+    expect(page.locator("#sureness")).to_have_text(re.compile(r"^(100|[5-9]\d) %$"))
+    expect(page.locator("#exploring")).to_have_text(re.compile(r"^[0-4] of 4$"))
+    expect(page.locator("#draws")).to_have_text(re.compile(r"^[12]\.\d \(\d+ % kept\)$"))
     page.get_by_role("button", name="Before").click()
-    expect(page.locator(".item .badge")).to_have_count(4)
+    expect(page.locator(".item .badge", has_text="before")).to_have_count(4)
+    expect(page.locator(".item .chance")).to_have_count(0)
     assert pictures(page) != after
     page.get_by_role("button", name="Before").click()
-    expect(page.locator(".item .badge")).to_have_count(0)
+    expect(page.locator(".item .badge", has_text="before")).to_have_count(0)
     assert pictures(page) == after
 
     page.get_by_role("button", name="Go back to the backbone").click()
@@ -90,6 +96,8 @@ def test_ratings_are_learnt_and_a_new_grid_comes(page: Page, service: Running) -
     page.get_by_role("button", name="Go back to revision 1").click()
     page.get_by_role("button", name="Go back", exact=True).last.click()
     expect(page.locator("#said")).to_contain_text("Made by your own adapter", timeout=PATIENCE)
+    page.locator(".item").first.locator(".yes").click()
+    expect(page.locator("#reason")).to_have_text(re.compile(r"^Of the 1 that you rated it guessed [01] right\.$"))
 
 
 def test_the_page_works_under_any_path_of_a_proxy(page: Page, service: Running) -> None:
@@ -123,7 +131,7 @@ def test_everything_by_keyboard(page: Page, service: Running) -> None:
 def test_letters_act_anywhere_but_where_text_is_typed_and_can_be_switched_off(page: Page, service: Running) -> None:
     first = opened(page, service, "letters")
     page.get_by_label("User").press_sequentially("nbld")
-    assert (pictures(page), page.locator(".badge").count()) == (first, 0)
+    assert (pictures(page), page.locator(".badge", has_text="before").count()) == (first, 0)
     page.get_by_role("button", name="New grid").focus()
     page.keyboard.press("l")  # nothing has the focus: the first that is not rated
     expect(page.locator(".item").first).to_have_attribute("data-vote", "like")
@@ -132,11 +140,11 @@ def test_letters_act_anywhere_but_where_text_is_typed_and_can_be_switched_off(pa
     expect(page.locator(".item").nth(2)).to_have_attribute("data-vote", "dislike")
     page.locator(".item").nth(1).focus()
     page.keyboard.press("b")
-    expect(page.locator(".badge")).to_have_count(4)
+    expect(page.locator(".badge", has_text="before")).to_have_count(4)
     expect(page.locator(".item").nth(1)).to_be_focused()
     page.get_by_label("letter keys").uncheck()
     page.keyboard.press("n")
-    expect(page.locator(".badge")).to_have_count(4)
+    expect(page.locator(".badge", has_text="before")).to_have_count(4)
     page.get_by_label("letter keys").check()
     page.locator(".item").nth(1).focus()
     page.keyboard.press("n")
@@ -152,14 +160,14 @@ def test_a_rating_is_of_the_picture_that_is_seen(page: Page, service: Running) -
         expect(page.locator("#said")).to_contain_text("Made by your own adapter", timeout=PATIENCE)
         after = pictures(page)
         page.get_by_role("button", name="Before").click()
-        expect(page.locator(".item .badge")).to_have_count(4)
+        expect(page.locator(".item .badge", has_text="before")).to_have_count(4)
         shown = pictures(page)
         with page.expect_request("**/api/feedback") as sent:
             page.locator(".item").first.locator(".no").click()
         (rating,) = sent.value.post_data_json["ratings"]
         expect(page.locator("#dislikes")).to_have_text("1", timeout=PATIENCE)
         page.get_by_role("button", name="Before").click()
-        expect(page.locator(".item .badge")).to_have_count(0)
+        expect(page.locator(".item .badge", has_text="before")).to_have_count(0)
         assert page.locator(".item[data-vote=dislike]").count() == 0, "the adapter's item is not the one that was rated"
         page.get_by_role("button", name="Before").click()
         expect(page.locator(".item[data-vote=dislike]")).to_have_count(1)
@@ -198,6 +206,7 @@ def test_deleting_leaves_nothing_and_goes_on_as_a_guest(page: Page, service: Run
     page.get_by_role("button", name="Delete", exact=True).click()
     expect(page.locator("#said")).to_contain_text("leaver is deleted", timeout=PATIENCE)
     expect(page).to_have_title(re.compile("^guest-"))
+    expect(page).to_have_url(re.compile(r"\?user=guest-"))
     expect(page.locator("#likes")).to_have_text("0")
     with Client(service.grpc) as client, pytest.raises(UserDeleted):
         client.get_user("leaver")

@@ -71,7 +71,8 @@ class Endpoints:
         self._gallery.add(made.items)
         return JSONResponse({
             "generation": made.generation_id, "revision": made.revision, "served_by": made.served_by.value,
-            "seconds": made.timings.total, "acceptance": made.acceptance, "items": [_item(item) for item in made.items],
+            "seconds": made.timings.total, "acceptance": made.acceptance, "drawn": made.drawn,
+            "items": [_item(item) for item in made.items],
             "prompt_reading": asdict(made.prompt_reading) if made.prompt_reading else None,
         })  # fmt: skip
 

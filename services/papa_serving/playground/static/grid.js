@@ -7,6 +7,8 @@ const ICONS = {
   yes: '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M12 20s-7.5-4.6-7.5-10A4.2 4.2 0 0 1 12 7.3 4.2 4.2 0 0 1 19.5 10c0 5.4-7.5 10-7.5 10z"/></svg>',
 };
 
+const percent = (item) => `${Math.round(100 * item.like_probability)} %`;
+
 export class Grid {
   constructor(list, { rated, enlarge }) {
     this.list = list;
@@ -90,7 +92,9 @@ export class Grid {
     image.alt = "";
     image.draggable = false;
     tile.append(image);
-    if (badge) tile.insertAdjacentHTML("beforeend", `<span class="badge">${badge}</span>`);
+    const note = badge || (item.exploring ? "exploring" : "");
+    if (note) tile.insertAdjacentHTML("beforeend", `<span class="badge">${note}</span>`);
+    if (item.like_probability !== null) tile.append(this.#chance(item));
     tile.insertAdjacentHTML("beforeend",
       `<button type="button" class="large" tabindex="-1" aria-label="Enlarge item ${index + 1}">${ICONS.large}</button>`);
     tile.querySelector(".large").addEventListener("click", () => this.enlarge(item));
@@ -103,9 +107,18 @@ export class Grid {
     return tile;
   }
 
+  #chance(item) {
+    const chance = document.createElement("span");
+    chance.className = "chance";
+    chance.textContent = percent(item);
+    chance.title = "The chance that you like it, by your ratings so far";
+    return chance;
+  }
+
   #label(item, index) {
     const said = item.vote > 0 ? ", liked" : item.vote < 0 ? ", disliked" : ", not rated";
-    return `Item ${index + 1} of ${this.items.length}${said}`;
+    const chance = item.like_probability === null ? "" : `, you like it by ${percent(item)}`;
+    return `Item ${index + 1} of ${this.items.length}${said}${chance}${item.exploring ? ", exploring" : ""}`;
   }
 
   #mark(index) {

@@ -5,6 +5,7 @@ import { draw, Rounds } from "./curve.js";
 import { Grid } from "./grid.js";
 import { History } from "./history.js";
 import { away, Outage } from "./outage.js";
+import { Reasons } from "./reasons.js";
 import { Shopper } from "./shopper.js";
 import { Viewer } from "./viewer.js";
 
@@ -14,6 +15,7 @@ const IDLE = 6000; // milliseconds after which ratings are sent though the grid 
 const page = { user: "", perPage: Number(document.body.dataset.perPage), generation: null, state: null, before: null, prompt: "", sending: 0, notice: "", unwatch: () => {} };
 
 const viewer = new Viewer();
+const reasons = new Reasons();
 const grid = new Grid($("grid"), { rated: rate, enlarge: (item) => viewer.show(item, link(item)) });
 const shopper = new Shopper({ button: $("shop"), field: $("taste"), hint: $("shopper-hint"), grid, settled, next });
 const outage = new Outage({ changed: progress, back });
@@ -50,6 +52,7 @@ async function next() {
   page.generation = null;
   $("compare").setAttribute("aria-pressed", "false");
   grid.wait(page.perPage);
+  reasons.show(null);
   // On a phone the button lies below the grid that it renews.
   if ($("status").getBoundingClientRect().bottom < 0) $("status").scrollIntoView();
   say("loading", "Making a new grid…");
@@ -58,6 +61,7 @@ async function next() {
     if (user !== page.user || prompt !== page.prompt) return;
     page.generation = made;
     grid.show(made.items);
+    reasons.show(made);
     read(made.prompt_reading);
     progress();
   } catch (error) {
@@ -93,6 +97,7 @@ function rate(item, grade) {
   page.notice = "";
   const { items, generation } = page.generation;
   if (items.includes(item)) {
+    reasons.rated();
     rounds.record(generation, items.filter((each) => each.vote > 0).length, votes(items));
     draw($("curve"), rounds.rounds);
   }
@@ -132,6 +137,7 @@ async function send() {
 
 function takeBack({ item, rating }) {
   grid.unvote(item, rating.grade);
+  reasons.rated();
 }
 
 function changed(state) {
@@ -152,7 +158,6 @@ function showHistory(current) {
   history.show(page.user, current, page.prompt).catch(refuse);
 }
 
-// What all items are to show from now on, those of the revisions' strips as well.
 // The backbone's own words, each of which asks for itself.
 function offerWords(words) {
   $("words").hidden = !words.length;
@@ -181,6 +186,7 @@ function read(reading) {
   $("reading").hidden = !reading;
 }
 
+// What all items are to show from now on, those of the revisions' strips as well.
 async function ask(prompt) {
   page.prompt = prompt;
   history.forget();
@@ -268,12 +274,12 @@ function link(item) {
   return url.href;
 }
 
-async function showLinked(asked) {
+async function showLinked(asked, link) {
   try {
     const { items } = await post("generate", {
       user: page.user, count: 1, seed: asked.get("seed"), revision: asked.get("revision") || "base", prompt: asked.get("prompt") ?? "",
     });
-    viewer.show(items[0], location.href);
+    viewer.show(items[0], link);
   } catch (error) {
     refuse(error);
   }
@@ -286,6 +292,12 @@ function remember(user) {
   $("known").replaceChildren(...users.map((name) => new Option(name, name)));
   $("user").value = user;
   document.title = `${user} · PAPA playground`;
+}
+
+// The address names the user, so that a page that is loaded again is theirs. A link to an item of theirs stays.
+function locate(user) {
+  if (new URLSearchParams(location.search).get("user") === user) return;
+  window.history.replaceState(null, "", `?${new URLSearchParams({ user })}`);
 }
 
 function known() {
@@ -302,6 +314,7 @@ async function become(user) {
   shopper.stop();
   Object.assign(page, { user, generation: null, state: null, before: null });
   remember(user);
+  locate(user);
   rounds = new Rounds(user);
   history = new History($("history"), goBack);
   $("history").replaceChildren();
@@ -315,7 +328,6 @@ $("who").addEventListener("submit", (event) => {
   const user = $("user").value.trim();
   if (!user || user === page.user) return;
   page.notice = "";
-  window.history.replaceState(null, "", `?${new URLSearchParams({ user })}`);
   become(user);
 });
 addEventListener("pagehide", send);
@@ -348,6 +360,7 @@ try {
 } catch (error) {
   refuse(error);
 }
+const opened = location.href;
 const asked = new URLSearchParams(location.search);
 await become(asked.get("user") || known()[0] || guest());
-if (asked.has("seed")) await showLinked(asked);
+if (asked.has("seed")) await showLinked(asked, opened);

@@ -31,6 +31,12 @@ export class Shopper {
   }
 
   stop() {
+    if (!this.running) return;
+    this.hint.textContent = "The shopper was stopped.";
+    this.#end();
+  }
+
+  #end() {
     this.running = false;
     this.button.textContent = "Start the shopper";
   }
@@ -43,24 +49,28 @@ export class Shopper {
     }
     this.running = true;
     this.button.textContent = "Stop the shopper";
+    // A shopper that was stopped may still wait for an answer when another one starts.
+    const visit = (this.visit = {});
+    const here = () => this.running && this.visit === visit;
     try {
-      for (let round = 1; this.running && round <= ROUNDS; round += 1) {
+      for (let round = 1; here() && round <= ROUNDS; round += 1) {
         this.hint.textContent = `Round ${round} of ${ROUNDS}`;
-        await this.#rate(taste);
-        while (this.running && !this.settled()) await pause(100);
-        if (this.running) await this.next();
+        await this.#rate(taste, here);
+        while (here() && !this.settled()) await pause(100);
+        if (here()) await this.next();
       }
-      this.hint.textContent = this.running ? "The shopper has finished." : "The shopper was stopped.";
+      if (here()) this.hint.textContent = "The shopper has finished.";
     } catch (error) {
-      this.hint.textContent = `The shopper has stopped: ${error.message}.`;
+      if (here()) this.hint.textContent = `The shopper has stopped: ${error.message}.`;
     }
-    this.stop();
+    if (here()) this.#end();
   }
 
-  async #rate(taste) {
-    while (this.running && !this.grid.items.length) await pause(100);
+  async #rate(taste, here) {
+    while (here() && !this.grid.items.length) await pause(100);
+    if (!here()) return;
     const { likes } = await post("judge", { item_ids: this.grid.items.map((item) => item.id), taste });
-    for (let index = 0; this.running && index < likes.length; index += 1) {
+    for (let index = 0; here() && index < likes.length; index += 1) {
       this.grid.vote(index, likes[index] ? 1 : -1);
       await pause(LOOK);
     }
