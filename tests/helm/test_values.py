@@ -107,8 +107,8 @@ def test_traces_reach_their_collector():
     assert "PAPA_TRACING__HEADERS" not in settings
     for pod in ("demo-papa-gateway", "demo-papa generator", "demo-papa trainer"):
         container = pod_specs(manifests)[pod]["containers"][0]
-        (headers,) = [each for each in container["env"] if each["name"] == "PAPA_TRACING__HEADERS"]
-        assert headers["valueFrom"]["secretKeyRef"] == {"name": "papa-tracing", "key": "headers"}
+        (headers,) = [each for each in container["env"] if each["name"] == "PAPA_TRACING__HEADERS_FILE"]
+        assert headers["value"] == "/etc/papa/tracing/headers"
         (mount,) = [each for each in container["volumeMounts"] if each["name"] == "tracing-ca"]
         assert settings["PAPA_TRACING__CA"] == f"{mount['mountPath']}/ca.crt"
     for policy in ("-gateway", "-ray"):

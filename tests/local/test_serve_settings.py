@@ -78,7 +78,10 @@ def test_the_headers_for_a_collector_are_a_secret_too(tmp_path: Path, monkeypatc
     with pytest.raises(ValueError, match="PAPA_TRACING__HEADERS"):
         with_secrets(bare)
     filed = bare.tracing.model_copy(update={"headers_file": tmp_path / "headers"})
-    assert with_secrets(bare.model_copy(update={"tracing": filed})).tracing.headers == tracing.headers
+    there = with_secrets(bare.model_copy(update={"tracing": filed})).tracing
+    assert (there.headers, there.headers_file) == (None, tmp_path / "headers"), "read at each export"
+    with pytest.raises(ValueError, match="PAPA_TRACING__HEADERS"):
+        with_secrets(bare.model_copy(update={"tracing": filed.model_copy(update={"headers_file": tmp_path / "no"})}))
     monkeypatch.setenv("PAPA_TRACING__HEADERS", f"authorization={CANARY}")
     assert with_secrets(bare).tracing == tracing
 

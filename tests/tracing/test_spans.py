@@ -14,7 +14,7 @@ from papa_serving import tracing
 from papa_serving.contracts.errors import ItemNotFound
 from papa_serving.contracts.trace import checked, ids
 from papa_serving.settings import Settings
-from papa_serving.settings.tracing import TracingSettings, headers_of
+from papa_serving.settings.tracing import TracingSettings, parse_headers
 from pydantic import ValidationError
 
 from tests.gateway.support.tokens import Certificates
@@ -149,6 +149,25 @@ def test_tls_and_headers_reach_the_collector(tmp_path: Path) -> None:
         assert collector.headers[0]["x-team"] == "shop"
 
 
+def test_a_changed_credential_is_shown_from_the_next_export_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Half a change, which no header can be read from, keeps the former one."""
+    monkeypatch.setattr("papa_serving.watched_file.EVERY", 0.0)
+    file = tmp_path / "headers"
+    file.write_text("authorization=first\n")
+    with Collector() as collector:
+        tracing.begin(TracingSettings(enabled=True, endpoint=collector.endpoint, headers_file=file), "papa-test")
+        for number, content in enumerate(("authorization=first", "secret without a name", "authorization=another")):
+            file.write_text(content)
+            with tracing.span(f"span {number}"):
+                pass
+            collector.named(f"span {number}")
+        tracing.end(5.0)
+    assert [each["authorization"] for each in collector.headers] == ["first", "first", "another"]
+    assert "secret" not in caplog.text
+
+
 @pytest.mark.parametrize(
     "given", [{"headers": "Authorization=x"}, {"headers": "token"}, {"endpoint": "collector:4317"}, {"queue": 1},
               {"endpoint": "http://user:word@h:1"}, {"sample_ratio": 1.5}, {"headers_file": Path("nowhere")}]
@@ -162,7 +181,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("PAPA_TRACING__ENABLED", "true")
     monkeypatch.setenv("PAPA_TRACING__HEADERS", "a=1, b=two words")
     mine = Settings().tracing
-    assert headers_of(mine) == (("a", "1"), ("b", "two words"))
+    assert parse_headers(mine.headers) == (("a", "1"), ("b", "two words"))
     assert "two words" not in repr(mine)
     with pytest.raises(ValueError, match=r"tracing\.ca cannot be read"):
         tracing.begin(mine.model_copy(update={"endpoint": "https://h:1", "ca": Path("nowhere")}), "papa-test")

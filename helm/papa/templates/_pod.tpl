@@ -29,8 +29,7 @@ env: {{- include "papa.mergedEnvironment" (dict "root" .root "own" (default list
 {{- end }}
 {{- end }}
 {{- if and .Values.tracing.enabled .Values.tracing.existingSecret }}
-- name: PAPA_TRACING__HEADERS
-  valueFrom: {secretKeyRef: {name: {{ .Values.tracing.existingSecret }}, key: {{ .Values.tracing.headersKey }}}}
+- {name: PAPA_TRACING__HEADERS_FILE, value: /etc/papa/tracing/{{ .Values.tracing.headersKey }}}
 {{- end }}
 - {name: PAPA_GENERATOR__TOKEN_FILE, value: /etc/papa/engine/{{ .Values.generator.token.key }}}
 {{- end -}}
@@ -74,6 +73,9 @@ all, and its API refuses some such lists. Call with (dict "root" $ "env" TEXT "o
 {{- if and $redis.tls.enabled $redis.tls.caSecret }}
 - {name: redis-ca, mountPath: /etc/papa/redis-ca, readOnly: true}
 {{- end }}
+{{- if and .Values.tracing.enabled .Values.tracing.existingSecret }}
+- {name: tracing, mountPath: /etc/papa/tracing, readOnly: true}
+{{- end }}
 {{- if and .Values.tracing.enabled .Values.tracing.caSecret }}
 - {name: tracing-ca, mountPath: /etc/papa/tracing-ca, readOnly: true}
 {{- end }}
@@ -114,6 +116,10 @@ all, and its API refuses some such lists. Call with (dict "root" $ "env" TEXT "o
 {{- if and $redis.tls.enabled $redis.tls.caSecret }}
 - name: redis-ca
   secret: {secretName: {{ $redis.tls.caSecret }}}
+{{- end }}
+{{- if and .Values.tracing.enabled .Values.tracing.existingSecret }}
+- name: tracing
+  secret: {secretName: {{ .Values.tracing.existingSecret }}}
 {{- end }}
 {{- if and .Values.tracing.enabled .Values.tracing.caSecret }}
 - name: tracing-ca

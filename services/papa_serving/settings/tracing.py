@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, SecretStr, model_validator
 
-from papa_serving.settings.section import Section, with_secret_of_file
+from papa_serving.settings.section import Section, check_secret_file, with_secret_of_file
 
 _HEADER = re.compile(r"([a-z0-9_.-]+)\s*=\s*([\x20-\x7e]+)")
 
@@ -26,7 +26,9 @@ class TracingSettings(Section):
     headers: SecretStr | None = Field(
         None, description="name=value,… sent to the collector, for its credentials; from a file or variable only"
     )
-    headers_file: Path | None = Field(None, description="file with them, where they are not given otherwise")
+    headers_file: Path | None = Field(
+        None, description="file with them, where they are not given otherwise; read again when it changes"
+    )
     sample_ratio: float = Field(
         1.0, ge=0, le=1, description="share of the calls to record whose callers have not decided"
     )
@@ -35,19 +37,17 @@ class TracingSettings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_headers(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return with_secret_of_file(given, "headers")
-
-    @model_validator(mode="after")
-    def _well_formed(self) -> TracingSettings:
-        headers_of(self)
-        return self
+    def _check_headers_file(cls, given: Any) -> Any:
+        found = with_secret_of_file(given, "headers")
+        if isinstance(found, dict):
+            parse_headers(found.get("headers"))
+        return check_secret_file(given, "headers")
 
 
-def headers_of(settings: TracingSettings) -> tuple[tuple[str, str], ...]:
-    """Parses headers. Raises ValueError, whose message never contains a value."""
-    text = settings.headers.get_secret_value() if settings.headers is not None else ""
-    parts = [part.strip() for part in re.split(r"[,\n]", text) if part.strip()]
+def parse_headers(text: str | SecretStr | None) -> tuple[tuple[str, str], ...]:
+    """Headers as gRPC takes them. Raises ValueError, whose message never contains a value."""
+    given = text.get_secret_value() if isinstance(text, SecretStr) else text or ""
+    parts = [part.strip() for part in re.split(r"[,\n]", given) if part.strip()]
     found = [_HEADER.fullmatch(part) for part in parts]
     if not all(found):
         raise ValueError("headers must read name=value,name=value: names in lower case, values in printable ASCII")

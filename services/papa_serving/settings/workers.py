@@ -105,11 +105,11 @@ def _with_redis_password(settings: Settings) -> Settings:
 
 
 def _with_tracing_headers(settings: Settings) -> Settings:
-    if not _is_elsewhere(settings.tracing.headers):
+    if not _is_elsewhere(settings.tracing.headers) and settings.tracing.headers_file is None:
         return settings
     given = os.environ.get("PAPA_TRACING__HEADERS", "")
     hint = "tracing.headers: set PAPA_TRACING__HEADERS or tracing.headers_file there"
-    headers = _known(given, settings.tracing.headers_file, hint)
+    headers = _given_or_in(given, settings.tracing.headers_file, hint)
     return settings.model_copy(update={"tracing": settings.tracing.model_copy(update={"headers": headers})})
 
 
@@ -123,14 +123,6 @@ def _given_or_in(given: str, file: Path | None, hint: str) -> SecretStr | None:
     if file is None or not file.is_file():
         raise ValueError(f"this node does not know {hint}")
     return None
-
-
-def _known(given: str, file: Path | None, hint: str) -> SecretStr:
-    """Returns the given secret, else the content of `file`. Raises ValueError with the `hint` if both are missing."""
-    secret = given or (file.read_text().strip() if file is not None else "")
-    if not secret:
-        raise ValueError(f"this node does not know {hint}")
-    return SecretStr(secret)
 
 
 def _is_elsewhere(secret: SecretStr | None) -> bool:

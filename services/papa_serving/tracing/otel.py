@@ -5,22 +5,25 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import grpc
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanLimits, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, SamplingResult, TraceIdRatioBased
 from opentelemetry.util.types import Attributes
+from typing_extensions import override
 
 from papa_serving.contracts.trace import checked, flags, ids
-from papa_serving.settings.tracing import TracingSettings, headers_of
+from papa_serving.settings.tracing import TracingSettings, parse_headers
 from papa_serving.tracing import Kind, Recorder, Span, Value
+from papa_serving.watched_file import WatchedFile
 
 MAX_LINKS = 1024
 BATCH = 512
@@ -42,7 +45,7 @@ class OtelRecorder(Recorder):
     """
 
     def __init__(self, settings: TracingSettings, service: str) -> None:
-        """Raises ValueError for a certificate authority that cannot be read."""
+        """Raises ValueError for headers and OSError for their file, ValueError for an authority that cannot be read."""
         self._provider = TracerProvider(
             sampler=ParentBased(LinkedOrRatio(settings.sample_ratio)),
             resource=Resource.create(_resource(service)),
@@ -154,6 +157,31 @@ def _context(traceparent: str) -> trace.SpanContext:
     return trace.SpanContext(int(trace_id, 16), int(span_id, 16), True, trace.TraceFlags(flags(traceparent)))
 
 
+Headers = tuple[tuple[str, str], ...]
+
+
+class _Exporter(OTLPSpanExporter):
+    """Sends the headers as they are at each export: a collector's credentials may be replaced meanwhile."""
+
+    def __init__(self, current: Callable[[], Headers], **options: Any) -> None:
+        super().__init__(headers=current(), **options)
+        self._current = current
+
+    @override
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Sends one batch, as the sender's thread calls it."""
+        self._headers = self._current() or self._headers
+        return super().export(spans)
+
+
+def _headers(settings: TracingSettings) -> Callable[[], Headers]:
+    """Gives the headers, of which those in a file are read again when it changes."""
+    if (given := settings.headers) is not None or (file := settings.headers_file) is None:
+        fixed = parse_headers(given)
+        return lambda: fixed
+    return WatchedFile((file,), lambda: parse_headers(file.read_text())).value
+
+
 def _exporter(settings: TracingSettings) -> OTLPSpanExporter:
     secure = settings.endpoint.startswith("https://")
     credentials = None
@@ -163,11 +191,11 @@ def _exporter(settings: TracingSettings) -> OTLPSpanExporter:
         except OSError as error:
             raise ValueError(f"tracing.ca cannot be read: {error.strerror}") from error
         credentials = grpc.ssl_channel_credentials(roots)
-    return OTLPSpanExporter(
+    return _Exporter(
+        _headers(settings),
         endpoint=settings.endpoint,
         insecure=not secure,
         credentials=credentials,
-        headers=headers_of(settings),
         timeout=settings.timeout,
     )
 
