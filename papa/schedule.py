@@ -7,8 +7,8 @@
 | papers | Ho et al., arXiv 2006.11239 | Liu et al., arXiv 2209.03003; Lipman et al., arXiv 2210.02747 |
 
 t = CLEAN = −1 is the sample itself in both: α = 1, σ = 0. λ_t = log(α_t² / σ_t²) is the log signal-to-noise ratio. Both
-cases are the same process on another clock, so everything else in papa speaks α, σ and λ: the samplers, the loss
-weights and K of EPAPA. `alpha` and `sigma` replace √ᾱ and √(1 − ᾱ); `signal` is α² (ᾱ where variance is preserved).
+cases are the same process on another clock, so the samplers, the loss weights and K of EPAPA are written in α, σ
+and λ. `alpha` and `sigma` replace √ᾱ and √(1 − ᾱ); `signal` is α² (ᾱ where variance is preserved).
 """
 
 from __future__ import annotations
@@ -27,14 +27,18 @@ CLEAN = -1
 """The timestep at which nothing is left to denoise."""
 
 TERMINAL = 2.0**-48
-"""What α² = 0 is replaced by, at the end of rectified flow and of zero terminal SNR (Lin et al., arXiv 2305.08891):
-small enough that x_{T−1} is noise in every floating-point type, large enough that x0 follows from ε in double
+"""Replaces α² = 0 at the end of rectified flow and of zero terminal SNR (Lin et al., arXiv 2305.08891).
+
+It is small enough that x_{T−1} is noise in every floating-point type, and large enough that x0 follows from ε in double
 precision."""
 
 
 class NoiseSchedule(ABC):
-    """A forward process. All methods that take t [n] and `like` [n, ...] give one value per row, shaped to broadcast
-    over `like` and of its type."""
+    """A forward process.
+
+    Every method that takes t [n] and `like` [n, ...] returns one value per row, in the type of `like` and shaped to
+    broadcast over it.
+    """
 
     @property
     @abstractmethod
@@ -75,7 +79,7 @@ class NoiseSchedule(ABC):
 
     @abstractmethod
     def level(self, timestep: int) -> int:
-        """The timestep here at which there is as much noise as at `timestep` of a DDPM."""
+        """The timestep of this schedule whose noise level equals that of `timestep` of a DDPM."""
 
     @abstractmethod
     def plan(self, steps: int) -> Tensor:
@@ -83,7 +87,7 @@ class NoiseSchedule(ABC):
 
     @abstractmethod
     def told(self, t: Tensor) -> Tensor:
-        """The time that a network of diffusers is told at timestep t."""
+        """The time that a diffusers network receives for timestep t."""
 
     @abstractmethod
     def identity(self) -> bytes:
@@ -227,18 +231,21 @@ def timesteps(num_timesteps: int, steps: int) -> Tensor:
 
 
 Spacing = Literal["even", "ends", "solver"]
-"""How σ is spaced before the shift: n to 1 over n ("even", what FLUX's pipeline asks of its scheduler), from 1 to the
-scheduler's least σ ("ends", what a flow-matching Euler scheduler does by itself), or "even" below 1 − 1/T ("solver",
-DPM-Solver's way)."""
+"""The spacing of σ before the shift.
+
+- "even": n/n, …, 2/n, 1/n, which FLUX's pipeline passes to its scheduler.
+- "ends": evenly from 1 to the scheduler's least σ, the default of a flow-matching Euler scheduler.
+- "solver": as "even", but from 1 − 1/T, as DPM-Solver does.
+"""
 
 
 @dataclass(frozen=True)
 class RectifiedFlow(NoiseSchedule):
     """x_σ = (1 − σ) x0 + σ ε; the network predicts v = ε − x0 = dx/dσ.
 
-    The process is the same for every model. What differs is where samplers look: σ' = s σ / (1 + (s − 1) σ) moves their
-    steps towards the noise (Esser et al., arXiv 2403.03206, section 5.3.2), s = `shift`, and the last σ is then brought
-    to `terminal` where one is given. `least` is the smallest σ that the spacing "ends" starts from.
+    The process is the same for every model; the timesteps of samplers differ. σ' = s σ / (1 + (s − 1) σ), s = `shift`,
+    moves them towards the noise (Esser et al., arXiv 2403.03206, section 5.3.2); the last σ then becomes `terminal`
+    where one is given. `least` is the smallest σ that the spacing "ends" starts from.
     """
 
     shift: float = 1.0

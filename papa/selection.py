@@ -9,7 +9,7 @@ into samples of p_θ(x) P(liked | x) (von Neumann, Various techniques used in co
 |---|---|
 | candidate | one draw: the k-th of an item, with its seed |
 | chance | P(liked) of a candidate by the taste head; None where nothing is known |
-| overdraw | draws of a generation at most, in multiples of its items; 1 switches selection off |
+| overdraw | the most draws of a generation, in multiples of its items; 1 switches selection off |
 | floor | the least chance of an item; an item that finds no such candidate is left out |
 | exploring | drawn from the backbone, whatever the adapter has learnt |
 
@@ -32,8 +32,8 @@ from torch import Tensor
 from papa.noise import Domain, Noise
 
 DRAWS_PER_ITEM = 4
-"""At most, so that one unlucky item does not keep a whole page waiting: of a head that accepts seven candidates of
-ten, it stops one item in a hundred."""
+"""The most draws of one item, so that no item keeps a whole page waiting. Where a head accepts 70 % of the candidates,
+one item in a hundred reaches this bound."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Rule:
     threshold: float = 0.75
     steepness: float = 4.0
     curiosity: float = 2.0
-    """Exponent of the doubt 4 p (1 − p) with which a candidate that is to teach is accepted."""
+    """Exponent of 4 p (1 − p), the uncertainty by which a teaching candidate is accepted."""
 
     def __post_init__(self) -> None:
         """Raises ValueError."""
@@ -56,17 +56,20 @@ class Rule:
             raise ValueError(f"{self}: overdraw is at least 1, floor and threshold are probabilities")
 
     def accepts(self, chance: float, seed: int) -> bool:
-        """Whether the candidate of that seed is accepted. Its luck is a function of the seed."""
+        """Whether the candidate of that seed is accepted. The random number is a function of the seed."""
         return chance >= self.floor and _lucky(min(1.0, chance / self.threshold) ** self.steepness, seed)
 
     def teaches(self, chance: float, seed: int) -> bool:
-        """Whether a candidate is accepted for the sake of what its label would teach: with a probability of its doubt,
-        so that fewer are as the head grows sure. What is chosen is uncertainty sampling (Lewis & Gale, SIGIR 1994)."""
+        """Whether a candidate is accepted because its label would be informative.
+
+        The probability is a power of the uncertainty 4 p (1 − p), so fewer are accepted as the head grows certain. This
+        is uncertainty sampling (Lewis & Gale, SIGIR 1994).
+        """
         return chance >= self.floor and _lucky((4 * chance * (1 - chance)) ** self.curiosity, seed)
 
 
 class Candidate(NamedTuple):
-    """Draw `number`, from 0, of the item with index `item`. Candidates count in their order as tuples."""
+    """Draw `number`, from 0, of the item with index `item`. Candidates are drawn in the order of their tuples."""
 
     number: int
     item: int
@@ -82,7 +85,7 @@ class Served(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Follows from candidates that were judged: items that have accepted one, and candidates to draw now."""
+    """The result of judging candidates: the items that have accepted one, and the candidates to draw next."""
 
     served: tuple[Served, ...]
     wanted: tuple[Candidate, ...]
@@ -98,14 +101,17 @@ def successor(seed: int, number: int) -> int:
 
 
 class Selection:
-    """One generation: draw `first`, `judge` what was drawn, draw what is wanted then, until `done`; then `rest`."""
+    """Selects one generation: draw `first`, `judge` them, draw what that wants until `done`, then take the `rest`."""
 
     def __init__(
         self, seeds: Sequence[int], rule: Rule, exploring: Collection[int] = (), teaching: Collection[int] = ()
     ) -> None:
-        """`seeds` are those of the items. Items in `exploring` take their first candidate above the floor, whatever its
-        chance. Of an item in `teaching` the first candidate explores, and is accepted by its doubt; its successors are
-        like any other. That takes a draw to spare, so none teach where there is none."""
+        """`seeds` are those of the items.
+
+        Items in `exploring` take their first candidate above the floor, whatever its chance. The first candidate of an
+        item in `teaching` comes from the backbone and is accepted by its uncertainty; later candidates of that item are
+        ordinary ones. Where the bound allows no further draw, `teaching` has no effect.
+        """
         self._rule, self._seeds = rule, tuple(seeds)
         self._limit = int(rule.overdraw * len(seeds))
         self._selects = self._limit > len(seeds)
@@ -117,7 +123,7 @@ class Selection:
         self._waiting: set[int] = set()
         """Items whose newest candidate was rejected."""
         self._spare: list[Served] = []
-        """The likeliest first."""
+        """In order of decreasing chance."""
         self.drawn = len(seeds)
 
     @property
@@ -136,17 +142,20 @@ class Selection:
 
     @property
     def spare(self) -> tuple[Candidate, ...]:
-        """The rejected candidates that may still become items, the likeliest first: none below the floor, and as many
-        as there are items that have accepted none. The samples of all others may be forgotten."""
+        """The rejected candidates that may still become items, in order of decreasing chance.
+
+        None is below the floor, and there are at most as many as items without an accepted candidate. The samples of
+        all other rejected candidates may be discarded.
+        """
         return tuple(each.candidate for each in self._spare)
 
     @property
     def done(self) -> bool:
-        """Whether all that was wanted is judged, and nothing more will be wanted."""
+        """Whether every wanted candidate has been judged and no further one will be wanted."""
         return len(self._waiting) == len(self._newest)
 
     def judge(self, chances: Mapping[Candidate, float | None]) -> Verdict:
-        """Takes the chances of candidates that were drawn. One of which nothing is known is accepted."""
+        """Takes the chances of drawn candidates. A candidate whose chance is None is accepted."""
         served = []
         for candidate, chance in chances.items():
             settled = Served(candidate.item, candidate, chance)
@@ -165,8 +174,10 @@ class Selection:
         return Verdict(tuple(served), wanted)
 
     def rest(self) -> tuple[Served, ...]:
-        """Fills the items that have accepted no candidate, once `done`: with the likeliest of all that were rejected,
-        in this order, but with none below the floor."""
+        """Fills the items that have accepted no candidate, once `done`, with the rejected candidates of highest chance.
+
+        Candidates below the floor are never used, so some items may stay empty.
+        """
         return tuple(each._replace(item=item) for item, each in zip(sorted(self._newest), self._spare, strict=False))
 
     def _accepts(self, candidate: Candidate, chance: float) -> bool:

@@ -6,8 +6,8 @@ With p the backbone and g(x) the chance that the user likes x, the ideal denoise
     ε_liked(x_t) − ε*(x_t) = −√(ᾱ / (1−ᾱ)) (E[x0 | x_t, liked] − E[x0 | x_t])
 
 and a pool {x_i} of samples of p gives both expectations as weighted means, w_i ∝ exp(−‖x_t − √ᾱ x_i‖² / 2(1−ᾱ)).
-Their difference equals P(disliked | x_t) (m_liked − m_disliked), so that it is pull and push in one, and bounded. On
-pictures the weights mean something at high noise alone: at lower noise one sample of the pool takes all.
+Their difference equals P(disliked | x_t) (m_liked − m_disliked): one bounded term both pulls and pushes. On pictures
+the weights are informative at high noise only; at lower noise one sample of the pool has nearly all the weight.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from papa.schedule import NoiseSchedule
 
 
 def pool_posterior(x_t: Tensor, t: Tensor, pool: Tensor, schedule: NoiseSchedule) -> Tensor:
-    """w_i(x_t) = P(x0 = x_i | x_t) where p is uniform over the pool. Shape: x_t [n, ...], t [n] int64, pool [m, ...] →
-    [n, m] float32, rows sum to 1."""
+    """w_i(x_t) = P(x0 = x_i | x_t) where p is uniform over the pool.
+
+    Shape: x_t [n, ...], t [n] int64, pool [m, ...] → [n, m] float32, rows sum to 1.
+    """
     alpha, variance = schedule.alpha(t, x_t).flatten(1), schedule.variance(t, x_t).flatten(1)
     flat, samples = x_t.flatten(1), pool.flatten(1).to(x_t)
     # ‖x_t‖² is the same for all i and cancels.
@@ -53,8 +55,8 @@ def stable_target(
 ) -> Tensor:
     """What ε_θ should be at x_t: ε*(x_t) − s α / σ (E[x0 | x_t, liked] − E[x0 | x_t]).
 
-    s = 1 is the backbone restricted to what is liked. s > 1 sharpens as guidance does, and starves what is liked with
-    less certainty. Shape: eps_star and x_t [n, ...], the others as in `liked_shift` → like x_t.
+    s = 1 is the backbone restricted to what is liked. s > 1 sharpens as guidance does, and suppresses samples that
+    are liked with less certainty. Shape: eps_star and x_t [n, ...], the others as in `liked_shift` → like x_t.
     """
     shift = liked_shift(x_t, t, pool, liked, schedule)
     return eps_star - sharpness * (schedule.signal(t, x_t) / schedule.variance(t, x_t)).sqrt() * shift

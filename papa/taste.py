@@ -1,5 +1,5 @@
-"""What can be inferred from a user's labels: importance weights, trust in each label, predicted grades and how
-sure they are, changed tastes.
+"""Inference from a user's labels: importance weights, trust in each label, predicted grades with their certainty, and
+whether a taste has changed.
 
 The importance weights come from a density ratio. Everything else comes from one kernel ridge regression of the grades
 on the backbone's features of the samples: f(x) = Σ_i α_i k(x, x_i), α = (K + Λ)⁻¹ y, with the kernel
@@ -23,9 +23,9 @@ from torch import Tensor
 FEWEST = 20
 """The fewest labels from which a change of taste is inferred."""
 FOURIER = 1024
-"""D, the length of `fourier_features`: the kernel is met within a few hundredths."""
+"""D, the length of `fourier_features`. With so many, they approximate the kernel to within a few hundredths."""
 NEWTON_STEPS = 50
-"""At most; a handful is usual."""
+"""The most steps of `platt`, which usually needs about five."""
 
 
 class Unrated:
@@ -88,8 +88,10 @@ class Taste:
         return torch.sigmoid(strength * agreed).float()
 
     def head(self) -> Head | None:
-        """The same regression in Fourier features, calibrated, as a revision keeps it: with K̂ = Φ Φᵀ in place of K,
-        w = Φᵀ (K̂ + Λ)⁻¹ y. None where the taste is not decided."""
+        """The same regression in Fourier features, calibrated, in the form that a revision stores.
+
+        K̂ = Φ Φᵀ replaces K, so that w = Φᵀ (K̂ + Λ)⁻¹ y. None unless `decided`.
+        """
         if not self.decided:
             return None
         own = self._own
@@ -125,17 +127,18 @@ class Taste:
 
 
 def likely(foretold: Tensor, strength: float) -> Tensor:
-    """σ(strength · f(x)): how likely a like is, ½ where the labels say nothing.
+    """σ(strength · f(x)), the probability of a like; ½ where the labels say nothing.
 
-    `Taste.trust` judges labels by the same function. What nobody has labelled is neither liked nor disliked: a model
-    that keeps half of it shows it now and then, and the next labels decide. Shape: [m] → [m] float32 in [0, 1].
+    `Taste.trust` judges labels by the same function. With ½, the model keeps showing some samples of a kind that nobody
+    has labelled, and later labels decide. Shape: [m] → [m] float32 in [0, 1].
     """
     return torch.sigmoid(strength * foretold)
 
 
 def left_out(inverse: Tensor, grades: Tensor) -> Tensor:
-    """f₋ᵢ(x_i), what all labels but the i-th foretell of its sample: y_i − α_i / ((K + Λ)⁻¹)_ii, so that one fit does
-    for all (Rasmussen & Williams, Gaussian Processes for Machine Learning, eq. 5.12).
+    """f₋ᵢ(x_i) = y_i − α_i / ((K + Λ)⁻¹)_ii, the prediction for each labelled sample from all other labels.
+
+    One fit gives all of them (Rasmussen & Williams, Gaussian Processes for Machine Learning, eq. 5.12).
 
     Shape: `inverse` of K + Λ [n, n], grades [n] → [n] float64.
     """
@@ -145,8 +148,11 @@ def left_out(inverse: Tensor, grades: Tensor) -> Tensor:
 
 def fourier_features(z: Tensor, distance: float) -> Tensor:
     """φ(z) with φ(z) · φ(z') ≈ exp(−‖z − z'‖² / distance): √(2/D) cos(ω z + b), ω ~ N(0, 2 / distance), b ~ U[0, 2π)
-    (Rahimi & Recht, Random Features for Large-Scale Kernel Machines, NIPS 2007). What is fitted in them takes D
-    numbers, however many labels there are, and holds no sample. Shape: [n, F] → [n, D], float64."""
+    (Rahimi & Recht, Random Features for Large-Scale Kernel Machines, NIPS 2007).
+
+    A fit in these features takes D numbers whatever the number of labels, and stores no sample.
+    Shape: [n, F] → [n, D], float64.
+    """
     frequencies, phases = _frequencies(z.shape[1])
     phase = z.double() @ frequencies.T * math.sqrt(2 / distance) + phases
     return math.sqrt(2 / FOURIER) * phase.cos()
@@ -154,8 +160,10 @@ def fourier_features(z: Tensor, distance: float) -> Tensor:
 
 @cache
 def _frequencies(width: int) -> tuple[Tensor, Tensor]:
-    """Standard normal frequencies and phases, the same for ever, since stored heads rest on them: out of a hash.
-    Shape: [D, F], [D] float64."""
+    """Standard normal frequencies and uniform phases, from a hash: stored heads depend on them, so they never change.
+
+    Shape: [D, F], [D] float64.
+    """
     drawn = [hashlib.shake_128(f"fourier/{row}".encode()).digest(4 * (width + 1)) for row in range(FOURIER)]
     uniform = (np.frombuffer(b"".join(drawn), "<u4").astype(np.float64) + 0.5) / 2**32
     table = torch.from_numpy(uniform).view(FOURIER, width + 1)
@@ -164,10 +172,11 @@ def _frequencies(width: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """Predicts how likely a revision's user likes any sample, from the backbone's features of the sample alone.
+    """Predicts the probability that a revision's user likes a sample, from the backbone's features of that sample.
 
     p(x) = σ(a f(x) + b), f(x) = w · φ(z), z the standardised features; (a, b) is the `calibration`.
-    Shape: `mean`, `deviation` [F] float32; `coefficients` w [D] float32; `distance` is the kernel's unit.
+    Shape: `mean`, `deviation` [F] float32; `coefficients` w [D] float32. `distance` divides the squared
+    distances in the kernel.
     """
 
     mean: Tensor

@@ -42,7 +42,7 @@ async def attack(
         await _first_calls(healthy)
         before = process.memory_info().rss
         for each in attacks:
-            quiet = await _seen_for(healthy, max(1.0, QUIET_SECONDS * scale))
+            quiet = await _seen_for(healthy, QUIET_SECONDS * scale)
             found = _judged(await _outcome(each, target, scale), process, before, during := await healthy.seen())
             rows.append(Row(each.name, found, quantile(quiet.seconds, 0.99), quantile(during.seconds, 0.99)))
             progress(rows[-1])

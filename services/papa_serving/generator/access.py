@@ -1,4 +1,4 @@
-"""Asks at the engine's port who calls.
+"""Authenticates callers at the engine's port.
 
 The port is Ray Serve's: it has no TLS and no credentials of its own, and listens where every process of the machine, or
 of the cluster's network, can reach it. So each call shows a bearer token that gateway and engine alone know.
@@ -16,8 +16,10 @@ class EngineAccess:
     """Checks the token of each call. Without any token everybody may call."""
 
     def __init__(self, tokens: Callable[[], str]) -> None:
-        """`tokens` gives those that are accepted at present, separated by white space. There may be several, so that a
-        new one can be brought in before an old one goes."""
+        """`tokens` returns the accepted tokens, separated by white space.
+
+        Several may be valid at once, so that a new one can be introduced before the old one is removed.
+        """
         self._tokens = tokens
 
     def check(self, metadata: Iterable[tuple[str, str | bytes]] | None) -> None:

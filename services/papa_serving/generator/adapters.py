@@ -1,4 +1,4 @@
-"""Finds the adapter that serves a generation: the asked revision, checked, or the nearest good one before it."""
+"""Finds the adapter that serves a generation: the requested revision, checked, or its nearest good ancestor."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Adapters:
         host_cache: int,
         judges: bool = True,
     ) -> None:
-        """`judges`: whether to load what says how likely a user likes an item."""
+        """`judges`: whether to load the taste heads as well."""
         self._users = users
         self._revisions = revisions
         self._layout, self._hashes, self._dtype = denoiser.layout, denoiser.hashes, denoiser.dtype
@@ -136,8 +136,7 @@ class Adapters:
         return adapter
 
     async def _head(self, key: AdapterKey, manifest: bytes, sha256: str) -> Head | None:
-        """The taste head, where the revision has a whole one and callers are told what it says. The adapter is good
-        without it."""
+        """The taste head; None where no head is used or the stored one is damaged. The adapter works without it."""
         if not self.judges or not has_head(manifest):
             return None
         try:
@@ -173,7 +172,7 @@ class Adapters:
 
 
 async def forget_deleted_users(users: UserDirectory, adapters: Adapters, every: float) -> None:
-    """Removes deleted users' adapters from the caches, also when nobody asks for such a user again.
+    """Removes deleted users' adapters from the caches, even if nobody requests such a user again.
 
     Asks for each cached user about every `every` seconds, evenly spread; runs until it is cancelled.
     """

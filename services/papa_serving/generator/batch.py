@@ -1,4 +1,4 @@
-"""The running batch: rows that need not know one another, moved on by one denoising step at a time."""
+"""The running batch: independent rows that take one denoising step at a time together."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Batch:
         self._keep(range(len(self.rows)))
 
     def leave(self, gone: Callable[[Row], bool]) -> list[Row]:
-        """Takes out the rows for which `gone` holds, and keeps nothing of them."""
+        """Removes the rows for which `gone` holds, and their state."""
         leaving = [row for row in self.rows if gone(row)]
         if leaving:
             for row in leaving:
@@ -70,7 +70,7 @@ class Batch:
         return leaving
 
     def park(self, rows: Sequence[Row]) -> None:
-        """Takes rows out with their state, so that they can join again."""
+        """Removes rows and returns them with their state, so that they can join again."""
         assert self._state is not None
         for row in rows:
             row.parked = self._state.select(self._index([self.rows.index(row)]))

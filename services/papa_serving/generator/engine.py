@@ -142,7 +142,7 @@ class Engine:
         metrics.ENGINE_STEP_SECONDS.observe(seconds)
 
     def _hand_over(self, finished: list[Row], samples: Tensor) -> None:
-        """Delivers; the batch has forgotten these rows, so that nobody else could tell their jobs of a failure."""
+        """Delivers finished rows. The batch no longer holds them, so a failure must reach their jobs from here."""
         try:
             self._deliver(finished, samples)
         except Exception:

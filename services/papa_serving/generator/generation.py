@@ -43,7 +43,7 @@ class Defaults:
 
 
 class _Results:
-    """What the engine has delivered and nobody has taken yet; `drawn` is of the newest of it."""
+    """Results that the engine has delivered and the caller has not taken yet; `drawn` is that of the newest result."""
 
     def __init__(self) -> None:
         self.drawn = 0
@@ -178,7 +178,7 @@ class Generator:
         return _Run(job, resolved, results)
 
     def _teaching(self, spec: GenerationSpec, resolved: Resolved | None) -> float:
-        """The share of the items that may teach: where there is a head, and the request does not say what explores."""
+        """The share of the items that may teach; 0 without a head, or where the request sets its exploration."""
         known = resolved is not None and resolved.adapter.head is not None
         return self._defaults.teaching if known and spec.exploration < 0 else 0.0
 
@@ -209,8 +209,10 @@ class Generator:
 
 
 def explored(count: int, share: float) -> frozenset[int]:
-    """The items that are drawn from the base to keep discovering tastes: round(share · count) indexes, spread evenly
-    over 0 to count − 1."""
+    """The indexes of the items that are drawn from the base, to discover further tastes.
+
+    They are round(share · count) indexes, spread evenly over 0 to count − 1.
+    """
     chosen = round(share * count)
     return frozenset((2 * i + 1) * count // (2 * chosen) for i in range(chosen))
 
@@ -220,7 +222,7 @@ def _hand_over(
     results: _Results,
     result: FinishedRows | PapaError,
 ) -> None:
-    """Passes a result from the engine's thread to the loop; when the loop is gone, so is the caller."""
+    """Passes a result from the engine's thread to the event loop; dropped when the loop is closed."""
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(results.put, result)
 

@@ -24,14 +24,14 @@ class HostCache:
         return len(self._adapters)
 
     def find(self, key: AdapterKey) -> HostAdapter | None:
-        """The adapter when it is here, else None."""
+        """The adapter if it is cached, else None."""
         adapter = self._adapters.get(key)
         if adapter is not None:
             self._adapters.move_to_end(key)
         return adapter
 
     async def load(self, key: AdapterKey, load: Load) -> HostAdapter:
-        """Loads and keeps the adapter; a caller that comes while it is being loaded waits for the same load.
+        """Loads and keeps the adapter. Callers that arrive during the load wait for the same load.
 
         A waiter that is cancelled does not end the load for the others. Raises what `load` raises.
         """
@@ -43,7 +43,7 @@ class HostCache:
         return await asyncio.shield(task)
 
     def users(self) -> set[UserKey]:
-        """The users whose adapters are here."""
+        """The users with cached adapters."""
         return {key.user for key in self._adapters}
 
     def forget(self, user: UserKey) -> None:

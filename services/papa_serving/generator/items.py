@@ -1,4 +1,4 @@
-"""Finished rows become items: decoded, encoded as images, and stored before the caller hears of them."""
+"""Makes items of finished rows: decodes them, encodes images, and stores both before the caller is told."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 class Origin(Protocol):
-    """Knows what made the items of a generation."""
+    """Tells which revision made each item of a generation."""
 
     def revision_of(self, served: Served, /) -> str:
         """The revision; "" for the base."""

@@ -1,4 +1,4 @@
-"""How likely its user likes each finished sample, by the taste head of the revision that serves the user."""
+"""Predicts the probability that a user likes a finished sample, by the taste head of the serving revision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures how long it takes from the acceptance of feedback until a revision that learnt from it is served."""
+"""Measures the time from the acceptance of feedback to the first item of a revision that learnt from it."""
 
 from __future__ import annotations
 

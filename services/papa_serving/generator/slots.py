@@ -1,4 +1,4 @@
-"""The adapters that lie stacked on the device."""
+"""The stack of adapters in device memory."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Slots:
         return entry[1] if entry else None
 
     def acquire(self, adapter: HostAdapter) -> int | None:
-        """The adapter's slot, held until released as often as acquired; None while every slot is held by others."""
+        """The adapter's slot, held until it is released as often as it was acquired; None if all slots are held."""
         with self._lock:
             entry = self._resident.get(adapter.key)
             slot = entry[0] if entry else self._room()

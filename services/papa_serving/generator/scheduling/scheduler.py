@@ -61,7 +61,7 @@ class Scheduler:
         self._shares.ran(Counter(row.job.user for row in rows), time.monotonic())
 
     def next(self, running: Sequence[Row]) -> Change:
-        """The change before the next step. Parked rows wait again when this returns, admitted ones do so no more."""
+        """The change before the next step. On return, parked rows are in the queue again and admitted ones are not."""
         limits = self._shares.limits(self._queue.wanted(running), time.monotonic())
         paused = beyond(running, limits)
         self._queue.pause(paused)
@@ -151,8 +151,10 @@ class FairQueue:
         seat: Callable[[Row], bool],
         limits: Mapping[UserKey, int] = NO_LIMITS,
     ) -> list[Row]:
-        """Takes up to `free` rows, and of a user not more than may run; `seat` takes a slot for a row's adapter, or
-        says that none can be had."""
+        """Takes up to `free` rows, and no more of a user than may run.
+
+        `seat` takes a slot for a row's adapter, or returns False when there is none.
+        """
         held: Counter[UserKey | Job] = Counter()
         for row in running:
             held.update((row.job.user, row.job))
@@ -182,7 +184,7 @@ class FairQueue:
                 self._turns[party] = next(self._clock)
 
     def pause(self, rows: Iterable[Row]) -> None:
-        """Puts rows beyond their user's limit back, to be that user's next ones until they have had their quantum."""
+        """Puts rows beyond their user's limit back. They are that user's next rows until their quantum is used up."""
         for row in rows:
             self._put_back(row)
             if row.stint < QUANTUM:
