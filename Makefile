@@ -52,7 +52,7 @@ attack: $(DEV) ## the attacks of docs/security.md on real processes of this mach
 gpu: ## what one card does, in at most eight minutes: by GPU_PYTHON, which has torch with CUDA (docs/results/gpu.md)
 	@PYTHONPATH=.:services $(or $(GPU_PYTHON),python3) -m benchmarks.gpu $(ARGS)
 
-check: $(DEV) ## the inner loop: static checks and the units that start no server and no browser (about five minutes)
+check: $(DEV) ## the inner loop: static checks and the units that start no server and no browser (three to four minutes)
 	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "not (redis or ray or browser or prometheus or slow)" $(ARGS)
 
 format: $(DEV) ## ruff's formatting and its safe fixes, in place

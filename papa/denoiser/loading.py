@@ -17,10 +17,10 @@ from papa.denoiser.identity import network_options
 from papa.denoiser.latents import LatentSpace
 from papa.denoiser.networks import class_conditional, text_conditional, unconditional
 from papa.denoiser.text_transformers import TEXT_TRANSFORMERS
-from papa.denoiser.trial import try_out
 from papa.denoiser.wrapper import Denoiser, Prediction
 from papa.lora import LoraConfig, present
-from papa.pipeline_folder import PipelineFolder, inspect_folder, resolve_backbone, sample_size
+from papa.noise import Domain, Noise
+from papa.pipeline_folder import BackboneRefused, PipelineFolder, inspect_folder, resolve_backbone, sample_size
 from papa.pool import read_pool
 from papa.schedule import NoiseSchedule
 
@@ -163,3 +163,36 @@ def plain_attention(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Attention) and type(module.processor) is AttnProcessor2_0:
             module.set_processor(AttnProcessor())
+
+
+@torch.no_grad()
+def try_out(denoiser: Denoiser, where: str) -> None:
+    """Runs the network at t = T − 1 and t = T / 2, and decodes once: a configuration cannot tell whether that works.
+
+    Raises BackboneRefused where a result fails, has the wrong shape or is not finite.
+    """
+    last = denoiser.schedule.num_timesteps - 1
+    for t in (last, (last + 1) // 2):
+        try:
+            noise = Noise(0, Domain.PROBE).normal((1, *denoiser.sample_shape)).to(denoiser.device)
+            eps = denoiser.epsilon(noise, torch.tensor([t], device=denoiser.device))
+        except Exception as error:
+            raise BackboneRefused(f"{where}: the network does not run on its own sample_size ({_reason(error)}); "
+                                  "save a pipeline that diffusers itself runs") from error  # fmt: skip
+        _check(eps, tuple(noise.shape), f"{where}: the prediction at t = {t}")
+    try:
+        picture = denoiser.decode(noise)
+    except Exception as error:
+        raise BackboneRefused(f"{where}: the vae does not decode its latents ({_reason(error)})") from error
+    _check(picture, (1, *denoiser.image_shape), f"{where}: the decoded picture")
+
+
+def _check(result: torch.Tensor, shape: tuple[int, ...], what: str) -> None:
+    if tuple(result.shape) != shape:
+        raise BackboneRefused(f"{what} has the shape {list(result.shape)} where {list(shape)} is right")
+    if not bool(result.isfinite().all()):
+        raise BackboneRefused(f"{what} is not finite; load the weights in float32 or bfloat16, or copy them again")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -111,6 +111,7 @@ assert run(["config", "validate"]) == 0
 """
 
 
+@pytest.mark.slow
 def test_the_gateway_needs_only_what_its_lock_names():
     """Everything that only the server's lock has is taken away; the gateway and its commands still start."""
     from importlib.metadata import packages_distributions
