@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from papa_serving.client import FeedbackEvent, InvalidRequest, Limits, PromptReading
+from papa_serving.client import FeedbackEvent, InvalidRequest, Limits, PromptReading, Usage
 from papa_serving.client.batches import split
-from papa_serving.contracts.items import BackboneInfo
+from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.items import BackboneInfo, StoredItem
 from papa_serving.contracts.vocabulary import Vocabulary
 from papa_serving.stubs.serving.v1 import feedback_pb2
 from PIL import Image
 
+from tests.gateway.support.doubles import revision
 from tests.gateway.support.service import OVERDRAW, Service
 
 
@@ -106,6 +108,21 @@ async def test_the_limits_can_be_read(service: Service, client: Any) -> None:
     assert known is not None
     assert (info.backbone_name, info.backbone_hash) == (known.name, known.backbone_hash)
     assert info.image_shape == known.image_shape
+
+
+async def test_the_quotas_of_a_user_can_be_read_and_what_a_user_has_of_them(service: Service, client: Any) -> None:
+    settings, alice = service.state.settings, UserKey("default", "alice")
+    quotas = (await client.server_info()).quotas
+    assert (quotas.revisions, quotas.items) == (settings.store.user_revisions, settings.store.user_items)
+    assert (quotas.event_ids, quotas.remembered_labels) == (settings.store.user_event_ids, 512)
+    assert quotas.pending_events == settings.feedback.backlog_limit / 2
+    assert (await client.get_user("alice")).usage == Usage()
+    await client.submit_feedback([FeedbackEvent("alice", 1.0, image=picture(64)) for _ in range(3)])
+    service.users.commit(alice, replace(revision(1), remembered=7))
+    generation = await client.generate("alice", 2)
+    await service.items.put(alice, [StoredItem(each.item_id, b"x", "", "g", 1) for each in generation.items])
+    known = (await client.get_user("alice")).usage
+    assert known == Usage(revisions=1, items=2, event_ids=3, remembered_labels=7)
 
 
 async def test_the_words_that_the_backbone_knows_can_be_read_and_what_was_made_of_a_prompt(

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from papa_serving.contracts.limits import MAX_GUIDANCE, MAX_ID, MAX_PROMPT
+from papa_serving.contracts.limits import MAX_GUIDANCE, MAX_ID, MAX_PROMPT, MAX_REMEMBERED_LABELS
 from papa_serving.demo.loop import DemoPlan
 from papa_serving.gateway.conversion.pictures import MAX_SCANS
 from papa_serving.gateway.conversion.validation import MIN_GRADE
@@ -69,6 +69,14 @@ FIGURES = {
     "image bytes": ("docs/backend-guide.md", f"up to {GATEWAY.max_image_bytes >> 20} MiB"),
     "image pixels": ("docs/backend-guide.md", f"and {GATEWAY.max_image_pixels >> 20} megapixels"),
     "scans": ("docs/backend-guide.md", f"{MAX_SCANS} scans"),
+    "remembered labels": (
+        "docs/backend-guide.md",
+        f"{LEARNING.replay_likes} likes and {MAX_REMEMBERED_LABELS - LEARNING.replay_dislikes} dislikes",
+    ),
+    "event ids of a user": (
+        "docs/backend-guide.md",
+        f"the newest {STORE.user_event_ids // 2:,} to {STORE.user_event_ids:,} (`store.user_event_ids`)",
+    ),
     "event ids": ("docs/backend-guide.md", "seconds (a week)" if STORE.event_id_ttl == 7 * 86_400 else "changed"),
     "items' life": ("docs/backend-guide.md", "(`store.item_ttl`, a day)" if STORE.item_ttl == 86_400 else "changed"),
     "streams without a credential": (

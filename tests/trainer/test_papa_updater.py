@@ -32,7 +32,7 @@ def test_an_update_makes_a_revision_that_the_next_one_starts_from(
     (second,) = updater.update([again], 1.0)
     assert isinstance(second, Trained)
     adapter = unpack(second.files, denoiser.layout, denoiser.hashes, second.sha256)
-    assert len(adapter.replay) == 9
+    assert len(adapter.replay) == second.remembered == 9
     assert b'"000001-x"' in second.files[MANIFEST_FILE]
 
 
