@@ -13,7 +13,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
 
 import grpc
 import numpy as np
@@ -48,6 +51,7 @@ from tests.generator.deployed import NAME, TOKEN, Deployed, deployed, key, until
 from tests.generator.support import random_weights
 
 ROUTE = (("application", NAME), ("authorization", f"Bearer {TOKEN}"))
+CALLERS = 6
 RUNNING, QUEUED = "papa_engine_running_rows", "papa_engine_queued_rows"
 
 
@@ -226,15 +230,29 @@ async def delete(settings: Settings, user: UserKey) -> None:
 def test_full_queue_is_an_answer_and_cancelling_frees_the_rows(
     service: Deployed, stub: engine_pb2_grpc.EngineServiceStub
 ) -> None:
-    long = [stub.Run(request("dan", count=12, steps=1000), metadata=ROUTE)]
-    until(lambda: service.metric(RUNNING) == 8)
-    long.append(stub.Run(request("gus", count=12, steps=1000), metadata=ROUTE))
-    until(lambda: service.metric(QUEUED) == 16)
-    (response,) = run(stub, request("eve"))
-    assert response.error.reason == "QUEUE_FULL"
-    assert response.error.retry_after_seconds > 0
-    for call in long:
-        call.cancel()
+    """Calls keep coming until one is refused, so that it does not matter how quick the engine is beside them."""
+    calls, answers = [], SimpleQueue[engine_pb2.RunResponse]()
+
+    def call(name: str) -> None:
+        calls.append(stub.Run(request(name, count=12, steps=1000), metadata=ROUTE))
+        with suppress(grpc.RpcError):  # cancelled
+            for response in calls[-1]:
+                answers.put(response)
+
+    def one_is_refused() -> bool:
+        if sum(not each.done() for each in reading) < CALLERS:
+            reading.append(readers.submit(call, f"dan-{len(reading)}"))
+        ended = [answers.get() for _ in range(answers.qsize())]
+        refusals.extend(response.error for response in ended if response.WhichOneof("event") == "error")
+        return bool(refusals)
+
+    reading, refusals = list[Future[None]](), list[engine_pb2.RunError]()
+    with ThreadPoolExecutor(CALLERS) as readers:
+        until(one_is_refused)
+        for each in calls:
+            each.cancel()
+    assert {refusal.reason for refusal in refusals} == {"QUEUE_FULL"}
+    assert all(refusal.retry_after_seconds > 0 for refusal in refusals)
     until(lambda: service.metric(RUNNING) == service.metric(QUEUED) == 0)
     assert len(items_of(run(stub, request("eve")))) == 2
 
@@ -242,7 +260,7 @@ def test_full_queue_is_an_answer_and_cancelling_frees_the_rows(
 @pytest.mark.parametrize("told", [True, False])
 def test_the_deadline_stops_the_work(service: Deployed, stub: engine_pb2_grpc.EngineServiceStub, told: bool) -> None:
     """Whether the request names it, or only the call has one: then the caller goes, and its rows are freed."""
-    long = request("hal", count=8, steps=1000, seconds_left=1.5 if told else 0.0)
+    long = request("hal", count=24, steps=1000, seconds_left=1.5 if told else 0.0)
     if told:
         assert run(stub, long)[-1].error.reason == "DEADLINE_EXCEEDED"
     else:
