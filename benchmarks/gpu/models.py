@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.sizes import CONFIGS
+from benchmarks.published_pipelines import CONFIGURATIONS
 from papa.config import ATTENTION_LORA, DEFAULT_LORA
 from papa.denoiser import Denoiser, load_denoiser
 from papa.denoiser.conditioners import Conditioner
@@ -52,8 +52,8 @@ class Size:
 
 
 PUBLISHED = {
-    "sd15": Size(CONFIGS["Stable Diffusion 1.5"][1], 512, {}),
-    "sdxl": Size(CONFIGS["Stable Diffusion XL"][1], 1024, {"text_embeds": 1280, "time_ids": 6}),
+    "sd15": Size(CONFIGURATIONS["Stable Diffusion 1.5"][1]["unet"], 512, {}),
+    "sdxl": Size(CONFIGURATIONS["Stable Diffusion XL"][1]["unet"], 1024, {"text_embeds": 1280, "time_ids": 6}),
 }
 _TINY = {"block_out_channels": (8, 16), "norm_num_groups": 4, "cross_attention_dim": 8, "sample_size": 8}
 TINY = {

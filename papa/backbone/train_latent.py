@@ -3,15 +3,16 @@
 First an AutoencoderKL whose latents are a quarter as high and wide as the images (absolute error, a touch of KL;
 arXiv 2112.10752), then a UNet2DConditionModel together with a CLIP text encoder of a few words, on ε-prediction or by
 rectified flow (arXiv 2209.03003), with the condition left out now and then (arXiv 2207.12598). Every image is described
-by its class's word, sometimes by the generic word alone. A run is a folder: `vae/` and `unet/` hold what is needed to
-go on, `pipeline/` is the newest average as a standard StableDiffusionPipeline folder, `log.jsonl` the losses.
+by its class's word, sometimes by the generic word alone. A run that starts from another backbone has no first stage.
+A run is a folder: `vae/` and `unet/` hold what is needed to go on, `pipeline/` is the newest average as a standard
+StableDiffusionPipeline folder, `log.jsonl` the losses.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +27,9 @@ from papa.backbone.run_state import load_state, save_state
 from papa.backbone.vocabulary_file import write_vocabulary
 from papa.backbone.words import FASHION_NEAR, FASHION_WORDS, GENERIC, word_tokenizer
 from papa.denoiser import plain_attention
+from papa.denoiser.components import load_component
 from papa.noise import Domain, Noise, seed_torch
+from papa.pipeline_folder import inspect_folder, resolve_backbone
 from papa.schedule import NoiseSchedule, rectified_flow
 
 ARTICLE = "a"
@@ -54,6 +57,8 @@ class LatentConfig:
     seed: int = 0
     flow: bool = False
     """Whether the U-Net learns v = ε − x0 of rectified flow instead of ε."""
+    start: str = ""
+    """A latent backbone whose weights the U-Net and the text encoder begin with, and whose VAE is taken as it is."""
 
 
 @dataclass(frozen=True)
@@ -80,15 +85,32 @@ def train_latent(
 ) -> Path:
     """Trains until both stages are done, going on from `run` where it holds a state; returns the pipeline folder.
 
-    Raises ValueError when `run` was started with another configuration.
+    Raises ValueError when `run` was started with another configuration, or `config.start` has networks of another
+    shape.
     """
     autoencoder = _Autoencoder(data, config)
-    stage = _Stage("vae", run, config, autoencoder.modules, autoencoder.loss)
-    stage.train(config.vae_steps, report, save_every)
+    if config.start:
+        _begin_with(config.start, {"vae": autoencoder.vae})
+    else:
+        stage = _Stage("vae", run, config, autoencoder.modules, autoencoder.loss)
+        stage.train(config.vae_steps, report, save_every)
     denoising = _Denoising(autoencoder.latents(), data.y, autoencoder.vae, words, run, config)
     stage = _Stage("unet", run, config, denoising.modules, denoising.loss, denoising.average, denoising.write)
     stage.train(config.steps, report, save_every)
     return run / "pipeline"
+
+
+def _begin_with(backbone: str, networks: Mapping[str, nn.Module]) -> None:
+    """Copies the weights of a backbone's components into networks of the same shapes. Raises ValueError."""
+    folder = inspect_folder(resolve_backbone(backbone))
+    for part, network in networks.items():
+        if part not in folder.parts:
+            raise ValueError(f"{backbone} has no {part}; a backbone that this command trained has one")
+        try:
+            network.load_state_dict(load_component(folder, part, type(network)).state_dict())
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"the {part} of {backbone} has another shape: {reason}") from error
 
 
 class _Stage:
@@ -152,7 +174,7 @@ class _Stage:
     def _fixed(self) -> dict[str, object]:
         fixed = json.loads(json.dumps(asdict(self._config)))
         # Runs that were begun before there was a choice say nothing of it.
-        left_out = {"steps", "vae_steps"} | ({"flow"} if not self._config.flow else set())
+        left_out = {"steps", "vae_steps"} | {name for name in ("flow", "start") if not fixed[name]}
         return {name: value for name, value in fixed.items() if name not in left_out}
 
     def _resume(self) -> None:
@@ -218,6 +240,8 @@ class _Denoising:
         unet, text = new_networks(latents.shape, config.channels, config.text_width, self.tokenizer)
         self.unet, self.text = unet, text
         plain_attention(unet)
+        if config.start:
+            _begin_with(config.start, {"unet": unet, "text_encoder": text})
         self.averages = (deepcopy(unet).requires_grad_(False), deepcopy(text).requires_grad_(False))
         self.modules: dict[str, nn.Module] = {
             "unet": unet, "text": text, "ema_unet": self.averages[0], "ema_text": self.averages[1]

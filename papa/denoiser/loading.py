@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from papa.backbone.vocabulary_file import read_vocabulary
-from papa.config import ATTENTION_LORA, DEFAULT_LORA
+from papa.denoiser.adapted_layers import default_lora
 from papa.denoiser.components import clip_encoder, flow_process, latent_space, load_component, noise_process
 from papa.denoiser.conditioners import ClassConditioner, Conditioner, SdxlConditioner, TextConditioner
 from papa.denoiser.identity import network_options
@@ -18,7 +18,7 @@ from papa.denoiser.latents import LatentSpace
 from papa.denoiser.networks import class_conditional, text_conditional, unconditional
 from papa.denoiser.text_transformers import TEXT_TRANSFORMERS
 from papa.denoiser.wrapper import Denoiser, Prediction
-from papa.lora import LoraConfig, present
+from papa.lora import LoraConfig
 from papa.noise import Domain, Noise
 from papa.pipeline_folder import BackboneRefused, PipelineFolder, inspect_folder, resolve_backbone, sample_size
 from papa.pool import read_pool
@@ -66,7 +66,7 @@ def _pixel_unet(folder: PipelineFolder, lora: LoraConfig | None) -> Denoiser:
         schedule,
         shape,
         prediction,
-        lora or present(DEFAULT_LORA, unet),
+        lora or default_lora(folder.pipeline, unet),
         network=unconditional,
         unrated=read_pool(folder.path, shape),
         description={"pixels": network_options(unet)},
@@ -92,7 +92,7 @@ def _text_unet(folder: PipelineFolder, lora: LoraConfig | None) -> Denoiser:
         schedule,
         (latents.channels, *sample_size(folder)),
         prediction,
-        lora or ATTENTION_LORA,
+        lora or default_lora(folder.pipeline, unet),
         network=text_conditional,
         conditioner=conditioner,
         latents=latents,
@@ -113,7 +113,7 @@ def _class_transformer(folder: PipelineFolder, lora: LoraConfig | None) -> Denoi
         schedule,
         (latents.channels, *sample_size(folder)),
         prediction,
-        lora or ATTENTION_LORA,
+        lora or default_lora(folder.pipeline, model),
         network=class_conditional,
         conditioner=ClassConditioner(names, model.config.num_embeds_ada_norm),
         latents=latents,

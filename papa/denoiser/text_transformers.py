@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from torch import nn
 
 from papa.backbone.vocabulary_file import read_vocabulary
-from papa.config import ATTENTION_LORA
+from papa.denoiser.adapted_layers import default_lora
 from papa.denoiser.components import (
     clip_encoder,
     flow_process,
@@ -31,30 +31,9 @@ from papa.denoiser.transformer_conditioners import (
     ZImageConditioner,
 )
 from papa.denoiser.wrapper import Denoiser, Prediction
-from papa.lora import LoraConfig, present
+from papa.lora import LoraConfig
 from papa.pipeline_folder import PipelineFolder, sample_size
 from papa.schedule import NoiseSchedule, RectifiedFlow
-
-_FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
-MMDIT_LORA = replace(
-    ATTENTION_LORA,
-    targets=(
-        *ATTENTION_LORA.targets, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", *_FEED_FORWARD,
-        "ff_context.net.0.proj", "ff_context.net.2", "single_transformer_blocks.*.proj_mlp",
-        "single_transformer_blocks.*.proj_out",
-    ),
-)  # fmt: skip
-"""Attention and MLP of both branches (Stable Diffusion 3, FLUX.1), and of FLUX.1's single blocks."""
-CROSS_LORA = replace(ATTENTION_LORA, targets=(*ATTENTION_LORA.targets, *_FEED_FORWARD))
-"""Attention and MLP of PixArt."""
-SANA_LORA = replace(
-    ATTENTION_LORA, targets=(*ATTENTION_LORA.targets, "ff.conv_inverted", "ff.conv_point"), widest=False
-)
-"""Attention and the MLP's convolutions of 1 × 1; the one between is grouped."""
-Z_IMAGE_LORA = replace(
-    ATTENTION_LORA, targets=(*ATTENTION_LORA.targets, "feed_forward.w1", "feed_forward.w2", "feed_forward.w3")
-)
-"""Attention and MLP of Z-Image."""
 
 # Tokens of a prompt, as in diffusers' pipelines.
 FLUX_TOKENS, STABLE_DIFFUSION_3_TOKENS, SANA_TOKENS, Z_IMAGE_TOKENS = 512, 256, 300, 512
@@ -76,7 +55,7 @@ def _pixart(folder: PipelineFolder, lora: LoraConfig | None) -> Denoiser:
         model,
         schedule,
         prediction,
-        lora or present(CROSS_LORA, model),
+        lora or default_lora(folder.pipeline, model),
         pixart,
         conditioner,
         latents,
@@ -99,7 +78,7 @@ def _sana(folder: PipelineFolder, lora: LoraConfig | None) -> Denoiser:
         model,
         schedule,
         "flow_prediction",
-        lora or present(SANA_LORA, model),
+        lora or default_lora(folder.pipeline, model),
         sana,
         conditioner,
         latents,
@@ -126,7 +105,7 @@ def _stable_diffusion_3(folder: PipelineFolder, lora: LoraConfig | None) -> Deno
     encoders = [{"part": suffix} | described for suffix, (_, described) in found.items()]
     encoders += [{"part": "_3"} | t5[1]] if t5 else []
     schedule = flow_process(folder, _tokens(folder, model.config.patch_size))
-    lora = lora or present(MMDIT_LORA, model)
+    lora = lora or default_lora(folder.pipeline, model)
     return _denoiser(
         folder, model, schedule, "flow_prediction", lora, stable_diffusion_3, conditioner, latents, encoders
     )
@@ -151,7 +130,7 @@ def _flux(folder: PipelineFolder, lora: LoraConfig | None) -> Denoiser:
         model,
         schedule,
         "flow_prediction",
-        lora or present(MMDIT_LORA, model),
+        lora or default_lora(folder.pipeline, model),
         flux,
         conditioner,
         latents,
@@ -169,7 +148,7 @@ def _z_image(folder: PipelineFolder, lora: LoraConfig | None) -> Denoiser:
         model,
         schedule,
         "flow_prediction",
-        lora or present(Z_IMAGE_LORA, model),
+        lora or default_lora(folder.pipeline, model),
         z_image,
         conditioner,
         latents,

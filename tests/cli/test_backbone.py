@@ -106,3 +106,16 @@ def test_what_holds_no_adapter_is_not_written(papa: Papa, tmp_path: Path) -> Non
     refused = papa("backbone", "lora", str(tmp_path))
     assert refused.code != 0
     assert "papa users export" in refused.err
+
+
+def test_the_size_of_a_backbone_is_told_without_its_weights(papa: Papa, backbone_folder: Path) -> None:
+    (backbone_folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    told = papa("backbone", "size", str(backbone_folder), "--card", "16")
+    assert told.code == 0, told.err
+    assert "left of a card of 16 GiB" in told.out
+    size = json.loads(papa("backbone", "size", str(backbone_folder), "--rank", "8", "--json").out)
+    assert size["rank"] == 8
+    assert size["memory"]["float32"]["weights_bytes"] == 4 * size["parameters"] > 0
+    refused = papa("backbone", "size", str(backbone_folder / "unet"))
+    assert refused.code == 1
+    assert "no backbone" in refused.err

@@ -10,7 +10,6 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from benchmarks.sizes import CONFIGS, sizes, table
 from papa.backbone.datasets import LabelledImages
 from papa.backbone.train_latent import FASHION_WORDS, LatentConfig, LatentProgress, train_latent
 from papa.backbone.words import word_tokenizer
@@ -99,13 +98,22 @@ def test_every_word_is_one_token() -> None:
     assert len(tokenizer("unicorn").input_ids) > 3
 
 
-def test_the_sizes_are_those_of_the_published_networks() -> None:
-    row = sizes("Stable Diffusion 1.5", 4)
-    assert row.parameters == 859_520_964
-    # 16 transformer blocks, each with 8 projections.
-    assert row.layers == 128
-    assert sizes("Stable Diffusion 1.5", 8).adapter_parameters == 2 * row.adapter_parameters
-    # With an AutoencoderKL of 83,653,863 parameters and CLIP ViT-L's text model of 123,060,480.
-    assert row.pipeline_bytes == 2 * (859_520_964 + 83_653_863 + 123_060_480)
-    assert "859.5 M" in table([row])
-    assert set(CONFIGS) >= {"Stable Diffusion 1.5", "Stable Diffusion 2.1", "Stable Diffusion XL"}
+def test_a_run_may_begin_with_another_backbone(whole: Path, tmp_path: Path) -> None:
+    """Its VAE is taken as it is; the U-Net begins with its weights, also where it is to learn rectified flow."""
+    start = str(whole / "pipeline")
+    seen: list[LatentProgress] = []
+    config = replace(CONFIG, start=start, flow=True, steps=1, learning_rate=0.0)
+    made = train_latent(images(), tmp_path / "run", config, seen.append)
+    assert {each.stage for each in seen} == {"unet"}
+    for part, file in (
+        ("vae", "diffusion_pytorch_model"),
+        ("unet", "diffusion_pytorch_model"),
+        ("text_encoder", "model"),
+    ):
+        before, after = (load_file(Path(folder) / part / f"{file}.safetensors") for folder in (start, made))
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[name], after[name]) for name in before), part
+    with pytest.raises(ValueError, match="another shape"):
+        train_latent(images(), tmp_path / "other", replace(config, channels=(16, 32)), quiet)
+    with pytest.raises(ValueError, match="fashion_mnist has no vae"):
+        train_latent(images(), tmp_path / "pixels", replace(config, start="fashion_mnist"), quiet)

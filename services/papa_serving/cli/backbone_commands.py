@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
-from papa_serving.cli.output import AsJson, check_writable, console, print_json, voice
+from papa_serving.cli.output import (
+    AsJson,
+    amount,
+    check_writable,
+    console,
+    print_fields,
+    print_json,
+    print_table,
+    voice,
+)
 from papa_serving.local.failure import Failure
 
 if TYPE_CHECKING:
@@ -156,6 +166,54 @@ def oracle(
         print_json({"oracle": out, "accuracy": accuracy})
         return
     console.print(f"test accuracy {accuracy:.4f}; the oracle lies in {out}")
+
+
+@backbone.command()
+def size(
+    backbone: Annotated[str, typer.Argument(help="A shipped name, a diffusers folder or a hub id.")] = "fashion_mnist",
+    rank: Annotated[int | None, typer.Option("--rank", min=1, help="Of the adapters; the default is 4.")] = None,
+    card: Annotated[float, typer.Option("--card", min=0.1, help="Memory of a card in GiB.")] = 24.0,
+    json: AsJson = False,
+) -> None:
+    """Say how much memory a backbone and its adapters take, from its configurations alone: no weights are read."""
+    from papa.backbone.size import PRECISIONS, backbone_size
+
+    try:
+        found = backbone_size(backbone, rank)
+    except (FileNotFoundError, ValueError) as error:
+        raise Failure(str(error), "docs/backbones.md lists what can be served") from error
+    card_bytes = int(card * 2**30)
+    if json:
+        memory = {
+            name: {
+                "weights_bytes": found.weights_bytes(name),
+                "slot_bytes": found.slot_bytes(name),
+                "left_bytes": found.left(card_bytes, name),
+            }
+            for name in PRECISIONS
+        }
+        print_json({"backbone": backbone, **asdict(found), "parameters": found.parameters,
+                    "revision_bytes": found.revision_bytes, "card_bytes": card_bytes, "memory": memory})  # fmt: skip
+        return
+    rows = [(each.part, each.kind, f"{each.parameters:,}") for each in found.components]
+    print_table(f"{backbone}, a {found.pipeline}", ("part", "class", "parameters"), rows)
+    shape, picture = (" × ".join(map(str, each)) for each in (found.sample, found.picture))
+    print_fields({
+        "picture": f"{picture} (channels × height × width)",
+        "x0 of an item": f"{shape}, {amount(found.sample_bytes)} in the store",
+        "adapter": f"rank {found.rank} on {found.adapted_layers} layers, {found.adapter_parameters:,} parameters, "
+                   f"{amount(found.revision_bytes)} in a revision",
+    })  # fmt: skip
+    lines = [
+        (name, amount(found.weights_bytes(name)), amount(found.slot_bytes(name)), _left(found.left(card_bytes, name)))
+        for name in PRECISIONS
+    ]
+    print_table("", ("precision", "weights", "an adapter's slot", f"left of a card of {card:g} GiB"), lines)
+    console.print("Activations come on top; they grow with generator.max_rows.")
+
+
+def _left(left_bytes: int) -> str:
+    return amount(left_bytes) if left_bytes > 0 else f"nothing: {amount(-left_bytes)} too little"
 
 
 @backbone.command()

@@ -36,23 +36,29 @@ def train_latent(
     bf16: BFloat16 = False,
     seed: Seed = 0,
     flow: Annotated[bool, typer.Option("--flow", help="Rectified flow instead of a DDPM.")] = False,
+    start: Annotated[
+        str, typer.Option("--start", help="Begin with this latent backbone: its U-Net, its words, its VAE as it is.")
+    ] = "",
     json: AsJson = False,
 ) -> None:
     """Train a small Stable Diffusion pipeline on Fashion-MNIST, asked by words; the same command goes on."""
     check_writable(out)
     from papa.backbone import train_latent as training
 
-    config = training.LatentConfig(vae_steps, steps, batch_size, learning_rate, bfloat16=bf16, seed=seed, flow=flow)
+    config = training.LatentConfig(
+        vae_steps, steps, batch_size, learning_rate, bfloat16=bf16, seed=seed, flow=flow, start=start
+    )
     images = read_images(data, "train")
     with Progress(*columns(), console=voice(json)) as progress:
-        tasks = {"vae": progress.add_task("vae", total=vae_steps), "unet": progress.add_task("unet", total=steps)}
+        stages = {"unet": steps} if start else {"vae": vae_steps, "unet": steps}
+        tasks = {stage: progress.add_task(stage, total=total) for stage, total in stages.items()}
 
         def report(done: LatentProgress) -> None:
             progress.update(tasks[done.stage], completed=done.step, description=f"{done.stage} {done.loss:.4f}")
 
         try:
             pipeline = training.train_latent(images, out, config, report)
-        except ValueError as error:
+        except (FileNotFoundError, ValueError) as error:
             raise Failure(str(error), "name another folder with --out, or the same settings as before") from error
     if json:
         print_json({"backbone": pipeline, "vae_steps": vae_steps, "steps": steps})

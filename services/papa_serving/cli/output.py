@@ -124,6 +124,15 @@ def print_fields(fields: Mapping[str, object]) -> None:
         console.print(styled((f"{name:<{width}}", "bold"), f"  {harmless(str(value))}"))
 
 
+def amount(count: int) -> str:
+    """A number of bytes for people: "1.60 GiB"."""
+    size, units = float(count), ["bytes", "KiB", "MiB", "GiB"]
+    while size >= 1024 and len(units) > 1:
+        size /= 1024
+        del units[0]
+    return f"{count:,} bytes" if units[0] == "bytes" else f"{size:,.2f} {units[0]}"
+
+
 def _plain(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         return _plain(asdict(value))
