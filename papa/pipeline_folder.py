@@ -177,7 +177,7 @@ class PipelineFolder:
         absent = {part for part in layout.optional if self.index.get(part) in (None, [None, None])}
         return tuple(part for part in layout.parts if part not in absent)
 
-    def place(self, part: str) -> Path:
+    def path_of(self, part: str) -> Path:
         """The folder of a component: its own, or the root, as in the first DDPM repositories."""
         folder = self.path / part
         return self.path if "vae" not in self.parts and not folder.is_dir() else folder
@@ -185,7 +185,7 @@ class PipelineFolder:
     def config(self, part: str) -> Mapping[str, Any]:
         """A component's configuration as published."""
         name = "scheduler_config.json" if part == "scheduler" else "config.json"
-        return read_json(self.place(part) / name)
+        return read_json(self.path_of(part) / name)
 
     @cached_property
     def network(self) -> str:
@@ -210,16 +210,16 @@ class PipelineFolder:
         return flow and config.get("_class_name") in _SCHEDULERS
 
     def weights(self, part: str) -> Weights:
-        """Raises BackboneRefused when a component has none, or pointers in their place."""
-        place = self.place(part)
+        """Raises BackboneRefused when a component has none, or git-lfs pointers instead."""
+        folder = self.path_of(part)
         stem = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
-        found = choose_weights((path.name for path in place.iterdir()), stem)
+        found = choose_weights((path.name for path in folder.iterdir()), stem)
         if found is None:
-            raise BackboneRefused(f"{place} holds no weights; {stem}.safetensors is wanted")
+            raise BackboneRefused(f"{folder} holds no weights; {stem}.safetensors is wanted")
         for name in found.files:
-            with (place / name).open("rb") as file:
+            with (folder / name).open("rb") as file:
                 if file.read(42).startswith(b"version https://git-lfs"):
-                    raise BackboneRefused(f"{place / name} is a git-lfs pointer, not weights; fetch it: git lfs pull")
+                    raise BackboneRefused(f"{folder / name} is a git-lfs pointer, not weights; fetch it: git lfs pull")
         return found
 
 
@@ -360,7 +360,7 @@ def sample_size(folder: PipelineFolder) -> tuple[int, int]:
     size = folder.config(folder.network).get("sample_size", DEFAULT_SIZE if folder.layout.flow else None)
     pair = [size, size] if isinstance(size, int) else size
     if not isinstance(pair, list) or len(pair) != 2 or not all(type(each) is int and each > 0 for each in pair):
-        where = folder.place(folder.network) / "config.json"
+        where = folder.path_of(folder.network) / "config.json"
         raise BackboneRefused(f"{where}: sample_size is {size!r}; write the size of the samples that it was trained on")
     return pair[0], pair[1]
 
@@ -417,7 +417,7 @@ def _check_component(folder: PipelineFolder, part: str) -> None:
         return
     own = config.get("_class_name") or next(iter(config.get("architectures") or []), None)
     if own is not None and own not in wanted:
-        where = folder.place(part) / "config.json"
+        where = folder.path_of(part) / "config.json"
         raise BackboneRefused(f"{where}: the {part} is a {own}; supported is {' or '.join(wanted)}")
 
 
@@ -444,7 +444,7 @@ def _check_tokenizer(folder: Path, classes: tuple[str, ...]) -> None:
 def _check_network(folder: PipelineFolder) -> None:
     """What the network takes beside x, t and a prompt, and the shapes that go in and out."""
     config, part = folder.config(folder.network), folder.network
-    where = folder.place(part) / "config.json"
+    where = folder.path_of(part) / "config.json"
     odd = [name for name in _UNSUPPORTED if config.get(name)]
     kind = config.get("addition_embed_type")
     if kind not in (None, "text_time") or (kind is None) is (folder.pipeline == "StableDiffusionXLPipeline"):
@@ -489,7 +489,7 @@ _UNSUPPORTED = ("num_class_embeds", "class_embed_type", "encoder_hid_dim_type", 
 
 
 def _check_vae(folder: PipelineFolder, channels: object) -> None:
-    where, config = folder.place("vae") / "config.json", folder.config("vae")
+    where, config = folder.path_of("vae") / "config.json", folder.config("vae")
     if config.get("latents_mean") is not None:
         raise BackboneRefused(f"{where}: latents_mean is not supported; a plain AutoencoderKL with scaling_factor is")
     latents = config.get("latent_channels", 4)

@@ -35,4 +35,4 @@ def position(path: str) -> int:
     """When a file's turn is: the lane of Ray, then the long ones, then all others."""
     if path.startswith(RAY):
         return -1
-    return next((place for place, begins in enumerate(LONG) if path.startswith(begins)), len(LONG))
+    return next((index for index, begins in enumerate(LONG) if path.startswith(begins)), len(LONG))

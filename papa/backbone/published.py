@@ -44,7 +44,7 @@ class PublishedFile:
 
 @dataclass(frozen=True)
 class Layout:
-    """The number of images in a split, and their places in the files."""
+    """The number of images in a split, and their indexes in the files."""
 
     count: int
     images: str

@@ -24,7 +24,7 @@ PADDING = 0.9
 
 def load_component(folder: PipelineFolder, part: str, kind: Any) -> Any:
     """A network of the pipeline in float32, with every tensor from the files. Raises BackboneRefused."""
-    place, weights = folder.place(part), folder.weights(part)
+    path, weights = folder.path_of(part), folder.weights(part)
     library = kind.__module__.partition(".")[0]
     options: dict[str, Any] = {
         "variant": weights.variant,
@@ -34,15 +34,15 @@ def load_component(folder: PipelineFolder, part: str, kind: Any) -> Any:
     options["torch_dtype" if library == "diffusers" else "dtype"] = torch.float32
     try:
         # Of .bin files both libraries read tensors alone (weights_only): no code in them is run.
-        model, info = kind.from_pretrained(place, **options)
+        model, info = kind.from_pretrained(path, **options)
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise BackboneRefused(f"{place}: the {part} cannot be loaded; copy it again ({reason})") from error
-    _check_tensors(place, model, info)
+        raise BackboneRefused(f"{path}: the {part} cannot be loaded; copy it again ({reason})") from error
+    _check_tensors(path, model, info)
     return model
 
 
-def _check_tensors(place: object, model: nn.Module, info: Mapping[str, Any]) -> None:
+def _check_tensors(path: object, model: nn.Module, info: Mapping[str, Any]) -> None:
     """Raises BackboneRefused where the files and the network do not hold the same tensors."""
     buffers = {name for name, _ in model.named_buffers()}
     missing = sorted(set(info["missing_keys"]))
@@ -54,12 +54,12 @@ def _check_tensors(place: object, model: nn.Module, info: Mapping[str, Any]) -> 
     found += [f"hold {len(unknown)} that it does not know, {unknown[0]} first"] if unknown else []
     adapted = any("lora" in name or "base_layer" in name for name in (*missing, *unknown))
     remedy = "merge the adapter and save again" if adapted else "copy them again, or their config.json"
-    raise BackboneRefused(f"{place}: the weights do not fit the network: they {' and '.join(found)}; {remedy}")
+    raise BackboneRefused(f"{path}: the weights do not fit the network: they {' and '.join(found)}; {remedy}")
 
 
 def noise_process(folder: PipelineFolder, pixels: bool) -> tuple[NoiseSchedule, Prediction]:
     """The schedule of a DDPM and what the network predicts. Raises BackboneRefused."""
-    config, where = folder.config("scheduler"), folder.place("scheduler") / "scheduler_config.json"
+    config, where = folder.config("scheduler"), folder.path_of("scheduler") / "scheduler_config.json"
     prediction = cast("Prediction", prediction_type(config, where))
     try:
         schedule = NoiseSchedule.from_diffusers(config)
@@ -81,7 +81,7 @@ def noise_process(folder: PipelineFolder, pixels: bool) -> tuple[NoiseSchedule, 
 
 def flow_process(folder: PipelineFolder, tokens: int, even: bool = False) -> RectifiedFlow:
     """The schedule of rectified flow, for pictures of that many tokens. Raises BackboneRefused."""
-    where = folder.place("scheduler") / "scheduler_config.json"
+    where = folder.path_of("scheduler") / "scheduler_config.json"
     try:
         return rectified_flow(folder.config("scheduler"), tokens, even)
     except (ValueError, TypeError, ArithmeticError) as error:
@@ -94,7 +94,7 @@ def clip_encoder(folder: PipelineFolder, suffix: str, kind: str) -> tuple[ClipEn
 
     model = load_component(folder, f"text_encoder{suffix}", getattr(transformers, kind))
     tokenizer = _tokenizer(folder, suffix, transformers.CLIPTokenizer, int(model.config.vocab_size))
-    _check_merges(tokenizer, folder.place(f"tokenizer{suffix}"))
+    _check_merges(tokenizer, folder.path_of(f"tokenizer{suffix}"))
     length = min(int(tokenizer.model_max_length), int(model.config.max_position_embeddings))
     encoder = ClipEncoder(tokenizer, model.requires_grad_(False).eval(), length)
     return encoder, clip_options(model.config) | tokenizer_content(tokenizer, length)
@@ -115,26 +115,26 @@ def token_encoder(
 
 
 def _tokenizer(folder: PipelineFolder, suffix: str, kind: Any, embeddings: int) -> Any:
-    place = folder.place(f"tokenizer{suffix}")
+    path = folder.path_of(f"tokenizer{suffix}")
     try:
-        tokenizer = kind.from_pretrained(place)
+        tokenizer = kind.from_pretrained(path)
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise BackboneRefused(f"{place}: the tokenizer cannot be loaded; copy it again ({reason})") from error
+        raise BackboneRefused(f"{path}: the tokenizer cannot be loaded; copy it again ({reason})") from error
     known = len(tokenizer)
     if not PADDING * embeddings <= known <= embeddings:
-        raise BackboneRefused(f"{place}: a vocabulary of {known} tokens where text_encoder{suffix} has {embeddings}; "
+        raise BackboneRefused(f"{path}: a vocabulary of {known} tokens where text_encoder{suffix} has {embeddings}; "
                               "copy the tokenizer that the text encoder was trained with")  # fmt: skip
     return tokenizer
 
 
-def _check_merges(tokenizer: Any, place: object) -> None:
+def _check_merges(tokenizer: Any, path: object) -> None:
     """Raises BackboneRefused where words would be spelt letter by letter: without merges no longer token is made."""
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     longer = [token for token in model["vocab"] if len(token.removesuffix("</w>")) > 1]
     wanted = len(set(longer) - set(tokenizer.all_special_tokens))
     if len(model["merges"]) < PADDING * wanted:
-        raise BackboneRefused(f"{place}: {len(model['merges'])} merges where the vocabulary needs {wanted}; "
+        raise BackboneRefused(f"{path}: {len(model['merges'])} merges where the vocabulary needs {wanted}; "
                               "copy the whole tokenizer of the text encoder")  # fmt: skip
 
 
