@@ -194,7 +194,7 @@ async def test_waiting_for_a_revision(service: Service, client: Any) -> None:
     await eventually(lambda: service.users.watchers(ALICE) == 1)
     service.users.change(ALICE, likes=3)
     service.users.commit(ALICE, revision(2))
-    assert (await asyncio.wait_for(waiting, 5)).name == "000002-aa"
+    assert (await asyncio.wait_for(waiting, 60)).name == "000002-aa"
     assert (await client.wait_for_revision("alice")).name == "000002-aa"
     await eventually(lambda: service.users.watchers(ALICE) == 0)
 
@@ -206,7 +206,7 @@ async def test_waiting_until_everything_is_applied(service: Service, client: Any
     await eventually(lambda: service.users.watchers(ALICE) == 1)
     service.state.partition_of(ALICE).events.clear()
     service.users.commit(ALICE, revision(2))
-    assert (await asyncio.wait_for(waiting, 5)).name == "000002-aa"
+    assert (await asyncio.wait_for(waiting, 60)).name == "000002-aa"
 
 
 async def test_waiting_in_vain(service: Service, client: Any) -> None:
@@ -272,7 +272,7 @@ async def test_a_deadline(service: Service, client: Any) -> None:
     service.engine.scripts = [[wait(asyncio.Event())]]
     with pytest.raises(DeadlineExceeded):
         await client.generate("alice", 1, timeout=0.3)
-    await asyncio.wait_for(service.engine.cancelled.wait(), 5)
+    await asyncio.wait_for(service.engine.cancelled.wait(), 60)
 
 
 async def test_cancelling_a_stream(service: Service, client: Any) -> None:
@@ -280,7 +280,7 @@ async def test_cancelling_a_stream(service: Service, client: Any) -> None:
     stream = client.stream_generate("alice", 2)
     await anext(stream)
     stream.cancel()
-    await asyncio.wait_for(service.engine.cancelled.wait(), 5)
+    await asyncio.wait_for(service.engine.cancelled.wait(), 60)
 
 
 async def test_violations(service: Service, client: Any) -> None:

@@ -187,7 +187,7 @@ async def test_metrics_of_a_call_that_its_caller_ends(service: Service, seconds:
     before = counted("papa_rpc_handled_total", **labels)
     service.engine.scripts = [[wait(asyncio.Event())]]
     call = service.generation.Generate(generation_pb2.GenerateRequest(user=ALICE, count=1), timeout=seconds)
-    await asyncio.wait_for(service.engine.running.wait(), 5)
+    await asyncio.wait_for(service.engine.running.wait(), 60)
     if seconds is None:
         call.cancel()
     await eventually(lambda: counted("papa_rpc_handled_total", **labels) == before + 1)

@@ -254,7 +254,7 @@ async def test_a_stream_answers_while_it_is_still_open(service: Service) -> None
     call = service.feedback.StreamFeedback()
     for number in range(3):
         await call.write(Stream(event=like(number)))
-        response = await asyncio.wait_for(call.read(), 5)
+        response = await asyncio.wait_for(call.read(), 60)
         assert response.outcome.ack.sequence == number + 1
     await call.done_writing()
     assert await call.read() is grpc.aio.EOF

@@ -181,5 +181,5 @@ async def test_a_watcher_that_does_not_read_keeps_the_status_from_nobody() -> No
     service = HealthService(Drain())
     watching = asyncio.create_task(service.Watch(health_pb2.HealthCheckRequest(), Deaf()))  # type: ignore[arg-type]
     await asyncio.sleep(0)
-    await asyncio.wait_for(service.set("", health_pb2.HealthCheckResponse.NOT_SERVING), 5)
+    await asyncio.wait_for(service.set("", health_pb2.HealthCheckResponse.NOT_SERVING), 60)
     watching.cancel()

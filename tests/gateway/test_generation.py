@@ -219,7 +219,7 @@ async def test_a_deadline_reaches_the_caller_and_the_engine(service: Service) ->
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await service.generation.Generate(Request(user=ALICE, count=1), timeout=0.3)
     assert failure.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    await asyncio.wait_for(service.engine.cancelled.wait(), 5)
+    await asyncio.wait_for(service.engine.cancelled.wait(), 60)
 
 
 @pytest.mark.parametrize("method", ["Generate", "StreamGenerate"])
@@ -229,9 +229,9 @@ async def test_a_caller_that_hangs_up_stops_the_engine(service: Service, method:
     call = getattr(service.generation, method)(kind(user=ALICE, count=2))
     if method == "StreamGenerate":
         await call.read()
-    await asyncio.wait_for(service.engine.running.wait(), 5)
+    await asyncio.wait_for(service.engine.running.wait(), 60)
     call.cancel()
-    await asyncio.wait_for(service.engine.cancelled.wait(), 5)
+    await asyncio.wait_for(service.engine.cancelled.wait(), 60)
 
 
 async def test_what_was_selected_is_said_with_the_items(service: Service) -> None:

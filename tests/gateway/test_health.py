@@ -70,7 +70,7 @@ async def test_reflection_off(unstarted: Service) -> None:
 
 
 async def test_a_drain_says_not_serving_first_and_finishes_what_runs(unstarted: Service) -> None:
-    await unstarted.start(notice_seconds=0.3)
+    await unstarted.start(notice_seconds=2.0)
     await unstarted.until_serving(GENERATION)
     gate = asyncio.Event()
     unstarted.engine.scripts = [[items(0), wait(gate), items(1), done()]]
@@ -80,16 +80,16 @@ async def test_a_drain_says_not_serving_first_and_finishes_what_runs(unstarted: 
     for name in (GENERATION, FEEDBACK, USER, ""):
         await unstarted.until_serving(name, expected=False)
     assert (await unstarted.user.GetUser(user_pb2.GetUserRequest(user=ALICE))).HasField("state"), "still answered"
-    await asyncio.sleep(0.4)
     with pytest.raises(grpc.aio.AioRpcError) as failure:
-        await unstarted.user.GetUser(user_pb2.GetUserRequest(user=ALICE))
+        while True:
+            await unstarted.user.GetUser(user_pb2.GetUserRequest(user=ALICE))
     assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
     assert not draining.done()
     gate.set()
     rest = [message async for message in stream]
     assert rest[0].item.index == 1
     assert rest[1].HasField("timings")
-    await asyncio.wait_for(draining, 5)
+    await asyncio.wait_for(draining, 30)
 
 
 async def test_a_drain_ends_what_would_never_end(service: Service) -> None:
@@ -105,7 +105,7 @@ async def test_a_drain_ends_what_would_never_end(service: Service) -> None:
     assert refused.retry_after is not None
     with pytest.raises(grpc.aio.AioRpcError, match="shutting down"):
         await feedback.read()
-    await asyncio.wait_for(draining, 4)
+    await asyncio.wait_for(draining, 30)
 
 
 async def test_a_drain_answers_the_events_that_it_has_taken(service: Service) -> None:
@@ -119,7 +119,7 @@ async def test_a_drain_answers_the_events_that_it_has_taken(service: Service) ->
     service.log.gate.set()
     assert (await feedback.read()).outcome.ack.sequence == 1
     assert await feedback.code() is grpc.StatusCode.UNAVAILABLE
-    await asyncio.wait_for(draining, 5)
+    await asyncio.wait_for(draining, 30)
 
 
 async def test_a_drain_does_not_wait_for_ever(unstarted: Service) -> None:
@@ -128,11 +128,11 @@ async def test_a_drain_does_not_wait_for_ever(unstarted: Service) -> None:
     call = unstarted.generation.Generate(generation_pb2.GenerateRequest(user=ALICE, count=1))
     waiting = asyncio.ensure_future(call)
     await unstarted.engine.running.wait()
-    await asyncio.wait_for(unstarted.gateway.drain(), 5)
+    await asyncio.wait_for(unstarted.gateway.drain(), 60)
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await waiting
     assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
-    await asyncio.wait_for(unstarted.engine.cancelled.wait(), 5)
+    await asyncio.wait_for(unstarted.engine.cancelled.wait(), 60)
 
 
 async def test_a_health_watcher_learns_of_the_drain_and_does_not_hold_it_up(unstarted: Service) -> None:
@@ -142,7 +142,7 @@ async def test_a_health_watcher_learns_of_the_drain_and_does_not_hold_it_up(unst
     unread = [service.health.Watch(health_pb2.HealthCheckRequest(service=GENERATION)) for _ in range(3)]
     watch = aiter(service.health.Watch(health_pb2.HealthCheckRequest(service=GENERATION)))
     assert (await anext(watch)).status == health_pb2.HealthCheckResponse.SERVING
-    await asyncio.wait_for(service.gateway.drain(), 4)
+    await asyncio.wait_for(service.gateway.drain(), 30)
     assert (await anext(watch)).status == health_pb2.HealthCheckResponse.NOT_SERVING
     with pytest.raises(grpc.aio.AioRpcError):
         await anext(watch)

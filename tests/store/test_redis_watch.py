@@ -43,7 +43,10 @@ async def test_watchers_of_a_process_share_one_connection(redis_backend: Backend
     await until_subscribed_to(raw, connection["id"], 0)
 
 
-async def test_waiting_asks_redis_nothing(redis_backend: Backend, raw: Redis, user: UserKey) -> None:
+async def test_waiting_asks_redis_nothing(
+    redis_backend: Backend, raw: Redis, user: UserKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_changes, "LONGEST_SILENCE", 1000.0)
     states = redis_backend.users.watch(user)
     await soon(states)
     waiting = asyncio.create_task(anext(states))
@@ -54,7 +57,7 @@ async def test_waiting_asks_redis_nothing(redis_backend: Backend, raw: Redis, us
         looks.append((await raw.info("commandstats")).get("cmdstat_hmget", {"calls": 0})["calls"])
     assert looks[-1] == 0
     await redis_backend.append(user, "a")
-    assert (await asyncio.wait_for(waiting, 5)).pending == 1
+    assert (await asyncio.wait_for(waiting, 60)).pending == 1
     await states.aclose()
 
 
@@ -96,7 +99,7 @@ async def test_a_watch_survives_a_restart_of_redis(
             await asyncio.sleep(0.5)
             await asyncio.to_thread(server.start)
             await other.append(user, str(number))
-            assert (await asyncio.wait_for(waiting, 10)).pending == number
+            assert (await asyncio.wait_for(waiting, 60)).pending == number
             waiting = asyncio.create_task(anext(states))
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
@@ -113,4 +116,4 @@ async def test_closing_ends_every_watch(redis_backend: Backend, user: UserKey) -
     await asyncio.sleep(0.05)
     await redis_backend.users.close()
     with pytest.raises(StopAsyncIteration):
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 9)  # before the next look, which would end it as well

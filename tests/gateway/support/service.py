@@ -49,7 +49,9 @@ class Service:
         if engine_up:
             await self.engine.start()
         address = settings.pop("generator", f"127.0.0.1:{self.engine.port}")
-        limits = GatewaySettings(port=0, generator=address, **{"notice_seconds": 0.0, "drain_seconds": 5.0, **settings})
+        limits = GatewaySettings(
+            port=0, generator=address, **{"notice_seconds": 0.0, "drain_seconds": 60.0, **settings}
+        )
         backends = Backends(self.log, self.users, self.items, self.revisions, quotas_of(self.state.settings))
         self.gateway = Gateway(limits, backends, authenticate, overdraw=OVERDRAW)
         await self.gateway.start()
@@ -124,7 +126,7 @@ async def refusal(call: Any) -> Refusal:
     raise AssertionError("the call succeeded")
 
 
-async def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+async def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Waits for something that another task brings about."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - it may be brought about anywhere
