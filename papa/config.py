@@ -64,14 +64,14 @@ class UpdateConfig:
     trust_ridge: float = 0.3
     """λ of the kernel ridge regression in papa.taste. Chosen by trials only."""
     stable_from: int = 1000
-    """Timestep from which on rows learn a target that is averaged over the backbone's pool (papa.targets), instead of
-    the bounded terms; T or more switches it off, and so does a backbone without a pool. No experiment varies it yet."""
+    """Timestep from which rows learn a target that is averaged over the backbone's pool (papa.targets) instead of the
+    bounded terms. T or more switches it off; so does a backbone without a pool. No experiment varies it yet."""
     sharpness: float = 1.5
     """s of these targets: 1 is the backbone restricted to the likes, more goes beyond it as guidance does. No
     experiment varies it yet."""
     steepness: float = 8.0
-    """How steeply the chance of a like rises with the grade that the labels foretell, where these targets are made. No
-    experiment varies it yet."""
+    """Factor of the predicted grade in the probability of a like, from which these targets are made. No experiment
+    varies it yet."""
     neighbours: int = 10
     """Number of nearest neighbours in the density ratio that weights liked samples, for a backbone with a pool. 0
     weights all equally. Experiment "keeping": without it coverage falls further."""

@@ -31,7 +31,7 @@ release 0.1, was torch's CPU generator: a seed modulo 2^32."""
 
 
 class Domain(IntEnum):
-    """What a seed is of: equal seeds of different domains give unrelated numbers. Values are never used again."""
+    """The purpose of a seed. Equal seeds of different domains give unrelated numbers. A value is never reassigned."""
 
     ITEM = 1
     """Items that are shown, and samples that stand for them."""

@@ -96,8 +96,11 @@ def personal_loss(
 
 @dataclass(frozen=True, eq=False)
 class RowShare:
-    """How the rows of one kind are drawn at every Adam step: `count` rows of `sign` (likes +1, dislikes −1) from all
-    known samples, with `probabilities` [n] that sum to 1."""
+    """The rows of one kind that every Adam step draws.
+
+    `count` rows of `sign` (likes +1, dislikes −1) are drawn from all known samples with `probabilities` [n], which sum
+    to 1.
+    """
 
     sign: float
     count: int

@@ -209,8 +209,11 @@ class Selection:
 
 @dataclass(frozen=True, eq=False)
 class Selected:
-    """What was served of one generation. Shape: samples [n, …], chances [n]; `items` are their indexes, n ≤ items asked
-    for; `seeds` give these samples again."""
+    """The served samples of one generation.
+
+    `items` are their indexes among the requested items, and `seeds` reproduce them. Shape: samples [n, …], chances [n];
+    n is at most the number of requested items.
+    """
 
     samples: Tensor
     chances: Tensor

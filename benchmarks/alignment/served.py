@@ -43,8 +43,11 @@ PAGE = 10
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one way of serving. `calibration` is the error of what is said of the items, `draws` are per item,
-    `filtered` is the Fréchet distance of the backbone's own samples of the taste, as many of them."""
+    """The measurements of one way of serving.
+
+    `calibration` is the calibration error of the items' probabilities, and `draws` counts draws per item. `filtered` is
+    the Fréchet distance of as many samples of the backbone that fit the taste.
+    """
 
     success: float
     coverage: float | None

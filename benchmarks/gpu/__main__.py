@@ -88,7 +88,7 @@ def run(python: str, options: argparse.Namespace) -> list[str]:
 
 
 def _ended(command: list[str], seconds: float) -> str:
-    """How a part ended, `done` if well."""
+    """Runs a part and returns its outcome, "done" on success."""
     if seconds <= 0:
         return "no time left"
     # A part's own time is less, so that it ends with what it has.

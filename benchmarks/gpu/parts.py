@@ -49,7 +49,7 @@ class Run:
         return torch.bfloat16 if self.device.startswith("cuda") else torch.float32
 
     def until(self, share: float = 1.0) -> float:
-        """When that share of the time is over, as time.monotonic() reads then."""
+        """The end of that share of the time, on the clock of time.monotonic()."""
         return self.begun + share * self.seconds
 
     def denoiser(self, name: str, dtype: torch.dtype | None = None) -> Denoiser:

@@ -288,8 +288,11 @@ def _keep_in_float32(module: nn.Module) -> None:
 
 
 def _states(output: Tensor | tuple[Tensor | None, ...]) -> Tensor:
-    """Of the picture. A U-Net's block on the way down returns its states [n, F, h, w] first, then what skips to the way
-    up; a transformer's block returns the text's tokens [n, tokens, F] first, if any, then the picture's."""
+    """The states of the picture in a block's output.
+
+    A down block of a U-Net returns its states [n, F, h, w] first, then the skip connections. A transformer block
+    returns the tokens of the text [n, tokens, F] first, if any, then those of the picture.
+    """
     if isinstance(output, Tensor):
         return output
     first, last = output[0], output[-1]

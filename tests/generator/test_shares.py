@@ -1,4 +1,4 @@
-"""Whose rows are limited: who wants much makes no long steps for who wants little, and nobody stands still."""
+"""Users with large claims do not lengthen the steps of users with small ones, and every user makes progress."""
 
 from __future__ import annotations
 

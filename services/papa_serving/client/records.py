@@ -110,8 +110,11 @@ class Timings:
 
 @dataclass(frozen=True)
 class PromptReading:
-    """How a prompt was read by a backbone that knows a handful of words: what it was given, words of the request and
-    what each was taken for, and words that were left out because the backbone does not know them."""
+    """How a backbone with a small vocabulary read a prompt.
+
+    `prompt` is what it received. `read_as` maps words of the request to the known words that replaced them, and
+    `unknown_words` were left out.
+    """
 
     prompt: str
     read_as: Mapping[str, str]

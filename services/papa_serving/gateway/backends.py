@@ -44,7 +44,7 @@ def open_backends(settings: Settings) -> Backends:
 
 
 def quotas_of(settings: Settings) -> Quotas:
-    """What one user may have. Alone in a partition, half of its backlog: no more than is left for others."""
+    """The quotas of one user, whose waiting events may take half of a partition's backlog, no more than is left."""
     store, backlog = settings.store, settings.feedback.backlog_limit
     return Quotas(store.user_revisions, store.user_items, max(store.user_event_ids, backlog), (backlog + 1) // 2)
 

@@ -70,7 +70,7 @@ def check_whole(url: str, given: Mapping[str, str], environment: Mapping[str, st
 
 
 def _named(variables: Mapping[str, str]) -> dict[str, str]:
-    """Those with a value, by the one name that is used here."""
+    """The variables that have a value, by their canonical names."""
     return {_SAME.get(name.upper(), name.upper()): value for name, value in variables.items() if value}
 
 
@@ -89,7 +89,7 @@ def _check(provider: str, source: str, variables: Mapping[str, str]) -> None:
 
 
 def _missing(provider: str, parts: frozenset[str]) -> frozenset[str]:
-    """What the credential still needs that is nearest to complete; nothing where one of them is."""
+    """The missing variables of the most complete credential; empty if one is complete."""
     if _AWS_SESSION in parts or parts & _AWS_KEY:
         return _AWS_KEY - parts  # beside a whole role as well: the client refuses half a key there
     if any(whole <= parts for whole in _WHOLE[provider]) or parts & _AZURE_IDENTITY == {"AZURE_CLIENT_ID"}:
