@@ -131,7 +131,7 @@ def _without_storage(folder: PipelineFolder, part: str) -> Any:
                 return kind(kind.config_class(**config))
             return getattr(diffusers, name).from_config(config)
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
-        where, reason = folder.place(part) / "config.json", " ".join(str(error).split())
+        where, reason = folder.path_of(part) / "config.json", " ".join(str(error).split())
         raise BackboneRefused(f"{where} describes no {name}; copy it again ({reason})") from error
 
 
