@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +65,24 @@ def setting_rows() -> Iterator[str]:
         yield f"| `{name}` | {shown} | {info.description or ''} |"
 
 
+def notebook(page: Path) -> str:
+    """The Python of a page as a notebook: a cell for each part between two empty lines (nbformat 4.5)."""
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    title = f"The first script of [{page.name}](../{page.name}), written by `make generated`."
+    texts = [("markdown", title), *(("code", part.strip("\n")) for part in re.split(r"\n\n\n", code))]
+    cells = [
+        {
+            "cell_type": kind, "id": f"part-{number}", "metadata": {}, "source": text.splitlines(keepends=True),
+            **({"execution_count": None, "outputs": []} if kind == "code" else {}),
+        }
+        for number, (kind, text) in enumerate(texts)
+    ]  # fmt: skip
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    return json.dumps(
+        {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}, indent=1
+    )
+
+
 def _defaults() -> dict[str, object]:
     """The defaults in the schema, independent of this process's environment."""
     return {name: info.default for name, info in Settings.model_fields.items()}
@@ -74,6 +93,7 @@ if __name__ == "__main__":
         FOLDER / "metrics.md": METRICS + "\n".join(metric_rows()) + "\n",
         FOLDER / "settings.md": SETTINGS + "\n".join(setting_rows()) + "\n",
         FOLDER / "reference" / "protos.md": reference(),
+        FOLDER / "examples" / "first_steps.ipynb": notebook(FOLDER / "researcher-guide.md") + "\n",
     }
     stale = {path: text for path, text in pages.items() if not path.exists() or path.read_text() != text}
     if "--check" in sys.argv:
