@@ -36,6 +36,13 @@ BOARD = Board(
                 eventful=True,
             ),
             Panel(
+                "Quotas of users",
+                "Old revisions, items and event ids that went, and new events that were refused, per second.",
+                "cps",
+                [Query(rate("papa_quota_effects_total", "quota, effect"), "{{quota}} {{effect}}")],
+                eventful=True,
+            ),
+            Panel(
                 "Like to revision",
                 "From the acceptance of an event to its commit.",
                 "s",

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import ray
 from papa_serving.local.child_processes import descendants
+from papa_serving.local.parent_death import tied_to_parent
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 180.0
@@ -39,7 +40,9 @@ class Node:
     """One `ray start`, with everything that it started; it has joined the cluster once this is made."""
 
     def __init__(self, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
-        self._command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *_LOOPBACK, *arguments]
+        # Tied to this process, or a run that is killed at its time limit leaves its nodes behind.
+        start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *_LOOPBACK, *arguments]
+        self._command = tied_to_parent(start)
         self._environment, self._log = {**environment, **_QUICK}, log
         # Ray gives up after half a minute, which on a machine with much else to do is too soon.
         for _ in range(_TRIES):
