@@ -8,14 +8,17 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from wsgiref.simple_server import make_server
 
 import grpc
 import psutil
 import pytest
 from papa_serving.gateway.__main__ import MAX_FILES
-from papa_serving.gateway.exposition import MAX_SCRAPES
+from papa_serving.gateway.exposition import MAX_SCRAPES, _Scrapes
 from papa_serving.stubs.serving.v1 import generation_pb2, generation_pb2_grpc, types_pb2, user_pb2, user_pb2_grpc
+from prometheus_client import make_wsgi_app
 
 from tests.gateway.support.fake_engine import FakeEngine, done, items, wait
 from tests.gateway.support.process import ROOT, Process, scraped
@@ -154,6 +157,13 @@ def test_an_import_brings_only_what_it_needs(module: str, forbidden: tuple[str, 
     code = f"import sys, {module}; print([name for name in {forbidden!r} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_a_crowd_of_connections_is_let_in_before_any_of_them_is_served() -> None:
+    """Else a scraper's handshake is dropped among them, and tried again after seconds."""
+    with make_server("127.0.0.1", 0, make_wsgi_app(), _Scrapes) as unserved, ExitStack() as crowd:
+        for _ in range(100):
+            crowd.enter_context(socket.create_connection(unserved.server_address, timeout=5))
 
 
 async def test_silent_connections_keep_nobody_from_the_metrics(tmp_path: Path) -> None:
