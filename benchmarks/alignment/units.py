@@ -16,7 +16,7 @@ from papa.noise import Domain, Noise
 from papa.objective import squared_error
 from papa.sampler import sample
 
-BACKBONES = ("fashion_mnist", "fashion_mnist_text")
+BACKBONES = ("fashion_mnist", *PROMPTS)
 TIMESTEPS = (100, 250, 400, 500, 600, 700, 800, 900)
 SAMPLES = 64
 

@@ -28,6 +28,7 @@ DATA = Path(__file__).parents[2] / "data"
 FILES = {
     "fashion_mnist": ("fashion_mnist.npz",),
     "fashion_mnist_text": ("fashion_mnist.npz",),
+    "fashion_mnist_flow": ("fashion_mnist.npz",),
     "mnist": ("mnist10k.npz", "mnist.npz"),
     "fashion_mnist_32": ("fashion_mnist_32.npz",),
     "cifar10": ("cifar10_test_jpeg.npz", "cifar10.npz"),
@@ -39,6 +40,7 @@ writes them, `oracle.safetensors` of `papa backbone oracle`."""
 FETCH = {
     "fashion_mnist": "fashion-mnist",
     "fashion_mnist_text": "fashion-mnist",
+    "fashion_mnist_flow": "fashion-mnist",
     "mnist": "mnist",
     "cifar10": "cifar-10",
 }
@@ -46,9 +48,11 @@ FETCH = {
 
 MADE = "the commands of docs/researcher-guide.md, 'The benchmark'"
 
-PROMPTS = {"fashion_mnist_text": GENERIC}
-"""The prompt of every item, for data sets whose backbone works on latents and takes prompts. Their oracle is that of
-the same pictures in pixels."""
+PROMPTS = {"fashion_mnist_text": GENERIC, "fashion_mnist_flow": GENERIC}
+"""The prompt of every item, for data sets whose backbone works on latents and takes prompts."""
+
+ORACLES = dict.fromkeys(PROMPTS, "fashion_mnist")
+"""Whose oracle judges the pictures, for backbones that were shipped without one of their own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +77,7 @@ def world(dataset: str, data: Path, bfloat16: bool) -> World:
     """Raises FileNotFoundError without the data set's file in the folder `data`."""
     path = images_of(dataset, data)
     test = load_npz(path, "test")
-    backbone, oracle = dataset, dataset.removesuffix("_text")
+    backbone, oracle = dataset, ORACLES.get(dataset, dataset)
     if dataset not in shipped_names():
         backbone, oracle = str(data / dataset), str(data / dataset / "oracle.safetensors")
     judge = load_oracle(oracle, test.x.shape[1])

@@ -1,4 +1,4 @@
-"""The shipped text backbone: its words mean something, the benchmark aligns it, and the gate knows its pictures."""
+"""The shipped text backbones: their words mean something, the benchmark aligns them, the gate knows their pictures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from papa.oracle import Oracle, load_oracle
 from papa.sampler import sample
 from papa.updating import UpdateStats
 
-NAME = "fashion_mnist_text"
+NAMES = ("fashion_mnist_text", "fashion_mnist_flow")
+"""A DDPM, and the same networks by rectified flow."""
 SOUND = UpdateStats(likes=1, dislikes=1, loss_first=0.2, loss_last=0.1, norm=1.0, change=0.1, differentiated=8, plain=8)
 
 
@@ -35,9 +36,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(scope="module", params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def denoiser() -> Denoiser:
-    return load_denoiser(NAME)
+def denoiser(name: str) -> Denoiser:
+    return load_denoiser(name)
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +66,9 @@ def test_every_word_shows_what_it_says(denoiser: Denoiser, oracle: Oracle) -> No
     assert len(oracle.classify(drawn(denoiser, [GENERIC] * 24, 1.0)).unique()) >= 5
 
 
-def test_the_benchmark_aligns_it(oracle: Oracle) -> None:
-    run = Run("gated", (7, 9), dataset=NAME, rounds=4, samples=32, final_samples=32, evaluated=(0,))
-    world = World(oracle, torch.randn(40, 64), torch.arange(40) % 10, NAME, None, PROMPTS[NAME])
+def test_the_benchmark_aligns_it(name: str, oracle: Oracle) -> None:
+    run = Run("gated", (7, 9), dataset=name, rounds=4, samples=32, final_samples=32, evaluated=(0,))
+    world = World(oracle, torch.randn(40, 64), torch.arange(40) % 10, name, None, PROMPTS[name])
     first, *_, last = simulate(run, world, build(world, run))
     assert first["success"] < 0.45
     assert last["success"] > first["success"] + 0.25

@@ -259,6 +259,7 @@ def test_the_check_before_the_start_needs_no_torch() -> None:
     [
         ("fashion_mnist", False, "fashion_mnist"),
         ("fashion_mnist_text", True, "fashion_mnist"),
+        ("fashion_mnist_flow", True, "fashion_mnist"),
         ("mnist", False, "mnist"),
         ("stabilityai/stable-diffusion-xl-base-1.0", True, ""),
         ("nowhere", False, ""),

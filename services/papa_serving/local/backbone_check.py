@@ -130,7 +130,7 @@ def oracle_of(backbone: str) -> str:
 
     A backbone that is asked by words shows what its namesake in pixels shows.
     """
-    known = backbone.removesuffix("_text")
+    known = backbone.removesuffix("_text").removesuffix("_flow")
     return known if (SHIPPED / known / "oracle.safetensors").is_file() else ""
 
 
