@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,7 @@ CANNOT_BE_SENT = {
     "item_id": FeedbackEvent("alice", 1.0, item_id=7),  # type: ignore[arg-type]
     "image.data": FeedbackEvent("alice", 1.0, image="a path"),  # type: ignore[arg-type]
     "image.prompt": FeedbackEvent("alice", 1.0, image=b"x", prompt="\udc00"),
+    "occurred_at": FeedbackEvent("alice", 1.0, item_id="x", occurred_at="yesterday"),  # type: ignore[arg-type]
 }
 
 
@@ -97,6 +99,13 @@ async def test_an_id_that_no_message_can_hold_is_refused_by_name(client: Any) ->
         await client.rollback("alice", "\ud83d")
     with pytest.raises(InvalidRequest, match=r"^letter_id: "):
         await client.retry_dead_letter("alice", 7)
+    with pytest.raises(InvalidRequest, match=r"^backbone: "):
+        await client.import_adapter("alice", {}, backbone_hash="\ud83d")
+    beyond = datetime(9999, 12, 31, 23, 59, tzinfo=timezone(timedelta(hours=-5)))
+    (outcome,) = [
+        each async for each in client.stream_feedback([FeedbackEvent("alice", 1.0, item_id="x", occurred_at=beyond)])
+    ]
+    assert outcome.error.field == "occurred_at"
 
 
 async def test_the_limits_can_be_read(service: Service, client: Any) -> None:

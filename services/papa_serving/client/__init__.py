@@ -110,7 +110,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> str:
-    """`__version__`: of the installed distribution, looked up when asked for."""
+    """`__version__`: of the installed distribution, the whole product or the client alone, looked up when asked for."""
     if name == "__version__":
-        return importlib.metadata.version("papa-serving")
+        try:
+            return importlib.metadata.version("papa-serving")
+        except importlib.metadata.PackageNotFoundError:
+            return importlib.metadata.version("papa-serving-client")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -86,7 +86,7 @@ class Item:
         try:
             from PIL import Image
         except ModuleNotFoundError as missing:
-            raise ModuleNotFoundError("pictures need Pillow: pip install 'papa-serving[image]'") from missing
+            raise ModuleNotFoundError("pictures need Pillow and numpy: pip install pillow numpy") from missing
 
         return Image.open(io.BytesIO(self.image))
 

@@ -55,14 +55,10 @@ def import_request(
 ) -> user_pb2.ImportAdapterRequest:
     """The request with an adapter's files. Without a hash it takes that of the manifest. Raises InvalidRequest."""
     chosen = {name: files[name] for name in ADAPTER_FILES if name in files}
-    return user_pb2.ImportAdapterRequest(
-        user=user,
-        backbone=backbone_hash or _backbone_hash(chosen),
-        files=[
-            user_pb2.AdapterFile(name=name, data=data, sha256=hashlib.sha256(data).hexdigest())
-            for name, data in chosen.items()
-        ],
-    )
+    request = wire.request(user_pb2.ImportAdapterRequest, user, backbone=backbone_hash or _backbone_hash(chosen))
+    for name, data in chosen.items():
+        request.files.add(name=name, data=data, sha256=hashlib.sha256(data).hexdigest())
+    return request
 
 
 def _backbone_hash(files: Mapping[str, bytes]) -> str:

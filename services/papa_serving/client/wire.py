@@ -105,7 +105,10 @@ def event_message(event: FeedbackEvent, tenant: str) -> feedback_pb2.FeedbackEve
         if event.prompt:
             violations += _set(message.image, "prompt", event.prompt, "image.prompt")
     if event.occurred_at is not None:
-        message.occurred_at.FromDatetime(event.occurred_at.astimezone(UTC))
+        try:
+            message.occurred_at.FromDatetime(event.occurred_at.astimezone(UTC))
+        except (AttributeError, TypeError, ValueError, OverflowError) as error:
+            violations.append(Violation("occurred_at", f"give a datetime of the years 1 to 9999 ({error})"))
     if violations:
         raise InvalidRequest(violations)
     return message
