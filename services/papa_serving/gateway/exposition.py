@@ -35,8 +35,8 @@ class Exposition:
 
     def __init__(self, settings: MetricsSettings) -> None:
         """Raises CannotBind."""
-        kind = _ScrapesOverIPv6 if ":" in settings.host else _Scrapes
         try:
+            kind = _Scrapes if _has_ipv4(settings.host) else _ScrapesOverIPv6
             self._server = make_server(settings.host, settings.port, make_wsgi_app(_registry()), kind, _Scrape)
         except OSError as error:
             raise CannotBind("metrics", settings.host, settings.port) from error
@@ -51,6 +51,12 @@ class Exposition:
         self._thread.join()
         if FOLDER in os.environ:
             mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
+
+
+def _has_ipv4(host: str) -> bool:
+    """Whether a host can be listened on over IPv4. Raises OSError for a name that is not known."""
+    resolved = socket.getaddrinfo(host or None, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return any(family == socket.AF_INET for family, *_ in resolved)
 
 
 class _Scrape(WSGIRequestHandler):

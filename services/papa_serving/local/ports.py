@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 from contextlib import ExitStack
@@ -21,19 +22,38 @@ def claim_port(host: str, port: int, setting: str, held: ExitStack | None = None
     """
     with ExitStack() as stack:
         try:
-            # A name may be that of an IPv6 address alone.
-            family, kind, *_, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
-            probe = stack.enter_context(socket.socket(family, kind))
-            # Closing connections of an earlier run do not make the port count as in use.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+            port = _bind(host, port, stack)
         except OSError as error:
             variable = f"PAPA_{setting.replace('.', '__').upper()}"
             hint = f"stop what listens there, or choose another: --set {setting}=0 or {variable}=0 takes a free one"
             raise Failure(f"port {port} of {host} cannot be used: {error.strerror or error}", hint) from error
         if held is not None:
             held.push(stack.pop_all())
-        return int(probe.getsockname()[1])
+        return port
+
+
+def _bind(host: str, port: int, stack: ExitStack) -> int:
+    """Binds the port on every address of the host: a server may listen on any of them. Raises OSError."""
+    resolved = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    missing: OSError | None = None
+    bound = port
+    for family, kind, _, _, address in dict.fromkeys(resolved):
+        probe = stack.enter_context(socket.socket(family, kind))
+        # Closing connections of an earlier run do not make the port count as in use.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            probe.bind((address[0], bound, *address[2:]))
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+            missing = error  # a name may have an address that this machine does not have at the moment
+        else:
+            bound = int(probe.getsockname()[1])
+    if not bound and missing:
+        raise missing
+    return bound
 
 
 def check_generator(address: str, seconds: float = 5.0) -> None:
