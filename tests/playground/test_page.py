@@ -85,9 +85,11 @@ def test_ratings_are_learnt_and_a_new_grid_comes(page: Page, service: Running) -
     page.get_by_role("button", name="Before").click()
     expect(page.locator(".item .badge", has_text="before")).to_have_count(4)
     expect(page.locator(".item .chance")).to_have_count(0)
+    expect(page.locator("#expected")).to_have_text("–")
     assert pictures(page) != after
     page.get_by_role("button", name="Before").click()
     expect(page.locator(".item .badge", has_text="before")).to_have_count(0)
+    expect(page.locator("#expected")).to_have_text(re.compile(r"^[0-4]\.\d of 4$"))
     assert pictures(page) == after
 
     page.get_by_role("button", name="Go back to the backbone").click()
@@ -97,7 +99,7 @@ def test_ratings_are_learnt_and_a_new_grid_comes(page: Page, service: Running) -
     page.get_by_role("button", name="Go back", exact=True).last.click()
     expect(page.locator("#said")).to_contain_text("Made by your own adapter", timeout=PATIENCE)
     page.locator(".item").first.locator(".yes").click()
-    expect(page.locator("#reason")).to_have_text(re.compile(r"^Of the 1 that you rated it guessed [01] right\.$"))
+    expect(page.locator("#reason")).to_have_text(re.compile(r"^It guessed [01] of 1 rated items right\.$"))
 
 
 def test_the_page_works_under_any_path_of_a_proxy(page: Page, service: Running) -> None:

@@ -117,7 +117,7 @@ export class Grid {
 
   #label(item, index) {
     const said = item.vote > 0 ? ", liked" : item.vote < 0 ? ", disliked" : ", not rated";
-    const chance = item.like_probability === null ? "" : `, you like it by ${percent(item)}`;
+    const chance = item.like_probability === null ? "" : `, ${percent(item)} likely to be liked`;
     return `Item ${index + 1} of ${this.items.length}${said}${chance}${item.exploring ? ", exploring" : ""}`;
   }
 

@@ -209,6 +209,7 @@ async function compare() {
   if (!after?.length) return;
   if (comparing()) {
     grid.show(after);
+    reasons.show(page.generation);
     $("compare").setAttribute("aria-pressed", "false");
     progress();
     return;
@@ -219,6 +220,7 @@ async function compare() {
     })).items;
     if (page.generation?.items !== after) return;
     grid.show(page.before, "before");
+    reasons.show(null);
     $("compare").setAttribute("aria-pressed", "true");
     progress();
   } catch (error) {

@@ -5,8 +5,9 @@ const UNKNOWN = "–";
 const percent = (share) => `${Math.round(100 * share)} %`;
 
 export class Reasons {
-  // `made` is a generation; null while there is none.
+  // `made` is a generation; null while there is none, or while what is shown was made by the backbone alone.
   show(made) {
+    this.known = Boolean(made);
     this.items = made?.items ?? [];
     const chances = this.#guessed().map((item) => item.like_probability);
     const sum = (numbers) => numbers.reduce((total, each) => total + each, 0);
@@ -23,7 +24,8 @@ export class Reasons {
   rated() {
     const told = this.#guessed().filter((item) => item.vote);
     const right = told.filter((item) => item.vote > 0 === item.like_probability >= 0.5).length;
-    if (told.length) $("reason").textContent = `Of the ${told.length} that you rated it guessed ${right} right.`;
+    if (!this.known) $("reason").textContent = "";
+    else if (told.length) $("reason").textContent = `It guessed ${right} of ${told.length} rated items right.`;
     else if (this.#guessed().length) $("reason").textContent = "The percentage on an item is the chance that you like it, by your ratings so far.";
     else $("reason").textContent = "It cannot tell yet what you like: rate some items up and some down.";
   }
