@@ -17,6 +17,9 @@ from typing import Any
 SHIPPED = Path(__file__).parent / "backbone" / "weights"
 """The backbones that come with the package, each a standard diffusers folder."""
 
+JUDGED_BY = {"fashion_mnist_text": "fashion_mnist", "fashion_mnist_flow": "fashion_mnist"}
+"""Shipped backbones without a classifier of their own, and the one whose classifier knows their pictures."""
+
 POOL_FILE = "pool.safetensors"
 """A backbone's own samples (papa.pool), in its folder where it has any."""
 

@@ -20,6 +20,7 @@ from papa.denoiser import Denoiser, load_denoiser, shipped_names
 from papa.lora import LoraConfig
 from papa.noise import Domain, Noise
 from papa.oracle import Oracle, load_oracle
+from papa.pipeline_folder import JUDGED_BY
 from papa.pixels import to_pixels
 
 DATA = Path(__file__).parents[2] / "data"
@@ -51,9 +52,6 @@ MADE = "the commands of docs/researcher-guide.md, 'The benchmark'"
 PROMPTS = {"fashion_mnist_text": GENERIC, "fashion_mnist_flow": GENERIC}
 """The prompt of every item, for data sets whose backbone works on latents and takes prompts."""
 
-ORACLES = dict.fromkeys(PROMPTS, "fashion_mnist")
-"""Whose oracle judges the pictures, for backbones that were shipped without one of their own."""
-
 
 @dataclass(frozen=True, eq=False)
 class World:
@@ -77,7 +75,7 @@ def world(dataset: str, data: Path, bfloat16: bool) -> World:
     """Raises FileNotFoundError without the data set's file in the folder `data`."""
     path = images_of(dataset, data)
     test = load_npz(path, "test")
-    backbone, oracle = dataset, ORACLES.get(dataset, dataset)
+    backbone, oracle = dataset, JUDGED_BY.get(dataset, dataset)
     if dataset not in shipped_names():
         backbone, oracle = str(data / dataset), str(data / dataset / "oracle.safetensors")
     judge = load_oracle(oracle, test.x.shape[1])

@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from papa.backbone.datasets import LabelledImages
 from papa.backbone.latent_pipeline import FLOW_SCHEDULER, SCHEDULER, new_networks, new_vae, save_latent_pipeline
 from papa.backbone.run_state import load_state, save_state
-from papa.backbone.vocabulary_file import write_vocabulary
+from papa.backbone.vocabulary_file import read_vocabulary, write_vocabulary
 from papa.backbone.words import FASHION_NEAR, FASHION_WORDS, GENERIC, word_tokenizer
 from papa.denoiser import plain_attention
 from papa.denoiser.components import load_component
 from papa.noise import Domain, Noise, seed_torch
-from papa.pipeline_folder import inspect_folder, resolve_backbone
+from papa.pipeline_folder import PipelineFolder, inspect_folder, resolve_backbone
 from papa.schedule import NoiseSchedule, rectified_flow
 
 ARTICLE = "a"
@@ -90,7 +90,7 @@ def train_latent(
     """
     autoencoder = _Autoencoder(data, config)
     if config.start:
-        _begin_with(config.start, {"vae": autoencoder.vae})
+        autoencoder.begin_with(config.start)
     else:
         stage = _Stage("vae", run, config, autoencoder.modules, autoencoder.loss)
         stage.train(config.vae_steps, report, save_every)
@@ -100,7 +100,7 @@ def train_latent(
     return run / "pipeline"
 
 
-def _begin_with(backbone: str, networks: Mapping[str, nn.Module]) -> None:
+def _begin_with(backbone: str, networks: Mapping[str, nn.Module]) -> PipelineFolder:
     """Copies the weights of a backbone's components into networks of the same shapes. Raises ValueError."""
     folder = inspect_folder(resolve_backbone(backbone))
     for part, network in networks.items():
@@ -111,6 +111,7 @@ def _begin_with(backbone: str, networks: Mapping[str, nn.Module]) -> None:
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"the {part} of {backbone} has another shape: {reason}") from error
+    return folder
 
 
 class _Stage:
@@ -207,14 +208,20 @@ class _Autoencoder:
         loss: Tensor = (rebuilt.float() - x).abs().mean() + self.config.kl * divergence
         return loss
 
+    def begin_with(self, backbone: str) -> None:
+        """Takes the VAE of another backbone, and its scale of latents. Raises ValueError."""
+        folder = _begin_with(backbone, {"vae": self.vae})
+        self.vae.register_to_config(scaling_factor=folder.config("vae")["scaling_factor"])
+
     @torch.no_grad()
     def latents(self) -> Tensor:
-        """The latents of every image, scaled to variance 1; the VAE's configuration gets the factor."""
+        """The latents of every image, scaled to variance 1, or as the backbone that the run began with scales them; the
+        VAE's configuration gets the factor."""
         self.vae.eval().requires_grad_(False)
         modes = torch.cat([self.vae.encode(part).latent_dist.mode() for part in self.images.split(256)])
-        scale = 1 / float(modes.std())
-        self.vae.register_to_config(scaling_factor=scale)
-        return modes * scale
+        if not self.config.start:
+            self.vae.register_to_config(scaling_factor=1 / float(modes.std()))
+        return modes * self.vae.config.scaling_factor
 
 
 class _Denoising:
@@ -241,7 +248,10 @@ class _Denoising:
         self.unet, self.text = unet, text
         plain_attention(unet)
         if config.start:
-            _begin_with(config.start, {"unet": unet, "text_encoder": text})
+            folder = _begin_with(config.start, {"unet": unet, "text_encoder": text})
+            known, _ = read_vocabulary(folder.path)
+            if known != (*words, GENERIC):
+                raise ValueError(f"{config.start} was trained with other words, so that its text encoder knows others")
         self.averages = (deepcopy(unet).requires_grad_(False), deepcopy(text).requires_grad_(False))
         self.modules: dict[str, nn.Module] = {
             "unet": unet, "text": text, "ema_unet": self.averages[0], "ema_text": self.averages[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,7 +114,13 @@ def test_a_run_may_begin_with_another_backbone(whole: Path, tmp_path: Path) -> N
         before, after = (load_file(Path(folder) / part / f"{file}.safetensors") for folder in (start, made))
         assert before.keys() == after.keys()
         assert all(torch.equal(before[name], after[name]) for name in before), part
+    scales = [
+        json.loads((Path(folder) / "vae" / "config.json").read_text())["scaling_factor"] for folder in (start, made)
+    ]
+    assert scales[0] == scales[1]
     with pytest.raises(ValueError, match="another shape"):
         train_latent(images(), tmp_path / "other", replace(config, channels=(16, 32)), quiet)
+    with pytest.raises(ValueError, match="other words"):
+        train_latent(images(), tmp_path / "words", config, quiet, words=FASHION_WORDS[::-1])
     with pytest.raises(ValueError, match="fashion_mnist has no vae"):
         train_latent(images(), tmp_path / "pixels", replace(config, start="fashion_mnist"), quiet)

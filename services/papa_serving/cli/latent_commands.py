@@ -61,7 +61,7 @@ def train_latent(
         except (FileNotFoundError, ValueError) as error:
             raise Failure(str(error), "name another folder with --out, or the same settings as before") from error
     if json:
-        print_json({"backbone": pipeline, "vae_steps": vae_steps, "steps": steps})
+        print_json({"backbone": pipeline, "vae_steps": stages.get("vae", 0), "steps": steps})
         return
     console.print(f"the backbone lies in {pipeline}; serve it with: papa up --backbone {pipeline}")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from papa.pipeline_folder import (
     HASH_VERSION,
+    JUDGED_BY,
     SHIPPED,
     BackboneRefused,
     download,
@@ -126,11 +127,8 @@ async def _known_backbone(settings: Settings) -> BackboneInfo | None:
 
 
 def oracle_of(backbone: str) -> str:
-    """The shipped backbone whose classifier knows the pictures of this one, "" where none does.
-
-    A backbone that is asked by words shows what its namesake in pixels shows.
-    """
-    known = backbone.removesuffix("_text").removesuffix("_flow")
+    """The shipped backbone whose classifier knows the pictures of this one, "" where none does."""
+    known = JUDGED_BY.get(backbone, backbone)
     return known if (SHIPPED / known / "oracle.safetensors").is_file() else ""
 
 
