@@ -231,12 +231,14 @@ def test_full_queue_is_an_answer_and_cancelling_frees_the_rows(
     service: Deployed, stub: engine_pb2_grpc.EngineServiceStub
 ) -> None:
     """Calls keep coming until one is refused, so that it does not matter how quick the engine is beside them."""
-    calls, answers = [], SimpleQueue[engine_pb2.RunResponse]()
+    answers, found = SimpleQueue[engine_pb2.RunResponse](), threading.Event()
 
     def call(name: str) -> None:
-        calls.append(stub.Run(request(name, count=12, steps=1000), metadata=ROUTE))
+        responses = stub.Run(request(name, count=12, steps=1000), metadata=ROUTE)
+        cancelling = threading.Thread(target=lambda: (found.wait(), responses.cancel()))
+        cancelling.start()
         with suppress(grpc.RpcError):  # cancelled
-            for response in calls[-1]:
+            for response in responses:
                 answers.put(response)
 
     def one_is_refused() -> bool:
@@ -248,9 +250,12 @@ def test_full_queue_is_an_answer_and_cancelling_frees_the_rows(
 
     reading, refusals = list[Future[None]](), list[engine_pb2.RunError]()
     with ThreadPoolExecutor(CALLERS) as readers:
-        until(one_is_refused)
-        for each in calls:
-            each.cancel()
+        try:
+            until(one_is_refused)
+        finally:
+            found.set()  # also whoever has only begun is cancelled
+    for each in reading:
+        each.result()
     assert {refusal.reason for refusal in refusals} == {"QUEUE_FULL"}
     assert all(refusal.retry_after_seconds > 0 for refusal in refusals)
     until(lambda: service.metric(RUNNING) == service.metric(QUEUED) == 0)
