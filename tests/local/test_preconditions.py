@@ -88,13 +88,18 @@ def test_ports_of_ipv6_are_claimed(host: str) -> None:
             check_generator(reachable(settings.gateway.host, placed.gateway.port))
 
 
-def test_the_port_of_a_name_is_claimed_on_the_address_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    resolved = socket.getaddrinfo("::1", 0, type=socket.SOCK_STREAM)
+@pytest.mark.parametrize("addresses", [["::1"], ["::1", "127.0.0.1"], ["127.0.0.1", "::1"]])
+def test_the_port_of_a_name_is_claimed_on_every_address_that_it_has(
+    monkeypatch: pytest.MonkeyPatch, addresses: list[str]
+) -> None:
+    """A server may listen on any of them."""
+    resolved = [found for each in addresses for found in socket.getaddrinfo(each, 0, type=socket.SOCK_STREAM)]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_given, **_more: resolved)
     with ExitStack() as held:
-        port = claim_port("only-ipv6", 0, "gateway.port", held)
-        with socket.socket(socket.AF_INET6) as other, pytest.raises(OSError, match="in use"):
-            other.bind(("::1", port))
+        port = claim_port("a-name", 0, "gateway.port", held)
+        for family, *_, address in resolved:
+            with socket.socket(family) as other, pytest.raises(OSError, match="in use"):
+                other.bind((address[0], port))
 
 
 def test_every_port_of_the_service_is_checked(taken_port: int) -> None:
