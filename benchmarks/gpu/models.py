@@ -136,7 +136,11 @@ def denoiser(name: str, device: str, dtype: torch.dtype, tiny: bool) -> Denoiser
         return Denoiser(unet, schedule, (1, 8, 8), "epsilon", DEFAULT_LORA, None if dtype == torch.float32 else dtype)
     if name == "shipped":
         return load_denoiser("fashion_mnist", DEFAULT_LORA, device, autocast=None if dtype == torch.float32 else dtype)
-    size = (TINY if tiny else PUBLISHED)[name]
+    return of_size((TINY if tiny else PUBLISHED)[name], device, dtype)
+
+
+def of_size(size: Size, device: str, dtype: torch.dtype) -> Denoiser:
+    """A Stable Diffusion of that size, with random weights and prompts."""
     return Denoiser(
         network(size, device, dtype),
         NoiseSchedule.from_diffusers(_SCHEDULE),
