@@ -74,7 +74,7 @@ class Service:
     async def until_serving(self, service: str, expected: bool = True) -> None:
         """Waits by watching, as a load balancer does."""
         wanted = health_pb2.HealthCheckResponse.SERVING if expected else health_pb2.HealthCheckResponse.NOT_SERVING
-        watch = self.health.Watch(health_pb2.HealthCheckRequest(service=service), timeout=10)
+        watch = self.health.Watch(health_pb2.HealthCheckRequest(service=service), timeout=60)
         async for response in watch:
             if response.status == wanted:
                 break
