@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, cast
 
 import grpc
 import pytest
 from papa_serving.contracts.generation import GenerationSpec
 from papa_serving.contracts.identity import UserKey
+from papa_serving.gateway import engine_client
 from papa_serving.gateway.engine_client import EngineClient
 from papa_serving.stubs.engine.v1 import engine_pb2
 from papa_serving.stubs.serving.v1 import generation_pb2, types_pb2
@@ -165,6 +169,90 @@ async def test_runs_that_were_left_do_not_pile_up(successor: FakeEngine, monkeyp
     assert not client._rests
     await eventually(successor.cancelled.is_set)
     await client.close()
+
+
+async def test_a_run_that_was_left_is_not_drawn_on(successor: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events that the engine makes one after another were not on their way; reading them would have it make more."""
+    monkeypatch.setattr(engine_client, "REST_SECONDS", 600.0)
+    event = items(1, drawn=2)
+
+    async def slowly(
+        request: engine_pb2.RunRequest, context: grpc.aio.ServicerContext
+    ) -> engine_pb2.RunResponse | None:
+        await asyncio.sleep(0.1)
+        return await event(request, context)
+
+    successor.scripts = [[event, *[slowly] * 1_000]]
+    client = EngineClient(f"127.0.0.1:{successor.port}")
+    events = client.run(SPEC, lambda _: None)
+    await anext(events)
+    await events.aclose()
+    assert client._rests
+    await eventually(lambda: not client._rests)
+    await client.close()
+
+
+async def test_a_run_that_was_left_is_read_for_a_bounded_time(
+    successor: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However quickly its events come."""
+    monkeypatch.setattr(engine_client, "REST_PAUSE", 600.0)
+    event = items(1, drawn=2)
+
+    async def quickly(
+        request: engine_pb2.RunRequest, context: grpc.aio.ServicerContext
+    ) -> engine_pb2.RunResponse | None:
+        await asyncio.sleep(0.1)
+        return await event(request, context)
+
+    successor.scripts = [[event, *[quickly] * 1_000]]
+    client, told = EngineClient(f"127.0.0.1:{successor.port}"), list[object]()
+    events = client.run(SPEC, told.append)
+    await anext(events)
+    told.clear()
+    await events.aclose()
+    assert client._rests
+    await eventually(lambda: not client._rests)
+    assert len(told) <= 10, "the time for all of them holds five, of the same clock"
+    await client.close()
+
+
+async def test_an_event_that_arrives_while_the_loop_is_busy_is_not_lost() -> None:
+    reading = asyncio.Event()
+
+    class Call:
+        async def read(self) -> str:
+            loop = asyncio.get_running_loop()
+            arrival: asyncio.Future[str] = loop.create_future()
+            loop.call_later(engine_client.REST_PAUSE / 2, arrival.set_result, "event")
+            reading.set()
+            return await arrival
+
+    soon = asyncio.create_task(engine_client._soon(cast(Any, Call())))
+    await reading.wait()
+    time.sleep(2 * engine_client.REST_PAUSE)  # noqa: ASYNC251 - nothing else is to run meanwhile
+    assert await soon == "event"
+
+
+async def test_one_tenant_leaves_room_for_the_rests_of_others(
+    successor: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_client, "RESTS", 8)
+    for limit in ("REST_SECONDS", "REST_PAUSE"):
+        monkeypatch.setattr(engine_client, limit, 600.0)
+    successor.scripts = [[items(1, drawn=2), wait(asyncio.Event())]]
+    client = EngineClient(f"127.0.0.1:{successor.port}")
+
+    async def leave(tenant: str) -> int:
+        events = client.run(replace(SPEC, user=UserKey(tenant, "alice")), lambda _: None)
+        await anext(events)
+        await events.aclose()
+        return len(client._rests)
+
+    assert [await leave("shop") for _ in range(4)] == [1, 2, 2, 2]
+    assert [await leave(tenant) for tenant in ("a", "a", "a", "b", "b", "c", "c", "d")] == [3, 4, 4, 5, 6, 7, 8, 8]
+    await client.close()
+    assert not client._rests
 
 
 async def test_a_client_that_closes_ends_what_it_still_reads(successor: FakeEngine) -> None:

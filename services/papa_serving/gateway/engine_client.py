@@ -39,10 +39,13 @@ CONNECT_SECONDS = 2.0
 RETRY_AFTER = 1.0
 RETRY_PAUSE = 0.1
 PACK_SECONDS = 30.0
-REST_SECONDS, REST_PAUSE = 2.0, 0.5
-"""How long the rest of a run that its caller has left is read at most, and how long one event of it may take."""
-RESTS = 64
-"""The runs of which the rest is read at the same time."""
+REST_SECONDS, REST_PAUSE = 0.5, 0.05
+"""How long the rest of a run that its caller has left is read at most, and how long one event of it may take.
+
+An event that takes longer was not on its way, and reading on would let the engine draw more.
+"""
+RESTS, TENANT_SHARE = 64, 0.25
+"""The runs of which the rest is read at the same time, and the part of them that one tenant may have."""
 SHORTEST = 1e-6
 
 RUN = "papa.engine.v1.EngineService/Run"
@@ -79,7 +82,7 @@ class EngineClient:
         """
         self._token = token
         self._channel = EngineChannel(address, max_age)
-        self._rests: set[asyncio.Task[None]] = set()
+        self._rests: dict[asyncio.Task[None], str] = {}
 
     def _credentials(self) -> tuple[tuple[str, str], ...]:
         token = self._token()
@@ -203,24 +206,28 @@ class EngineClient:
                         case "error":
                             raise _reported(response.error)
             finally:
-                if not (left and self._read_rest(call, connection, told)):
+                if not (left and self._read_rest(spec.user.tenant, call, connection, told)):
                     call.cancel()
             raise GeneratorUnavailable("the generator ended before the generation was done", retry_after=RETRY_AFTER)
 
-    def _read_rest(self, call: RunCall, connection: Connection, told: Callable[[Event], None]) -> bool:
-        """Begins to read the rest of a run; False where too many are being read."""
-        if len(self._rests) >= RESTS:
+    def _read_rest(self, tenant: str, call: RunCall, connection: Connection, told: Callable[[Event], None]) -> bool:
+        """Begins to read the rest of a run; False where too many are being read, in all or for the tenant."""
+        of_tenant = sum(owner == tenant for owner in self._rests.values())
+        if len(self._rests) >= RESTS or of_tenant >= RESTS * TENANT_SHARE:
             return False
         held = ExitStack()
         held.enter_context(connection.call())
         rest = asyncio.create_task(_rest(call, held, told))
-        self._rests.add(rest)
-        rest.add_done_callback(self._rests.discard)
+        self._rests[rest] = tenant
+        rest.add_done_callback(self._rests.pop)
         return True
 
 
 async def _rest(call: RunCall, held: ExitStack, told: Callable[[Event], None]) -> None:
-    """Tells of the events that are on their way, and cancels the call once they have arrived."""
+    """Tells of the events that are on their way, and cancels the call once they have arrived.
+
+    The call cannot be cancelled first, because grpc.aio drops what a cancelled call has received.
+    """
     with held, suppress(grpc.aio.AioRpcError, TimeoutError):
         try:
             async with asyncio.timeout(REST_SECONDS):
@@ -235,8 +242,17 @@ async def _rest(call: RunCall, held: ExitStack, told: Callable[[Event], None]) -
 
 
 async def _soon(call: RunCall) -> object:
-    async with asyncio.timeout(REST_PAUSE):
-        return await call.read()
+    """The next event; None if it is not there soon.
+
+    Not `asyncio.timeout`, which drops an event that arrived while the loop was busy for longer.
+    """
+    reading = asyncio.ensure_future(call.read())
+    try:
+        arrived, _ = await asyncio.wait([reading], timeout=REST_PAUSE)
+        return reading.result() if arrived else None
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
 
 
 def _context(span: tracing.Span) -> tuple[tuple[str, str], ...]:
