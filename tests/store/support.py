@@ -21,7 +21,7 @@ from papa_serving.contracts.revisions import Revision, RevisionStore, UserDirect
 from papa_serving.feedback import open_log
 from papa_serving.feedback.memory import MemoryFeedbackLog
 from papa_serving.local.redis_process import RedisProcess
-from papa_serving.settings import FeedbackSettings, RedisSettings, Settings
+from papa_serving.settings import FeedbackSettings, RedisSettings, Settings, StoreSettings
 from papa_serving.store import open_items, open_revisions, open_users
 from papa_serving.store.census import Kind, census
 from papa_serving.store.memory import MemoryItemStore, MemoryState, MemoryUserDirectory
@@ -124,9 +124,15 @@ OpenBackend = Callable[..., Backend]
 
 
 def redis_settings(url: str, data_dir: Path, **sections: Any) -> Settings:
+    """Settings with the given sections, which are not checked against each other: a test's quotas may be tiny."""
     prefix = f"t{secrets.token_hex(6)}"
     sections.setdefault("feedback", FeedbackSettings(partitions=PARTITIONS))
-    return Settings(redis=RedisSettings(url=url, prefix=prefix), data_dir=data_dir, **sections)
+    return Settings(redis=RedisSettings(url=url, prefix=prefix), data_dir=data_dir).model_copy(update=sections)
+
+
+def event_id_quota(count: int, **others: Any) -> StoreSettings:
+    """A quota that may be smaller than a deployment's can be."""
+    return StoreSettings(**others).model_copy(update={"user_event_ids": count})
 
 
 def open_redis(settings: Settings) -> Backend:

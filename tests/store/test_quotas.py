@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import Usage
 from papa_serving.metrics import QUOTA_EFFECTS
 from papa_serving.settings import FeedbackSettings, GatewaySettings, Settings, StoreSettings
+from redis.asyncio import Redis
 
-from tests.store.support import PARTITIONS, Backend, OpenBackend, an_item, image_event, open_redis
+from tests.store.support import PARTITIONS, Backend, OpenBackend, an_item, event_id_quota, image_event, open_redis
 
 THREE = StoreSettings(user_revisions=3)
 
@@ -132,7 +134,7 @@ async def _current(backend: Backend, user: UserKey) -> str:
 async def test_one_users_event_ids_are_bounded_and_the_newest_stay_known(
     open_backend: OpenBackend, user: UserKey
 ) -> None:
-    backend = open_backend(store=StoreSettings(user_event_ids=20))
+    backend = open_backend(store=event_id_quota(20))
     for first in range(0, 200, 5):
         await liked(backend, user, range(first, first + 5))
         assert (await backend.users.usage(user)).event_ids <= 20
@@ -144,9 +146,7 @@ async def test_one_users_event_ids_are_bounded_and_the_newest_stay_known(
 
 
 async def test_the_id_of_an_event_that_waits_is_never_forgotten(open_backend: OpenBackend, user: UserKey) -> None:
-    backend = open_backend(
-        store=StoreSettings(user_event_ids=4), feedback=FeedbackSettings(partitions=PARTITIONS, backlog_limit=100)
-    )
+    backend = open_backend(store=event_id_quota(4), feedback=FeedbackSettings(partitions=PARTITIONS, backlog_limit=100))
     for number in range(40):
         await backend.append(user, f"e{number}")
     again = await backend.log.append([image_event(user, f"e{number}") for number in range(40)])
@@ -155,8 +155,7 @@ async def test_the_id_of_an_event_that_waits_is_never_forgotten(open_backend: Op
 
 
 async def test_ids_that_a_quota_has_moved_aside_still_expire(redis_backend: Backend, user: UserKey) -> None:
-    """Also where the call that moved them accepted nothing, so that nobody wrote when the next ones began."""
-    backend = open_redis(redis_backend.settings.model_copy(update={"store": StoreSettings(user_event_ids=4)}))
+    backend = open_redis(redis_backend.settings.model_copy(update={"store": event_id_quota(4)}))
     await liked(backend, user, range(2))
     assert (await backend.log.append([image_event(user, "e1")]))[0].duplicate
     await backend.append(user, "later")
@@ -183,7 +182,7 @@ async def test_usage_counts_what_there_is(open_backend: OpenBackend, user: UserK
 async def test_what_quotas_remove_and_refuse_is_counted(redis_backend: Backend, user: UserKey) -> None:
     settings = redis_backend.settings.model_copy(
         update={
-            "store": StoreSettings(user_revisions=2, user_items=64, user_event_ids=2),
+            "store": event_id_quota(2, user_revisions=2, user_items=64),
             "feedback": FeedbackSettings(partitions=PARTITIONS, backlog_limit=2),
         }
     )
@@ -197,4 +196,18 @@ async def test_what_quotas_remove_and_refuse_is_counted(redis_backend: Backend, 
     results = await backend.log.append([image_event(user, name) for name in ("x", "y")])
     assert [result.error and result.error.reason for result in results] == [None, "USER_BACKLOG_FULL"]
     assert effects("pending_events", "refused") == refused + 1
+    await backend.close()
+
+
+async def test_forgetting_many_ids_does_not_block_redis(redis_backend: Backend, raw: Redis, user: UserKey) -> None:
+    """The older ones are unlinked; RENAME alone frees what it overwrites at once."""
+    backend = open_redis(redis_backend.settings.model_copy(update={"store": event_id_quota(1200)}))
+    async with asyncio.timeout(30):
+        while (await raw.info("memory"))["lazyfree_pending_objects"]:  # noqa: ASYNC110 - Redis tells nobody
+            await asyncio.sleep(0.01)
+        before = (await raw.info("memory"))["lazyfreed_objects"]
+        for first in range(0, 1800, 600):
+            await liked(backend, user, range(first, first + 600))
+        while (await raw.info("memory"))["lazyfreed_objects"] == before:  # noqa: ASYNC110 - Redis tells nobody
+            await asyncio.sleep(0.01)
     await backend.close()

@@ -115,7 +115,11 @@ class BacklogFull(PapaError):
 
 
 class UserBacklogFull(PapaError):
-    """The user has as many unapplied events as are left for all the other users of the partition."""
+    """The user has as many unapplied events as are left for all the other users of the partition.
+
+    It is also raised when so many events were taken back since the oldest unapplied one that no further event id can be
+    remembered.
+    """
 
     status, reason = Status.RESOURCE_EXHAUSTED, "USER_BACKLOG_FULL"
 

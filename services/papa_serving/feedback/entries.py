@@ -77,7 +77,7 @@ def refusal(code: int) -> PapaError:
         )
     if code == USER_FULL:
         return UserBacklogFull(
-            "as much feedback of this user waits to be applied as there is room left for all others",
+            "so much feedback of this user waits to be applied that no more of this user is accepted until some is",
             retry_after=BACKLOG_RETRY_AFTER,
         )
     if code == NO_EVENT:

@@ -199,12 +199,13 @@ class MemoryFeedbackLog(FeedbackLog):
         except UserDeleted:
             return AppendResult(event.event_id, error=refusal(DELETED))
         now = self._state.clock()
-        self._forget(event.user)
         at, what, sequence = user.said(event.event_id)
         if sequence and now < at + self._state.settings.store.event_id_ttl:
-            if what != digest(event):
+            if what not in (b"", digest(event)):
                 return AppendResult(event.event_id, error=refusal(REUSED))
             return AppendResult(event.event_id, sequence, duplicate=True)
+        if len(user.ids) + (2 if event.cancels else 1) > self._most_ids(event.user):
+            return AppendResult(event.event_id, error=refusal(USER_FULL))
         return self._cancel(event) if event.cancels else self._label(event)
 
     def _label(self, event: FeedbackEvent) -> AppendResult:
@@ -216,6 +217,7 @@ class MemoryFeedbackLog(FeedbackLog):
         if event.item_id and item is None:
             return AppendResult(event.event_id, error=refusal(NO_ITEM))
         sample, revision = (item.sample, item.revision) if item else (event.image, "")
+        self._make_room(event.user, 1)
         user.likes += event.grade > 0
         user.dislikes += event.grade <= 0
         sequence = self._accept(
@@ -232,9 +234,12 @@ class MemoryFeedbackLog(FeedbackLog):
         if not number:
             return AppendResult(event.event_id, error=refusal(NO_EVENT))
         grade = user.grades.pop(number, 0.0)
+        said = user.said(event.cancels)
+        self._make_room(event.user, 1 + (bool(grade) and event.cancels not in user.ids))
         if grade:
             user.likes -= grade > 0
             user.dislikes -= grade < 0
+            user.ids[event.cancels] = said
         waiting = [key for key, each in part.events.items() if (each.user, each.sequence) == (event.user, number)]
         dead = [
             key for key, each in part.letters.items() if (each.event.user, each.event.sequence) == (event.user, number)
@@ -254,13 +259,26 @@ class MemoryFeedbackLog(FeedbackLog):
         user.ids[event.event_id] = (self._state.clock(), digest(event), sequence)
         return AppendResult(event.event_id, sequence)
 
-    def _forget(self, user: UserKey) -> None:
+    def _older_must_stay(self, user: UserKey) -> bool:
+        """Whether an event waits whose id is among the older ones."""
+        known = self._state.user(user)
+        if not known.older_ids:
+            return False
+        waiting = self._state.partition_of(user).events.values()
+        return any(each.user == user and each.sequence <= known.set_aside for each in waiting)
+
+    def _most_ids(self, user: UserKey) -> float:
+        """How many ids may lie beside the older ones, as in append.lua."""
+        if not self._older_must_stay(user):
+            return math.inf
+        settings = self._state.settings
+        return max(settings.store.user_event_ids, settings.feedback.backlog_limit) // 2
+
+    def _make_room(self, user: UserKey, new_ids: int) -> None:
         """Half of the event ids that a user may have take the place of the half before, as in append.lua."""
-        known, half = self._state.user(user), math.ceil(self._state.settings.store.user_event_ids / 2)
-        if len(known.ids) >= half:
-            waiting = sum(each.user == user for each in self._state.partition_of(user).events.values())
-            if len(known.ids) >= waiting:
-                known.older_ids, known.ids = known.ids, {}
+        known, half = self._state.user(user), self._state.settings.store.user_event_ids // 2
+        if known.ids and len(known.ids) + new_ids > half and not self._older_must_stay(user):
+            known.older_ids, known.ids, known.set_aside = known.ids, {}, known.sequence
 
     def _full(self, user: UserKey) -> int:
         """The outcome code that refuses a further event of the user; 0 when there is room."""

@@ -41,9 +41,9 @@ __all__ = ["MemoryItemStore", "MemoryRevisionStore", "MemoryState", "MemoryUserD
 class MemoryUser:
     """One user.
 
-    `ids` maps an event id to its time, digest and sequence, and so does `older_ids`, which goes first. `grades` maps
-    the sequences of events that were not taken back to their grades. `items` maps an item id to its time of expiry and
-    the item.
+    `ids` maps an event id to its time, digest and sequence, and so does `older_ids`, which goes first. `set_aside`
+    is the user's sequence when `ids` last became `older_ids`. `grades` maps the sequences of events that were not taken
+    back to their grades. `items` maps an item id to its time of expiry and the item.
     """
 
     likes: int = 0
@@ -54,6 +54,7 @@ class MemoryUser:
     lineage: dict[str, Revision] = field(default_factory=dict)
     ids: dict[str, tuple[float, bytes, int]] = field(default_factory=dict)
     older_ids: dict[str, tuple[float, bytes, int]] = field(default_factory=dict)
+    set_aside: int = 0
     grades: dict[int, float] = field(default_factory=dict)
     items: dict[str, tuple[float, StoredItem]] = field(default_factory=dict)
     deletion: DeletionReceipt | None = None

@@ -19,7 +19,7 @@ slot and one script can change them together; NN is the partition, D the user's 
     papa:{pNN}:user:D:letters        zset    ids of the user's dead letters; score: sequence
     papa:{pNN}:user:D:ids            hash    event id → 8 bytes digest of what was said, the sequence, then
                                              + (a like), - (a dislike) or x (taken back, or taking back)
-    papa:{pNN}:user:D:older_ids      hash    the same, for ids older than one time to live (`ids`, renamed)
+    papa:{pNN}:user:D:older_ids      hash    the same, for older ids (`ids`, renamed)
     papa:{pNN}:user:D:lineage        zset    revision ids; score: their number, 1, 2, …
     papa:{pNN}:user:D:records        hash    revision id → its JSON (Revision)
     papa:{pNN}:user:D:items          zset    ids of the user's items; score: when they expire, in ms
@@ -28,7 +28,8 @@ slot and one script can change them together; NN is the partition, D the user's 
 Fields of a user's state: likes, dislikes (accepted so far); pending, dead (events now in the stream, dead letters);
 sequence (of the last event); revisions (how many were ever made); current (revision id, "" for the base) and record
 (its JSON); version; merging (digest of the user that this one is being merged into); ids_since (ms, when `ids` was
-begun). After a deletion there is only `deleted`, the receipt, until the tombstone expires.
+begun); set_aside (the sequence when `ids` last became `older_ids`). After a deletion there is only `deleted`, the
+receipt, until the tombstone expires.
 """
 
 from __future__ import annotations
@@ -76,12 +77,12 @@ class UserKeys:
 
     @property
     def ids(self) -> str:
-        """Event ids seen within the last time to live."""
+        """Event ids of the newest half, at most one time to live old."""
         return f"{self.state}:ids"
 
     @property
     def older_ids(self) -> str:
-        """Event ids that are older than one time to live."""
+        """Event ids of the half before."""
         return f"{self.state}:older_ids"
 
     @property

@@ -15,7 +15,9 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local room = tonumber(ARGV[1]) - redis.call('XLEN', stream)
 local ttl = tonumber(ARGV[2])
-local half_of_ids, forgotten = math.ceil(tonumber(ARGV[4]) / 2), 0
+local half_of_ids, forgotten = math.floor(tonumber(ARGV[4]) / 2), 0
+local most_ids = math.floor(math.max(tonumber(ARGV[4]), tonumber(ARGV[1])) / 2) -- while the older half must stay
+local UNKNOWN = string.rep('\0', 8) -- the digest of an event whose id was forgotten, see retry_dead_letter.lua
 local next_key, next_arg = 3, 5
 local reply = {}
 
@@ -35,53 +37,67 @@ local function unpack_events(packed, count)
   return events, ids
 end
 
--- What is known of these event ids: for each the digest and the sequence, or false. Ids are remembered for one to two
--- times to live: what is older than one moves aside, and expires there. So does half of what a user may have, which
--- takes the place of the half before; the ids of all events that wait are always known.
-local function recall(state, since, waiting, ids_key, older_key, ids)
-  local count = redis.call('HLEN', ids_key)
-  local full = count >= math.max(half_of_ids, waiting)
-  if full or (since and now - since > ttl) then
-    since = nil
-    if count > 0 then
-      forgotten = forgotten + (full and redis.call('HLEN', older_key) or 0)
-      redis.call('HDEL', state, 'ids_since')
-      redis.call('RENAME', ids_key, older_key)
-    end
-  end
+-- The ids become the older ones, whose place they take. Returns what marks them: the user's last sequence.
+local function set_aside(state, sequence, ids_key, older_key)
+  redis.call('HDEL', state, 'ids_since')
+  redis.call('UNLINK', older_key) -- or RENAME would free it at once, which blocks Redis
+  redis.call('RENAME', ids_key, older_key)
+  redis.call('HSET', state, 'set_aside', sequence)
+  return sequence
+end
+
+-- What is known of these event ids: for each the digest and the sequence, or false.
+local function recall(ids_key, older_key, older_count, ids)
   local known = redis.call('HMGET', ids_key, unpack(ids))
-  if redis.call('EXISTS', older_key) == 1 then
+  if older_count > 0 then
     local older = redis.call('HMGET', older_key, unpack(ids))
     for i = 1, #ids do
       known[i] = known[i] or older[i]
     end
   end
-  return known, since
+  return known
 end
 
 local function append_user()
   local state, pending, letters, ids_key, older_key = unpack(KEYS, next_key, next_key + 4)
   local tenant, user = ARGV[next_arg], ARGV[next_arg + 1]
-  redis.call('ZCARD', pending)
+  local oldest = tonumber(redis.call('ZRANGE', pending, 0, 0, 'WITHSCORES')[2])
   redis.call('ZCARD', letters)
+  local ids_count, older_count = redis.call('HLEN', ids_key), redis.call('HLEN', older_key)
   local events, ids = unpack_events(ARGV[next_arg + 3], tonumber(ARGV[next_arg + 2]))
   next_key, next_arg = next_key + 5, next_arg + 4
-  local fields = redis.call('HMGET', state, 'deleted', 'sequence', 'likes', 'dislikes', 'pending', 'version', 'ids_since')
+  local fields = redis.call('HMGET', state, 'deleted', 'sequence', 'likes', 'dislikes', 'pending', 'version',
+    'ids_since', 'set_aside')
   local deleted, sequence = fields[1], tonumber(fields[2]) or 0
   local likes, dislikes = tonumber(fields[3]) or 0, tonumber(fields[4]) or 0
   local waiting = tonumber(fields[5]) or 0
-  local known, since = recall(state, tonumber(fields[7]), waiting, ids_key, older_key, ids)
-  local said_here, ids_here, pending_here, letters_gone, changed = {}, {}, {}, 0, false
+  local since, mark = tonumber(fields[7]), tonumber(fields[8]) or sequence
+  -- Ids are remembered for one to two times to live: what is older than one is set aside, and expires there.
+  if since and now - since > ttl then
+    since = nil
+    if ids_count > 0 then
+      mark = set_aside(state, sequence, ids_key, older_key)
+      ids_count, older_count = 0, ids_count
+    end
+  end
+  local known = recall(ids_key, older_key, older_count, ids)
+  local said_here, ids_here, pending_here, letters_gone = {}, {}, {}, 0
+  -- A user may have two halves of ids. When one is full it is set aside and the half before goes, but not while an event
+  -- of that half waits: its sequence is not above the mark. Further ids are refused when there are too many meanwhile.
+  local new_ids, older_must_stay = 0, older_count > 0 and oldest ~= nil and oldest <= mark
+  local room_for_ids = older_must_stay and most_ids - ids_count or math.huge
 
-  local function remember(id, said)
-    said_here[id], changed = said, true
+  local function remember(id, said, is_there)
+    new_ids = new_ids + (is_there and 0 or 1)
+    said_here[id] = said
     ids_here[#ids_here + 1], ids_here[#ids_here + 2] = id, said
   end
 
   -- Takes an event back: of one that waits, or is dead, nothing is left; one that was applied is named to the trainer.
   local function cancel(event)
     local id = event.sample
-    local said = said_here[id] or redis.call('HGET', ids_key, id) or redis.call('HGET', older_key, id)
+    local newest = said_here[id] or redis.call('HGET', ids_key, id)
+    local said = newest or redis.call('HGET', older_key, id)
     if not said then
       return NO_EVENT, 0
     end
@@ -107,7 +123,7 @@ local function append_user()
       end
       likes = likes - (sign == '+' and 1 or 0)
       dislikes = dislikes - (sign == '-' and 1 or 0)
-      remember(id, string.sub(said, 1, 8) .. number .. 'x')
+      remember(id, string.sub(said, 1, 8) .. number .. 'x', newest)
     end
     remember(event.id, event.digest .. sequence .. 'x')
     return ACCEPTED, sequence
@@ -119,10 +135,14 @@ local function append_user()
     end
     said = said_here[event.id] or said
     if said then
-      if string.sub(said, 1, 8) ~= event.digest then
+      local digest = string.sub(said, 1, 8)
+      if digest ~= event.digest and digest ~= UNKNOWN then
         return REUSED, 0
       end
       return DUPLICATE, string.match(said, '^%d+', 9)
+    end
+    if new_ids + (event.grade == 0 and 2 or 1) > room_for_ids then -- taking back writes the other's id too
+      return USER_FULL, 0
     end
     if event.grade == 0 then -- also where the backlog is full: it mostly makes room
       return cancel(event)
@@ -161,7 +181,11 @@ local function append_user()
     end
     reply[#reply + 1], reply[#reply + 2] = judge(event, known[i], item)
   end
-  if changed then
+  if #ids_here > 0 then
+    if ids_count > 0 and ids_count + new_ids > half_of_ids and not older_must_stay then
+      forgotten, since = forgotten + older_count, nil
+      mark = set_aside(state, tonumber(fields[2]) or 0, ids_key, older_key)
+    end
     local version = (tonumber(fields[6]) or 0) + 1
     redis.call('HSET', ids_key, unpack(ids_here))
     local new_pending = {}
@@ -175,7 +199,7 @@ local function append_user()
       redis.call('HINCRBY', state, 'dead', -letters_gone)
     end
     redis.call('HSET', state, 'sequence', sequence, 'likes', likes, 'dislikes', dislikes,
-      'pending', waiting, 'version', version, 'ids_since', since or now)
+      'pending', waiting, 'version', version, 'ids_since', since or now, 'set_aside', mark)
     if not since then
       redis.call('PEXPIRE', ids_key, 2 * ttl)
     end
