@@ -207,6 +207,7 @@ class LoopMachine(RuleBasedStateMachine):
         event_id = model.letters.pop(0)
         if again:
             model.sequence += 1
+            model.said[event_id] = model.said[event_id][0], model.sequence
             self._accept(user, event_id)
 
     @rule(data=st.data(), user=users)

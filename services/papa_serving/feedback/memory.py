@@ -158,12 +158,20 @@ class MemoryFeedbackLog(FeedbackLog):
 
     @override
     async def retry_dead_letter(self, letter: DeadLetter) -> bool:
-        """Gives the event a new sequence and resets its attempts to 0."""
+        """Gives the event a new sequence, by which its id is known from then on, and resets its attempts to 0."""
         part = self._state.partitions[letter.partition]
         known = part.letters.pop(letter.letter_id, None)
         if known is None:
             return False
-        self._accept(replace(known.event, attempts=0))
+        event = known.event
+        sequence = self._accept(replace(event, attempts=0))
+        user = self._state.user(event.user)
+        _, what, number = user.said(event.event_id)
+        if number <= event.sequence:  # else the id was forgotten, and is a later event's
+            user.older_ids.pop(event.event_id, None)
+            user.ids[event.event_id] = (self._state.clock(), what, sequence)
+        if event.sequence in user.grades:
+            user.grades[sequence] = user.grades.pop(event.sequence)
         return True
 
     @override

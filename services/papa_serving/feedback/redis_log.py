@@ -63,8 +63,8 @@ class RedisFeedbackLog(FeedbackLog):
         self._client = client
         self._keys = keys
         self._revisions_kept = settings.store.user_revisions
-        ttl = max(1, round(settings.store.event_id_ttl * 1000))
-        bounds = Bounds(settings.feedback.backlog_limit, ttl, settings.store.user_event_ids)
+        self._ids_ttl = _milliseconds(settings.store.event_id_ttl)
+        bounds = Bounds(settings.feedback.backlog_limit, self._ids_ttl, settings.store.user_event_ids)
         self._appends = SharedAppend(Appender(client, keys, bounds).append)
 
     @override
@@ -203,11 +203,12 @@ class RedisFeedbackLog(FeedbackLog):
 
     @override
     async def retry_dead_letter(self, letter: DeadLetter) -> bool:
-        """Gives the event a new sequence and resets its attempts to 0."""
+        """Gives the event a new sequence, by which its id is known from then on, and resets its attempts to 0."""
         keys = self._keys.user(letter.event.user)
         call = keys.partition.call(secrets.token_hex(16))
         script_keys = [keys.partition.events, keys.partition.dead, keys.state, keys.pending, keys.letters, call]
-        return bool(await _RETRY_LETTER.run(self._client, script_keys, [letter.letter_id, CALL_TTL]))
+        script_keys += [keys.ids, keys.older_ids]
+        return bool(await _RETRY_LETTER.run(self._client, script_keys, [letter.letter_id, CALL_TTL, self._ids_ttl]))
 
     @override
     async def drop_dead_letter(self, letter: DeadLetter) -> bool:
