@@ -106,6 +106,15 @@ async def test_what_was_just_stored_stays_where_items_live_shorter_than_before(
     await later.close()
 
 
+def test_a_submission_that_is_sent_again_is_remembered_whole() -> None:
+    store = StoreSettings(user_event_ids=4000)
+    Settings(store=store, gateway=GatewaySettings(max_events=1000))
+    with pytest.raises(ValueError, match=r"\(4000\) .* four times gateway\.max_events \(1001\).* to 4004, .* to 1000"):
+        Settings(store=store, gateway=GatewaySettings(max_events=1001))
+    with pytest.raises(ValueError, match="greater than or equal to 2048"):
+        StoreSettings(user_event_ids=2047)
+
+
 def test_a_quota_holds_the_items_of_one_generation() -> None:
     with pytest.raises(ValueError, match=r"store\.user_items \(64\) must be at least gateway\.max_count \(65\)"):
         Settings(store=StoreSettings(user_items=64), gateway=GatewaySettings(max_count=65))

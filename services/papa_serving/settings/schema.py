@@ -20,7 +20,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from papa_serving.contracts.limits import MAX_COUNT, MAX_OVERDRAW, MAX_STEPS
+from papa_serving.contracts.limits import MAX_COUNT, MAX_OVERDRAW, MAX_REMEMBERED_LABELS, MAX_STEPS
 from papa_serving.settings.addresses import Host
 from papa_serving.settings.section import Section, check_secret_file
 from papa_serving.settings.tracing import TracingSettings
@@ -75,9 +75,9 @@ class StoreSettings(Section):
     )
     user_event_ids: int = Field(
         100_000,
-        ge=2,
-        description="event ids of one user that are recognised; beyond it the older half goes before event_id_ttl, but "
-        "as many stay as events of that user wait",
+        ge=4 * MAX_REMEMBERED_LABELS,
+        description="event ids of one user that are recognised, at least four times gateway.max_events; beyond it the "
+        "older half goes before event_id_ttl, but not while an event of that half waits",
     )
 
 
@@ -387,6 +387,18 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"store.user_items ({self.store.user_items}) must be at least gateway.max_count "
                 f"({self.gateway.max_count}): a user must be able to keep the items of one generation"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_submission_is_remembered(self) -> Settings:
+        """Half of the ids are sure to be known, and an event that takes another back writes both ids."""
+        events = self.gateway.max_events
+        if self.store.user_event_ids < 4 * events:
+            raise ValueError(
+                f"store.user_event_ids ({self.store.user_event_ids}) must be at least four times gateway.max_events "
+                f"({events}), or a SubmitFeedback that is sent again may count twice: raise it to {4 * events}, or "
+                f"lower gateway.max_events to {self.store.user_event_ids // 4}"
             )
         return self
 
