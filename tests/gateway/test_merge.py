@@ -9,6 +9,7 @@ from papa_serving.contracts.errors import LineageConflict, StorageUnavailable, U
 from papa_serving.contracts.feedback import FeedbackEvent, UserBatch
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import Revision
+from papa_serving.gateway import transfer
 from papa_serving.gateway.backends import Backends, quotas_of
 from papa_serving.gateway.transfer import Merger, labels_of
 from papa_serving.store.memory import MemoryRevisionStore
@@ -17,7 +18,17 @@ from papa_serving.trainer.updater import Trained
 
 from papa.denoiser import Denoiser
 from papa.revision_files import STATE_FILE, unpack
-from tests.store.support import Backend, an_item, backend, image_event, open_backend, redis_cluster, redis_server  # noqa: F401 - fixtures
+from tests.store.support import (  # noqa: F401 - fixtures
+    Backend,
+    OpenBackend,
+    an_item,
+    backend,
+    event_id_quota,
+    image_event,
+    open_backend,
+    redis_cluster,
+    redis_server,
+)
 from tests.trainer.learning import denoiser, events_of, first_update, updater  # noqa: F401 - fixtures
 
 GUEST, MEMBER = UserKey("shop", "guest-7"), UserKey("shop", "member")
@@ -115,6 +126,26 @@ async def test_a_like_that_comes_in_between_is_not_lost(backend: Backend, monkey
     monkeypatch.setattr(backend.log, "append", interrupted)
     await merger(backend, MemoryRevisionStore()).merge(GUEST, MEMBER)
     assert await said_by(backend, MEMBER) == [*ALL, (b"late", 1.0)]
+
+
+async def test_what_is_taken_back_between_two_attempts_is_taken_back_from_the_member(
+    open_backend: OpenBackend,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where the labels of the second attempt are so many that the member's earlier ids are forgotten."""
+    monkeypatch.setattr(transfer, "EVENTS_PAGE", 2)
+    backend, revisions = open_backend(store=event_id_quota(4)), MemoryRevisionStore()  # noqa: F811
+    await backend.append(GUEST, "1")
+    with pytest.raises(StorageUnavailable):
+        await merger(backend, revisions, dies_at=9).merge(GUEST, MEMBER)
+    assert len(await said_by(backend, MEMBER)) == 1
+    await backend.commit(MEMBER, 1)
+    await backend.commit(GUEST, 1)
+    await backend.log.append([FeedbackEvent("undo", GUEST, 0.0, cancels="1")])
+    await backend.append(GUEST, *(f"later {number}" for number in range(8)))
+    await merger(backend, revisions).merge(GUEST, MEMBER)
+    assert [event.cancels for event in await backend.log.pending(MEMBER)] == [1, *[0] * 8]
+    assert (await backend.users.get(MEMBER)).likes == 8
 
 
 async def test_a_guest_becomes_one_member_only(backend: Backend) -> None:  # noqa: F811

@@ -212,17 +212,19 @@ class Merger:
         labels = [Label(each.sequence, each.sample, each.grade) for each in waiting if not each.cancels]
         labels += [label for label in await self._applied(guest) if label.sequence not in ended or not label.sequence]
         labels.sort(key=lambda label: label.sequence)
+        # First what was taken back since an earlier attempt: the labels may be so many that its id is forgotten.
         events = [
-            FeedbackEvent(_event_id(guest, each), into, each.grade, image=each.sample)
-            for each in {_event_id(guest, each): each for each in labels}.values()
-        ]
-        events += [
             FeedbackEvent(f"{_prefix(guest)}end-{number}", into, 0.0, cancels=f"{_prefix(guest)}{number}")
             for number in sorted(ended)
+        ]
+        events += [
+            FeedbackEvent(_event_id(guest, each), into, each.grade, image=each.sample)
+            for each in {_event_id(guest, each): each for each in labels}.values()
         ]
         for first in range(0, len(events), EVENTS_PAGE):
             for result in await self._log.append(events[first : first + EVENTS_PAGE]):
                 # Reused: it came before, as a picture, and a latent backbone has made another sample of it since.
+                # Not found: no earlier attempt brought what was taken back.
                 if result.error is not None and not isinstance(result.error, EventIdReused | EventNotFound):
                     raise result.error
 
