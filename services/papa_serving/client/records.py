@@ -245,8 +245,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class Quotas:
-    """The most of each that one user may have; see info.proto. Without a number (0) there is no answer: a deployment of
-    a former release says none."""
+    """The most of each that one user may have; see info.proto. 0 where the deployment is of an earlier release, which
+    reports no quotas."""
 
     revisions: int = 0
     items: int = 0

@@ -77,8 +77,8 @@ Global___GetServerInfoResponse: _TypeAlias = GetServerInfoResponse  # noqa: Y015
 
 @_typing.final
 class Quotas(_message.Message):
-    """The most that one user may have of each; Usage says what a user has. Beyond a quota the oldest go, but pending events,
-    of which further ones are refused with USER_BACKLOG_FULL.
+    """The most that one user may have of each; Usage says what a user has. Beyond a quota the oldest are removed. Pending
+    events are never removed: further events are refused with USER_BACKLOG_FULL.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
