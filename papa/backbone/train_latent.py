@@ -221,7 +221,7 @@ class _Autoencoder:
         modes = torch.cat([self.vae.encode(part).latent_dist.mode() for part in self.images.split(256)])
         if not self.config.start:
             self.vae.register_to_config(scaling_factor=1 / float(modes.std()))
-        return modes * self.vae.config.scaling_factor
+        return modes * float(self.vae.config.scaling_factor)
 
 
 class _Denoising:
