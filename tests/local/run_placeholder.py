@@ -6,7 +6,9 @@ Prints one JSON line once everything runs.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
+import signal
 import sys
 
 from papa_serving.local.failure import Failure
@@ -29,6 +31,7 @@ def main(application: str) -> None:
 
 
 if __name__ == "__main__":
+    faulthandler.register(signal.SIGUSR1)
     try:
         main(*(sys.argv[1:] or [PLACEHOLDER]))
     except Failure as failure:

@@ -64,6 +64,33 @@ with SupervisedProcess({SLEEPER!r}, os.environ, Path({str(tmp_path / "log")!r}))
     eventually(lambda: not running(child))
 
 
+def test_a_signal_within_a_destructor_is_not_lost() -> None:
+    """Python swallows what a destructor raises, and a handler runs wherever the main thread happens to be."""
+    program = """
+import os, signal
+from pathlib import Path
+from papa_serving.local.service import RunningService
+from papa_serving.local.stop_signals import Stopped, StopSignals
+
+class Doomed:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGHUP)
+        for _ in range(100_000):
+            pass
+
+with StopSignals() as signals:
+    try:
+        service = RunningService("", "", "", Path(), Path(), None, (), lambda: signals.asked)
+        Doomed()
+        print("swallowed", flush=True)
+        service.wait(print)
+    except Stopped:
+        print("stopped", flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == "swallowed\nstopped\n"
+
+
 def test_the_second_signal_ends_a_slow_end_at_once() -> None:
     program = f"""
 import signal, subprocess, time

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -86,8 +87,15 @@ class Launched:
         return descendants(self.process.pid)
 
     def end(self) -> tuple[int, str]:
-        """Exit code and standard error, once it has ended."""
-        _, errors = self.process.communicate(timeout=120)
+        """Exit code and standard error, once it has ended. Where it does not end, the error says where it stands."""
+        try:
+            _, errors = self.process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGUSR1)
+            time.sleep(1)
+            self.process.kill()
+            _, errors = self.process.communicate()
+            pytest.fail(f"it does not end:\n{errors}")
         return self.process.returncode, errors
 
 

@@ -36,7 +36,7 @@ from papa_serving.local.serve_applications import (
     start_serve,
 )
 from papa_serving.local.startup_steps import StartupSteps
-from papa_serving.local.stop_signals import StopSignals
+from papa_serving.local.stop_signals import Stopped, StopSignals
 from papa_serving.settings import Settings
 from papa_serving.settings.secret_urls import shown
 from papa_serving.settings.variables import in_environment, settings_environment
@@ -65,15 +65,18 @@ class RunningService:
     logs: Path
     redis: RedisProcess | None
     exposed: Sequence[str]
+    asked_to_stop: Callable[[], bool] = lambda: False
 
     def wait(self, say: Callable[[str], None]) -> None:
         """Waits for ever. Restarts a Redis that has died, on the same data, and reports it to `say`.
 
-        Raises Failure when it dies too often or cannot start.
+        Raises Stopped when it is asked to stop, and Failure when Redis dies too often or cannot start.
         """
         deaths: deque[float] = deque(maxlen=REDIS_DEATHS)
         while True:
             time.sleep(_LOOK_SECONDS)
+            if self.asked_to_stop():
+                raise Stopped
             if self.redis is not None and not self.redis.running:
                 self._revive(self.redis, deaths, say)
 
@@ -152,7 +155,9 @@ def _start(
             _playground(stack, playground, logs / "playground.log")
             step.result = playground
     scraped_at = f"http://{reachable(settings.metrics.host, settings.metrics.port)}/metrics"
-    return RunningService(address, playground, scraped_at, settings.data_dir, logs, redis, exposed_ports(settings))
+    return RunningService(
+        address, playground, scraped_at, settings.data_dir, logs, redis, exposed_ports(settings), lambda: signals.asked
+    )
 
 
 def _redis(stack: ExitStack, settings: Settings) -> tuple[Settings, RedisProcess | None]:

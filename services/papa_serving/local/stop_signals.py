@@ -20,7 +20,8 @@ class Stopped(BaseException):
 class StopSignals:
     """Within the block, the first signal raises Stopped in the main thread, unless the end has already begun.
 
-    A second signal kills all descendants and exits with code 130 at once.
+    A second signal kills all descendants and exits with code 130 at once. Where a signal arrives within a destructor
+    or a callback of the garbage collector, Python reports Stopped and goes on: whoever waits for ever looks at `asked`.
     """
 
     def __init__(self) -> None:
@@ -45,6 +46,11 @@ class StopSignals:
                 # but a SIGINT that somebody sends on purpose must still work.
                 if number != signal.SIGHUP or self._previous[number] is not signal.SIG_IGN:
                     signal.signal(number, self._handle)
+
+    @property
+    def asked(self) -> bool:
+        """Whether a signal has come, or the orderly end has begun."""
+        return self._ending
 
     def begin_end(self) -> None:
         """Notes that the orderly end has begun: from now on a signal forces an immediate end."""
