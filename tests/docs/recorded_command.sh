@@ -4,8 +4,8 @@
 # Job of `papa store check`.
 set -euo pipefail
 name=$(basename "$0")
-printf '%s\x1f' "$name" "$@" >> "$RECORD/calls"
-printf '\x1e' >> "$RECORD/calls"
+call=$(printf '%s\x1f' "$name" "$@")
+printf '%s\x1e' "$call" >> "$RECORD/calls" # at once: the commands of a pipe write at the same time
 case "$name $*" in
     kubectl*" apply --filename -"* | sudo*) cat >> "$RECORD/given" ;;
     kubectl*" get pods "*) echo pod/one ;;

@@ -200,8 +200,8 @@ def test_a_restart_of_everything_finds_every_adapter(
     """Last: it ends the service of the tests above."""
     client.wait_for_revision("ada", settled=True)
     before = client.generate("ada", 4, seed=7, steps=5)
-    state = client.get_user("ada")
     last = client.generate("ada", 1, steps=3).generation_id
+    state = client.get_user("ada")
     assert service.stop() == 0
     # A worker and the gateway send what they recorded last before they end.
     (generation,) = [each for each in collector.spans if each.attributes.get("papa.generation_id") == last]
