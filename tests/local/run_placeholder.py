@@ -32,6 +32,8 @@ def main(application: str) -> None:
 
 if __name__ == "__main__":
     faulthandler.register(signal.SIGUSR1)
+    # Tests may run under nohup, which would have hang-ups ignored.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
         main(*(sys.argv[1:] or [PLACEHOLDER]))
     except Failure as failure:

@@ -78,6 +78,7 @@ class Doomed:
         for _ in range(100_000):
             pass
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup would have it ignored
 with StopSignals() as signals:
     try:
         service = RunningService("", "", "", Path(), Path(), None, (), lambda: signals.asked)
