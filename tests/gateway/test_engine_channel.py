@@ -20,7 +20,7 @@ from papa_serving.stubs.engine.v1 import engine_pb2
 from papa_serving.stubs.serving.v1 import generation_pb2, types_pb2
 
 from tests.gateway.support.changing_name import ChangingName
-from tests.gateway.support.fake_engine import FakeEngine, done, fail, items, wait
+from tests.gateway.support.fake_engine import FakeEngine, Step, done, fail, items, wait
 from tests.gateway.support.service import Service, eventually
 
 SPEC = GenerationSpec(request_id="r", generation_id="g", user=UserKey("default", "alice"), count=1, seed=1)
@@ -171,18 +171,21 @@ async def test_runs_that_were_left_do_not_pile_up(successor: FakeEngine, monkeyp
     await client.close()
 
 
+def made_in_turn(event: Step) -> Step:
+    """An event that takes the engine a tenth of a second to make."""
+
+    async def step(request: engine_pb2.RunRequest, context: grpc.aio.ServicerContext) -> engine_pb2.RunResponse | None:
+        await asyncio.sleep(0.1)
+        return await event(request, context)
+
+    return step
+
+
 async def test_a_run_that_was_left_is_not_drawn_on(successor: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Events that the engine makes one after another were not on their way; reading them would have it make more."""
     monkeypatch.setattr(engine_client, "REST_SECONDS", 600.0)
     event = items(1, drawn=2)
-
-    async def slowly(
-        request: engine_pb2.RunRequest, context: grpc.aio.ServicerContext
-    ) -> engine_pb2.RunResponse | None:
-        await asyncio.sleep(0.1)
-        return await event(request, context)
-
-    successor.scripts = [[event, *[slowly] * 1_000]]
+    successor.scripts = [[event, *[made_in_turn(event)] * 1_000]]
     client = EngineClient(f"127.0.0.1:{successor.port}")
     events = client.run(SPEC, lambda _: None)
     await anext(events)
@@ -198,14 +201,7 @@ async def test_a_run_that_was_left_is_read_for_a_bounded_time(
     """However quickly its events come."""
     monkeypatch.setattr(engine_client, "REST_PAUSE", 600.0)
     event = items(1, drawn=2)
-
-    async def quickly(
-        request: engine_pb2.RunRequest, context: grpc.aio.ServicerContext
-    ) -> engine_pb2.RunResponse | None:
-        await asyncio.sleep(0.1)
-        return await event(request, context)
-
-    successor.scripts = [[event, *[quickly] * 1_000]]
+    successor.scripts = [[event, *[made_in_turn(event)] * 1_000]]
     client, told = EngineClient(f"127.0.0.1:{successor.port}"), list[object]()
     events = client.run(SPEC, told.append)
     await anext(events)
