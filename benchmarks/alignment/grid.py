@@ -255,24 +255,25 @@ def jpeg() -> list[Run]:
 def latent() -> list[Run]:
     """The text backbone, always asked for the generic word, behind the promotion gate: three tastes and two seeds; and
     one of them with the bounds' β of pixels."""
-    tastes = ((7, 9), (5, 7, 9), (1, 3))
-    runs = [
-        Run("gated", taste, seed, "fashion_mnist_text", 12, evaluated=LATENT_POINTS, samples=60, final_samples=150)
-        for seed, taste in product((0, 1), tastes)
-    ]
+    runs = _gated("fashion_mnist_text", 12)
     pixels = (("like_beta", 500.0), ("enhancer_beta", 500.0))
-    base = [Run("base", taste, dataset="fashion_mnist_text", rounds=0, final_samples=600) for taste in tastes]
+    base = [Run("base", taste, dataset="fashion_mnist_text", rounds=0, final_samples=600) for taste in LATENT_TASTES]
     return [*base, *runs, replace(runs[0], overrides=pixels)]
 
 
 def flow() -> list[Run]:
     """The same on the text backbone of rectified flow, ten rounds."""
+    return _gated("fashion_mnist_flow", 10)
+
+
+def _gated(dataset: str, rounds: int) -> list[Run]:
     return [
-        Run("gated", taste, seed, "fashion_mnist_flow", 10, evaluated=LATENT_POINTS, samples=60, final_samples=150)
-        for seed, taste in product((0, 1), ((7, 9), (5, 7, 9), (1, 3)))
+        Run("gated", taste, seed, dataset, rounds, evaluated=LATENT_POINTS, samples=60, final_samples=150)
+        for seed, taste in product((0, 1), LATENT_TASTES)
     ]
 
 
+LATENT_TASTES = ((7, 9), (5, 7, 9), (1, 3))
 LATENT_POINTS = (0, 2, 4, 6, 8, 10)
 
 
