@@ -226,11 +226,11 @@ class PipelineFolder:
         return found
 
 
-def resolve_backbone(backbone: str) -> Path:
+def resolve_backbone(backbone: str, weights: bool = True) -> Path:
     """The local folder of a shipped name, a folder or a hub id ("owner/name" or "owner/name@revision"), which is
-    downloaded. Raises FileNotFoundError with what was tried."""
+    downloaded, its JSON files alone without `weights`. Raises FileNotFoundError with what was tried."""
     folder = local_folder(backbone)
-    return download(backbone) if folder is None else folder
+    return download(backbone, weights) if folder is None else folder
 
 
 def local_folder(backbone: str) -> Path | None:

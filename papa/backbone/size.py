@@ -16,14 +16,7 @@ from torch import nn
 from papa.denoiser.adapted_layers import default_lora
 from papa.denoiser.latents import LatentSpace
 from papa.lora import SlotLora
-from papa.pipeline_folder import (
-    BackboneRefused,
-    PipelineFolder,
-    download,
-    inspect_folder,
-    local_folder,
-    sample_size,
-)
+from papa.pipeline_folder import BackboneRefused, PipelineFolder, inspect_folder, resolve_backbone, sample_size
 
 PRECISIONS = {"float32": 4, "bfloat16": 2}
 """Bytes of a weight."""
@@ -84,7 +77,7 @@ def backbone_size(backbone: str, rank: int | None = None) -> BackboneSize:
 
     Raises FileNotFoundError when `backbone` is none of them, BackboneRefused (a ValueError) when it cannot be served.
     """
-    return pipeline_size(inspect_folder(local_folder(backbone) or download(backbone, weights=False)), rank)
+    return pipeline_size(inspect_folder(resolve_backbone(backbone, weights=False)), rank)
 
 
 def pipeline_size(folder: PipelineFolder, rank: int | None = None) -> BackboneSize:
@@ -102,7 +95,6 @@ def pipeline_size(folder: PipelineFolder, rank: int | None = None) -> BackboneSi
         picture = (latents.image_channels, height * latents.factor, width * latents.factor)
     else:
         sample = picture = (int(model.config.in_channels), height, width)
-    # Hooks go onto the network, so it is counted before.
     components = tuple(ComponentSize(part, type(each).__name__, _count(each)) for part, each in networks.items())
     layout = SlotLora(model, lora).layout
     return BackboneSize(
