@@ -36,11 +36,13 @@ async def test_generate_saves_the_images_and_names_them(papa_call: Call) -> None
 async def test_generate_passes_its_options_on(papa_call: Call, service: Service) -> None:
     options = ["--sampler", "dpmpp_2m", "--steps", "9", "--revision", "base", "--exploration", "0.5"]
     options += ["--min-like-probability", "0.25", "--overdraw", "3"]
+    options += ["--format", "jpeg", "--max-edge", "64", "--quality", "70"]
     ended = await papa_call("generate", "alice", "-n", "1", *options)
     assert ended.code == 0, ended.err
     (request,) = service.engine.requests
     assert (request.sampler, request.steps, request.revision) == ("dpmpp_2m", 9, "base")
     assert (request.exploration, request.min_like_probability, request.overdraw) == (0.5, 0.25, 3.0)
+    assert (request.image.format, request.image.max_edge, request.image.quality) == ("jpeg", 64, 70)
     assert request.user == "alice"
 
 

@@ -18,6 +18,8 @@ from papa_serving.client import (
     DeadlineExceeded,
     EventNotFound,
     FeedbackEvent,
+    ImageFormat,
+    ImageOptions,
     InvalidRequest,
     ItemNotFound,
     QueueFull,
@@ -234,6 +236,9 @@ async def test_waiting_in_vain(service: Service, client: Any) -> None:
         (4, {"step": 5}, "step: there is no such option; did you mean steps?"),
         (4, {"colour": "red"}, "colour: there is no such option; there are prompt, seed, "),
         (4, {"sampler": "ddim"}, "sampler: give a Sampler"),
+        (4, {"image": "webp"}, "image: give an ImageOptions"),
+        (4, {"image": ImageOptions("webp")}, "image: give an ImageOptions"),
+        (4, {"image": ImageOptions(ImageFormat.WEBP, max_edge=-1)}, "image: give an ImageOptions"),
         (4, {"prompt": 5}, "prompt: 5 is out of range or of another type"),
     ],
 )

@@ -15,6 +15,7 @@ from tests.gateway.support.service import Service, refusal
 from tests.ports import free_port
 
 ALICE = types_pb2.User(user="alice")
+Image = generation_pb2.ImageOptions
 Request, StreamRequest = generation_pb2.GenerateRequest, generation_pb2.StreamGenerateRequest
 
 
@@ -31,6 +32,7 @@ async def test_every_field_reaches_the_engine(service: Service) -> None:
         exploration=0.5,
         min_like_probability=0.75,
         overdraw=1.5,
+        image=generation_pb2.ImageOptions(format=generation_pb2.IMAGE_FORMAT_WEBP, max_edge=64, quality=70),
     )
     trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
     metadata = (("x-request-id", "my-id"), ("traceparent", trace))
@@ -40,6 +42,7 @@ async def test_every_field_reaches_the_engine(service: Service) -> None:
     assert (sent.seed, sent.sampler, sent.steps) == (2**63 - 1, "dpmpp_2m", 7)
     assert (sent.revision, sent.exploration, sent.traceparent) == ("000004-bb", 0.5, trace)
     assert (sent.min_like_probability, sent.overdraw) == (0.75, 1.5)
+    assert (sent.image.format, sent.image.max_edge, sent.image.quality) == ("webp", 64, 70)
     assert (sent.request_id, sent.generation_id) == ("my-id", response.generation_id)
     assert 200 < sent.seconds_left <= 300
     assert 200 < (service.engine.timeouts[0] or 0) <= 300
@@ -52,6 +55,7 @@ async def test_absent_fields_leave_the_choice_to_the_engine(service: Service) ->
     assert (sent.tenant, sent.sampler, sent.steps, sent.revision, sent.exploration) == ("default", "", 0, "", -1.0)
     assert (sent.seconds_left, sent.prompt, sent.traceparent) == (0.0, "", "")
     assert (sent.min_like_probability, sent.overdraw) == (0.0, 0.0)
+    assert (sent.image.format, sent.image.max_edge, sent.image.quality) == ("png", 0, 0)
 
 
 async def test_an_absent_seed_is_random_and_an_explicit_zero_is_not(service: Service) -> None:
@@ -291,6 +295,12 @@ BAD = [
     (Request(user=ALICE, count=1, overdraw=0.0), {"overdraw"}),
     (Request(user=ALICE, count=1, overdraw=4.1), {"overdraw"}),
     (Request(user=ALICE, count=1, overdraw=float("nan")), {"overdraw"}),
+    (Request(user=ALICE, count=1, image=Image(format=9)), {"image.format"}),
+    (Request(user=ALICE, count=1, image=Image(max_edge=0)), {"image.max_edge"}),
+    (Request(user=ALICE, count=1, image=Image(max_edge=4097)), {"image.max_edge"}),
+    (Request(user=ALICE, count=1, image=Image(quality=50)), {"image.quality"}),
+    (Request(user=ALICE, count=1, image=Image(format="IMAGE_FORMAT_JPEG", quality=0)), {"image.quality"}),
+    (Request(user=ALICE, count=1, image=Image(format="IMAGE_FORMAT_WEBP", quality=101)), {"image.quality"}),
     (Request(count=0, seed=2**64 - 1, steps=0), {"user.user", "count", "seed", "steps"}),
 ]
 

@@ -20,7 +20,7 @@ from papa_serving.contracts.errors import (
     RevisionNotFound,
     UserDeleted,
 )
-from papa_serving.contracts.generation import GeneratedItem, GenerationSpec
+from papa_serving.contracts.generation import GeneratedItem, GenerationSpec, ImageEncoding
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.samples import unpack_sample
 from PIL import Image
@@ -85,6 +85,15 @@ async def test_same_seed_gives_the_same_image_again(world: World) -> None:
     items, _ = await everything(world, spec(count=2, sampler="ddpm"))
     again, _ = await everything(world, spec(count=1, sampler="ddpm", seed=items[1].seed))
     assert np.abs(pixels(again[0]).astype(int) - pixels(items[1])).max() <= 1
+
+
+async def test_items_are_encoded_as_their_generation_asks(world: World) -> None:
+    asked = {"plain": ImageEncoding(), "small": ImageEncoding("webp", 4)}
+    made = [(await everything(world, spec(count=1, generation_id=g, image=asked[g])))[0][0] for g in asked]
+    assert [item.content_type for item in made] == ["image/png", "image/webp"]
+    assert [Image.open(io.BytesIO(item.image)).size for item in made] == [(8, 8), (4, 4)]
+    plain, small = [await world.items.get(ANN, item.item_id) for item in made]
+    assert plain.sample == small.sample, "what is learnt from does not depend on the file"
 
 
 async def test_user_without_adapter_is_served_by_the_base(world: World) -> None:

@@ -22,12 +22,19 @@ from papa_serving.contracts.errors import (
     UserDeleted,
     error_from_reason,
 )
-from papa_serving.contracts.generation import FinishedItems, GeneratedItem, GenerationDone, GenerationTimings
+from papa_serving.contracts.generation import (
+    IMAGE_FORMATS,
+    FinishedItems,
+    GeneratedItem,
+    GenerationDone,
+    GenerationTimings,
+    ImageEncoding,
+)
 from papa_serving.contracts.identity import UserKey
 from papa_serving.generator.access import EngineAccess
 from papa_serving.generator.adapters import Adapters, forget_deleted_users
+from papa_serving.generator.encoding import content_type, encode
 from papa_serving.generator.generation import explored
-from papa_serving.generator.items import png
 from papa_serving.generator.wire import check_pack_request, error_to_wire, event_to_wire, spec_from_wire
 from papa_serving.settings import GatewaySettings
 from papa_serving.stubs.engine.v1 import engine_pb2
@@ -52,11 +59,43 @@ def test_exploring_items_are_as_many_as_asked_and_spread(count: int, share: floa
 def test_png_holds_the_very_pixels(channels: int, mode: str) -> None:
     samples = torch.linspace(-1.2, 1.2, channels * 20).view(1, channels, 4, 5)
     pixels = to_pixels(samples)[0].numpy()
-    image = Image.open(io.BytesIO(png(pixels)))
+    image = Image.open(io.BytesIO(encode(pixels, ImageEncoding())))
     assert image.mode == mode
     assert np.array_equal(np.asarray(image).reshape(4, 5, channels), pixels.transpose(1, 2, 0))
     assert (pixels.min(), pixels.max()) == (0, 255)
     assert to_pixels(torch.zeros(1, 1, 1, 1)).item() in (127, 128)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("name", IMAGE_FORMATS)
+def test_every_format_holds_every_kind_of_picture(name: str, channels: int) -> None:
+    pixels = np.full((channels, 40, 60), 200, np.uint8)
+    encoding = ImageEncoding(name)
+    image = Image.open(io.BytesIO(encode(pixels, encoding)))
+    assert content_type(encoding) == Image.MIME[image.format or ""]
+    assert image.size == (60, 40)
+    transparent = channels == 4 and name != "jpeg"
+    found = np.asarray(image.convert("RGBA" if transparent else "RGB"))
+    # Behind an alpha of 200 a grey of 200 over white is 212.
+    expected = 212 if channels == 4 and not transparent else 200
+    assert np.abs(found.astype(int) - expected).max() <= 3
+    assert image.mode == "RGBA" if transparent else image.mode in ("L", "RGB")
+
+
+@pytest.mark.parametrize(
+    ("edge", "size"), [(0, (60, 40)), (30, (30, 20)), (60, (60, 40)), (600, (60, 40)), (1, (1, 1))]
+)
+def test_a_thumbnail_keeps_its_proportions_and_is_never_enlarged(edge: int, size: tuple[int, int]) -> None:
+    image = encode(np.zeros((3, 40, 60), np.uint8), ImageEncoding("webp", edge))
+    assert Image.open(io.BytesIO(image)).size == size
+
+
+@pytest.mark.parametrize("name", ["webp", "jpeg"])
+def test_quality_is_that_of_the_encoder(name: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (3, 64, 64), np.uint8)
+    sizes = [len(encode(noise, ImageEncoding(name, quality=quality))) for quality in (1, 50, 90, 100)]
+    assert sizes == sorted(set(sizes))
+    assert len(encode(noise, ImageEncoding(name))) == sizes[2]
 
 
 async def test_deleted_users_leave_the_caches_unasked(
@@ -91,7 +130,7 @@ def test_wire() -> None:
     request = engine_pb2.RunRequest(
         request_id="q", generation_id="g", tenant="t", user="u", count=3, seed=2**63 - 1, sampler="ddpm", steps=9,
         revision="base", exploration=-1, seconds_left=12.5, prompt="p", traceparent="tp",
-        min_like_probability=0.75, overdraw=1.5,
+        min_like_probability=0.75, overdraw=1.5, image=engine_pb2.ImageEncoding(format="webp", max_edge=64, quality=70),
     )  # fmt: skip
     spec = spec_from_wire(request)
     assert spec.user == UserKey("t", "u")
@@ -109,6 +148,9 @@ def test_wire() -> None:
     ):
         assert getattr(spec, name) == getattr(request, name)
     assert (spec.prompt, spec.traceparent) == ("p", "tp")
+    assert spec.image == ImageEncoding("webp", 64, 70)
+    request.ClearField("image")
+    assert spec_from_wire(request).image == ImageEncoding("png"), "a gateway of a former release asks for nothing"
     assert 0 < spec.deadline - time.monotonic() <= 12.5
     request.seconds_left = 0.0
     assert spec_from_wire(request).deadline == 0.0
@@ -153,12 +195,15 @@ GOOD = {"generation_id": "g", "user": "u", "count": 1}
         ("overdraw", math.nan),
         ("guidance", 31.0), ("guidance", math.inf), ("guidance", math.nan), ("seconds_left", -1.0),
         ("seconds_left", math.inf), ("seconds_left", math.nan), ("traceparent", "0" * 129),
+        ("image.format", engine_pb2.ImageEncoding(format="tiff")),
+        ("image.max_edge", engine_pb2.ImageEncoding(max_edge=4_097)),
+        ("image.quality", engine_pb2.ImageEncoding(quality=101)),
     ],
 )  # fmt: skip
 def test_the_engine_refuses_what_the_gateway_would(field: str, value: object) -> None:
     spec_from_wire(engine_pb2.RunRequest(**GOOD))
     with pytest.raises(InvalidRequest) as refusal:
-        spec_from_wire(engine_pb2.RunRequest(**(GOOD | {field: value})))  # type: ignore[arg-type]
+        spec_from_wire(engine_pb2.RunRequest(**(GOOD | {field.partition(".")[0]: value})))  # type: ignore[arg-type]
     assert [violation.field for violation in refusal.value.violations] == [field]
 
 

@@ -13,9 +13,9 @@ import typer
 from papa_serving.cli import terminal_pictures
 from papa_serving.cli.connection import Address, Tenant, UserId, connect
 from papa_serving.cli.output import AsJson, check_writable, console, print_json, print_table, voice
-from papa_serving.client import Generation, Item, PromptReading, Sampler
+from papa_serving.client import Generation, ImageFormat, ImageOptions, Item, PromptReading, Sampler
 from papa_serving.client.records import GenerateOptions
-from papa_serving.contracts.limits import MAX_OVERDRAW
+from papa_serving.contracts.limits import MAX_EDGE, MAX_OVERDRAW, MAX_QUALITY
 
 Count = Annotated[int, typer.Option("--count", "-n", min=1, help="Number of items.")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the first item; random when absent.")]
@@ -38,6 +38,13 @@ Overdraw = Annotated[
     float | None,
     typer.Option("--overdraw", min=1, max=MAX_OVERDRAW, help="Draws per item at most; 1 redraws nothing."),
 ]
+Format = Annotated[ImageFormat, typer.Option("--format", help="File format of the images.")]
+MaxEdge = Annotated[
+    int | None, typer.Option("--max-edge", min=1, max=MAX_EDGE, help="Longest edge in pixels; never enlarges.")
+]
+Quality = Annotated[
+    int | None, typer.Option("--quality", min=1, max=MAX_QUALITY, help="Of webp and jpeg; the server's when absent.")
+]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the images.", file_okay=False)]
 Show = Annotated[
     bool | None,
@@ -58,6 +65,9 @@ def generate(
     guidance: Guidance = None,
     min_like_probability: Floor = None,
     overdraw: Overdraw = None,
+    image_format: Format = ImageFormat.PNG,
+    max_edge: MaxEdge = None,
+    quality: Quality = None,
     out: Out = Path("items"),
     show: Show = None,
     address: Address = "",
@@ -70,6 +80,7 @@ def generate(
         "revision": revision or None, "prompt": prompt or None,
         "guidance_scale": guidance, "negative_prompt": negative_prompt or None,
         "min_like_probability": min_like_probability, "overdraw": overdraw,
+        "image": ImageOptions(image_format, max_edge, quality),
     }  # fmt: skip
     options = GenerateOptions(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[typeddict-item]
     check_writable(out)

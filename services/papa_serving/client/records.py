@@ -33,6 +33,24 @@ class Sampler(Enum):
     DPMPP_2M = "dpmpp_2m"
 
 
+class ImageFormat(Enum):
+    """A file format of images. PNG loses nothing; JPEG has no transparency."""
+
+    PNG = "png"
+    WEBP = "webp"
+    JPEG = "jpeg"
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """How images are encoded. `max_edge`: the longest edge in pixels, for thumbnails; images are never enlarged.
+    `quality`: 1 to 100, of WEBP and JPEG; None for the server's default."""
+
+    format: ImageFormat = ImageFormat.PNG
+    max_edge: int | None = None
+    quality: int | None = None
+
+
 class GenerateOptions(TypedDict, total=False):
     """Options of a generation; the server chooses the rest.
 
@@ -41,6 +59,7 @@ class GenerateOptions(TypedDict, total=False):
     items, in [0, 1], drawn from the backbone. `guidance_scale`: how strictly the prompt is followed, in [1, 30]; 1 is
     not guided. `negative_prompt`: what the items should not show. `min_like_probability`: a floor in [0, 1], for fewer
     items rather than worse ones. `overdraw`: draws at most, in multiples of the items, in [1, 4]; 1 redraws nothing.
+    `image`: file format and size of the images.
     """
 
     prompt: str
@@ -53,6 +72,7 @@ class GenerateOptions(TypedDict, total=False):
     negative_prompt: str
     min_like_probability: float
     overdraw: float
+    image: ImageOptions
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -17,6 +18,8 @@ from papa_serving.client.records import (
     FeedbackEvent,
     GenerateOptions,
     Generation,
+    ImageFormat,
+    ImageOptions,
     Item,
     Limits,
     Outcome,
@@ -43,6 +46,24 @@ _SAMPLERS = {
     Sampler.DDIM: generation_pb2.SAMPLER_DDIM,
     Sampler.DPMPP_2M: generation_pb2.SAMPLER_DPMPP_2M,
 }
+_FORMATS = {
+    ImageFormat.PNG: generation_pb2.IMAGE_FORMAT_PNG,
+    ImageFormat.WEBP: generation_pb2.IMAGE_FORMAT_WEBP,
+    ImageFormat.JPEG: generation_pb2.IMAGE_FORMAT_JPEG,
+}
+
+
+def image_options(image: ImageOptions) -> generation_pb2.ImageOptions:
+    """Raises AttributeError, KeyError, TypeError or ValueError for what no message can hold."""
+    return generation_pb2.ImageOptions(format=_FORMATS[image.format], max_edge=image.max_edge, quality=image.quality)
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {"sampler": _SAMPLERS.__getitem__, "image": image_options}
+_GIVE = {
+    "sampler": "a Sampler",
+    "image": "an ImageOptions with an ImageFormat and whole numbers of pixels and quality",
+}
+"""What an option must be that is not a plain value."""
 
 
 def user_message(user: str | User, tenant: str) -> types_pb2.User:
@@ -65,9 +86,9 @@ def generate_request(
     asked: dict[str, Any] = {"count": count, **fields}
     for name, value in asked.items():
         try:
-            field: dict[str, Any] = {name: _SAMPLERS[value] if name == "sampler" else value}
+            field: dict[str, Any] = {name: _READERS[name](value) if name in _READERS else value}
             request.MergeFrom(kind(**field))
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             violations.append(Violation(name, _why(name, value, error)))
     if violations:
         raise InvalidRequest(violations)
@@ -78,7 +99,9 @@ def _why(name: str, value: object, error: Exception) -> str:
     """Explains what is wrong with an option of `generate`."""
     known = GenerateOptions.__annotations__
     if name in known or name == "count":
-        return "give a Sampler" if name == "sampler" else f"{value!r} is out of range or of another type ({error})"
+        if name in _GIVE:
+            return f"give {_GIVE[name]}, not {value!r}"
+        return f"{value!r} is out of range or of another type ({error})"
     close = get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
     return f"there is no such option; {hint}"

@@ -8,6 +8,19 @@ from papa_serving.contracts.identity import UserKey
 
 
 @dataclass(frozen=True)
+class ImageEncoding:
+    """How images are encoded. `format` is one of IMAGE_FORMATS. `max_edge` is the longest edge in pixels, 0 for the
+    backbone's size. `quality` of a lossy format is 1 to 100, 0 for the default."""
+
+    format: str = "png"
+    max_edge: int = 0
+    quality: int = 0
+
+
+IMAGE_FORMATS = ("png", "webp", "jpeg")
+
+
+@dataclass(frozen=True)
 class GenerationSpec:
     """One validated generation.
 
@@ -30,6 +43,7 @@ class GenerationSpec:
     negative_prompt: str = ""
     min_like_probability: float = 0.0
     overdraw: float = 0.0
+    image: ImageEncoding = ImageEncoding()
 
 
 @dataclass(frozen=True)

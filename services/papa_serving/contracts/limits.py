@@ -15,6 +15,9 @@ MAX_OVERDRAW = 4.0
 """Draws per item that a caller may ask for: as many as one item may take (papa.selection.DRAWS_PER_ITEM)."""
 MAX_REMEMBERED_LABELS = 512
 """Labels of one user that learning remembers: as many likes as dislikes (papa.config.UpdateConfig)."""
+MAX_EDGE = 4_096
+"""Pixels of the longest edge that a caller may ask for."""
+MAX_QUALITY = 100
 MAX_SEED = 2**63 - 1
 MAX_COUNT = 1_024
 """Items of one generation: as many rows as the engine's queue holds by default."""

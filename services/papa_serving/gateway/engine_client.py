@@ -22,7 +22,7 @@ from papa_serving.contracts.errors import (
     Violation,
     error_from_reason,
 )
-from papa_serving.contracts.generation import GenerationSpec
+from papa_serving.contracts.generation import GenerationSpec, ImageEncoding
 from papa_serving.contracts.limits import MAX_ENGINE_MESSAGE_BYTES
 from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
 
@@ -284,7 +284,12 @@ def _request(spec: GenerationSpec) -> engine_pb2.RunRequest:
         negative_prompt=spec.negative_prompt,
         min_like_probability=spec.min_like_probability,
         overdraw=spec.overdraw,
+        image=_encoding(spec.image),
     )
+
+
+def _encoding(image: ImageEncoding) -> engine_pb2.ImageEncoding:
+    return engine_pb2.ImageEncoding(format=image.format, max_edge=image.max_edge, quality=image.quality)
 
 
 def _reported(error: engine_pb2.RunError) -> PapaError:

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import time
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from papa.denoiser import Denoiser
 from papa.pixels import to_pixels
 from papa.selection import Served
 from papa_serving import metrics, tracing
-from papa_serving.contracts.generation import GeneratedItem, GenerationSpec
+from papa_serving.contracts.generation import GeneratedItem, GenerationSpec, ImageEncoding
 from papa_serving.contracts.items import ItemStore, StoredItem
 from papa_serving.contracts.samples import pack_sample
+from papa_serving.generator.encoding import content_type, encode
 from papa_serving.generator.job import FinishedRows
-
-CONTENT_TYPE = "image/png"
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 class Origin(Protocol):
@@ -49,7 +45,7 @@ class Items:
         Raises UserDeleted, StorageUnavailable.
         """
         start = time.perf_counter()
-        samples, images = await asyncio.to_thread(self.encoded, rows.samples)
+        samples, images = await asyncio.to_thread(self.encoded, rows.samples, spec.image)
         metrics.GENERATION_STAGE_SECONDS.labels("encoding").observe(time.perf_counter() - start)
         items = tuple(_item(spec, served, image, origin) for served, image in zip(rows.served, images, strict=True))
         with tracing.span("store items"):
@@ -66,27 +62,21 @@ class Items:
         return items
 
     @torch.inference_mode()
-    def encoded(self, samples: Tensor) -> tuple[NDArray[np.generic], list[bytes]]:
-        """The x0 to store (uint8 pixels, or float16 latents) and the PNG files. Shape: samples [n, *sample_shape]."""
+    def encoded(self, samples: Tensor, encoding: ImageEncoding) -> tuple[NDArray[np.generic], list[bytes]]:
+        """The x0 to store (uint8 pixels, or float16 latents) and the image files.
+
+        Shape: samples [n, *sample_shape].
+        """
         pixels: NDArray[np.uint8] = to_pixels(self._denoiser.decode(samples)).numpy()
         kept = pixels if self._denoiser.sample_dtype == torch.uint8 else samples.half().numpy()
-        return kept, [png(image) for image in pixels]
-
-
-def png(pixels: NDArray[np.uint8]) -> bytes:
-    """Encodes one image. Shape: [C, H, W], C one of 1, 3, 4."""
-    mode = _MODES[len(pixels)]
-    image = Image.fromarray(pixels[0] if mode == "L" else np.ascontiguousarray(pixels.transpose(1, 2, 0)), mode)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+        return kept, [encode(image, encoding) for image in pixels]
 
 
 def _item(spec: GenerationSpec, served: Served, image: bytes, origin: Origin) -> GeneratedItem:
     return GeneratedItem(
         item_id=f"{spec.generation_id}-{served.item}",
         image=image,
-        content_type=CONTENT_TYPE,
+        content_type=content_type(spec.image),
         seed=served.candidate.seed,
         index=served.item,
         revision=origin.revision_of(served),

@@ -7,7 +7,13 @@ import time
 
 from papa_serving.contracts import limits
 from papa_serving.contracts.errors import InvalidRequest, PapaError, Violation
-from papa_serving.contracts.generation import GeneratedItem, GenerationDone, GenerationSpec
+from papa_serving.contracts.generation import (
+    IMAGE_FORMATS,
+    GeneratedItem,
+    GenerationDone,
+    GenerationSpec,
+    ImageEncoding,
+)
 from papa_serving.contracts.identity import UserKey
 from papa_serving.generator.generation import Event
 from papa_serving.stubs.engine.v1 import engine_pb2
@@ -37,7 +43,13 @@ def spec_from_wire(request: engine_pb2.RunRequest) -> GenerationSpec:
         negative_prompt=request.negative_prompt,
         min_like_probability=request.min_like_probability,
         overdraw=request.overdraw,
+        image=encoding_from_wire(request.image),
     )
+
+
+def encoding_from_wire(message: engine_pb2.ImageEncoding) -> ImageEncoding:
+    """How images are encoded; what a gateway of a former release leaves out is PNG."""
+    return ImageEncoding(message.format or ImageEncoding.format, message.max_edge, message.quality)
 
 
 def check_run_request(request: engine_pb2.RunRequest) -> None:
@@ -58,10 +70,19 @@ def check_run_request(request: engine_pb2.RunRequest) -> None:
         "guidance": request.guidance <= limits.MAX_GUIDANCE,
         "min_like_probability": 0.0 <= request.min_like_probability <= 1.0,
         "overdraw": request.overdraw == 0 or 1.0 <= request.overdraw <= limits.MAX_OVERDRAW,
+        **_encoding_findings(request.image),
         "seconds_left": 0.0 <= request.seconds_left < math.inf,
         "traceparent": len(request.traceparent) <= limits.MAX_ID,
     }
     _refuse(findings)
+
+
+def _encoding_findings(image: engine_pb2.ImageEncoding) -> dict[str, bool]:
+    return {
+        "image.format": image.format in ("", *IMAGE_FORMATS),
+        "image.max_edge": image.max_edge <= limits.MAX_EDGE,
+        "image.quality": image.quality <= limits.MAX_QUALITY,
+    }
 
 
 def check_pack_request(request: engine_pb2.PackAdapterRequest) -> None:

@@ -12,7 +12,7 @@ from contextlib import aclosing
 
 from papa_serving import tracing
 from papa_serving.contracts.errors import InvalidRequest, Violation
-from papa_serving.contracts.generation import GenerationSpec
+from papa_serving.contracts.generation import GenerationSpec, ImageEncoding
 from papa_serving.contracts.limits import MAX_SEED
 from papa_serving.contracts.vocabulary import Reading, Vocabulary
 from papa_serving.gateway.backends import KnownBackbone
@@ -32,6 +32,12 @@ _SAMPLERS: dict[int, str] = {
     generation_pb2.SAMPLER_DPMPP_2M: "dpmpp_2m",
 }
 
+_FORMATS: dict[int, str] = {
+    generation_pb2.IMAGE_FORMAT_UNSPECIFIED: ImageEncoding.format,
+    generation_pb2.IMAGE_FORMAT_PNG: "png",
+    generation_pb2.IMAGE_FORMAT_WEBP: "webp",
+    generation_pb2.IMAGE_FORMAT_JPEG: "jpeg",
+}
 
 _PROMPTING = ("prompt", "guidance_scale", "negative_prompt")
 """The fields that mean something only for a backbone that takes a prompt."""
@@ -113,6 +119,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
             negative_prompt=vocabulary.read(request.negative_prompt).prompt,
             min_like_probability=request.min_like_probability,
             overdraw=request.overdraw,
+            image=_encoding(request.image),
         )
         return spec, reading
 
@@ -139,6 +146,10 @@ class _Charges:
 def _random_seed(count: int) -> int:
     """A seed so small that the seed of the last item, `seed + count − 1`, is valid as well."""
     return secrets.randbelow(MAX_SEED - count)
+
+
+def _encoding(image: generation_pb2.ImageOptions) -> ImageEncoding:
+    return ImageEncoding(_FORMATS[image.format], image.max_edge, image.quality)
 
 
 def _reading(reading: Reading) -> generation_pb2.PromptReading | None:

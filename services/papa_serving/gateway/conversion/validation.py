@@ -9,7 +9,16 @@ import hashlib
 
 from papa_serving.contracts.errors import InvalidRequest, Violation
 from papa_serving.contracts.identity import ID_RULE, is_id_text
-from papa_serving.contracts.limits import ADAPTER_FILES, MAX_GUIDANCE, MAX_ID, MAX_OVERDRAW, MAX_PROMPT, MAX_SEED
+from papa_serving.contracts.limits import (
+    ADAPTER_FILES,
+    MAX_EDGE,
+    MAX_GUIDANCE,
+    MAX_ID,
+    MAX_OVERDRAW,
+    MAX_PROMPT,
+    MAX_QUALITY,
+    MAX_SEED,
+)
 from papa_serving.settings import GatewaySettings
 from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
 
@@ -65,6 +74,20 @@ def check_generation(request: GenerateRequest, limits: GatewaySettings, violatio
         violations.append(Violation("min_like_probability", "must be in [0, 1]"))
     if request.HasField("overdraw") and not 1.0 <= request.overdraw <= MAX_OVERDRAW:
         violations.append(Violation("overdraw", f"must be in [1, {MAX_OVERDRAW:g}]"))
+    check_image_options(request.image, violations)
+
+
+def check_image_options(image: generation_pb2.ImageOptions, violations: Violations) -> None:
+    """Checks the field `image` of a request."""
+    if image.format not in generation_pb2.ImageFormat.values():
+        violations.append(Violation("image.format", "must be PNG, WEBP or JPEG, or unspecified"))
+    if image.HasField("max_edge") and not 1 <= image.max_edge <= MAX_EDGE:
+        violations.append(Violation("image.max_edge", f"must be 1 to {MAX_EDGE}"))
+    if image.HasField("quality"):
+        if image.format in (generation_pb2.IMAGE_FORMAT_UNSPECIFIED, generation_pb2.IMAGE_FORMAT_PNG):
+            violations.append(Violation("image.quality", "does not go with PNG, which is lossless"))
+        elif not 1 <= image.quality <= MAX_QUALITY:
+            violations.append(Violation("image.quality", f"must be 1 to {MAX_QUALITY}"))
 
 
 def _check_guidance(request: GenerateRequest, violations: Violations) -> None:

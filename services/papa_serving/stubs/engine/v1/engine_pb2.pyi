@@ -39,6 +39,7 @@ class RunRequest(_message.Message):
     SECONDS_LEFT_FIELD_NUMBER: _builtins.int
     MIN_LIKE_PROBABILITY_FIELD_NUMBER: _builtins.int
     OVERDRAW_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     generation_id: _builtins.str
     tenant: _builtins.str
@@ -67,6 +68,8 @@ class RunRequest(_message.Message):
     """0 for no floor."""
     overdraw: _builtins.float
     """0 for the default."""
+    @_builtins.property
+    def image(self) -> Global___ImageEncoding: ...
     def __init__(
         self,
         *,
@@ -87,14 +90,45 @@ class RunRequest(_message.Message):
         seconds_left: _builtins.float = ...,
         min_like_probability: _builtins.float = ...,
         overdraw: _builtins.float = ...,
+        image: Global___ImageEncoding | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "exploration", b"exploration", "generation_id", b"generation_id", "guidance", b"guidance", "min_like_probability", b"min_like_probability", "negative_prompt", b"negative_prompt", "overdraw", b"overdraw", "prompt", b"prompt", "request_id", b"request_id", "revision", b"revision", "sampler", b"sampler", "seconds_left", b"seconds_left", "seed", b"seed", "steps", b"steps", "tenant", b"tenant", "traceparent", b"traceparent", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "exploration", b"exploration", "generation_id", b"generation_id", "guidance", b"guidance", "image", b"image", "min_like_probability", b"min_like_probability", "negative_prompt", b"negative_prompt", "overdraw", b"overdraw", "prompt", b"prompt", "request_id", b"request_id", "revision", b"revision", "sampler", b"sampler", "seconds_left", b"seconds_left", "seed", b"seed", "steps", b"steps", "tenant", b"tenant", "traceparent", b"traceparent", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunRequest: _TypeAlias = RunRequest  # noqa: Y015
+
+@_typing.final
+class ImageEncoding(_message.Message):
+    """How images are encoded: papa_serving.contracts.generation.ImageEncoding."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORMAT_FIELD_NUMBER: _builtins.int
+    MAX_EDGE_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    format: _builtins.str
+    """"png", "webp" or "jpeg"; empty for PNG."""
+    max_edge: _builtins.int
+    """0 for the backbone's size."""
+    quality: _builtins.int
+    """0 for the default."""
+    def __init__(
+        self,
+        *,
+        format: _builtins.str = ...,
+        max_edge: _builtins.int = ...,
+        quality: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "max_edge", b"max_edge", "quality", b"quality"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImageEncoding: _TypeAlias = ImageEncoding  # noqa: Y015
 
 @_typing.final
 class RunResponse(_message.Message):

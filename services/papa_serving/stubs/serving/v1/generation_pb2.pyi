@@ -20,6 +20,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _ImageFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ImageFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImageFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IMAGE_FORMAT_UNSPECIFIED: _ImageFormat.ValueType  # 0
+    IMAGE_FORMAT_PNG: _ImageFormat.ValueType  # 1
+    """Lossless."""
+    IMAGE_FORMAT_WEBP: _ImageFormat.ValueType  # 2
+    IMAGE_FORMAT_JPEG: _ImageFormat.ValueType  # 3
+    """Has no transparency: where the backbone's images have, they show white."""
+
+class ImageFormat(_ImageFormat, metaclass=_ImageFormatEnumTypeWrapper):
+    """A file format of images."""
+
+IMAGE_FORMAT_UNSPECIFIED: ImageFormat.ValueType  # 0
+IMAGE_FORMAT_PNG: ImageFormat.ValueType  # 1
+"""Lossless."""
+IMAGE_FORMAT_WEBP: ImageFormat.ValueType  # 2
+IMAGE_FORMAT_JPEG: ImageFormat.ValueType  # 3
+"""Has no transparency: where the backbone's images have, they show white."""
+Global___ImageFormat: _TypeAlias = ImageFormat  # noqa: Y015
+
 class _ServedBy:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -82,6 +106,7 @@ class GenerateRequest(_message.Message):
     NEGATIVE_PROMPT_FIELD_NUMBER: _builtins.int
     MIN_LIKE_PROBABILITY_FIELD_NUMBER: _builtins.int
     OVERDRAW_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
     count: _builtins.int
     """Number of items, 1 to 64 (the upper limit is configurable)."""
     prompt: _builtins.str
@@ -119,6 +144,10 @@ class GenerateRequest(_message.Message):
     def user(self) -> _types_pb2.User:
         """The user whose adapter makes the items. A user without an adapter is served by the backbone (SERVED_BY_BASE)."""
 
+    @_builtins.property
+    def image(self) -> Global___ImageOptions:
+        """How the images are encoded; PNG at the backbone's size when absent."""
+
     def __init__(
         self,
         *,
@@ -134,10 +163,11 @@ class GenerateRequest(_message.Message):
         negative_prompt: _builtins.str | None = ...,
         min_like_probability: _builtins.float | None = ...,
         overdraw: _builtins.float | None = ...,
+        image: Global___ImageOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_guidance_scale", b"_guidance_scale", "_min_like_probability", b"_min_like_probability", "_negative_prompt", b"_negative_prompt", "_overdraw", b"_overdraw", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "exploration", b"exploration", "guidance_scale", b"guidance_scale", "min_like_probability", b"min_like_probability", "negative_prompt", b"negative_prompt", "overdraw", b"overdraw", "prompt", b"prompt", "revision", b"revision", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_guidance_scale", b"_guidance_scale", "_min_like_probability", b"_min_like_probability", "_negative_prompt", b"_negative_prompt", "_overdraw", b"_overdraw", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "exploration", b"exploration", "guidance_scale", b"guidance_scale", "image", b"image", "min_like_probability", b"min_like_probability", "negative_prompt", b"negative_prompt", "overdraw", b"overdraw", "prompt", b"prompt", "revision", b"revision", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_guidance_scale", b"_guidance_scale", "_min_like_probability", b"_min_like_probability", "_negative_prompt", b"_negative_prompt", "_overdraw", b"_overdraw", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "count", b"count", "exploration", b"exploration", "guidance_scale", b"guidance_scale", "min_like_probability", b"min_like_probability", "negative_prompt", b"negative_prompt", "overdraw", b"overdraw", "prompt", b"prompt", "revision", b"revision", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_guidance_scale", b"_guidance_scale", "_min_like_probability", b"_min_like_probability", "_negative_prompt", b"_negative_prompt", "_overdraw", b"_overdraw", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "count", b"count", "exploration", b"exploration", "guidance_scale", b"guidance_scale", "image", b"image", "min_like_probability", b"min_like_probability", "negative_prompt", b"negative_prompt", "overdraw", b"overdraw", "prompt", b"prompt", "revision", b"revision", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exploration: _TypeAlias = _typing.Literal["exploration"]  # noqa: Y015
     _WhichOneofArgType__exploration: _TypeAlias = _typing.Literal["_exploration", b"_exploration"]  # noqa: Y015
@@ -177,6 +207,45 @@ class GenerateRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__steps) -> _WhichOneofReturnType__steps | None: ...
 
 Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
+
+@_typing.final
+class ImageOptions(_message.Message):
+    """How an image is encoded. The seed, the adapter and what feedback about the item teaches do not depend on it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORMAT_FIELD_NUMBER: _builtins.int
+    MAX_EDGE_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    format: Global___ImageFormat.ValueType
+    """PNG when unspecified."""
+    max_edge: _builtins.int
+    """The longest edge in pixels, 1 to 4,096: a larger image is scaled down to it and keeps its proportions, a smaller one
+    stays as it is. The backbone's size when absent.
+    """
+    quality: _builtins.int
+    """Of WEBP and JPEG, which are lossy: 1 to 100; 90 when absent. Refused with PNG, which loses nothing."""
+    def __init__(
+        self,
+        *,
+        format: Global___ImageFormat.ValueType = ...,
+        max_edge: _builtins.int | None = ...,
+        quality: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_edge", b"_max_edge", "_quality", b"_quality", "max_edge", b"max_edge", "quality", b"quality"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_edge", b"_max_edge", "_quality", b"_quality", "format", b"format", "max_edge", b"max_edge", "quality", b"quality"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_edge: _TypeAlias = _typing.Literal["max_edge"]  # noqa: Y015
+    _WhichOneofArgType__max_edge: _TypeAlias = _typing.Literal["_max_edge", b"_max_edge"]  # noqa: Y015
+    _WhichOneofReturnType__quality: _TypeAlias = _typing.Literal["quality"]  # noqa: Y015
+    _WhichOneofArgType__quality: _TypeAlias = _typing.Literal["_quality", b"_quality"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_edge) -> _WhichOneofReturnType__max_edge | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quality) -> _WhichOneofReturnType__quality | None: ...
+
+Global___ImageOptions: _TypeAlias = ImageOptions  # noqa: Y015
 
 @_typing.final
 class GenerateResponse(_message.Message):
@@ -309,6 +378,7 @@ class StreamGenerateRequest(_message.Message):
     NEGATIVE_PROMPT_FIELD_NUMBER: _builtins.int
     MIN_LIKE_PROBABILITY_FIELD_NUMBER: _builtins.int
     OVERDRAW_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
     count: _builtins.int
     prompt: _builtins.str
     seed: _builtins.int
@@ -322,6 +392,8 @@ class StreamGenerateRequest(_message.Message):
     overdraw: _builtins.float
     @_builtins.property
     def user(self) -> _types_pb2.User: ...
+    @_builtins.property
+    def image(self) -> Global___ImageOptions: ...
     def __init__(
         self,
         *,
@@ -337,10 +409,11 @@ class StreamGenerateRequest(_message.Message):
         negative_prompt: _builtins.str | None = ...,
         min_like_probability: _builtins.float | None = ...,
         overdraw: _builtins.float | None = ...,
+        image: Global___ImageOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_guidance_scale", b"_guidance_scale", "_min_like_probability", b"_min_like_probability", "_negative_prompt", b"_negative_prompt", "_overdraw", b"_overdraw", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "exploration", b"exploration", "guidance_scale", b"guidance_scale", "min_like_probability", b"min_like_probability", "negative_prompt", b"negative_prompt", "overdraw", b"overdraw", "prompt", b"prompt", "revision", b"revision", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_guidance_scale", b"_guidance_scale", "_min_like_probability", b"_min_like_probability", "_negative_prompt", b"_negative_prompt", "_overdraw", b"_overdraw", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "exploration", b"exploration", "guidance_scale", b"guidance_scale", "image", b"image", "min_like_probability", b"min_like_probability", "negative_prompt", b"negative_prompt", "overdraw", b"overdraw", "prompt", b"prompt", "revision", b"revision", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_guidance_scale", b"_guidance_scale", "_min_like_probability", b"_min_like_probability", "_negative_prompt", b"_negative_prompt", "_overdraw", b"_overdraw", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "count", b"count", "exploration", b"exploration", "guidance_scale", b"guidance_scale", "min_like_probability", b"min_like_probability", "negative_prompt", b"negative_prompt", "overdraw", b"overdraw", "prompt", b"prompt", "revision", b"revision", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_guidance_scale", b"_guidance_scale", "_min_like_probability", b"_min_like_probability", "_negative_prompt", b"_negative_prompt", "_overdraw", b"_overdraw", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "count", b"count", "exploration", b"exploration", "guidance_scale", b"guidance_scale", "image", b"image", "min_like_probability", b"min_like_probability", "negative_prompt", b"negative_prompt", "overdraw", b"overdraw", "prompt", b"prompt", "revision", b"revision", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exploration: _TypeAlias = _typing.Literal["exploration"]  # noqa: Y015
     _WhichOneofArgType__exploration: _TypeAlias = _typing.Literal["_exploration", b"_exploration"]  # noqa: Y015
@@ -451,7 +524,7 @@ class Item(_message.Message):
     """Opaque; name it in a FeedbackEvent within its time to live."""
     image: _builtins.bytes
     content_type: _builtins.str
-    """A media type, "image/png"."""
+    """A media type, "image/png", "image/webp" or "image/jpeg". A generator of a former release makes PNG whatever is asked."""
     seed: _builtins.int
     """Generating one item with this seed, overdraw 1 and the same settings (revision "base" for an item that is
     SERVED_BY_BASE) gives this image again, as long as noise_version is the same. Below 2^63. It is the request's seed +
