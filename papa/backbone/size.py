@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from papa.denoiser.adapted_layers import default_lora
 from papa.denoiser.latents import LatentSpace
+from papa.denoiser.networks import default_lora
 from papa.lora import SlotLora
 from papa.pipeline_folder import BackboneRefused, PipelineFolder, inspect_folder, resolve_backbone, sample_size
 

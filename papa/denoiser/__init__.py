@@ -4,8 +4,7 @@ Nothing outside this package knows whether the backbone predicts ε, v or x0, wh
 how a prompt becomes tensors, or which library the model comes from.
 """
 
-from papa.denoiser.conditioners import PromptRefused
-from papa.denoiser.conditions import Conditions
+from papa.denoiser.conditioning import Conditions, PromptRefused
 from papa.denoiser.latents import NotFiniteError
 from papa.denoiser.loading import fast_type, load_denoiser, plain_attention
 from papa.denoiser.wrapper import Denoiser, Prediction

@@ -10,10 +10,9 @@ import torch
 from torch import nn
 
 from papa.config import update_config
-from papa.denoiser.conditioners import ClipEncoder
+from papa.denoiser.conditioning import ClipEncoder, TokenEncoder
 from papa.denoiser.identity import clip_options, text_options, tokenizer_content
 from papa.denoiser.latents import LatentSpace
-from papa.denoiser.transformer_conditioners import TokenEncoder
 from papa.denoiser.wrapper import Prediction
 from papa.pipeline_folder import BackboneRefused, PipelineFolder, prediction_type
 from papa.schedule import NoiseSchedule, RectifiedFlow, rectified_flow

@@ -1,17 +1,21 @@
-"""How each class of model is called: model, x [n, C, H, W], time [n], the conditions' parts → its prediction, like x.
+"""What each class of network needs: how it is called, and which of its layers are adapted where nothing else is said.
 
-The time is what diffusers' pipelines tell the network: t of a DDPM, T σ of rectified flow (`NoiseSchedule.told`). A
-learnt variance, in channels behind x's, is left out everywhere: the samplers do not use it.
+A call takes the model, x [n, C, H, W], time [n] and the conditions' parts, and gives a prediction like x. The time is
+what diffusers' pipelines tell the network: t of a DDPM, T σ of rectified flow (`NoiseSchedule.told`). A learnt
+variance, in channels behind x's, is left out everywhere: the samplers do not use it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from papa.denoiser.conditions import Parts
+from papa.config import ATTENTION_LORA, DEFAULT_LORA
+from papa.denoiser.conditioning import Parts
+from papa.lora import LoraConfig, present
 
 Network = Callable[[nn.Module, Tensor, Tensor, Parts], Tensor]
 
@@ -116,3 +120,46 @@ def _places(height: int, width: int) -> Tensor:
     """(0, row, column) of each pack. Shape: [h w, 3]."""
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     return torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).flatten(0, 1)
+
+
+_FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
+MMDIT_LORA = replace(
+    ATTENTION_LORA,
+    targets=(
+        *ATTENTION_LORA.targets, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", *_FEED_FORWARD,
+        "ff_context.net.0.proj", "ff_context.net.2", "single_transformer_blocks.*.proj_mlp",
+        "single_transformer_blocks.*.proj_out",
+    ),
+)  # fmt: skip
+"""Attention and MLP of both branches (Stable Diffusion 3, FLUX.1), and of FLUX.1's single blocks."""
+CROSS_LORA = replace(ATTENTION_LORA, targets=(*ATTENTION_LORA.targets, *_FEED_FORWARD))
+"""Attention and MLP of PixArt."""
+SANA_LORA = replace(
+    ATTENTION_LORA, targets=(*ATTENTION_LORA.targets, "ff.conv_inverted", "ff.conv_point"), widest=False
+)
+"""Attention and the MLP's convolutions of 1 × 1; the one between is grouped."""
+Z_IMAGE_LORA = replace(
+    ATTENTION_LORA, targets=(*ATTENTION_LORA.targets, "feed_forward.w1", "feed_forward.w2", "feed_forward.w3")
+)
+"""Attention and MLP of Z-Image."""
+
+_LORA: Mapping[str, LoraConfig] = {
+    "DDPMPipeline": DEFAULT_LORA,
+    "DDIMPipeline": DEFAULT_LORA,
+    "PNDMPipeline": DEFAULT_LORA,
+    "StableDiffusionPipeline": ATTENTION_LORA,
+    "StableDiffusionXLPipeline": ATTENTION_LORA,
+    "DiTPipeline": ATTENTION_LORA,
+    "PixArtAlphaPipeline": CROSS_LORA,
+    "PixArtSigmaPipeline": CROSS_LORA,
+    "StableDiffusion3Pipeline": MMDIT_LORA,
+    "FluxPipeline": MMDIT_LORA,
+    "SanaPipeline": SANA_LORA,
+    "ZImagePipeline": Z_IMAGE_LORA,
+}
+
+
+def default_lora(pipeline: str, model: nn.Module) -> LoraConfig:
+    """The adapters of a pipeline's network, without the targets that this one lacks. Attention is in all of them."""
+    config = _LORA[pipeline]
+    return config if config is ATTENTION_LORA else present(config, model)

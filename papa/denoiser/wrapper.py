@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from papa.denoiser.conditioners import Conditioner
-from papa.denoiser.conditions import Conditions, Guided, Parts
+from papa.denoiser.conditioning import Conditioner, Conditions, Guided, Parts
 from papa.denoiser.identity import backbone_hash, weights_hash
 from papa.denoiser.latents import LatentSpace
 from papa.denoiser.networks import Network, unconditional
