@@ -10,19 +10,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.published_pipelines import CONFIGURATIONS
 from papa.config import ATTENTION_LORA, DEFAULT_LORA
 from papa.denoiser import Denoiser, load_denoiser
-from papa.denoiser.conditioners import Conditioner
-from papa.denoiser.conditions import Parts
+from papa.denoiser.conditioning import Conditioner, Parts
 from papa.denoiser.networks import text_conditional
 from papa.noise import Domain, Noise
 from papa.schedule import NoiseSchedule
 
 TOKENS = 77
 """Length of a prompt in tokens, as CLIP's text encoders pad it."""
+
+_BLOCK = 1_000_003
+"""Random numbers that the weights repeat: a prime, so that no two rows of a layer begin at the same one."""
 
 _ATTENTION = "CrossAttnDownBlock2D"
 _SCHEDULE = {
@@ -113,17 +115,37 @@ class RandomPrompts(Conditioner):
 
 
 def network(size: Size, device: str, dtype: torch.dtype) -> nn.Module:
-    """A U-Net of that size with random weights, made on the device."""
+    """A U-Net of that size with random weights, made on the device.
+
+    Drawing billions of numbers takes minutes on a CPU: each layer repeats one block of them, in the range that PyTorch
+    draws from.
+    """
     from diffusers import UNet2DConditionModel
 
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        with torch.device(device):
-            torch.manual_seed(0)
-            return UNet2DConditionModel(**size.unet).requires_grad_(False).eval()  # type: ignore[no-any-return]
+        with torch.device("meta"):
+            unet: nn.Module = UNet2DConditionModel(**size.unet)
     finally:
         torch.set_default_dtype(before)
+    unet = unet.requires_grad_(False).eval().to_empty(device=device)
+    block = torch.rand(_BLOCK, generator=torch.Generator().manual_seed(0)).mul_(2).sub_(1).to(device)
+    for layer in unet.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            bound = layer.weight[0].numel() ** -0.5  # Kaiming's uniform distribution as PyTorch's layers take it
+            for numbers in layer.parameters(recurse=False):
+                _repeat((block * bound).to(dtype), numbers.view(-1))
+        elif next(layer.parameters(recurse=False), None) is not None:
+            layer.reset_parameters()  # type: ignore[operator]
+    return unet
+
+
+def _repeat(block: Tensor, numbers: Tensor) -> None:
+    """Fills `numbers` with the block, as often as it takes."""
+    whole = len(numbers) // len(block) * len(block)
+    numbers[:whole].view(-1, len(block)).copy_(block)
+    numbers[whole:].copy_(block[: len(numbers) - whole])
 
 
 def denoiser(name: str, device: str, dtype: torch.dtype, tiny: bool) -> Denoiser:
