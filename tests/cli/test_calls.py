@@ -46,6 +46,17 @@ async def test_generate_passes_its_options_on(papa_call: Call, service: Service)
     assert request.user == "alice"
 
 
+async def test_an_item_is_saved_again(papa_call: Call, service: Service) -> None:
+    ended = await papa_call("items", "get", "alice", "g-2", "--format", "webp", "--max-edge", "9", "--json")
+    assert ended.code == 0, ended.err
+    assert ended.json["file"].endswith(".webp")
+    assert await asyncio.to_thread(Path(ended.json["file"]).read_bytes) == b"\x02" * 16
+    assert service.engine.rendered[0].image.max_edge == 9
+    ended = await papa_call("items", "get", "alice", "gone-2")
+    assert ended.code == 1
+    assert "ITEM_NOT_FOUND" in ended.err
+
+
 async def test_generate_says_what_was_drawn_in_vain_and_what_is_missing(papa_call: Call, service: Service) -> None:
     service.engine.scripts = [[items(0, adapter=False, exploring=True), done(drawn=4, accepted=1)]]
     ended = await papa_call("generate", "alice", "-n", "2", "--min-like-probability", "0.9")

@@ -78,6 +78,19 @@ async def test_generate(service: Service, client: Any) -> None:
     assert "image=" not in repr(first), "bytes have no place in logs"
 
 
+async def test_get_item(service: Service, client: Any) -> None:
+    found = await client.get_item(User("bob", tenant="shop"), "g-3", image=ImageOptions(ImageFormat.WEBP, max_edge=9))
+    (sent,) = service.engine.rendered
+    assert (sent.tenant, sent.user, sent.image.format, sent.image.max_edge) == ("shop", "bob", "webp", 9)
+    assert (found.item.item_id, found.item.image, found.item.content_type) == ("g-3", b"\x03" * 16, "image/webp")
+    assert (found.generation_id, found.revision, found.prompt) == ("g", "000001-aa", "a boot")
+    with pytest.raises(ItemNotFound):
+        await client.get_item("bob", "gone")
+    with pytest.raises(InvalidRequest, match="give an ImageOptions"):
+        await client.get_item("bob", "g-3", image=ImageOptions(quality="high"))  # type: ignore[arg-type]
+    assert (await client.get_item("bob", "g-1")).item.content_type == "image/png"
+
+
 async def test_what_is_not_asked_for_is_left_to_the_server(service: Service, client: Any) -> None:
     await client.generate("alice", 1)
     sent = service.engine.requests[0]

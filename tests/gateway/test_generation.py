@@ -16,6 +16,7 @@ from tests.ports import free_port
 
 ALICE = types_pb2.User(user="alice")
 Image = generation_pb2.ImageOptions
+GetItem = generation_pb2.GetItemRequest
 Request, StreamRequest = generation_pb2.GenerateRequest, generation_pb2.StreamGenerateRequest
 
 
@@ -399,3 +400,43 @@ async def test_no_id_deceives_a_reader(service: Service, user: str) -> None:
     )
     refused = await refusal(service.feedback.SubmitFeedback(feedback_pb2.SubmitFeedbackRequest(events=[event])))
     assert {"events[0].event_id", "events[0].item_id"} <= set(refused.violations)
+
+
+async def test_an_item_comes_again_by_its_id(service: Service) -> None:
+    request = GetItem(user=ALICE, item_id="g-3", image=Image(format="IMAGE_FORMAT_JPEG", max_edge=32, quality=60))
+    response = await service.generation.GetItem(request, metadata=(("x-request-id", "mine"),))
+    (sent,) = service.engine.rendered
+    assert (sent.tenant, sent.user, sent.item_id, sent.request_id) == ("default", "alice", "g-3", "mine")
+    assert (sent.image.format, sent.image.max_edge, sent.image.quality) == ("jpeg", 32, 60)
+    item = response.item
+    assert (item.item_id, item.image, item.content_type) == ("g-3", b"\x03" * 16, "image/jpeg")
+    assert (item.seed, item.index, item.served_by) == (7, 3, generation_pb2.SERVED_BY_ADAPTER)
+    assert not item.HasField("like_probability")
+    assert (response.generation_id, response.revision, response.prompt) == ("g", "000001-aa", "a boot")
+
+
+async def test_an_item_that_is_not_kept_is_not_found(service: Service) -> None:
+    refused = await refusal(service.generation.GetItem(GetItem(user=ALICE, item_id="gone-1")))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "ITEM_NOT_FOUND")
+
+
+async def test_a_lost_call_for_an_item_is_made_once_more(service: Service) -> None:
+    service.engine.rendering = [grpc.StatusCode.UNAVAILABLE]
+    assert (await service.generation.GetItem(GetItem(user=ALICE, item_id="g-0"))).item.item_id == "g-0"
+    service.engine.rendering = [grpc.StatusCode.UNAVAILABLE] * 2
+    assert (await refusal(service.generation.GetItem(GetItem(user=ALICE, item_id="g-0")))).reason == (
+        "GENERATOR_UNAVAILABLE"
+    )
+
+
+async def test_an_item_too_large_for_one_message_says_what_to_ask_for(unstarted: Service) -> None:
+    await unstarted.start(max_message_bytes=20_000)
+    unstarted.engine.rendered_size = 20_000
+    refused = await refusal(unstarted.generation.GetItem(GetItem(user=ALICE, item_id="g-0")))
+    assert "max_edge" in refused.violations["image"]
+
+
+async def test_a_bad_request_for_an_item_names_every_field(service: Service) -> None:
+    refused = await refusal(service.generation.GetItem(GetItem(item_id="a\nb", image=Image(max_edge=0, quality=3))))
+    assert set(refused.violations) == {"user.user", "item_id", "image.max_edge", "image.quality"}
+    assert service.engine.rendered == []

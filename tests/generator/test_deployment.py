@@ -205,6 +205,21 @@ def test_the_engine_bounds_what_it_is_asked_for(service: Deployed, stub: engine_
     assert service.metric(QUEUED) == 0
 
 
+def test_an_item_is_encoded_again(service: Deployed, stub: engine_pb2_grpc.EngineServiceStub) -> None:
+    (item,) = items_of(run(stub, request("again", count=1)))
+    asked = engine_pb2.RenderItemRequest(tenant="tenant", user="again", item_id=item.item_id)
+    rendered = stub.RenderItem(asked, metadata=ROUTE, timeout=60).rendered
+    assert (rendered.item, rendered.generation_id) == (item, "g-again")
+    asked.image.format, asked.image.max_edge = "webp", 4
+    small = stub.RenderItem(asked, metadata=ROUTE, timeout=60).rendered.item
+    assert Image.open(io.BytesIO(small.image)).size == (4, 4)
+    asked.item_id = "g-again-7"
+    assert stub.RenderItem(asked, metadata=ROUTE, timeout=60).error.reason == "ITEM_NOT_FOUND"
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.RenderItem(asked, metadata=ROUTE[:1], timeout=60)
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
 def test_adapters_from_elsewhere_are_checked_and_packed(
     service: Deployed, stub: engine_pb2_grpc.EngineServiceStub
 ) -> None:

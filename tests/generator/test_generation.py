@@ -7,6 +7,7 @@ import io
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,14 +15,17 @@ import torch
 from papa_serving.contracts.errors import (
     DeadlineExceeded,
     InvalidRequest,
+    ItemNotFound,
     PapaError,
     QueueFull,
     RevisionDamaged,
     RevisionNotFound,
+    StorageDamaged,
     UserDeleted,
 )
 from papa_serving.contracts.generation import GeneratedItem, GenerationSpec, ImageEncoding
 from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.items import StoredItem
 from papa_serving.contracts.samples import unpack_sample
 from PIL import Image
 from prometheus_client import REGISTRY
@@ -94,6 +98,21 @@ async def test_items_are_encoded_as_their_generation_asks(world: World) -> None:
     assert [Image.open(io.BytesIO(item.image)).size for item in made] == [(8, 8), (4, 4)]
     plain, small = [await world.items.get(ANN, item.item_id) for item in made]
     assert plain.sample == small.sample, "what is learnt from does not depend on the file"
+
+
+async def test_an_item_is_encoded_again_from_what_is_kept(world: World) -> None:
+    await world.commit(ANN, "r1")
+    (first, item), _ = await everything(world, spec(count=2))
+    again = await world.generator.render(ANN, item.item_id, ImageEncoding())
+    assert again.item == replace(item, like_probability=None)
+    assert (again.generation_id, again.item.index, again.item.revision) == (f"g-{ANN.user}", 1, "r1")
+    small = await world.generator.render(ANN, first.item_id, ImageEncoding("webp", 4))
+    assert Image.open(io.BytesIO(small.item.image)).size == (4, 4)
+    with pytest.raises(ItemNotFound):
+        await world.generator.render(UserKey(ANN.tenant, "bob"), item.item_id, ImageEncoding())
+    await world.items.put(ANN, [StoredItem("g-9", b"damaged", "", "g", 0)])
+    with pytest.raises(StorageDamaged):
+        await world.generator.render(ANN, "g-9", ImageEncoding())
 
 
 async def test_user_without_adapter_is_served_by_the_base(world: World) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from papa_serving.contracts.errors import InvalidRequest
-from papa_serving.contracts.generation import FinishedItems, GeneratedItem, GenerationSpec
+from papa_serving.contracts.generation import FinishedItems, GeneratedItem, GenerationSpec, ImageEncoding
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.samples import unpack_prompted
 from papa_serving.generator.items import Items
@@ -64,12 +64,15 @@ async def test_every_row_gets_its_own_prompt_scale_and_adapter(world: World, den
     together = await asyncio.gather(*(generate(world, spec) for spec in (BOOT, SHIRT, PLAIN, AGAINST)))
     for spec, items in zip((BOOT, SHIRT, PLAIN, AGAINST), together, strict=True):
         x0 = alone(denoiser, spec, weights if spec.user == BO else None)
-        _, images = Items(world.items, denoiser).encoded(x0)
+        _, images = Items(world.items, denoiser).encoded(x0, ImageEncoding())
         for item, latents, image in zip(items, x0, images, strict=True):
             kept, prompt = unpack_prompted((await world.items.get(spec.user, item.item_id)).sample)
             assert (kept.dtype, prompt) == (np.float16, spec.prompt)
             assert np.allclose(kept, latents.numpy(), atol=1e-2, rtol=2e-3)
             assert np.allclose(pixels(item.image), pixels(image), atol=1)
+            again = await world.generator.render(spec.user, item.item_id, ImageEncoding())
+            assert np.allclose(pixels(again.item.image), pixels(image), atol=1), "decoded again from what is kept"
+            assert (again.prompt, again.item.revision) == (spec.prompt, item.revision)
     assert not np.allclose(pixels(together[0][0].image), pixels(together[2][0].image), atol=3)
 
 

@@ -18,6 +18,7 @@ from papa_serving.cli.demo_command import demo
 from papa_serving.cli.feedback_command import feedback
 from papa_serving.cli.generate_command import generate
 from papa_serving.cli.health_command import health, smoke
+from papa_serving.cli.items_commands import items
 from papa_serving.cli.latent_commands import lora, train_latent
 from papa_serving.cli.output import complain, print_text
 from papa_serving.cli.playground_command import playground
@@ -73,6 +74,7 @@ backbone.command("train-latent")(train_latent)
 backbone.command("lora")(lora)
 users.command("export")(export_user)
 users.command("import")(import_adapter)
+app.add_typer(items, rich_help_panel=CALLS)
 app.add_typer(users, rich_help_panel=CALLS)
 app.add_typer(adapters, rich_help_panel=CALLS)
 app.add_typer(deadletters, rich_help_panel=CALLS)

@@ -88,7 +88,7 @@ def generate(
         generation = client.generate(user, count, **options)
         reading = generation.prompt_reading
         words = client.server_info().vocabulary if reading and reading.unknown_words else ()
-    files = _save(generation, out)
+    files = save(generation.items, generation.generation_id, out)
     if json:
         items = [{**asdict(item), "file": file} for item, file in zip(generation.items, files, strict=True)]
         print_json({**asdict(generation), "items": items})
@@ -132,12 +132,12 @@ def _percent(probability: float | None) -> str:
     return "" if probability is None else f"{probability:.0%}"
 
 
-def _save(generation: Generation, folder: Path) -> list[Path]:
-    """Names files by generation and index, because item ids are opaque and are not used in paths."""
+def save(items: Sequence[Item], generation_id: str, folder: Path) -> list[Path]:
+    """Writes the images. Names files by generation and index, because item ids are opaque and are not used in paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    prefix = "".join(letter for letter in generation.generation_id if letter.isalnum())[:16]
+    prefix = "".join(letter for letter in generation_id if letter.isalnum())[:16]
     files = []
-    for item in generation.items:
+    for item in items:
         suffix = item.content_type.rpartition("/")[2]
         file = folder / f"{prefix}-{item.index:02d}.{suffix if suffix.isalnum() else 'bin'}"
         file.write_bytes(item.image)

@@ -26,6 +26,8 @@ from papa_serving.client.records import (
     FeedbackEvent,
     GenerateOptions,
     Generation,
+    ImageOptions,
+    ItemRecord,
     Limits,
     Outcome,
     Revision,
@@ -100,6 +102,12 @@ class AsyncClient:
             ),
             attempts,
         )
+
+    async def get_item(
+        self, user: str | User, item_id: str, *, image: ImageOptions | None = None, timeout: float | None = None
+    ) -> ItemRecord:
+        """An item again, by its id, within its time to live; encoded as `image` asks. Raises ItemNotFound."""
+        return await self._run(self._calls.get_item(user, item_id, image), timeout)
 
     async def submit_feedback(self, events: Sequence[FeedbackEvent], *, timeout: float | None = None) -> list[Outcome]:
         """Sends events and returns one outcome per event, in order. An acknowledged event is durable."""

@@ -17,6 +17,8 @@ from papa_serving.client.records import (
     FeedbackEvent,
     GenerateOptions,
     Generation,
+    ImageOptions,
+    ItemRecord,
     Limits,
     Outcome,
     Revision,
@@ -108,6 +110,11 @@ class Calls:
     ) -> generation_pb2.StreamGenerateRequest:
         """The request of GenerationService.StreamGenerate."""
         return wire.generate_request(generation_pb2.StreamGenerateRequest, self.user(user), count, options)
+
+    def get_item(self, user: str | User, item_id: str, image: ImageOptions | None) -> UnaryCall[ItemRecord]:
+        """GenerationService.GetItem."""
+        request = wire.get_item_request(self.user(user), item_id, image)
+        return UnaryCall(lambda stubs: stubs.generation.GetItem, request, wire.item_record, self._timeouts.user)
 
     def events(self, events: Sequence[FeedbackEvent]) -> list[feedback_pb2.FeedbackEvent]:
         """Like `event`, for several events; all violations are named at once."""

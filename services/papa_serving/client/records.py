@@ -119,6 +119,19 @@ class Item:
 
 
 @dataclass(frozen=True)
+class ItemRecord:
+    """An item that the service keeps. `revision` made it, "" for the backbone. `prompt` is what the backbone was given.
+
+    `item.like_probability` is None and `item.exploring` False: both are told with the generation alone.
+    """
+
+    item: Item
+    generation_id: str
+    revision: str
+    prompt: str
+
+
+@dataclass(frozen=True)
 class Timings:
     """The durations of a generation's phases, in seconds."""
 

@@ -21,6 +21,7 @@ from papa_serving.client.records import (
     ImageFormat,
     ImageOptions,
     Item,
+    ItemRecord,
     Limits,
     Outcome,
     PromptReading,
@@ -51,6 +52,17 @@ _FORMATS = {
     ImageFormat.WEBP: generation_pb2.IMAGE_FORMAT_WEBP,
     ImageFormat.JPEG: generation_pb2.IMAGE_FORMAT_JPEG,
 }
+
+
+def get_item_request(user: types_pb2.User, item_id: str, image: ImageOptions | None) -> generation_pb2.GetItemRequest:
+    """Raises InvalidRequest for what no message can hold."""
+    message = request(generation_pb2.GetItemRequest, user, item_id=item_id)
+    if image is not None:
+        try:
+            message.image.CopyFrom(image_options(image))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InvalidRequest([Violation("image", _why("image", image, error))]) from error
+    return message
 
 
 def image_options(image: ImageOptions) -> generation_pb2.ImageOptions:
@@ -181,6 +193,11 @@ def item(message: generation_pb2.Item) -> Item:
         like_probability=message.like_probability if message.HasField("like_probability") else None,
         exploring=message.exploring,
     )
+
+
+def item_record(message: generation_pb2.GetItemResponse) -> ItemRecord:
+    """A kept item."""
+    return ItemRecord(item(message.item), message.generation_id, message.revision, message.prompt)
 
 
 def timings(message: generation_pb2.Timings) -> Timings:

@@ -62,6 +62,15 @@ class GeneratedItem:
 
 
 @dataclass(frozen=True)
+class RenderedItem:
+    """A stored item, encoded again; `prompt` is what the backbone was given for it."""
+
+    item: GeneratedItem
+    generation_id: str
+    prompt: str
+
+
+@dataclass(frozen=True)
 class FinishedItems:
     """Items that are done, of a generation that has drawn `drawn` candidates so far."""
 

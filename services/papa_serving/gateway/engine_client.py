@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import ExitStack, aclosing, contextmanager, suppress
 from dataclasses import replace
+from typing import Any
 
 import grpc
 
@@ -39,6 +40,7 @@ CONNECT_SECONDS = 2.0
 RETRY_AFTER = 1.0
 RETRY_PAUSE = 0.1
 PACK_SECONDS = 30.0
+RENDER_SECONDS = 30.0
 REST_SECONDS, REST_PAUSE = 0.5, 0.05
 """How long the rest of a run that its caller has left is read at most, and how long one event of it may take.
 
@@ -153,31 +155,40 @@ class EngineClient:
 
     async def pack_adapter(self, request: engine_pb2.PackAdapterRequest) -> engine_pb2.PackedAdapter:
         """Makes a revision's files of an imported adapter. Raises InvalidRequest, GeneratorUnavailable."""
-        connection = self._channel.current()
-        try:
-            response = await self._pack(request, connection)
-        except grpc.aio.AioRpcError as failure:
-            if failure.code() is not grpc.StatusCode.UNAVAILABLE:
-                raise _translated(failure) from failure
-            await self._renew(connection)
-            try:
-                response = await self._pack(request, self._channel.current())
-            except grpc.aio.AioRpcError as second:
-                raise _translated(second) from second
+        response: engine_pb2.PackAdapterResponse = await self._ask("PackAdapter", request, PACK_SECONDS)
         if response.WhichOneof("result") != "packed":
             raise _reported(response.error)
         return response.packed
 
+    async def render_item(self, request: engine_pb2.RenderItemRequest) -> engine_pb2.RenderedItem:
+        """Encodes a stored item again. Raises ItemNotFound, GeneratorUnavailable."""
+        response: engine_pb2.RenderItemResponse = await self._ask("RenderItem", request, RENDER_SECONDS)
+        if response.WhichOneof("result") != "rendered":
+            raise _reported(response.error)
+        return response.rendered
+
+    async def _ask(self, method: str, request: Any, seconds: float) -> Any:
+        """One unary call, tried once more on a new connection where the first was refused or lost."""
+        connection = self._channel.current()
+        try:
+            return await self._asked(method, request, seconds, connection)
+        except grpc.aio.AioRpcError as failure:
+            if failure.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise _translated(failure) from failure
+        await self._renew(connection)
+        try:
+            return await self._asked(method, request, seconds, self._channel.current())
+        except grpc.aio.AioRpcError as second:
+            raise _translated(second) from second
+
+    async def _asked(self, method: str, request: Any, seconds: float, connection: Connection) -> Any:
+        metadata = (("application", APPLICATION), ("request_id", request.request_id), *self._credentials())
+        with connection.call():
+            return await getattr(connection.stub, method)(request, timeout=seconds, metadata=metadata)
+
     async def _renew(self, failed: Connection) -> None:
         await asyncio.sleep(RETRY_PAUSE)
         await self._channel.renew(failed)
-
-    async def _pack(
-        self, request: engine_pb2.PackAdapterRequest, connection: Connection
-    ) -> engine_pb2.PackAdapterResponse:
-        metadata = (("application", APPLICATION), ("request_id", request.request_id), *self._credentials())
-        with connection.call():
-            return await connection.stub.PackAdapter(request, timeout=PACK_SECONDS, metadata=metadata)
 
     async def _attempt(
         self, spec: GenerationSpec, connection: Connection, told: Callable[[Event], None]
@@ -284,11 +295,12 @@ def _request(spec: GenerationSpec) -> engine_pb2.RunRequest:
         negative_prompt=spec.negative_prompt,
         min_like_probability=spec.min_like_probability,
         overdraw=spec.overdraw,
-        image=_encoding(spec.image),
+        image=encoding_to_wire(spec.image),
     )
 
 
-def _encoding(image: ImageEncoding) -> engine_pb2.ImageEncoding:
+def encoding_to_wire(image: ImageEncoding) -> engine_pb2.ImageEncoding:
+    """How images are encoded, in the engine's contract."""
     return engine_pb2.ImageEncoding(format=image.format, max_edge=image.max_edge, quality=image.quality)
 
 

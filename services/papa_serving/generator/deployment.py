@@ -17,6 +17,7 @@ from ray.serve.grpc_util import RayServegRPCContext
 
 from papa_serving import logs, tracing
 from papa_serving.contracts.errors import PapaError, Unauthenticated
+from papa_serving.contracts.identity import UserKey
 from papa_serving.generator import wire
 from papa_serving.generator.access import EngineAccess
 from papa_serving.generator.adapters import forget_deleted_users
@@ -96,6 +97,23 @@ class GeneratorReplica:
         except Exception:
             _log.exception("a generation failed")
             yield wire.error_to_wire(PapaError("the generator failed; its log has the request id"))
+
+    async def RenderItem(  # noqa: N802
+        self, request: engine_pb2.RenderItemRequest, grpc_context: RayServegRPCContext
+    ) -> engine_pb2.RenderItemResponse:
+        """EngineService.RenderItem."""
+        try:
+            self._admit(grpc_context)
+            wire.check_render_request(request)
+            logs.request_id.set(request.request_id)
+            user, encoding = UserKey(request.tenant, request.user), wire.encoding_from_wire(request.image)
+            return wire.rendered_to_wire(await self._generator.render(user, request.item_id, encoding))
+        except PapaError as error:
+            _log.info("an item was refused", extra={"reason": error.reason, "detail": error.message})
+            return engine_pb2.RenderItemResponse(error=wire.run_error(error))
+        except Exception:
+            _log.exception("an item could not be encoded")
+            return engine_pb2.RenderItemResponse(error=wire.run_error(PapaError("the generator failed")))
 
     async def PackAdapter(  # noqa: N802
         self, request: engine_pb2.PackAdapterRequest, grpc_context: RayServegRPCContext

@@ -20,7 +20,10 @@ from papa_serving.contracts.generation import (
     GenerationDone,
     GenerationSpec,
     GenerationTimings,
+    ImageEncoding,
+    RenderedItem,
 )
+from papa_serving.contracts.identity import UserKey
 from papa_serving.generator.adapters import Adapters, Resolved
 from papa_serving.generator.engine import Engine
 from papa_serving.generator.items import Items
@@ -128,6 +131,10 @@ class Generator:
                 if run.resolved and run.resolved.adapter.head is not None:
                     metrics.ACCEPTANCE.observe(rows.accepted / rows.drawn)
                 yield GenerationDone(run.revision, _timings(run), VERSION, rows.drawn, rows.accepted)
+
+    async def render(self, user: UserKey, item_id: str, encoding: ImageEncoding) -> RenderedItem:
+        """Encodes a stored item again. Raises ItemNotFound, StorageUnavailable."""
+        return await self._items.render(user, item_id, encoding)
 
     @asynccontextmanager
     async def _started(self, spec: GenerationSpec) -> AsyncIterator[_Run]:

@@ -15,9 +15,11 @@ from papa.denoiser import Denoiser
 from papa.pixels import to_pixels
 from papa.selection import Served
 from papa_serving import metrics, tracing
-from papa_serving.contracts.generation import GeneratedItem, GenerationSpec, ImageEncoding
+from papa_serving.contracts.errors import StorageDamaged
+from papa_serving.contracts.generation import GeneratedItem, GenerationSpec, ImageEncoding, RenderedItem
+from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import ItemStore, StoredItem
-from papa_serving.contracts.samples import pack_sample
+from papa_serving.contracts.samples import pack_sample, unpack_prompted
 from papa_serving.generator.encoding import content_type, encode
 from papa_serving.generator.job import FinishedRows
 
@@ -38,6 +40,29 @@ class Items:
     def __init__(self, store: ItemStore, denoiser: Denoiser) -> None:
         self._store = store
         self._denoiser = denoiser
+        self._decoding = asyncio.Lock()
+
+    async def render(self, user: UserKey, item_id: str, encoding: ImageEncoding) -> RenderedItem:
+        """Encodes a stored item. Latents are decoded one item at a time, so that memory is bounded.
+
+        Raises ItemNotFound, StorageUnavailable; StorageDamaged for a sample that cannot be read.
+        """
+        stored = await self._store.get(user, item_id)
+        try:
+            sample, prompt = unpack_prompted(stored.sample)
+        except ValueError as error:
+            raise StorageDamaged(f"a stored item cannot be read: {error}") from error
+        async with self._decoding:
+            image = await asyncio.to_thread(self._rendered, sample, encoding)
+        item = GeneratedItem(item_id, image, content_type(encoding), stored.seed, _index_of(item_id), stored.revision)
+        return RenderedItem(item, stored.generation_id, prompt)
+
+    @torch.inference_mode()
+    def _rendered(self, sample: NDArray[np.generic], encoding: ImageEncoding) -> bytes:
+        if sample.dtype == np.uint8:
+            return encode(sample.view(np.uint8), encoding)
+        latents = torch.from_numpy(sample.astype(np.float32))[None].to(self._denoiser.device)
+        return encode(to_pixels(self._denoiser.decode(latents)).numpy()[0], encoding)
 
     async def keep(self, spec: GenerationSpec, rows: FinishedRows, origin: Origin) -> tuple[GeneratedItem, ...]:
         """Stores the rows as items in one call; `origin` knows what made each.
@@ -72,9 +97,18 @@ class Items:
         return kept, [encode(image, encoding) for image in pixels]
 
 
+def _item_id(generation_id: str, index: int) -> str:
+    return f"{generation_id}-{index}"
+
+
+def _index_of(item_id: str) -> int:
+    """The index that `_item_id` was made with."""
+    return int(item_id.rpartition("-")[2])
+
+
 def _item(spec: GenerationSpec, served: Served, image: bytes, origin: Origin) -> GeneratedItem:
     return GeneratedItem(
-        item_id=f"{spec.generation_id}-{served.item}",
+        item_id=_item_id(spec.generation_id, served.item),
         image=image,
         content_type=content_type(spec.image),
         seed=served.candidate.seed,

@@ -13,6 +13,7 @@ from papa_serving.contracts.generation import (
     GenerationDone,
     GenerationSpec,
     ImageEncoding,
+    RenderedItem,
 )
 from papa_serving.contracts.identity import UserKey
 from papa_serving.generator.generation import Event
@@ -85,6 +86,18 @@ def _encoding_findings(image: engine_pb2.ImageEncoding) -> dict[str, bool]:
     }
 
 
+def check_render_request(request: engine_pb2.RenderItemRequest) -> None:
+    """Raises InvalidRequest."""
+    findings = {
+        "request_id": len(request.request_id) <= limits.MAX_ID,
+        "tenant": len(request.tenant) <= limits.MAX_ID,
+        "user": 1 <= len(request.user) <= limits.MAX_ID,
+        "item_id": 1 <= len(request.item_id) <= limits.MAX_ID,
+        **_encoding_findings(request.image),
+    }
+    _refuse(findings)
+
+
 def check_pack_request(request: engine_pb2.PackAdapterRequest) -> None:
     """Raises InvalidRequest."""
     findings = {
@@ -121,6 +134,18 @@ def event_to_wire(event: Event) -> engine_pb2.RunResponse:
     revision = next((item.revision for item in event.items if item.revision), "")
     items = [_item_to_wire(item) for item in event.items]
     return engine_pb2.RunResponse(items=engine_pb2.ItemsDone(items=items, revision=revision, drawn=event.drawn))
+
+
+def rendered_to_wire(rendered: RenderedItem) -> engine_pb2.RenderItemResponse:
+    """A stored item, encoded again."""
+    return engine_pb2.RenderItemResponse(
+        rendered=engine_pb2.RenderedItem(
+            item=_item_to_wire(rendered.item),
+            generation_id=rendered.generation_id,
+            revision=rendered.item.revision,
+            prompt=rendered.prompt,
+        )
+    )
 
 
 def error_to_wire(error: PapaError) -> engine_pb2.RunResponse:

@@ -97,6 +97,9 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
         self.timeouts: list[float | None] = []
         self.packed: list[engine_pb2.PackAdapterRequest] = []
         self.packing: Callable[[engine_pb2.PackAdapterRequest], engine_pb2.PackAdapterResponse] | None = None
+        self.rendered: list[engine_pb2.RenderItemRequest] = []
+        self.rendering: list[grpc.StatusCode] = []
+        self.rendered_size = 16
         self.running = asyncio.Event()
         self.cancelled = asyncio.Event()
         self._server: grpc.aio.Server | None = None
@@ -138,6 +141,27 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
             return await asyncio.to_thread(self.packing, request)
         made = {"sha256": hashlib.sha256(b"{}").hexdigest(), "files": {**request.files, "manifest.json": b"{}"}}
         return engine_pb2.PackAdapterResponse(packed=engine_pb2.PackedAdapter(**made))
+
+    async def RenderItem(
+        self, request: engine_pb2.RenderItemRequest, context: grpc.aio.ServicerContext
+    ) -> engine_pb2.RenderItemResponse:
+        """Has the items 0 to 9 of generation "g", for everybody."""
+        self.rendered.append(request)
+        if self.rendering:
+            await context.abort(self.rendering.pop(), "lost")
+        generation, _, index = request.item_id.rpartition("-")
+        if generation != "g" or len(index) != 1:
+            return engine_pb2.RenderItemResponse(error=engine_pb2.RunError(reason="ITEM_NOT_FOUND", message="no item"))
+        item = engine_pb2.EngineItem(
+            item_id=request.item_id,
+            image=bytes([int(index)]) * self.rendered_size,
+            content_type=f"image/{request.image.format}",
+            seed=7,
+            index=int(index),
+            adapter=True,
+        )
+        made = engine_pb2.RenderedItem(item=item, generation_id="g", revision="000001-aa", prompt="a boot")
+        return engine_pb2.RenderItemResponse(rendered=made)
 
     def _next_script(self, request: engine_pb2.RunRequest) -> list[Step]:
         if not self.scripts:

@@ -39,6 +39,7 @@ FILES = [
 GOOD: dict[str, Callable[[User], Message]] = {
     "Generate": lambda user: generation_pb2.GenerateRequest(user=user, count=2, seed=1, steps=3, revision="r"),
     "StreamGenerate": lambda user: generation_pb2.StreamGenerateRequest(user=user, count=2, exploration=0.5),
+    "GetItem": lambda user: generation_pb2.GetItemRequest(user=user, item_id="g-0"),
     "SubmitFeedback": lambda user: feedback_pb2.SubmitFeedbackRequest(events=[like(user)]),
     "StreamFeedback": lambda user: feedback_pb2.StreamFeedbackRequest(event=like(user)),
     "GetUser": lambda user: user_pb2.GetUserRequest(user=user),

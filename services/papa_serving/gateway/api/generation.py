@@ -17,7 +17,7 @@ from papa_serving.contracts.limits import MAX_SEED
 from papa_serving.contracts.vocabulary import Reading, Vocabulary
 from papa_serving.gateway.backends import KnownBackbone
 from papa_serving.gateway.conversion import validation
-from papa_serving.gateway.engine_client import EngineClient, Event
+from papa_serving.gateway.engine_client import EngineClient, Event, encoding_to_wire
 from papa_serving.gateway.rpc.admission import caller
 from papa_serving.gateway.rpc.edge import Context
 from papa_serving.logs import request_id
@@ -64,7 +64,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
                     response.revision, response.served_by = event.revision, _served_by(bool(event.revision))
                     _end(response, event, started)
         response.items.extend(sorted(items, key=lambda item: item.index))
-        self._refuse_oversize(response)
+        self._refuse_oversize(response, "count", "ask for fewer, or use StreamGenerate")
         return response
 
     async def StreamGenerate(
@@ -88,6 +88,29 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
                 for item in event.items:
                     response.item.CopyFrom(_item(item))
                     yield response
+
+    async def GetItem(self, request: generation_pb2.GetItemRequest, context: Context) -> generation_pb2.GetItemResponse:
+        violations: list[Violation] = []
+        validation.check_get_item(request, violations)
+        validation.refuse(violations)
+        user = caller.get().charge(request.user)
+        rendered = await self._engine.render_item(
+            engine_pb2.RenderItemRequest(
+                request_id=request_id.get(),
+                tenant=user.tenant,
+                user=user.user,
+                item_id=request.item_id,
+                image=encoding_to_wire(_encoding(request.image)),
+            )
+        )
+        response = generation_pb2.GetItemResponse(
+            item=_item(rendered.item),
+            generation_id=rendered.generation_id,
+            revision=rendered.revision,
+            prompt=rendered.prompt,
+        )
+        self._refuse_oversize(response, "image", "ask for a smaller max_edge, or a lossy format")
+        return response
 
     async def _spec(self, request: validation.GenerateRequest, context: Context) -> tuple[GenerationSpec, Reading]:
         violations: list[Violation] = []
@@ -123,11 +146,12 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         )
         return spec, reading
 
-    def _refuse_oversize(self, response: generation_pb2.GenerateResponse) -> None:
+    def _refuse_oversize(
+        self, response: generation_pb2.GenerateResponse | generation_pb2.GetItemResponse, field: str, advice: str
+    ) -> None:
         size = response.ByteSize()
         if size > self._limits.max_message_bytes:
-            advice = f"the items make an answer of {size} bytes; ask for fewer, or use StreamGenerate"
-            raise InvalidRequest([Violation("count", advice)])
+            raise InvalidRequest([Violation(field, f"makes an answer of {size} bytes; {advice}")])
 
 
 class _Charges:

@@ -77,6 +77,13 @@ def check_generation(request: GenerateRequest, limits: GatewaySettings, violatio
     check_image_options(request.image, violations)
 
 
+def check_get_item(request: generation_pb2.GetItemRequest, violations: Violations) -> None:
+    """Checks GetItemRequest."""
+    check_user(request.user, "user", violations)
+    check_id(request.item_id, "item_id", violations)
+    check_image_options(request.image, violations)
+
+
 def check_image_options(image: generation_pb2.ImageOptions, violations: Violations) -> None:
     """Checks the field `image` of a request."""
     if image.format not in generation_pb2.ImageFormat.values():

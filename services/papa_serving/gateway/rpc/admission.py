@@ -32,6 +32,7 @@ _GENERATE, _FEEDBACK, _ADMIN = frozenset({Scope.GENERATE}), frozenset({Scope.FEE
 SCOPES: Mapping[str, frozenset[Scope]] = {
     "GenerationService/Generate": _GENERATE,
     "GenerationService/StreamGenerate": _GENERATE,
+    "GenerationService/GetItem": _GENERATE,
     "FeedbackService/SubmitFeedback": _FEEDBACK,
     "FeedbackService/StreamFeedback": _FEEDBACK,
     "UserService/GetUser": _ANY,

@@ -40,6 +40,11 @@ class EngineServiceStub:
                 request_serializer=papa_dot_engine_dot_v1_dot_engine__pb2.RunRequest.SerializeToString,
                 response_deserializer=papa_dot_engine_dot_v1_dot_engine__pb2.RunResponse.FromString,
                 _registered_method=True)
+        self.RenderItem = channel.unary_unary(
+                '/papa.engine.v1.EngineService/RenderItem',
+                request_serializer=papa_dot_engine_dot_v1_dot_engine__pb2.RenderItemRequest.SerializeToString,
+                response_deserializer=papa_dot_engine_dot_v1_dot_engine__pb2.RenderItemResponse.FromString,
+                _registered_method=True)
         self.PackAdapter = channel.unary_unary(
                 '/papa.engine.v1.EngineService/PackAdapter',
                 request_serializer=papa_dot_engine_dot_v1_dot_engine__pb2.PackAdapterRequest.SerializeToString,
@@ -53,6 +58,13 @@ class EngineServiceServicer:
 
     def Run(self, request, context):
         """Streams finished items in the order in which they finish; ends with `done`, or with `error`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenderItem(self, request, context):
+        """Encodes a stored item again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,6 +84,11 @@ def add_EngineServiceServicer_to_server(servicer, server):
                     servicer.Run,
                     request_deserializer=papa_dot_engine_dot_v1_dot_engine__pb2.RunRequest.FromString,
                     response_serializer=papa_dot_engine_dot_v1_dot_engine__pb2.RunResponse.SerializeToString,
+            ),
+            'RenderItem': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenderItem,
+                    request_deserializer=papa_dot_engine_dot_v1_dot_engine__pb2.RenderItemRequest.FromString,
+                    response_serializer=papa_dot_engine_dot_v1_dot_engine__pb2.RenderItemResponse.SerializeToString,
             ),
             'PackAdapter': grpc.unary_unary_rpc_method_handler(
                     servicer.PackAdapter,
@@ -107,6 +124,33 @@ class EngineService:
             '/papa.engine.v1.EngineService/Run',
             papa_dot_engine_dot_v1_dot_engine__pb2.RunRequest.SerializeToString,
             papa_dot_engine_dot_v1_dot_engine__pb2.RunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenderItem(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/papa.engine.v1.EngineService/RenderItem',
+            papa_dot_engine_dot_v1_dot_engine__pb2.RenderItemRequest.SerializeToString,
+            papa_dot_engine_dot_v1_dot_engine__pb2.RenderItemResponse.FromString,
             options,
             channel_credentials,
             insecure,

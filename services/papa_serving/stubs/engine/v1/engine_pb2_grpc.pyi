@@ -35,6 +35,8 @@ class EngineServiceStub:
     def __new__(cls, channel: _aio.Channel) -> EngineServiceAsyncStub: ...
     Run: _grpc.UnaryStreamMultiCallable[_engine_pb2.RunRequest, _engine_pb2.RunResponse]
     """Streams finished items in the order in which they finish; ends with `done`, or with `error`."""
+    RenderItem: _grpc.UnaryUnaryMultiCallable[_engine_pb2.RenderItemRequest, _engine_pb2.RenderItemResponse]
+    """Encodes a stored item again."""
     PackAdapter: _grpc.UnaryUnaryMultiCallable[_engine_pb2.PackAdapterRequest, _engine_pb2.PackAdapterResponse]
     """Checks an adapter from elsewhere and makes the files of a revision of it; nothing is stored."""
 
@@ -45,6 +47,8 @@ class EngineServiceAsyncStub(EngineServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Run: _aio.UnaryStreamMultiCallable[_engine_pb2.RunRequest, _engine_pb2.RunResponse]  # type: ignore[assignment]
     """Streams finished items in the order in which they finish; ends with `done`, or with `error`."""
+    RenderItem: _aio.UnaryUnaryMultiCallable[_engine_pb2.RenderItemRequest, _engine_pb2.RenderItemResponse]  # type: ignore[assignment]
+    """Encodes a stored item again."""
     PackAdapter: _aio.UnaryUnaryMultiCallable[_engine_pb2.PackAdapterRequest, _engine_pb2.PackAdapterResponse]  # type: ignore[assignment]
     """Checks an adapter from elsewhere and makes the files of a revision of it; nothing is stored."""
 
@@ -58,6 +62,14 @@ class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_engine_pb2.RunResponse], _abc.AsyncIterator[_engine_pb2.RunResponse]]:
         """Streams finished items in the order in which they finish; ends with `done`, or with `error`."""
+
+    @_abc_1.abstractmethod
+    def RenderItem(
+        self,
+        request: _engine_pb2.RenderItemRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_engine_pb2.RenderItemResponse, _abc.Awaitable[_engine_pb2.RenderItemResponse]]:
+        """Encodes a stored item again."""
 
     @_abc_1.abstractmethod
     def PackAdapter(

@@ -507,6 +507,72 @@ class StreamGenerateResponse(_message.Message):
 Global___StreamGenerateResponse: _TypeAlias = StreamGenerateResponse  # noqa: Y015
 
 @_typing.final
+class GetItemRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    item_id: _builtins.str
+    @_builtins.property
+    def user(self) -> _types_pb2.User:
+        """The user for whom the item was made, or into whom that user was merged."""
+
+    @_builtins.property
+    def image(self) -> Global___ImageOptions:
+        """As in GenerateRequest; it need not be what the generation asked for."""
+
+    def __init__(
+        self,
+        *,
+        user: _types_pb2.User | None = ...,
+        item_id: _builtins.str = ...,
+        image: Global___ImageOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "item_id", b"item_id", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetItemRequest: _TypeAlias = GetItemRequest  # noqa: Y015
+
+@_typing.final
+class GetItemResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_FIELD_NUMBER: _builtins.int
+    GENERATION_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    generation_id: _builtins.str
+    revision: _builtins.str
+    """The revision that made the item; empty where it is SERVED_BY_BASE."""
+    prompt: _builtins.str
+    """What the item was to show, as the backbone was given it; empty without a prompt."""
+    @_builtins.property
+    def item(self) -> Global___Item:
+        """With the pixels that were generated; those of a latent backbone are decoded again from half precision, and may differ
+        by rounding. like_probability and exploring are of the moment of the generation and are not kept.
+        """
+
+    def __init__(
+        self,
+        *,
+        item: Global___Item | None = ...,
+        generation_id: _builtins.str = ...,
+        revision: _builtins.str = ...,
+        prompt: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id", "item", b"item", "prompt", b"prompt", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetItemResponse: _TypeAlias = GetItemResponse  # noqa: Y015
+
+@_typing.final
 class Item(_message.Message):
     """One generated image."""
 

@@ -49,6 +49,11 @@ class GenerationServiceStub:
                 request_serializer=papa_dot_serving_dot_v1_dot_generation__pb2.StreamGenerateRequest.SerializeToString,
                 response_deserializer=papa_dot_serving_dot_v1_dot_generation__pb2.StreamGenerateResponse.FromString,
                 _registered_method=True)
+        self.GetItem = channel.unary_unary(
+                '/papa.serving.v1.GenerationService/GetItem',
+                request_serializer=papa_dot_serving_dot_v1_dot_generation__pb2.GetItemRequest.SerializeToString,
+                response_deserializer=papa_dot_serving_dot_v1_dot_generation__pb2.GetItemResponse.FromString,
+                _registered_method=True)
 
 
 class GenerationServiceServicer:
@@ -73,6 +78,14 @@ class GenerationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetItem(self, request, context):
+        """An item again, by its id, within its time to live; NOT_FOUND (ITEM_NOT_FOUND) afterwards, and for an item of another
+        user. Nothing is drawn: the service keeps what it generated, and encodes it as this request asks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GenerationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -85,6 +98,11 @@ def add_GenerationServiceServicer_to_server(servicer, server):
                     servicer.StreamGenerate,
                     request_deserializer=papa_dot_serving_dot_v1_dot_generation__pb2.StreamGenerateRequest.FromString,
                     response_serializer=papa_dot_serving_dot_v1_dot_generation__pb2.StreamGenerateResponse.SerializeToString,
+            ),
+            'GetItem': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetItem,
+                    request_deserializer=papa_dot_serving_dot_v1_dot_generation__pb2.GetItemRequest.FromString,
+                    response_serializer=papa_dot_serving_dot_v1_dot_generation__pb2.GetItemResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -146,6 +164,33 @@ class GenerationService:
             '/papa.serving.v1.GenerationService/StreamGenerate',
             papa_dot_serving_dot_v1_dot_generation__pb2.StreamGenerateRequest.SerializeToString,
             papa_dot_serving_dot_v1_dot_generation__pb2.StreamGenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetItem(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/papa.serving.v1.GenerationService/GetItem',
+            papa_dot_serving_dot_v1_dot_generation__pb2.GetItemRequest.SerializeToString,
+            papa_dot_serving_dot_v1_dot_generation__pb2.GetItemResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,10 @@ class GenerationServiceStub:
     """Answers once all items are done."""
     StreamGenerate: _grpc.UnaryStreamMultiCallable[_generation_pb2.StreamGenerateRequest, _generation_pb2.StreamGenerateResponse]
     """Sends each item as soon as it is done; the last message carries the timings."""
+    GetItem: _grpc.UnaryUnaryMultiCallable[_generation_pb2.GetItemRequest, _generation_pb2.GetItemResponse]
+    """An item again, by its id, within its time to live; NOT_FOUND (ITEM_NOT_FOUND) afterwards, and for an item of another
+    user. Nothing is drawn: the service keeps what it generated, and encodes it as this request asks.
+    """
 
 @_typing.type_check_only
 class GenerationServiceAsyncStub(GenerationServiceStub):
@@ -57,6 +61,10 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     """Answers once all items are done."""
     StreamGenerate: _aio.UnaryStreamMultiCallable[_generation_pb2.StreamGenerateRequest, _generation_pb2.StreamGenerateResponse]  # type: ignore[assignment]
     """Sends each item as soon as it is done; the last message carries the timings."""
+    GetItem: _aio.UnaryUnaryMultiCallable[_generation_pb2.GetItemRequest, _generation_pb2.GetItemResponse]  # type: ignore[assignment]
+    """An item again, by its id, within its time to live; NOT_FOUND (ITEM_NOT_FOUND) afterwards, and for an item of another
+    user. Nothing is drawn: the service keeps what it generated, and encodes it as this request asks.
+    """
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Generates items with a user's newest adapter.
@@ -81,5 +89,15 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_generation_pb2.StreamGenerateResponse], _abc.AsyncIterator[_generation_pb2.StreamGenerateResponse]]:
         """Sends each item as soon as it is done; the last message carries the timings."""
+
+    @_abc_1.abstractmethod
+    def GetItem(
+        self,
+        request: _generation_pb2.GetItemRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_generation_pb2.GetItemResponse, _abc.Awaitable[_generation_pb2.GetItemResponse]]:
+        """An item again, by its id, within its time to live; NOT_FOUND (ITEM_NOT_FOUND) afterwards, and for an item of another
+        user. Nothing is drawn: the service keeps what it generated, and encodes it as this request asks.
+        """
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
