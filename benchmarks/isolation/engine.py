@@ -32,6 +32,11 @@ class EngineService(engine_pb2_grpc.EngineServiceServicer):
         except PapaError as error:
             yield wire.error_to_wire(error)
 
+    async def RenderItem(  # noqa: N802
+        self, request: engine_pb2.RenderItemRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> engine_pb2.RenderItemResponse:
+        return engine_pb2.RenderItemResponse(error=wire.run_error(PapaError("not measured")))
+
     async def PackAdapter(  # noqa: N802
         self, request: engine_pb2.PackAdapterRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> engine_pb2.PackAdapterResponse:
