@@ -93,6 +93,7 @@ async def test_an_event_id_is_forgotten_only_after_its_time(open_backend: OpenBa
     backend = open_backend(store=StoreSettings(event_id_ttl=0.3))
     begun = time.monotonic()
     await backend.append(user, "a")
+    await backend.commit(user, 1)
     while True:
         (again,) = await backend.log.append([image_event(user, "a")])
         if not again.duplicate:

@@ -1,7 +1,8 @@
-"""The id of an event that waits stays known within its time to live, whatever a user's quota of event ids is."""
+"""The id of an event that waits stays known, whatever its time to live and the user's quota of event ids are."""
 
 from __future__ import annotations
 
+import asyncio
 from itertools import count
 from random import Random
 
@@ -9,11 +10,13 @@ import pytest
 from papa_serving.contracts.errors import EventNotFound, UserBacklogFull
 from papa_serving.contracts.feedback import AppendResult, DeadLetter, FeedbackEvent, LoggedEvent
 from papa_serving.contracts.identity import UserKey
-from papa_serving.settings import FeedbackSettings
+from papa_serving.settings import FeedbackSettings, StoreSettings
 
 from tests.store.support import PARTITIONS, Backend, OpenBackend, event_id_quota, image_event
 
 BACKLOG = 100
+SHORT = 0.02
+"""Seconds for which ids are remembered, where time is to pass."""
 
 
 def small(open_backend: OpenBackend, event_ids: int) -> Backend:
@@ -57,6 +60,25 @@ async def forgotten(backend: Backend, user: UserKey, *event_ids: str) -> None:
         state = await backend.users.get(user)
         parent = state.current.name if state.current is not None else ""
         await backend.commit(user, state.revisions + 1, parent)
+
+
+async def test_time_forgets_no_event_that_waits(open_backend: OpenBackend, user: UserKey) -> None:
+    """Neither while others come, which sets older ids aside, nor while none comes, when keys expire."""
+    backend = open_backend(store=StoreSettings(event_id_ttl=SHORT))
+    await backend.append(user, "applied")
+    parent = (await backend.commit(user, 1)).name
+    await backend.append(user, "old")
+    for number in range(4):
+        await asyncio.sleep(2 * SHORT)
+        await backend.append(user, f"e{number}")
+    assert await again(backend, user, "old", "e0", "e3") == [(2, True), (3, True), (6, True)]
+    await asyncio.sleep(4 * SHORT)
+    assert await again(backend, user, "old", "e0", "e3") == [(2, True), (3, True), (6, True)]
+    await backend.log.append([taking_back(user, "old")])
+    assert labels(await waiting(backend, user)) == ["e0", "e1", "e2", "e3"]
+    await backend.commit(user, 2, parent)
+    while await again(backend, user, "old") == [(2, True)]:  # noqa: ASYNC110 - nobody tells of an expiry
+        await asyncio.sleep(SHORT)
 
 
 async def test_taking_back_forgets_no_event_that_waits(open_backend: OpenBackend, user: UserKey) -> None:

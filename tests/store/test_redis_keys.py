@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from papa_serving.contracts.feedback import UserBatch
+import pytest
+from papa_serving.contracts.feedback import FeedbackEvent, UserBatch
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import BackboneInfo
 from papa_serving.store import redis_keys
@@ -12,6 +13,9 @@ from redis.asyncio import Redis
 from redis.crc import key_slot
 
 from tests.store.support import PARTITIONS, Backend, an_item, image_event
+
+NEVER = -1
+"""What PTTL says of a key that does not expire."""
 
 
 async def fill(backend: Backend, user: UserKey) -> None:
@@ -88,14 +92,40 @@ async def test_what_should_expire_does(redis_backend: Backend, raw: Redis, user:
     expiring = [key for key in await keys_of(redis_backend, raw) if await raw.pttl(key) > 0]
     assert {re.sub(r".*\}:(user:[0-9a-f]+:)?(\w+).*", r"\2", key) for key in expiring} == {
         "call",
-        "ids",
         "item",
         "items",
     }
 
 
+@pytest.mark.parametrize("leaves", ["applied", "buried", "taken back"])
+async def test_event_ids_expire_once_no_event_of_the_user_waits(
+    redis_backend: Backend, raw: Redis, user: UserKey, leaves: str
+) -> None:
+    await redis_backend.append(user, "a")
+    parent = (await redis_backend.commit(user, 1)).name
+    (state,) = [key for key in await keys_of(redis_backend, raw) if key.endswith(user.digest)]
+    await raw.hset(state, "ids_since", "0")
+    await redis_backend.append(user, "b")
+    kinds = [f"{state}:ids", f"{state}:older_ids"]
+    assert [await raw.pttl(key) for key in kinds] == [NEVER, NEVER]
+    if leaves == "applied":
+        await redis_backend.commit(user, 2, parent)
+    elif leaves == "buried":
+        lease = await redis_backend.own(user)
+        await redis_backend.log.bury(lease, await redis_backend.pending(lease), "poison")
+    else:
+        await redis_backend.log.append([FeedbackEvent("undo", user, 0.0, cancels="b")])
+    one_time_to_live = redis_backend.settings.store.event_id_ttl * 1000
+    assert all([0 < await raw.pttl(key) <= one_time_to_live for key in kinds])
+    if leaves == "buried":
+        (letter,) = await redis_backend.log.dead_letters(lease.partition)
+        assert await redis_backend.log.retry_dead_letter(letter)
+        assert [await raw.pttl(key) for key in kinds] == [NEVER, NEVER]
+
+
 async def test_event_ids_that_moved_aside_are_still_known(redis_backend: Backend, raw: Redis, user: UserKey) -> None:
     await redis_backend.append(user, "before")
+    await redis_backend.commit(user, 1)
     (state,) = [key for key in await keys_of(redis_backend, raw) if key.endswith(user.digest)]
     one_time_to_live = 1 + round(redis_backend.settings.store.event_id_ttl * 1000)
     await raw.hincrby(state, "ids_since", -one_time_to_live)
@@ -105,6 +135,6 @@ async def test_event_ids_that_moved_aside_are_still_known(redis_backend: Backend
     again = await redis_backend.log.append([image_event(user, name) for name in ("before", "after")])
     assert [(result.sequence, result.duplicate) for result in again] == [(1, True), (2, True)]
     for key in (f"{state}:ids", f"{state}:older_ids"):
-        assert 0 < await raw.pttl(key) <= 2 * one_time_to_live
+        assert await raw.pttl(key) == NEVER
     await redis_backend.users.delete(user)
     assert not await raw.exists(f"{state}:ids", f"{state}:older_ids")

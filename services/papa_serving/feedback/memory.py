@@ -208,7 +208,7 @@ class MemoryFeedbackLog(FeedbackLog):
             return AppendResult(event.event_id, error=refusal(DELETED))
         now = self._state.clock()
         at, what, sequence = user.said(event.event_id)
-        if sequence and now < at + self._state.settings.store.event_id_ttl:
+        if sequence and (now < at + self._state.settings.store.event_id_ttl or self._waits(event.user, sequence)):
             if what not in (b"", digest(event)):
                 return AppendResult(event.event_id, error=refusal(REUSED))
             return AppendResult(event.event_id, sequence, duplicate=True)
@@ -266,6 +266,10 @@ class MemoryFeedbackLog(FeedbackLog):
             self._state.changed(event.user)
         user.ids[event.event_id] = (self._state.clock(), digest(event), sequence)
         return AppendResult(event.event_id, sequence)
+
+    def _waits(self, user: UserKey, sequence: int) -> bool:
+        waiting = self._state.partition_of(user).events.values()
+        return any((each.user, each.sequence) == (user, sequence) for each in waiting)
 
     def _older_must_stay(self, user: UserKey) -> bool:
         """Whether an event waits whose id is among the older ones."""

@@ -160,8 +160,10 @@ class RedisFeedbackLog(FeedbackLog):
     async def _commit(self, user: UserKey, revision: Revision, owner: list[Argument], events: list[str]) -> Any:
         own = self._keys.user(user)
         keys = [own.partition.lease, own.partition.events, own.state, own.pending, own.lineage, own.records]
-        made: list[Argument] = [revision.name, revision.parent, encode_revision(revision), self._revisions_kept]
-        reply = await _COMMIT.run(self._client, keys, [*owner, GROUP, *made, *events])
+        keys += [own.ids, own.older_ids]
+        made: list[Argument] = [revision.name, revision.parent, encode_revision(revision)]
+        bounds: list[Argument] = [self._revisions_kept, self._ids_ttl]
+        reply = await _COMMIT.run(self._client, keys, [*owner, GROUP, *made, *bounds, *events])
         outcome, _, removed = reply.partition(b" ")
         metrics.QUOTA_EFFECTS.labels("revisions", "removed").inc(int(removed or 0))
         if outcome == b"deleted":
@@ -181,8 +183,8 @@ class RedisFeedbackLog(FeedbackLog):
         keys = [partition.events, partition.dead]
         for event in events:
             own = self._keys.user(event.user)
-            keys += [own.state, own.pending, own.letters]
-        await self._owned(_BURY, lease, keys, [GROUP, reason, *_entry_ids(events)])
+            keys += [own.state, own.pending, own.letters, own.ids, own.older_ids]
+        await self._owned(_BURY, lease, keys, [GROUP, reason, self._ids_ttl, *_entry_ids(events)])
 
     @override
     async def stats(self, partition: int) -> PartitionStats:
@@ -208,7 +210,7 @@ class RedisFeedbackLog(FeedbackLog):
         call = keys.partition.call(secrets.token_hex(16))
         script_keys = [keys.partition.events, keys.partition.dead, keys.state, keys.pending, keys.letters, call]
         script_keys += [keys.ids, keys.older_ids]
-        return bool(await _RETRY_LETTER.run(self._client, script_keys, [letter.letter_id, CALL_TTL, self._ids_ttl]))
+        return bool(await _RETRY_LETTER.run(self._client, script_keys, [letter.letter_id, CALL_TTL]))
 
     @override
     async def drop_dead_letter(self, letter: DeadLetter) -> bool:

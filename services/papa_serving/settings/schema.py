@@ -65,7 +65,11 @@ class StoreSettings(Section):
         "Kubernetes mounts a Secret; read again when one changes; the environment's variables when absent",
     )
     item_ttl: float = Field(86_400.0, gt=0, description="seconds during which feedback may name an item")
-    event_id_ttl: float = Field(7 * 86_400.0, gt=0, description="seconds during which a retried event_id is recognised")
+    event_id_ttl: float = Field(
+        7 * 86_400.0,
+        gt=0,
+        description="seconds during which a retried event_id is recognised; while the event waits, it is in any case",
+    )
     tombstone_ttl: float = Field(86_400.0, gt=0, description="seconds before a deleted user id may be used afresh")
     user_revisions: int = Field(
         200, ge=2, description="newest revisions of one user that are kept; older ones go, never the one in use"

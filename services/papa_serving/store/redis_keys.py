@@ -77,12 +77,12 @@ class UserKeys:
 
     @property
     def ids(self) -> str:
-        """Event ids of the newest half, at most one time to live old."""
+        """Event ids of the newest half. They expire one time to live after the user's last waiting event has left."""
         return f"{self.state}:ids"
 
     @property
     def older_ids(self) -> str:
-        """Event ids of the half before."""
+        """Event ids of the half before; they expire with the others."""
         return f"{self.state}:older_ids"
 
     @property

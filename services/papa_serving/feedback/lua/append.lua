@@ -72,20 +72,21 @@ local function append_user()
   local likes, dislikes = tonumber(fields[3]) or 0, tonumber(fields[4]) or 0
   local waiting = tonumber(fields[5]) or 0
   local since, mark = tonumber(fields[7]), tonumber(fields[8]) or sequence
-  -- Ids are remembered for one to two times to live: what is older than one is set aside, and expires there.
-  if since and now - since > ttl then
+  -- The older ids must stay while an event of theirs waits: its sequence is not above the mark.
+  local older_must_stay = older_count > 0 and oldest ~= nil and oldest <= mark
+  -- What is older than one time to live is set aside, and goes when the next is.
+  if since and now - since > ttl and not older_must_stay then
     since = nil
     if ids_count > 0 then
       mark = set_aside(state, sequence, ids_key, older_key)
-      ids_count, older_count = 0, ids_count
+      ids_count, older_count, older_must_stay = 0, ids_count, oldest ~= nil
     end
   end
   local known = recall(ids_key, older_key, older_count, ids)
   local said_here, ids_here, pending_here, letters_gone = {}, {}, {}, 0
-  -- A user may have two halves of ids. When one is full it is set aside and the half before goes, but not while an event
-  -- of that half waits: its sequence is not above the mark. Further ids are refused when there are too many meanwhile.
-  local new_ids, older_must_stay = 0, older_count > 0 and oldest ~= nil and oldest <= mark
-  local room_for_ids = older_must_stay and most_ids - ids_count or math.huge
+  -- A user may have two halves of ids. When one is full it is set aside and the half before goes, if it may. Further ids
+  -- are refused when there are too many meanwhile.
+  local new_ids, room_for_ids = 0, older_must_stay and most_ids - ids_count or math.huge
 
   local function remember(id, said, is_there)
     new_ids = new_ids + (is_there and 0 or 1)
@@ -200,8 +201,13 @@ local function append_user()
     end
     redis.call('HSET', state, 'sequence', sequence, 'likes', likes, 'dislikes', dislikes,
       'pending', waiting, 'version', version, 'ids_since', since or now, 'set_aside', mark)
-    if not since then
-      redis.call('PEXPIRE', ids_key, 2 * ttl)
+    -- While an event waits, nothing is forgotten by time; commit.lua and bury.lua begin the time when the last one leaves.
+    for _, key in ipairs({ ids_key, older_key }) do
+      if waiting > 0 then
+        redis.call('PERSIST', key)
+      else
+        redis.call('PEXPIRE', key, ttl)
+      end
     end
     redis.pcall('PUBLISH', state, version)
   end

@@ -1,13 +1,14 @@
 -- The commit: makes a revision current and removes the events that it applied, in one step.
 --
--- KEYS  1 lease hash, 2 events stream, 3 user hash, 4 pending zset, 5 lineage zset, 6 records hash
+-- KEYS  1 lease hash, 2 events stream, 3 user hash, 4 pending zset, 5 lineage zset, 6 records hash, 7 ids hash,
+--       8 older ids hash
 -- ARGV  1 owner, 2 epoch ("" and "" for a revision from elsewhere, which applies no events), 3 consumer group,
---       4 revision, 5 its parent ("" for none), 6 its record (JSON), 7 how many revisions of a user are kept, then the
---       entry ids of its events
+--       4 revision, 5 its parent ("" for none), 6 its record (JSON), 7 how many revisions of a user are kept, 8 time to
+--       live of event ids in ms, then the entry ids of its events
 -- Reply "done N" (N older revisions went), "done" (by an earlier sending of the same revision), "deleted", "fenced", "conflict" (another parent), or
 --       "stale" (the events are not the user's oldest unapplied ones)
-local FIRST_ENTRY, AT_ONCE = 8, 1000
-local lease, events, state, pending, lineage, records = unpack(KEYS)
+local FIRST_ENTRY, AT_ONCE = 9, 1000
+local lease, events, state, pending, lineage, records, ids, older_ids = unpack(KEYS)
 local group, revision, parent = ARGV[3], ARGV[4], ARGV[5]
 local known = redis.call('HMGET', state, 'deleted', 'current', 'revisions', 'version', 'pending')
 if known[1] then
@@ -38,6 +39,7 @@ end
 local kept = redis.call('ZCARD', lineage) + 1
 local number = (tonumber(known[3]) or 0) + 1
 local version = (tonumber(known[4]) or 0) + 1
+local waiting = (tonumber(known[5]) or 0) - count
 if count > 0 then -- before it adds, as in acquire.lua
   redis.call('XACK', events, group, unpack(oldest))
   redis.call('XDEL', events, unpack(oldest))
@@ -46,7 +48,11 @@ end
 redis.call('HSET', records, revision, ARGV[6])
 redis.call('ZADD', lineage, number, revision)
 redis.call('HSET', state, 'current', revision, 'record', ARGV[6], 'revisions', number, 'version', version,
-  'pending', (tonumber(known[5]) or 0) - count)
+  'pending', waiting)
+if waiting <= 0 then -- the ids of events that wait never expire, see append.lua
+  redis.call('PEXPIRE', ids, ARGV[8])
+  redis.call('PEXPIRE', older_ids, ARGV[8])
+end
 -- The oldest beyond the quota go, but not the parent: it is what the trainer falls back on. Their files are swept later.
 local beyond, doomed = math.min(kept - tonumber(ARGV[7]), AT_ONCE), {}
 for _, name in ipairs(beyond > 0 and redis.call('ZRANGE', lineage, 0, beyond) or {}) do

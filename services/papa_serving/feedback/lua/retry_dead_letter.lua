@@ -3,7 +3,7 @@
 -- was said: it is zero, and append.lua recognises the event by its id alone.
 --
 -- KEYS  1 events stream, 2 dead stream, 3 user hash, 4 pending zset, 5 letters zset, 6 call, 7 ids hash, 8 older ids hash
--- ARGV  1 letter id, 2 time to live of the call in ms, 3 that of event ids
+-- ARGV  1 letter id, 2 time to live of the call in ms
 -- Reply 1; 0 when the letter is gone
 local events, dead, state, pending, letters, call, ids, older_ids = unpack(KEYS)
 if redis.call('EXISTS', call) == 1 then
@@ -36,8 +36,9 @@ if not known or tonumber(string.match(known, '^%d+', 9)) <= tonumber(said.n) the
   end
   redis.call('HDEL', older_ids, said.e)
   redis.call('HSET', ids, said.e, (known and string.sub(known, 1, 8) or string.rep('\0', 8)) .. sequence .. sign)
-  redis.call('PEXPIRE', ids, 2 * tonumber(ARGV[3]))
 end
+redis.call('PERSIST', ids) -- while an event waits, see append.lua
+redis.call('PERSIST', older_ids)
 redis.call('HINCRBY', state, 'pending', 1)
 redis.call('HINCRBY', state, 'dead', -1)
 redis.call('SET', call, 1, 'PX', ARGV[2])
