@@ -11,7 +11,7 @@ from pathlib import Path
 from papa_serving.cli.app import HINTS
 from papa_serving.client import CallFailed
 from papa_serving.contracts import errors
-from papa_serving.contracts.feedback import UserBatch
+from papa_serving.contracts.feedback import FeedbackEvent, UserBatch
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import Revision
 
@@ -55,6 +55,17 @@ async def test_an_item_is_saved_again(papa_call: Call, service: Service) -> None
     ended = await papa_call("items", "get", "alice", "gone-2")
     assert ended.code == 1
     assert "ITEM_NOT_FOUND" in ended.err
+
+
+async def test_users_are_listed(papa_call: Call, service: Service) -> None:
+    for user in ("alice", "bob"):
+        await service.log.append([FeedbackEvent("e", UserKey("default", user), 1.0, item_id="i")])
+    ended = await papa_call("users", "list", "--json")
+    assert ended.code == 0, ended.err
+    assert {(state["user"], state["likes"]) for state in ended.json} == {("alice", 1), ("bob", 1)}
+    ended = await papa_call("users", "list")
+    assert "alice" in ended.out
+    assert "the backbone" in ended.out
 
 
 async def test_generate_says_what_was_drawn_in_vain_and_what_is_missing(papa_call: Call, service: Service) -> None:

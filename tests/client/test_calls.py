@@ -34,6 +34,7 @@ from papa_serving.client.records import GenerateOptions
 from papa_serving.contracts.identity import UserKey
 from PIL import Image
 
+from tests.client.conftest import Connect
 from tests.gateway.support.doubles import revision
 from tests.gateway.support.fake_engine import NOISE_VERSION, done, error, fail, items, wait
 from tests.gateway.support.service import Service, eventually
@@ -89,6 +90,16 @@ async def test_get_item(service: Service, client: Any) -> None:
     with pytest.raises(InvalidRequest, match="give an ImageOptions"):
         await client.get_item("bob", "g-3", image=ImageOptions(quality="high"))  # type: ignore[arg-type]
     assert (await client.get_item("bob", "g-1")).item.content_type == "image/png"
+
+
+async def test_list_users(service: Service, connect: Connect) -> None:
+    client = connect(service.gateway.address, tenant="shop")
+    likes = [FeedbackEvent(User(f"u{n}", tenant), 1.0, image=png()) for n in range(5) for tenant in ("shop", "other")]
+    await client.submit_feedback(likes)
+    assert sorted([state.user async for state in client.list_users(page_size=2)]) == [f"u{n}" for n in range(5)]
+    assert {(state.tenant, state.likes) async for state in client.list_users(tenant="other")} == {("other", 1)}
+    with pytest.raises(InvalidRequest):
+        _ = [state async for state in client.list_users(page_size=-1)]
 
 
 async def test_what_is_not_asked_for_is_left_to_the_server(service: Service, client: Any) -> None:

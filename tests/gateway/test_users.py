@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import grpc
 import pytest
 from papa_serving.contracts.errors import StorageUnavailable
 from papa_serving.contracts.feedback import FeedbackEvent
 from papa_serving.contracts.identity import UserKey
+from papa_serving.settings import AuthSettings
 from papa_serving.stubs.serving.v1 import types_pb2, user_pb2
 from prometheus_client import REGISTRY
 
 from tests.gateway.support.doubles import revision
 from tests.gateway.support.service import Service, eventually, refusal
+from tests.gateway.support.tokens import AUDIENCE, ISSUER, Authority, bearer, jwks
 
 ALICE, KEY = types_pb2.User(user="alice"), UserKey("default", "alice")
 
@@ -36,6 +40,61 @@ async def test_the_state_of_a_user(service: Service) -> None:
     assert (current.revision, current.parent, current.sha256) == ("000004-aa", "000003-aa", "ab" * 32)
     assert (current.events_applied, current.events_total) == (10, 40)
     assert current.created_at.ToMilliseconds() == 1_700_000_004_500
+
+
+async def listed(service: Service, **asked: object) -> list[user_pb2.UserState]:
+    """All pages of ListUsers."""
+    states: list[user_pb2.UserState] = []
+    token, more = "", True
+    while more:
+        request = user_pb2.ListUsersRequest(page_token=token, **asked)  # type: ignore[arg-type]
+        page = await service.user.ListUsers(request)
+        states += page.users
+        token, more = page.next_page_token, bool(page.next_page_token)
+    return states
+
+
+@pytest.mark.parametrize("page_size", [0, 1, 3])
+async def test_users_come_page_by_page_with_their_state(service: Service, page_size: int) -> None:
+    keys = [UserKey(tenant, f"u{n}") for tenant in ("shop", "other") for n in range(7)]
+    await service.log.append([FeedbackEvent(f"e{n}", key, 1.0, item_id="i") for key in keys for n in (1, 2)])
+    service.users.commit(keys[0], revision(1))
+    states = await listed(service, tenant="shop", page_size=page_size)
+    assert sorted(state.user.user for state in states) == [f"u{n}" for n in range(7)]
+    assert {(state.user.tenant, state.likes, state.pending_events) for state in states} == {("shop", 2, 2)}
+    assert [state.user.user for state in states if state.HasField("current_revision")] == ["u0"]
+    assert len(await listed(service, page_size=page_size)) == 14, "without authentication those of every tenant"
+    await service.users.delete(keys[3])
+    assert len(await listed(service, tenant="shop", page_size=page_size)) == 6
+
+
+async def test_a_bad_request_for_users_names_every_field(service: Service) -> None:
+    for token in ("nonsense", "YQ==", "YQBiAGM=", "\x00", "x" * 2_000):
+        request = user_pb2.ListUsersRequest(tenant="a\nb", page_size=1001, page_token=token)
+        refused = await refusal(service.user.ListUsers(request))
+        assert set(refused.violations) == {"tenant", "page_size", "page_token"}
+
+
+async def test_whose_users_a_credential_lists(unstarted: Service, tmp_path: Path) -> None:
+    authority = Authority()
+    (tmp_path / "keys.json").write_text(jwks(authority))
+    await unstarted.start(
+        auth=AuthSettings(mode="jwt", jwks=str(tmp_path / "keys.json"), audience=AUDIENCE, issuer=ISSUER)
+    )
+    for tenant in ("shop", "other"):
+        await unstarted.log.append([FeedbackEvent("e", UserKey(tenant, "u"), 1.0, item_id="i")])
+
+    async def ask(named: str, **claims: object) -> user_pb2.ListUsersResponse:
+        request = user_pb2.ListUsersRequest(tenant=named)
+        return await unstarted.user.ListUsers(request, metadata=bearer(authority.token(**claims)))
+
+    for named in ("", "shop"):
+        assert [state.user.tenant for state in (await ask(named, tenant="shop")).users] == ["shop"]
+    for named, claims in (
+        ("other", {}), ("", {"user": "u"}), ("shop", {"scope": "generate feedback"}),
+    ):  # fmt: skip
+        refused = await refusal(ask(named, **({"tenant": "shop"} | claims)))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, "FORBIDDEN")
 
 
 async def test_a_watcher_sees_the_state_and_each_change(service: Service) -> None:

@@ -11,7 +11,7 @@ from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import Revision, Standing, UserState
 from papa_serving.settings import StoreSettings
 
-from tests.store.support import Backend, OpenBackend, a_revision, an_item
+from tests.store.support import PARTITIONS, Backend, OpenBackend, a_revision, an_item
 
 
 async def three_revisions(backend: Backend, user: UserKey) -> list[str]:
@@ -28,6 +28,46 @@ async def test_an_unknown_user_is_all_zero(backend: Backend, user: UserKey) -> N
     assert await backend.users.lineage(user, 10) == []
     with pytest.raises(RevisionNotFound):
         await backend.users.revision(user, "000001-00000001")
+
+
+async def listed(backend: Backend, tenant: str = "", limit: int = 100) -> list[UserKey]:
+    """All users, page by page."""
+    found: list[UserKey] = []
+    for partition in range(PARTITIONS):
+        page = await backend.users.listed(partition, limit, tenant)
+        while page:
+            assert len(page) <= limit
+            found += page
+            page = await backend.users.listed(partition, limit, tenant, page[-1])
+    return found
+
+
+@pytest.mark.parametrize("limit", [1, 2, 100])
+async def test_users_who_said_something_or_have_an_adapter_are_listed_once(backend: Backend, limit: int) -> None:
+    shop = [UserKey("shop", name) for name in ("a", "b", "ba", "élise", "z{p00}")]
+    others = [UserKey("sho", "p a"), UserKey("shop ", "a"), UserKey("shop2", "b")]
+    for user in (*shop, *others):
+        await backend.append(user, "1", "2")
+    await backend.users.get(UserKey("shop", "asked for alone"))
+    await backend.items.put(UserKey("shop", "shown alone"), [an_item("i")])
+    adopted = UserKey("shop", "adopted")
+    await backend.log.adopt(adopted, a_revision(1))
+    assert sorted(await listed(backend, "shop", limit)) == sorted([*shop, adopted])
+    assert sorted(await listed(backend, limit=limit)) == sorted([*shop, adopted, *others])
+    await backend.users.delete(shop[0])
+    await backend.append(shop[1], "3")
+    assert sorted(await listed(backend, "shop", limit)) == sorted([*shop[1:], adopted])
+    assert await listed(backend, "nobody's") == []
+
+
+async def test_a_page_begins_in_its_own_tenant_whatever_it_is_said_to_follow(backend: Backend) -> None:
+    for tenant in ("a", "b", "c"):
+        await backend.append(UserKey(tenant, "u"), "1")
+    for after in (UserKey("a", "u"), UserKey("", ""), UserKey("b", "")):
+        found = [await backend.users.listed(partition, 9, "b", after) for partition in range(PARTITIONS)]
+        assert [user for page in found for user in page] == [UserKey("b", "u")]
+    beyond = [await backend.users.listed(partition, 9, "b", UserKey("c", "a")) for partition in range(PARTITIONS)]
+    assert not any(beyond)
 
 
 async def test_the_lineage_is_listed_newest_first_in_pages(backend: Backend, user: UserKey) -> None:

@@ -17,6 +17,21 @@ RevisionId = Annotated[str, typer.Argument(metavar="REVISION", help="One of papa
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
+@users.command("list")
+def list_users(address: Address = "", tenant: Tenant = "", json: AsJson = False) -> None:
+    """The users who have given feedback or have an adapter."""
+    with connect(address, tenant) as client:
+        found = list(client.list_users())
+    if json:
+        print_json(found)
+        return
+    columns = ("user", "tenant", "likes", "dislikes", "pending", "serving")
+    rows = [
+        (each.user, each.tenant, each.likes, each.dislikes, each.pending_events, _revision_name(each)) for each in found
+    ]
+    print_table("", columns, rows)
+
+
 @users.command()
 def get(user: UserId, address: Address = "", tenant: Tenant = "", json: AsJson = False) -> None:
     """Likes, dislikes, pending events and the current revision."""

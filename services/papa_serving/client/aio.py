@@ -156,6 +156,15 @@ class AsyncClient:
         """The user's present state; all zero for a user without feedback."""
         return await self._run(self._calls.get_user(user), timeout)
 
+    async def list_users(self, *, tenant: str = "", page_size: int = 100) -> AsyncIterator[UserState]:
+        """Yields the users of a tenant who have given feedback or have an adapter; see Client.list_users."""
+        token, more = "", True
+        while more:
+            page, token = await self._run(self._calls.list_users(tenant, page_size, token))
+            for state in page:
+                yield state
+            more = bool(token)
+
     async def watch_user(self, user: str | User, *, timeout: float | None = None) -> AsyncGenerator[UserState, None]:
         """Yields the state now and after each change, across reconnections; for ever if `timeout` is None."""
         request, attempts = self._calls.watch_user(user), Attempts(self._retry, timeout)

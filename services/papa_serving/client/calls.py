@@ -157,6 +157,16 @@ class Calls:
         request = user_pb2.GetUserRequest(user=self.user(user))
         return UnaryCall(lambda stubs: stubs.users.GetUser, request, wire.user_with_usage, self._timeouts.user)
 
+    def list_users(self, tenant: str, page_size: int, token: str) -> UnaryCall[tuple[list[UserState], str]]:
+        """UserService.ListUsers: one page and the token of the next one; "" after the last page."""
+        request = wire.list_users_request(tenant or self._tenant, page_size, token)
+        return UnaryCall(
+            lambda stubs: stubs.users.ListUsers,
+            request,
+            lambda response: ([wire.user_state(each) for each in response.users], response.next_page_token),
+            self._timeouts.user,
+        )
+
     def watch_user(self, user: str | User) -> user_pb2.WatchUserRequest:
         """The request of UserService.WatchUser."""
         return user_pb2.WatchUserRequest(user=self.user(user))

@@ -160,6 +160,18 @@ class Client:
         """The user's present state; all zero for a user without feedback."""
         return self._run(self._calls.get_user(user), timeout)
 
+    def list_users(self, *, tenant: str = "", page_size: int = 100) -> Iterator[UserState]:
+        """Yields the users of a tenant who have given feedback or have an adapter, each once, with their state.
+
+        "" means the tenant of the client, then that of its credential. Pages are fetched on demand. Needs the scope
+        `admin`.
+        """
+        token, more = "", True
+        while more:
+            page, token = self._run(self._calls.list_users(tenant, page_size, token))
+            yield from page
+            more = bool(token)
+
     def watch_user(self, user: str | User, *, timeout: float | None = None) -> Generator[UserState, None, None]:
         """Yields the state now and after each change, across reconnections; for ever if `timeout` is None."""
         request, attempts = self._calls.watch_user(user), Attempts(self._retry, timeout)

@@ -149,6 +149,16 @@ def event_message(event: FeedbackEvent, tenant: str) -> feedback_pb2.FeedbackEve
     return message
 
 
+def list_users_request(tenant: str, page_size: int, token: str) -> user_pb2.ListUsersRequest:
+    """Raises InvalidRequest for what no message can hold."""
+    message, violations = user_pb2.ListUsersRequest(page_token=token), []
+    for field, value in (("tenant", tenant), ("page_size", page_size)):
+        violations += _set(message, field, value)
+    if violations:
+        raise InvalidRequest(violations)
+    return message
+
+
 def request(kind: type[Request], user: types_pb2.User, **fields: object) -> Request:
     """A request about a user. Raises InvalidRequest for what no message can hold."""
     message, violations = kind(), []

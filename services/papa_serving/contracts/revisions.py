@@ -152,6 +152,13 @@ class UserDirectory(ABC):
         """The state now. Raises UserDeleted while a tombstone stands."""
 
     @abstractmethod
+    async def listed(self, partition: int, limit: int, tenant: str = "", after: UserKey | None = None) -> list[UserKey]:
+        """Users of one partition who have given feedback or have an adapter, in a fixed order, those after `after`.
+
+        "" means those of every tenant. A user of a former release is listed from the next event or revision on.
+        """
+
+    @abstractmethod
     async def usage(self, user: UserKey) -> Usage:
         """What the user takes of the quotas now; nothing for a deleted one."""
 

@@ -64,7 +64,7 @@ class _ScriptCall:
 
     def keys_and_arguments(self, events: Sequence[FeedbackEvent], bounds: Bounds) -> tuple[list[str], list[Argument]]:
         """The keys and arguments of append.lua."""
-        keys: list[str] = [self._partition.events, self._partition.dead]
+        keys: list[str] = [self._partition.events, self._partition.dead, self._partition.users]
         arguments: list[Argument] = [bounds.backlog, bounds.ttl, GROUP, bounds.ids]
         for user, (own, indices) in self._runs.items():
             keys += (own.state, own.pending, own.letters, own.ids, own.older_ids)

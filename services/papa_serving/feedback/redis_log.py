@@ -34,7 +34,7 @@ from papa_serving.feedback.redis_append import Appender, Bounds, SharedAppend
 from papa_serving.settings import Settings
 from papa_serving.store.records import encode_revision, user_deleted
 from papa_serving.store.redis_client import Argument, Client, ClusterClient, call, call_all, unavailable
-from papa_serving.store.redis_keys import GROUP, Keys
+from papa_serving.store.redis_keys import GROUP, Keys, user_entry
 from papa_serving.store.redis_replies import checked_replies, damaged
 from papa_serving.store.redis_scripts import Script, load
 
@@ -160,10 +160,10 @@ class RedisFeedbackLog(FeedbackLog):
     async def _commit(self, user: UserKey, revision: Revision, owner: list[Argument], events: list[str]) -> Any:
         own = self._keys.user(user)
         keys = [own.partition.lease, own.partition.events, own.state, own.pending, own.lineage, own.records]
-        keys += [own.ids, own.older_ids]
+        keys += [own.ids, own.older_ids, own.partition.users]
         made: list[Argument] = [revision.name, revision.parent, encode_revision(revision)]
         bounds: list[Argument] = [self._revisions_kept, self._ids_ttl]
-        reply = await _COMMIT.run(self._client, keys, [*owner, GROUP, *made, *bounds, *events])
+        reply = await _COMMIT.run(self._client, keys, [*owner, GROUP, *made, *bounds, user_entry(user), *events])
         outcome, _, removed = reply.partition(b" ")
         metrics.QUOTA_EFFECTS.labels("revisions", "removed").inc(int(removed or 0))
         if outcome == b"deleted":

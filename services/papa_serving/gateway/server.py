@@ -123,7 +123,15 @@ class Gateway:
             FeedbackService(limits, backends.log, reader, self._drain), self._server
         )
         user_pb2_grpc.add_UserServiceServicer_to_server(
-            UserService(backends.users, backends.revisions, self._drain, adopter, Merger(backends)), self._server
+            UserService(
+                backends.users,
+                backends.revisions,
+                backends.log.partitions,
+                self._drain,
+                adopter,
+                Merger(backends),
+            ),
+            self._server,
         )
         info_pb2_grpc.add_InfoServiceServicer_to_server(InfoService(limits, backends, self._overdraw), self._server)
         dead_letter_pb2_grpc.add_DeadLetterServiceServicer_to_server(DeadLetterService(backends.log), self._server)

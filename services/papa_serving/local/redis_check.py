@@ -132,7 +132,15 @@ def _missing_right(server: Any, prefix: str) -> str:
     script = "return redis.call('GET', KEYS[1])"
     sha1 = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
     in_scripts = (("EVAL", script, "1", key), ("EVALSHA", sha1, "1", key))
-    patterns = (keys.backbone, keys.partition_count, keys.members, partition.events, partition.dead, partition.lease)
+    patterns = (
+        keys.backbone,
+        keys.partition_count,
+        keys.members,
+        partition.events,
+        partition.dead,
+        partition.users,
+        partition.lease,
+    )
     reached = [("EXISTS", each) for each in (*patterns, partition.call("check"), user.ids, user.item("check"))]
     of_key = [tuple(key if word == "KEY" else word for word in command) for command in COMMANDS]
     try:

@@ -131,6 +131,15 @@ class MemoryState:
             revisions=known.made,
         )
 
+    def listed(self, partition: int, tenant: str) -> list[UserKey]:
+        """The users of a partition, of all tenants for "", in the order of UserDirectory.listed."""
+        found = (
+            user
+            for user, known in self._users.items()
+            if (known.sequence or known.lineage) and user.partition(len(self.partitions)) == partition
+        )
+        return sorted((user for user in found if tenant in ("", user.tenant)), key=_order)
+
     def usage(self, user: UserKey) -> Usage:
         """Implements UserDirectory.usage."""
         known = self._users.get(user, MemoryUser())
@@ -234,6 +243,10 @@ class MemoryState:
         return receipt
 
 
+def _order(user: UserKey) -> tuple[bytes, bytes]:
+    return user.tenant.encode(), user.user.encode()
+
+
 class MemoryUserDirectory(UserDirectory):
     """User state: counters, pointer and lineage of a MemoryState."""
 
@@ -243,6 +256,11 @@ class MemoryUserDirectory(UserDirectory):
     @override
     async def get(self, user: UserKey) -> UserState:
         return self._state.state(user)
+
+    @override
+    async def listed(self, partition: int, limit: int, tenant: str = "", after: UserKey | None = None) -> list[UserKey]:
+        found = self._state.listed(partition, tenant)
+        return [user for user in found if after is None or _order(user) > _order(after)][:limit]
 
     @override
     async def usage(self, user: UserKey) -> Usage:

@@ -10,6 +10,8 @@ slot and one script can change them together; NN is the partition, D the user's 
     papa:{pNN}:events                stream  accepted events that no revision has applied (feedback/entries.py);
                                              the pending list of group "trainers" counts the attempts at each
     papa:{pNN}:dead                  stream  dead letters: an event's fields and why it died
+    papa:{pNN}:users                 zset    the users of the partition who have feedback or an adapter (`user_entry`);
+                                             score: 0
     papa:{pNN}:lease                 hash    owner (absent when free), epoch (never goes back), until (ms), length (of
                                              the lease when it was last prolonged, ms)
     papa:{pNN}:call:TOKEN            string  what a call answered that must not happen twice; lives a minute
@@ -43,17 +45,31 @@ GROUP = "trainers"
 class PartitionKeys:
     """The keys of one partition."""
 
-    __slots__ = ("dead", "events", "lease", "root")
+    __slots__ = ("dead", "events", "lease", "root", "users")
 
     def __init__(self, prefix: str, partition: int) -> None:
         self.root = f"{prefix}:{{p{partition:02d}}}"
         self.events = f"{self.root}:events"
         self.dead = f"{self.root}:dead"
         self.lease = f"{self.root}:lease"
+        self.users = f"{self.root}:users"
 
     def call(self, token: str) -> str:
         """The key of the remembered answer of one call."""
         return f"{self.root}:call:{token}"
+
+
+def user_entry(user: UserKey) -> str:
+    """How the list of a partition's users names this one: no id contains the separator, and tenants stay together."""
+    return f"{user.tenant}\0{user.user}"
+
+
+def user_of_entry(entry: bytes) -> UserKey:
+    """The inverse of `user_entry`. Raises ValueError for what it does not make."""
+    tenant, separator, name = entry.decode().partition("\0")
+    if not separator:
+        raise ValueError("an entry of the list of users names no user")
+    return UserKey(tenant, name)
 
 
 class UserKeys:

@@ -34,7 +34,7 @@ from papa_serving.store.records import (
 )
 from papa_serving.store.redis_changes import ChangeFeed
 from papa_serving.store.redis_client import Argument, Client, call, call_all, unavailable
-from papa_serving.store.redis_keys import GROUP, Keys
+from papa_serving.store.redis_keys import GROUP, Keys, user_entry, user_of_entry
 from papa_serving.store.redis_replies import checked_replies
 from papa_serving.store.redis_scripts import load
 
@@ -59,6 +59,16 @@ class RedisUserDirectory(UserDirectory):
     @override
     async def get(self, user: UserKey) -> UserState:
         return decode_state(user, await self._fields(user, *STATE_FIELDS))
+
+    @override
+    async def listed(self, partition: int, limit: int, tenant: str = "", after: UserKey | None = None) -> list[UserKey]:
+        """In the order of the UTF-8 of tenant and name. ASCII 0 stands between both, and 1 behind all of a tenant's."""
+        first, last = (f"[{tenant}\0", f"({tenant}\1") if tenant else ("-", "+")
+        if after is not None and (not tenant or after.tenant >= tenant):
+            first = f"({user_entry(after)}"
+        key = self._keys.partitions[partition].users
+        entries = await call(self._client, "ZRANGEBYLEX", key, first, last, "LIMIT", 0, limit)
+        return [user_of_entry(entry) for entry in entries]
 
     @override
     async def usage(self, user: UserKey) -> Usage:
@@ -148,9 +158,10 @@ class RedisUserDirectory(UserDirectory):
         keys = self._keys.user(user)
         partition = keys.partition
         script_keys = [keys.state, keys.pending, keys.letters, keys.ids, keys.older_ids, keys.lineage, keys.records]
-        script_keys += [keys.items, partition.events, partition.dead]
+        script_keys += [keys.items, partition.events, partition.dead, partition.users]
         arguments: list[Argument] = [secrets.token_hex(16), self._tombstone_ttl, GROUP, keys.item("")]
         arguments += [claim.into, claim.seen] if claim is not None else ["", ""]
+        arguments += [user_entry(user)]
         receipt = await _DELETE.run(self._client, script_keys, arguments)
         return None if receipt is None else decode_receipt(receipt)
 

@@ -23,7 +23,7 @@ from papa_serving.stubs.serving.v1 import (
 MODULES = (generation_pb2, feedback_pb2, user_pb2, dead_letter_pb2)
 User = types_pb2.User
 
-WITHOUT_USER = {"InfoService/GetServerInfo"}
+WITHOUT_USER = {"InfoService/GetServerInfo", "UserService/ListUsers"}
 """Methods that name nobody: neither a user's rate nor another tenant is a matter of theirs."""
 
 
@@ -79,7 +79,9 @@ class Method:
         return f"/{self.descriptor.containing_service.full_name}/{self.name}"
 
     def good(self, user: User) -> Message:
-        return GOOD[self.name](user) if self.name in GOOD else info_pb2.GetServerInfoRequest()
+        if self.name in GOOD:
+            return GOOD[self.name](user)
+        return message_factory.GetMessageClass(self.descriptor.input_type)()
 
     def call(self, channel: grpc.aio.Channel, messages: Iterable[bytes], **options: Any) -> Any:
         """Starts it with raw bytes; the answers are raw bytes as well."""
@@ -118,7 +120,12 @@ METHODS = [
     for module in MODULES
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
+    if f"{service.name}/{method.name}" not in WITHOUT_USER
 ]
 
-EVERY_METHOD = [*METHODS, Method(info_pb2.DESCRIPTOR.services_by_name["InfoService"].methods_by_name["GetServerInfo"])]
+EVERY_METHOD = [
+    *METHODS,
+    Method(info_pb2.DESCRIPTOR.services_by_name["InfoService"].methods_by_name["GetServerInfo"]),
+    Method(user_pb2.DESCRIPTOR.services_by_name["UserService"].methods_by_name["ListUsers"]),
+]
 """With those that name nobody."""

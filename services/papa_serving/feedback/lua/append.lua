@@ -1,6 +1,6 @@
 -- Appends events of one partition, user by user; what it accepts is complete before it answers.
 --
--- KEYS  1 events stream, 2 dead stream; then for each user: user hash, pending zset, letters zset, ids hash, older ids
+-- KEYS  1 events stream, 2 dead stream, 3 users zset; then for each user: user hash, pending zset, letters zset, ids hash, older ids
 --         hash, and the item hash of each of the user's events that names an item, in order
 -- ARGV  1 backlog limit, 2 time to live of event ids in ms, 3 consumer group, 4 event ids of one user that are remembered; then
 --         for each user: tenant, user, number of events, and one string of all the events as
@@ -9,7 +9,8 @@
 --       what was refused
 local ACCEPTED, DUPLICATE, NO_ITEM, DELETED, FULL, REUSED, USER_FULL, NO_EVENT = 0, 1, 2, 3, 4, 5, 6, 7
 local HEAD = '>I4I4I4c8d'
-local stream, dead, group = KEYS[1], KEYS[2], ARGV[3]
+local stream, dead, users, group = KEYS[1], KEYS[2], KEYS[3], ARGV[3]
+redis.call('ZCARD', users)
 redis.call('XLEN', dead) -- a key of another type fails before the first change, as in commit.lua
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -18,7 +19,7 @@ local ttl = tonumber(ARGV[2])
 local half_of_ids, forgotten = math.floor(tonumber(ARGV[4]) / 2), 0
 local most_ids = math.floor(math.max(tonumber(ARGV[4]), tonumber(ARGV[1])) / 2) -- while the older half must stay
 local UNKNOWN = string.rep('\0', 8) -- the digest of an event whose id was forgotten, see retry_dead_letter.lua
-local next_key, next_arg = 3, 5
+local next_key, next_arg = 4, 5
 local reply = {}
 
 local function unpack_events(packed, count)
@@ -188,6 +189,7 @@ local function append_user()
       mark = set_aside(state, tonumber(fields[2]) or 0, ids_key, older_key)
     end
     local version = (tonumber(fields[6]) or 0) + 1
+    redis.call('ZADD', users, 0, tenant .. '\0' .. user) -- store/redis_keys.py, user_entry
     redis.call('HSET', ids_key, unpack(ids_here))
     local new_pending = {}
     for number, entry in pairs(pending_here) do

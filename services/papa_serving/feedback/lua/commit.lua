@@ -1,14 +1,14 @@
 -- The commit: makes a revision current and removes the events that it applied, in one step.
 --
 -- KEYS  1 lease hash, 2 events stream, 3 user hash, 4 pending zset, 5 lineage zset, 6 records hash, 7 ids hash,
---       8 older ids hash
+--       8 older ids hash, 9 users zset
 -- ARGV  1 owner, 2 epoch ("" and "" for a revision from elsewhere, which applies no events), 3 consumer group,
 --       4 revision, 5 its parent ("" for none), 6 its record (JSON), 7 how many revisions of a user are kept, 8 time to
---       live of event ids in ms, then the entry ids of its events
+--       live of event ids in ms, 9 the user's entry in the users zset, then the entry ids of its events
 -- Reply "done N" (N older revisions went), "done" (by an earlier sending of the same revision), "deleted", "fenced", "conflict" (another parent), or
 --       "stale" (the events are not the user's oldest unapplied ones)
-local FIRST_ENTRY, AT_ONCE = 9, 1000
-local lease, events, state, pending, lineage, records, ids, older_ids = unpack(KEYS)
+local FIRST_ENTRY, AT_ONCE = 10, 1000
+local lease, events, state, pending, lineage, records, ids, older_ids, users = unpack(KEYS)
 local group, revision, parent = ARGV[3], ARGV[4], ARGV[5]
 local known = redis.call('HMGET', state, 'deleted', 'current', 'revisions', 'version', 'pending')
 if known[1] then
@@ -36,6 +36,7 @@ end
 
 -- A script that fails half-way keeps what it has done. So what may fail, a key of another type, is read before the first
 -- change.
+redis.call('ZCARD', users)
 local kept = redis.call('ZCARD', lineage) + 1
 local number = (tonumber(known[3]) or 0) + 1
 local version = (tonumber(known[4]) or 0) + 1
@@ -47,6 +48,7 @@ if count > 0 then -- before it adds, as in acquire.lua
 end
 redis.call('HSET', records, revision, ARGV[6])
 redis.call('ZADD', lineage, number, revision)
+redis.call('ZADD', users, 0, ARGV[9])
 redis.call('HSET', state, 'current', revision, 'record', ARGV[6], 'revisions', number, 'version', version,
   'pending', waiting)
 if waiting <= 0 then -- the ids of events that wait never expire, see append.lua

@@ -4,12 +4,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+import base64
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import suppress
 
 from google.protobuf import timestamp_pb2
 
-from papa_serving.contracts.errors import InvalidRequest, RevisionNotFound, Violation
+from papa_serving.contracts.errors import Forbidden, InvalidRequest, RevisionNotFound, UserDeleted, Violation
 from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.limits import MAX_ID
 from papa_serving.contracts.revisions import DeletionReceipt, Revision, RevisionStore, Usage, UserDirectory, UserState
 from papa_serving.gateway.conversion import validation
 from papa_serving.gateway.rpc.admission import caller
@@ -19,7 +23,11 @@ from papa_serving.gateway.transfer import Adopter, Exporter, Merger, pieces, sha
 from papa_serving.metrics import REVISIONS
 from papa_serving.stubs.serving.v1 import types_pb2, user_pb2, user_pb2_grpc
 
+log = logging.getLogger(__name__)
+
 DEFAULT_PAGE = 100
+MAX_TOKEN = 4 * MAX_ID * 2 * 4 // 3 + 8
+"""Characters of a token: two ids of four bytes a character, in base64."""
 REMAINS = (
     "The ids of the user and of the user's events stay in the append-only file of Redis until its next rewrite, in log "
     "files until they are rotated, and in backups."
@@ -30,8 +38,16 @@ class UserService(user_pb2_grpc.UserServiceServicer):
     """Works on the user directory and the revision store."""
 
     def __init__(
-        self, users: UserDirectory, revisions: RevisionStore, drain: Drain, adopter: Adopter, merger: Merger
+        self,
+        users: UserDirectory,
+        revisions: RevisionStore,
+        partitions: int,
+        drain: Drain,
+        adopter: Adopter,
+        merger: Merger,
     ) -> None:
+        """`partitions`: into how many the users are divided."""
+        self._partitions = partitions
         self._users, self._revisions, self._drain = users, revisions, drain
         self._exporter, self._adopter, self._merger = Exporter(users, revisions), adopter, merger
 
@@ -41,6 +57,35 @@ class UserService(user_pb2_grpc.UserServiceServicer):
         return user_pb2.GetUserResponse(
             state=state_to_wire(state), usage=usage_to_wire(await self._users.usage(key), state)
         )
+
+    async def ListUsers(self, request: user_pb2.ListUsersRequest, context: Context) -> user_pb2.ListUsersResponse:
+        """Goes from partition to partition. A token names the last user of a page, and so where it ended."""
+        violations: list[Violation] = []
+        validation.check_users_page(request, violations)
+        after = user_of_token(request.page_token, violations)
+        validation.refuse(violations)
+        identity = caller.get().identity
+        if identity.user:
+            raise Forbidden("the credential is for one user", field="tenant")
+        tenant = identity.reach_tenant(types_pb2.User(tenant=request.tenant))
+        if not identity.bound and not request.tenant:
+            tenant = ""
+        size, partition = request.page_size or DEFAULT_PAGE, 0 if after is None else after.partition(self._partitions)
+        found: list[UserKey] = []
+        while len(found) <= size and partition < self._partitions:
+            found += await self._users.listed(partition, size + 1 - len(found), tenant, after)
+            partition, after = partition + 1, None
+        page = found[:size]
+        return user_pb2.ListUsersResponse(
+            users=[state_to_wire(state) async for state in self._existing(page)],
+            next_page_token=token_of_user(page[-1]) if len(found) > size else "",
+        )
+
+    async def _existing(self, users: Sequence[UserKey]) -> AsyncIterator[UserState]:
+        """The states of the users, without those who are deleted meanwhile."""
+        for user in users:
+            with suppress(UserDeleted):
+                yield await self._users.get(user)
 
     async def WatchUser(
         self, request: user_pb2.WatchUserRequest, context: Context
@@ -138,6 +183,25 @@ class UserService(user_pb2_grpc.UserServiceServicer):
         revision = await self._adopter.adopt(key, request.backbone, files)
         REVISIONS.labels("imported").inc()
         return user_pb2.ImportAdapterResponse(revision=revision_to_wire(revision))
+
+
+def token_of_user(user: UserKey) -> str:
+    """The token of a page that ends with this user."""
+    return base64.urlsafe_b64encode(f"{user.tenant}\0{user.user}".encode()).decode()
+
+
+def user_of_token(token: str, violations: list[Violation]) -> UserKey | None:
+    """The inverse of `token_of_user`; None for "" and, with a violation, for what it does not make."""
+    if not token:
+        return None
+    try:
+        if len(token) <= MAX_TOKEN:
+            tenant, name = base64.b64decode(token.encode(), b"-_", validate=True).decode().split("\0")
+            return UserKey(tenant, name)
+    except ValueError:  # the characters, the padding, the UTF-8 or the number of parts
+        log.debug("a page token that is none")
+    violations.append(Violation("page_token", "is not a token of this list"))
+    return None
 
 
 def _chunks(name: str, data: bytes) -> list[user_pb2.FileChunk]:

@@ -159,6 +159,14 @@ def _check_label(event: feedback_pb2.FeedbackEvent, path: str, violations: Viola
             violations.append(Violation(f"{path}label", "give a signal or a grade"))
 
 
+def check_users_page(request: user_pb2.ListUsersRequest, violations: Violations) -> None:
+    """Checks ListUsersRequest but for the content of its token."""
+    if request.tenant:
+        check_id(request.tenant, "tenant", violations)
+    if request.page_size > MAX_PAGE:
+        violations.append(Violation("page_size", f"must be at most {MAX_PAGE}"))
+
+
 def check_page(request: user_pb2.ListRevisionsRequest, violations: Violations) -> None:
     """Checks ListRevisionsRequest without its user."""
     if request.page_size > MAX_PAGE:

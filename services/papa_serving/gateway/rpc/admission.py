@@ -36,6 +36,7 @@ SCOPES: Mapping[str, frozenset[Scope]] = {
     "FeedbackService/SubmitFeedback": _FEEDBACK,
     "FeedbackService/StreamFeedback": _FEEDBACK,
     "UserService/GetUser": _ANY,
+    "UserService/ListUsers": _ADMIN,
     "UserService/WatchUser": _ANY,
     "UserService/ListRevisions": _ANY,
     "UserService/RollbackAdapter": _ADMIN,

@@ -1,9 +1,10 @@
 -- Deletes a user: sets the tombstone and removes everything else that Redis holds of them, in one step.
 --
 -- KEYS  1 user hash, 2 pending zset, 3 letters zset, 4 ids hash, 5 older ids hash, 6 lineage zset, 7 records hash,
---       8 items zset, 9 events stream, 10 dead stream; and the item hashes, ARGV[4] .. item id, in the same slot
+--       8 items zset, 9 events stream, 10 dead stream, 11 users zset; and the item hashes, ARGV[4] .. item id, in the same slot
 -- ARGV  1 receipt id, 2 time to live of the tombstone in ms, 3 consumer group, 4 start of the item keys;
---       of a merge 5 digest of the other user, 6 what begin_merge.lua saw, else "" and ""
+--       of a merge 5 digest of the other user, 6 what begin_merge.lua saw, else "" and ""; 7 the user's
+--       entry in the users zset
 -- Reply the receipt, JSON (deleted_at in ms); while a tombstone stands, the one of the first deletion;
 --       nothing where the user has changed since the merge began
 local BATCH = 1000 -- far below what unpack can take
@@ -31,6 +32,7 @@ local items = redis.call('ZRANGE', KEYS[8], 0, -1)
 local revisions = redis.call('HLEN', KEYS[7])
 redis.call('XLEN', KEYS[9]) -- a key of another type fails before the first change
 redis.call('XLEN', KEYS[10])
+redis.call('ZCARD', KEYS[11])
 local time = redis.call('TIME')
 
 local alive = 0
@@ -48,6 +50,7 @@ in_batches(items, function(ids)
   alive = alive + redis.call('UNLINK', unpack(ids))
 end)
 redis.call('UNLINK', unpack(KEYS, 1, 8))
+redis.call('ZREM', KEYS[11], ARGV[7])
 receipt = cjson.encode({
   receipt_id = ARGV[1],
   deleted_at = time[1] * 1000 + math.floor(time[2] / 1000),

@@ -40,6 +40,11 @@ class UserServiceStub:
                 request_serializer=papa_dot_serving_dot_v1_dot_user__pb2.GetUserRequest.SerializeToString,
                 response_deserializer=papa_dot_serving_dot_v1_dot_user__pb2.GetUserResponse.FromString,
                 _registered_method=True)
+        self.ListUsers = channel.unary_unary(
+                '/papa.serving.v1.UserService/ListUsers',
+                request_serializer=papa_dot_serving_dot_v1_dot_user__pb2.ListUsersRequest.SerializeToString,
+                response_deserializer=papa_dot_serving_dot_v1_dot_user__pb2.ListUsersResponse.FromString,
+                _registered_method=True)
         self.WatchUser = channel.unary_stream(
                 '/papa.serving.v1.UserService/WatchUser',
                 request_serializer=papa_dot_serving_dot_v1_dot_user__pb2.WatchUserRequest.SerializeToString,
@@ -88,6 +93,14 @@ class UserServiceServicer:
 
     def GetUser(self, request, context):
         """The state of a user; all zero for one who has given no feedback yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUsers(self, request, context):
+        """The users of a tenant who have given feedback or have an adapter, each once, in no particular order. A user who was
+        last heard of by a release without this method is listed from the next event or revision on. Needs the scope admin.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -165,6 +178,11 @@ def add_UserServiceServicer_to_server(servicer, server):
                     request_deserializer=papa_dot_serving_dot_v1_dot_user__pb2.GetUserRequest.FromString,
                     response_serializer=papa_dot_serving_dot_v1_dot_user__pb2.GetUserResponse.SerializeToString,
             ),
+            'ListUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUsers,
+                    request_deserializer=papa_dot_serving_dot_v1_dot_user__pb2.ListUsersRequest.FromString,
+                    response_serializer=papa_dot_serving_dot_v1_dot_user__pb2.ListUsersResponse.SerializeToString,
+            ),
             'WatchUser': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchUser,
                     request_deserializer=papa_dot_serving_dot_v1_dot_user__pb2.WatchUserRequest.FromString,
@@ -234,6 +252,33 @@ class UserService:
             '/papa.serving.v1.UserService/GetUser',
             papa_dot_serving_dot_v1_dot_user__pb2.GetUserRequest.SerializeToString,
             papa_dot_serving_dot_v1_dot_user__pb2.GetUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/papa.serving.v1.UserService/ListUsers',
+            papa_dot_serving_dot_v1_dot_user__pb2.ListUsersRequest.SerializeToString,
+            papa_dot_serving_dot_v1_dot_user__pb2.ListUsersResponse.FromString,
             options,
             channel_credentials,
             insecure,

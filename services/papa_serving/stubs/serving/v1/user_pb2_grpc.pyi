@@ -35,6 +35,10 @@ class UserServiceStub:
     def __new__(cls, channel: _aio.Channel) -> UserServiceAsyncStub: ...
     GetUser: _grpc.UnaryUnaryMultiCallable[_user_pb2.GetUserRequest, _user_pb2.GetUserResponse]
     """The state of a user; all zero for one who has given no feedback yet."""
+    ListUsers: _grpc.UnaryUnaryMultiCallable[_user_pb2.ListUsersRequest, _user_pb2.ListUsersResponse]
+    """The users of a tenant who have given feedback or have an adapter, each once, in no particular order. A user who was
+    last heard of by a release without this method is listed from the next event or revision on. Needs the scope admin.
+    """
     WatchUser: _grpc.UnaryStreamMultiCallable[_user_pb2.WatchUserRequest, _user_pb2.WatchUserResponse]
     """The current state at once, then each change, until the caller cancels."""
     ListRevisions: _grpc.UnaryUnaryMultiCallable[_user_pb2.ListRevisionsRequest, _user_pb2.ListRevisionsResponse]
@@ -70,6 +74,10 @@ class UserServiceAsyncStub(UserServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetUser: _aio.UnaryUnaryMultiCallable[_user_pb2.GetUserRequest, _user_pb2.GetUserResponse]  # type: ignore[assignment]
     """The state of a user; all zero for one who has given no feedback yet."""
+    ListUsers: _aio.UnaryUnaryMultiCallable[_user_pb2.ListUsersRequest, _user_pb2.ListUsersResponse]  # type: ignore[assignment]
+    """The users of a tenant who have given feedback or have an adapter, each once, in no particular order. A user who was
+    last heard of by a release without this method is listed from the next event or revision on. Needs the scope admin.
+    """
     WatchUser: _aio.UnaryStreamMultiCallable[_user_pb2.WatchUserRequest, _user_pb2.WatchUserResponse]  # type: ignore[assignment]
     """The current state at once, then each change, until the caller cancels."""
     ListRevisions: _aio.UnaryUnaryMultiCallable[_user_pb2.ListRevisionsRequest, _user_pb2.ListRevisionsResponse]  # type: ignore[assignment]
@@ -108,6 +116,16 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_user_pb2.GetUserResponse, _abc.Awaitable[_user_pb2.GetUserResponse]]:
         """The state of a user; all zero for one who has given no feedback yet."""
+
+    @_abc_1.abstractmethod
+    def ListUsers(
+        self,
+        request: _user_pb2.ListUsersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_user_pb2.ListUsersResponse, _abc.Awaitable[_user_pb2.ListUsersResponse]]:
+        """The users of a tenant who have given feedback or have an adapter, each once, in no particular order. A user who was
+        last heard of by a release without this method is listed from the next event or revision on. Needs the scope admin.
+        """
 
     @_abc_1.abstractmethod
     def WatchUser(
