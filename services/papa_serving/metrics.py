@@ -49,6 +49,11 @@ FEEDBACK_LABELS = Counter(
     "Accepted likes and dislikes, by how many labels their user had given, this one included: 1-10, 11-30, … 1001+.",
     ["label", "cohort"],
 )
+CATALOGUE_ITEMS = Counter(
+    "papa_catalogue_items_total",
+    "Items of catalogues by outcome: added, replaced, unchanged, deleted, or the reason of the refusal.",
+    ["outcome"],
+)
 FEEDBACK_BACKLOG = Gauge(
     "papa_feedback_backlog_events",
     "Accepted events that no revision has applied yet, over owned partitions.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from papa_serving.catalogue.memory import MemoryCatalogues
 from papa_serving.contracts.errors import LineageConflict, StorageUnavailable, UserDeleted
 from papa_serving.contracts.feedback import FeedbackEvent, UserBatch
 from papa_serving.contracts.identity import UserKey
@@ -12,6 +13,7 @@ from papa_serving.contracts.revisions import Revision
 from papa_serving.gateway import transfer
 from papa_serving.gateway.backends import Backends, quotas_of
 from papa_serving.gateway.transfer import Merger, labels_of
+from papa_serving.settings import CatalogueSettings
 from papa_serving.store.memory import MemoryRevisionStore
 from papa_serving.trainer.papa_updater import PapaUpdater
 from papa_serving.trainer.updater import Trained
@@ -57,7 +59,8 @@ class Failing:
 def merger(backend: Backend, revisions: MemoryRevisionStore, dies_at: int = 0) -> Merger:  # noqa: F811
     left = [dies_at]
     parts = (backend.log, backend.users, backend.items, revisions)
-    return Merger(Backends(*(Failing(part, left) for part in parts), quotas_of(backend.settings)))
+    quotas, catalogues = quotas_of(backend.settings), MemoryCatalogues(CatalogueSettings())
+    return Merger(Backends(*(Failing(part, left) for part in parts), quotas, catalogues))
 
 
 async def said_by(backend: Backend, user: UserKey) -> list[tuple[bytes, float]]:  # noqa: F811

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
+from papa_serving.catalogue import open_catalogues
+from papa_serving.contracts.catalogue import CatalogueItem, CatalogueKey
 from papa_serving.contracts.feedback import FeedbackEvent, UserBatch
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import BackboneInfo
@@ -29,6 +32,10 @@ async def fill(backend: Backend, user: UserKey) -> None:
     await backend.log.begin_attempt(lease, UserBatch(user, await backend.pending(lease)))
     await backend.log.bury(lease, (await backend.pending(lease))[:1], "poison")
     await backend.log.heartbeat("trainer", 30)
+    catalogues = open_catalogues(backend.settings)
+    embedding = np.ones(2, "<f2").tobytes()
+    await catalogues.put(CatalogueKey(user.tenant, "summer"), CatalogueItem("shoe", embedding, "encoder"))
+    await catalogues.close()
 
 
 async def keys_of(backend: Backend, raw: Redis) -> list[str]:
@@ -38,7 +45,9 @@ async def keys_of(backend: Backend, raw: Redis) -> list[str]:
 async def test_every_key_is_documented(redis_backend: Backend, raw: Redis, user: UserKey) -> None:
     await fill(redis_backend, user)
     documented = [
-        re.sub(r"NN", r"\\d+", re.sub(r":D\b", ":[0-9a-f]{32}", re.sub(r"TOKEN|ID$", ".+", name))).replace("{p", r"\{p")
+        re.sub(r"NN", r"\\d+", re.sub(r":D\b", ":[0-9a-f]{32}", re.sub(r"TOKEN|ID$", ".+", name)))
+        .replace("{p", r"\{p")
+        .replace("{cC}", r"\{c[0-9a-f]{32}\}")
         for name in re.findall(r"^    papa:(\S+)", redis_keys.__doc__ or "", re.MULTILINE)
     ]
     kinds = set()

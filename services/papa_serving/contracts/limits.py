@@ -23,6 +23,8 @@ MAX_COUNT = 1_024
 """Items of one generation: as many rows as the engine's queue holds by default."""
 MAX_STEPS = 4_000
 """Denoising steps of one item: the longest schedule of published backbones. The engine takes at most T of its own."""
+MAX_EMBEDDED = 64
+"""Pictures of one Embed."""
 MAX_ENGINE_MESSAGE_BYTES = 64 * 2**20
 """The largest message between gateway and engine: several large items, or an adapter."""
 ADAPTER_FILES = (

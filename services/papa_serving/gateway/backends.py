@@ -6,11 +6,14 @@ import logging
 from dataclasses import dataclass
 from time import monotonic
 
+from papa_serving.catalogue import open_catalogues
+from papa_serving.contracts.catalogue import Catalogues, Encoder
 from papa_serving.contracts.errors import GeneratorUnavailable, StorageUnavailable
 from papa_serving.contracts.feedback import FeedbackLog
 from papa_serving.contracts.items import BackboneInfo, ItemStore
 from papa_serving.contracts.revisions import Quotas, RevisionStore, UserDirectory
 from papa_serving.feedback import open_log
+from papa_serving.gateway.engine_client import EngineClient
 from papa_serving.settings import Settings
 from papa_serving.store import open_items, open_revisions, open_users
 
@@ -29,18 +32,20 @@ class Backends:
     items: ItemStore
     revisions: RevisionStore
     quotas: Quotas
+    catalogues: Catalogues
 
     async def close(self) -> None:
         """Closes connections."""
         await self.log.close()
         await self.users.close()
         await self.items.close()
+        await self.catalogues.close()
 
 
 def open_backends(settings: Settings) -> Backends:
     """Opens what the configuration names. Each connects when it is first used. Raises ValueError for a bad URL."""
     stores = open_users(settings), open_items(settings), open_revisions(settings)
-    return Backends(open_log(settings), *stores, quotas_of(settings))
+    return Backends(open_log(settings), *stores, quotas_of(settings), open_catalogues(settings))
 
 
 def quotas_of(settings: Settings) -> Quotas:
@@ -79,3 +84,25 @@ class KnownBackbone:
             self._info = await self._items.backbone_info() or known
         except StorageUnavailable as error:
             _log.warning("the record about the backbone cannot be read again: %s", error)
+
+
+class KnownEncoder:
+    """What the engine embeds pictures by. Asked for again after BACKBONE_SECONDS, as the backbone is."""
+
+    def __init__(self, engine: EngineClient) -> None:
+        self._engine = engine
+        self._encoder: Encoder | None = None
+        self._asked_at = 0.0
+
+    async def get(self) -> Encoder:
+        """Raises GeneratorUnavailable where no generator answers and none has before."""
+        if self._encoder is not None and monotonic() - self._asked_at < BACKBONE_SECONDS:
+            return self._encoder
+        try:
+            answer = await self._engine.embed("", ())
+        except GeneratorUnavailable:
+            if self._encoder is None:
+                raise
+            return self._encoder
+        self._encoder, self._asked_at = Encoder(answer.encoder, answer.size), monotonic()
+        return self._encoder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import ExitStack, aclosing, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -25,6 +25,7 @@ from papa_serving.contracts.errors import (
 )
 from papa_serving.contracts.generation import GenerationSpec, ImageEncoding
 from papa_serving.contracts.limits import MAX_ENGINE_MESSAGE_BYTES
+from papa_serving.logs import request_id
 from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ RETRY_AFTER = 1.0
 RETRY_PAUSE = 0.1
 PACK_SECONDS = 30.0
 RENDER_SECONDS = 30.0
+EMBED_SECONDS = 60.0
 REST_SECONDS, REST_PAUSE = 0.5, 0.05
 """How long the rest of a run that its caller has left is read at most, and how long one event of it may take.
 
@@ -166,6 +168,17 @@ class EngineClient:
         if response.WhichOneof("result") != "rendered":
             raise _reported(response.error)
         return response.rendered
+
+    async def embed(self, tenant: str, samples: Sequence[bytes]) -> engine_pb2.Embedded:
+        """Embeds packed pictures, at most MAX_EMBEDDED; without any it only names the encoder.
+
+        Raises what the engine reports, GeneratorUnavailable, DeadlineExceeded.
+        """
+        request = engine_pb2.EmbedRequest(request_id=request_id.get(), tenant=tenant, samples=samples)
+        response: engine_pb2.EmbedResponse = await self._ask("Embed", request, EMBED_SECONDS)
+        if response.WhichOneof("result") != "embedded":
+            raise _reported(response.error)
+        return response.embedded
 
     async def _ask(self, method: str, request: Any, seconds: float) -> Any:
         """One unary call, tried once more on a new connection where the first was refused or lost."""

@@ -12,15 +12,26 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from papa_serving.contracts.channels import is_loopback
+from papa_serving.gateway.api.catalogue import CatalogueService
 from papa_serving.gateway.api.dead_letters import DeadLetterService
 from papa_serving.gateway.api.feedback import FeedbackService
 from papa_serving.gateway.api.generation import GenerationService
-from papa_serving.gateway.api.health import DEAD_LETTERS, FEEDBACK, GENERATION, INFO, USER, InfoService, Readiness
+from papa_serving.gateway.api.health import (
+    CATALOGUE,
+    DEAD_LETTERS,
+    FEEDBACK,
+    GENERATION,
+    INFO,
+    USER,
+    InfoService,
+    Readiness,
+)
 from papa_serving.gateway.api.users import UserService
 from papa_serving.gateway.auth.bearer import open_authenticator
 from papa_serving.gateway.auth.identity import Authenticate
 from papa_serving.gateway.auth.tls import server_credentials
-from papa_serving.gateway.backends import Backends, KnownBackbone
+from papa_serving.gateway.backends import Backends, KnownBackbone, KnownEncoder
+from papa_serving.gateway.conversion.catalogue_items import ItemReader
 from papa_serving.gateway.conversion.events import EventReader
 from papa_serving.gateway.conversion.picture_reader import PictureReader
 from papa_serving.gateway.engine_client import EngineClient
@@ -31,6 +42,7 @@ from papa_serving.settings import GatewaySettings
 from papa_serving.settings.addresses import CannotBind, host_port
 from papa_serving.settings.exposure import exposed_gateway
 from papa_serving.stubs.serving.v1 import (
+    catalogue_pb2_grpc,
     dead_letter_pb2_grpc,
     feedback_pb2_grpc,
     generation_pb2_grpc,
@@ -135,11 +147,17 @@ class Gateway:
         )
         info_pb2_grpc.add_InfoServiceServicer_to_server(InfoService(limits, backends, self._overdraw), self._server)
         dead_letter_pb2_grpc.add_DeadLetterServiceServicer_to_server(DeadLetterService(backends.log), self._server)
+        encoder = KnownEncoder(self._engine)
+        items = ItemReader(limits, backbone, encoder, self._pictures)
+        catalogue_pb2_grpc.add_CatalogueServiceServicer_to_server(
+            CatalogueService(backends.catalogues, self._engine, encoder, items, self._drain), self._server
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, self._server)
         if self._probes is not None:
             health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, self._probes)
         if limits.auth.mode == "none" if limits.reflection is None else limits.reflection:
-            names = (GENERATION, FEEDBACK, USER, DEAD_LETTERS, INFO, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+            own = (GENERATION, FEEDBACK, USER, CATALOGUE, DEAD_LETTERS, INFO)
+            names = (*own, "grpc.health.v1.Health", reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
 
 

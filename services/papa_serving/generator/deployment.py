@@ -68,6 +68,7 @@ class GeneratorReplica:
         await refuse_emptied(stores.items, stores.users, stores.revisions)
         await stores.items.publish_backbone(room.backbone_info)
         self._settings = settings.generator
+        self._image_shape, self._encoder = room.backbone_info.image_shape, room.encoder
         self._engine, self._generator, self._packer = room.engine, room.generator, room.packer
         self._forgetting = asyncio.create_task(forget_deleted_users(stores.users, room.adapters, FORGET_SECONDS))
         self._engine.start()
@@ -130,6 +131,23 @@ class GeneratorReplica:
         except Exception:
             _log.exception("an adapter could not be packed")
             return engine_pb2.PackAdapterResponse(error=wire.run_error(PapaError("the generator failed")))
+
+    async def Embed(  # noqa: N802
+        self, request: engine_pb2.EmbedRequest, grpc_context: RayServegRPCContext
+    ) -> engine_pb2.EmbedResponse:
+        """EngineService.Embed."""
+        try:
+            self._admit(grpc_context)
+            logs.request_id.set(request.request_id)
+            return engine_pb2.EmbedResponse(
+                embedded=await wire.embed(self._engine.embedder, request, self._image_shape)
+            )
+        except PapaError as error:
+            _log.info("pictures were not embedded", extra={"reason": error.reason, "detail": error.message})
+            return engine_pb2.EmbedResponse(error=wire.run_error(error))
+        except Exception:
+            _log.exception("pictures could not be embedded")
+            return engine_pb2.EmbedResponse(error=wire.run_error(PapaError("the generator failed")))
 
     def _admit(self, context: RayServegRPCContext) -> None:
         """Raises Unauthenticated, which is the call's status as well, for a caller without the token."""

@@ -21,6 +21,7 @@ from papa_serving import metrics
 from papa_serving.contracts.errors import PapaError
 from papa_serving.contracts.identity import UserKey
 from papa_serving.generator.batch import Batch
+from papa_serving.generator.embedding import Embedder
 from papa_serving.generator.job import Job, Row
 from papa_serving.generator.judging import like_probabilities
 from papa_serving.generator.scheduling.cost import StepCost, Throughput
@@ -46,7 +47,8 @@ class EngineConfig:
 
 
 class Engine:
-    """The loop. While it runs, no other thread may use the denoiser; work reaches it through its `inbox`.
+    """The loop. While it runs, no other thread may use the denoiser; work reaches it through its `inbox` and its
+    `embedder`.
 
     `num_timesteps` is the backbone's T, the most steps that a job may have. `cost` learns what rows cost.
     """
@@ -59,6 +61,7 @@ class Engine:
         self._scheduler = Scheduler(config.max_rows, slots.capacity, adapt_from, cost or StepCost())
         self._throughput = Throughput()
         self.inbox = Inbox(config.max_queued_rows, self._throughput)
+        self.embedder = Embedder(denoiser, self.inbox.wake)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -80,7 +83,7 @@ class Engine:
         failures = 0
         metrics.ENGINES_RUNNING.set(1)
         try:
-            while failures < FAILURES_UNTIL_DEAD and self.inbox.wait(bool(self._scheduler or self._batch.rows)):
+            while failures < FAILURES_UNTIL_DEAD and self.inbox.wait(self._busy):
                 try:
                     self._round()
                     failures = 0
@@ -91,10 +94,15 @@ class Engine:
         finally:
             metrics.ENGINES_RUNNING.set(0)
             left = set(self.inbox.close())
+            self.embedder.close(ended())
             self._fail(left | self._scheduler.jobs() | {row.job for row in self._batch.rows}, ended())
 
+    @property
+    def _busy(self) -> bool:
+        return bool(self._scheduler or self._batch.rows or self.embedder)
+
     def _round(self) -> None:
-        """Lets rows leave and join, then takes one step."""
+        """Lets rows leave and join, then takes one step, then embeds a few of the pictures that wait."""
         arrived, cancelled = self.inbox.take()
         for job in arrived:
             self._scheduler.push(job.rows(tuple(self._denoiser.schedule.plan(job.steps).tolist())))
@@ -105,6 +113,7 @@ class Engine:
             self._change()
         if self._batch.rows:
             self._step()
+        self.embedder.work()
         metrics.ENGINE_RUNNING_ROWS.set(len(self._batch.rows))
         metrics.ENGINE_SLOTS_USED.set(len(self._slots))
 

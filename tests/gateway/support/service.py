@@ -11,14 +11,22 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
+from papa_serving.catalogue.memory import MemoryCatalogues
+from papa_serving.contracts.catalogue import Catalogues
 from papa_serving.contracts.feedback import DeadLetter, FeedbackEvent
 from papa_serving.contracts.identity import UserKey
 from papa_serving.gateway.auth.identity import Authenticate
 from papa_serving.gateway.backends import Backends, quotas_of
 from papa_serving.gateway.server import Gateway
-from papa_serving.settings import FeedbackSettings, GatewaySettings, Settings
+from papa_serving.settings import CatalogueSettings, FeedbackSettings, GatewaySettings, Settings
 from papa_serving.store.memory import MemoryState
-from papa_serving.stubs.serving.v1 import dead_letter_pb2_grpc, feedback_pb2_grpc, generation_pb2_grpc, user_pb2_grpc
+from papa_serving.stubs.serving.v1 import (
+    catalogue_pb2_grpc,
+    dead_letter_pb2_grpc,
+    feedback_pb2_grpc,
+    generation_pb2_grpc,
+    user_pb2_grpc,
+)
 
 from tests.gateway.support.doubles import Items, Log, Revisions, Users
 from tests.gateway.support.fake_engine import FakeEngine
@@ -41,6 +49,7 @@ class Service:
         self.state = MemoryState(Settings(feedback=FeedbackSettings(partitions=4)))
         self.log, self.users, self.items = Log(self.state), Users(self.state), Items(self.state)
         self.revisions = Revisions()
+        self.catalogues: Catalogues = MemoryCatalogues(CatalogueSettings(max_items=50, max_catalogues=3))
         self.engine = FakeEngine()
         self.gateway: Gateway
         self.channel: grpc.aio.Channel
@@ -52,13 +61,15 @@ class Service:
         limits = GatewaySettings(
             port=0, generator=address, **{"notice_seconds": 0.0, "drain_seconds": 60.0, **settings}
         )
-        backends = Backends(self.log, self.users, self.items, self.revisions, quotas_of(self.state.settings))
+        parts = (self.log, self.users, self.items, self.revisions, quotas_of(self.state.settings), self.catalogues)
+        backends = Backends(*parts)
         self.gateway = Gateway(limits, backends, authenticate, overdraw=OVERDRAW)
         await self.gateway.start()
         self.channel = grpc.aio.insecure_channel(self.gateway.address)
         self.generation = generation_pb2_grpc.GenerationServiceStub(self.channel)
         self.feedback = feedback_pb2_grpc.FeedbackServiceStub(self.channel)
         self.user = user_pb2_grpc.UserServiceStub(self.channel)
+        self.catalogue = catalogue_pb2_grpc.CatalogueServiceStub(self.channel)
         self.dead_letters = dead_letter_pb2_grpc.DeadLetterServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
 

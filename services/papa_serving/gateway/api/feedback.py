@@ -8,8 +8,8 @@ import asyncio
 import logging
 import time
 from bisect import bisect_left
-from collections import Counter, deque
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 
 from papa_serving import tracing
 from papa_serving.contracts.errors import PapaError, Status
@@ -18,6 +18,7 @@ from papa_serving.gateway.conversion import validation
 from papa_serving.gateway.conversion.events import Converted, EventReader, violations_of
 from papa_serving.gateway.rpc.drain import Drain
 from papa_serving.gateway.rpc.edge import Context
+from papa_serving.gateway.rpc.inflow import Inflow
 from papa_serving.gateway.rpc.status import public_message, retry_after
 from papa_serving.metrics import FEEDBACK_EVENTS, FEEDBACK_LABELS
 from papa_serving.settings import GatewaySettings
@@ -64,8 +65,8 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
         self, request_iterator: AsyncIterator[feedback_pb2.StreamFeedbackRequest], context: Context
     ) -> AsyncIterator[feedback_pb2.StreamFeedbackResponse]:
         """Appends whatever has arrived as one group while the next group is being read."""
-        inflow = Inflow()
-        filling = asyncio.create_task(inflow.fill(request_iterator))
+        inflow = Inflow[feedback_pb2.FeedbackEvent](MAX_EVENTS, MAX_BYTES)
+        filling = asyncio.create_task(inflow.fill(request_iterator, lambda request: request.event))
         try:
             while True:
                 async with self._drain.endless_wait():
@@ -176,52 +177,3 @@ def _outcome(result: AppendResult) -> feedback_pb2.FeedbackOutcome:
         retry_after_seconds=retry_after(result.error) or 0.0,
     )
     return feedback_pb2.FeedbackOutcome(event_id=result.event_id, error=error)
-
-
-class Inflow:
-    """The bounded buffer between a stream's reader and its worker.
-
-    While the worker appends one group the reader fills the next. It holds up to MAX_EVENTS events and MAX_BYTES bytes;
-    a single larger event is let in alone. A full buffer stops the reader.
-    """
-
-    def __init__(self) -> None:
-        self._events: deque[feedback_pb2.FeedbackEvent] = deque()
-        self._bytes = 0
-        self._changed = asyncio.Condition()
-        self._ended = False
-        self._failure: Exception | None = None
-
-    async def fill(self, requests: AsyncIterable[feedback_pb2.StreamFeedbackRequest]) -> None:
-        """Reads to the end of the stream. `take` raises its failure once it has returned what came before."""
-        try:
-            async for request in requests:
-                await self._put(request.event)
-                del request  # a stream that waits for its next message keeps none
-        except Exception as error:
-            self._failure = error
-        async with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    async def _put(self, event: feedback_pb2.FeedbackEvent) -> None:
-        size = event.ByteSize()
-        async with self._changed:
-            await self._changed.wait_for(
-                lambda: not self._events or (len(self._events) < MAX_EVENTS and self._bytes + size <= MAX_BYTES)
-            )
-            self._events.append(event)
-            self._bytes += size
-            self._changed.notify_all()
-
-    async def take(self) -> list[feedback_pb2.FeedbackEvent]:
-        """Waits for events and returns all that have arrived; an empty list at the end of the stream."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._events or self._ended)
-            group = list(self._events)
-            self._events.clear()
-            self._bytes = 0
-            self._changed.notify_all()
-        if not group and self._failure is not None:
-            raise self._failure
-        return group

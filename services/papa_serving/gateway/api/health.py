@@ -32,6 +32,7 @@ GENERATION = "papa.serving.v1.GenerationService"
 FEEDBACK = "papa.serving.v1.FeedbackService"
 USER = "papa.serving.v1.UserService"
 DEAD_LETTERS = "papa.serving.v1.DeadLetterService"
+CATALOGUE = "papa.serving.v1.CatalogueService"
 INFO = "papa.serving.v1.InfoService"
 UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 POLL_SECONDS = 1.0

@@ -21,6 +21,7 @@ class Scope(StrEnum):
 
     GENERATE = "generate"
     FEEDBACK = "feedback"
+    CATALOGUE = "catalogue"
     ADMIN = "admin"
 
 
@@ -44,6 +45,18 @@ class Identity:
         if self.bound and tenant != self.tenant:
             raise Forbidden("the credential does not reach this tenant", field="user.tenant")
         return tenant
+
+    def reach_whole_tenant(self, tenant: str) -> str:
+        """The tenant that a request about no user means ("" is the caller's own).
+
+        Raises Forbidden for a credential of another tenant or of one user.
+        """
+        if self.user:
+            raise Forbidden("the credential is one user's, and this concerns the whole tenant")
+        named = tenant or self.tenant
+        if self.bound and named != self.tenant:
+            raise Forbidden("the credential does not reach this tenant", field="tenant")
+        return named
 
     def reach(self, user: types_pb2.User) -> UserKey:
         """The user that a request means. Raises Forbidden for a tenant or user that the credential does not reach."""

@@ -28,6 +28,7 @@ GROUP_WEIGHT = 7
 
 _ANY = frozenset(Scope)
 _GENERATE, _FEEDBACK, _ADMIN = frozenset({Scope.GENERATE}), frozenset({Scope.FEEDBACK}), frozenset({Scope.ADMIN})
+_CATALOGUE = frozenset({Scope.CATALOGUE})
 
 SCOPES: Mapping[str, frozenset[Scope]] = {
     "GenerationService/Generate": _GENERATE,
@@ -45,6 +46,11 @@ SCOPES: Mapping[str, frozenset[Scope]] = {
     "UserService/MergeUsers": _ADMIN,
     "UserService/ExportUser": _ADMIN,
     "UserService/ImportAdapter": _ADMIN,
+    "CatalogueService/PutItems": _CATALOGUE,
+    "CatalogueService/DeleteItems": _CATALOGUE,
+    "CatalogueService/GetItem": _CATALOGUE,
+    "CatalogueService/ListItems": _CATALOGUE,
+    "CatalogueService/ListCatalogues": _CATALOGUE,
     "InfoService/GetServerInfo": _ANY,
     "DeadLetterService/ListDeadLetters": _ADMIN,
     "DeadLetterService/RetryDeadLetter": _ADMIN,
@@ -446,17 +452,28 @@ class Meter:
             (self.tenants, user.tenant, f"tenant:{user.tenant}"),
         ):
             if (wait := buckets.wait(name, cost, now)) > 0:
-                kind = subject.partition(":")[0]
-                raise RateLimited(
-                    f"this {kind} asks for more than its rate allows", retry_after=wait, metadata={"subject": subject}
-                )
+                raise _rate_limited(subject, wait)
         self.owe(user, cost)
+
+    def charge_tenant(self, tenant: str, cost: float) -> None:
+        """Charges a tenant for what concerns no user. Raises RateLimited."""
+        now = self._clock()
+        if (wait := self.tenants.wait(tenant, cost, now)) > 0:
+            raise _rate_limited(f"tenant:{tenant}", wait)
+        self.tenants.take(tenant, cost, now)
 
     def owe(self, user: UserKey, cost: float) -> None:
         """Charges what is being done already, even where that leaves a debt."""
         now = self._clock()
         self.users.take(user, cost, now)
         self.tenants.take(user.tenant, cost, now)
+
+
+def _rate_limited(subject: str, wait: float) -> RateLimited:
+    kind = subject.partition(":")[0]
+    return RateLimited(
+        f"this {kind} asks for more than its rate allows", retry_after=wait, metadata={"subject": subject}
+    )
 
 
 @dataclass(frozen=True)
@@ -478,6 +495,16 @@ class Caller:
         if self.meter is not None:
             self.meter.charge(key, cost)
         return key
+
+    def charge_tenant(self, tenant: str, cost: float = 1.0) -> str:
+        """Charges the tenant that a request about no user names ("" is the caller's own), and returns its name.
+
+        Raises Forbidden for a credential that does not reach the whole tenant, RateLimited.
+        """
+        named = self.identity.reach_whole_tenant(tenant)
+        if self.meter is not None:
+            self.meter.charge_tenant(named, cost)
+        return named
 
     def owe(self, user: UserKey, cost: float) -> None:
         """Charges a user whom the call has reached for work beyond what it was charged with at first."""

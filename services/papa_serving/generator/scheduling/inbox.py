@@ -28,6 +28,7 @@ class Inbox:
         self._queued_rows = 0
         self._rows_of: Counter[UserKey] = Counter()
         self._cancelled = False
+        self._woken = False
         self._stopping = False
         self._closed = False
 
@@ -76,6 +77,12 @@ class Inbox:
             job.cancelled = self._cancelled = True
             self._wake.notify()
 
+    def wake(self) -> None:
+        """Makes `wait` return once, for work that does not come through here."""
+        with self._wake:
+            self._woken = True
+            self._wake.notify()
+
     def stop(self) -> None:
         """Makes `wait` return False from now on."""
         with self._wake:
@@ -85,7 +92,8 @@ class Inbox:
     def wait(self, busy: bool) -> bool:
         """Returns at once when `busy`, else when something comes; False when it is time to stop."""
         with self._wake:
-            self._wake.wait_for(lambda: busy or self._stopping or self._cancelled or self._arrived)
+            self._wake.wait_for(lambda: busy or self._stopping or self._cancelled or self._arrived or self._woken)
+            self._woken = False
             return not self._stopping
 
     def take(self) -> tuple[list[Job], bool]:

@@ -50,6 +50,11 @@ class EngineServiceStub:
                 request_serializer=papa_dot_engine_dot_v1_dot_engine__pb2.PackAdapterRequest.SerializeToString,
                 response_deserializer=papa_dot_engine_dot_v1_dot_engine__pb2.PackAdapterResponse.FromString,
                 _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/papa.engine.v1.EngineService/Embed',
+                request_serializer=papa_dot_engine_dot_v1_dot_engine__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=papa_dot_engine_dot_v1_dot_engine__pb2.EmbedResponse.FromString,
+                _registered_method=True)
 
 
 class EngineServiceServicer:
@@ -77,6 +82,13 @@ class EngineServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Embed(self, request, context):
+        """Embeds pictures by the features that the taste heads use. Without samples it only names the encoder.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EngineServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +106,11 @@ def add_EngineServiceServicer_to_server(servicer, server):
                     servicer.PackAdapter,
                     request_deserializer=papa_dot_engine_dot_v1_dot_engine__pb2.PackAdapterRequest.FromString,
                     response_serializer=papa_dot_engine_dot_v1_dot_engine__pb2.PackAdapterResponse.SerializeToString,
+            ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=papa_dot_engine_dot_v1_dot_engine__pb2.EmbedRequest.FromString,
+                    response_serializer=papa_dot_engine_dot_v1_dot_engine__pb2.EmbedResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +195,33 @@ class EngineService:
             '/papa.engine.v1.EngineService/PackAdapter',
             papa_dot_engine_dot_v1_dot_engine__pb2.PackAdapterRequest.SerializeToString,
             papa_dot_engine_dot_v1_dot_engine__pb2.PackAdapterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/papa.engine.v1.EngineService/Embed',
+            papa_dot_engine_dot_v1_dot_engine__pb2.EmbedRequest.SerializeToString,
+            papa_dot_engine_dot_v1_dot_engine__pb2.EmbedResponse.FromString,
             options,
             channel_credentials,
             insecure,

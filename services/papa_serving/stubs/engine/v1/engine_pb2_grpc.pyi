@@ -39,6 +39,8 @@ class EngineServiceStub:
     """Encodes a stored item again."""
     PackAdapter: _grpc.UnaryUnaryMultiCallable[_engine_pb2.PackAdapterRequest, _engine_pb2.PackAdapterResponse]
     """Checks an adapter from elsewhere and makes the files of a revision of it; nothing is stored."""
+    Embed: _grpc.UnaryUnaryMultiCallable[_engine_pb2.EmbedRequest, _engine_pb2.EmbedResponse]
+    """Embeds pictures by the features that the taste heads use. Without samples it only names the encoder."""
 
 @_typing.type_check_only
 class EngineServiceAsyncStub(EngineServiceStub):
@@ -51,6 +53,8 @@ class EngineServiceAsyncStub(EngineServiceStub):
     """Encodes a stored item again."""
     PackAdapter: _aio.UnaryUnaryMultiCallable[_engine_pb2.PackAdapterRequest, _engine_pb2.PackAdapterResponse]  # type: ignore[assignment]
     """Checks an adapter from elsewhere and makes the files of a revision of it; nothing is stored."""
+    Embed: _aio.UnaryUnaryMultiCallable[_engine_pb2.EmbedRequest, _engine_pb2.EmbedResponse]  # type: ignore[assignment]
+    """Embeds pictures by the features that the taste heads use. Without samples it only names the encoder."""
 
 class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
     """The internal service of a generator replica, called by gateways. Requests are already validated and authorised."""
@@ -78,5 +82,13 @@ class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_engine_pb2.PackAdapterResponse, _abc.Awaitable[_engine_pb2.PackAdapterResponse]]:
         """Checks an adapter from elsewhere and makes the files of a revision of it; nothing is stored."""
+
+    @_abc_1.abstractmethod
+    def Embed(
+        self,
+        request: _engine_pb2.EmbedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_engine_pb2.EmbedResponse, _abc.Awaitable[_engine_pb2.EmbedResponse]]:
+        """Embeds pictures by the features that the taste heads use. Without samples it only names the encoder."""
 
 def add_EngineServiceServicer_to_server(servicer: EngineServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,120 @@
+"""Catalogues in memory, searched exactly, for tests and benchmarks in one process. The tests of those on Redis hold."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from papa_serving.contracts.catalogue import (
+    CatalogueItem,
+    CatalogueKey,
+    CatalogueRecord,
+    Catalogues,
+    Comparison,
+    Filter,
+    ListedItem,
+    Metadata,
+    Near,
+    Put,
+    Value,
+)
+from papa_serving.contracts.errors import CatalogueFull, EncoderChanged
+from papa_serving.settings import CatalogueSettings
+
+
+class MemoryCatalogues(Catalogues):
+    """A dictionary of items for each catalogue."""
+
+    def __init__(self, settings: CatalogueSettings) -> None:
+        self._settings = settings
+        self._catalogues: dict[CatalogueKey, dict[str, CatalogueItem]] = {}
+
+    @override
+    async def encoder(self, catalogue: CatalogueKey) -> str:
+        return next((item.encoder for item in self._items(catalogue).values()), "")
+
+    @override
+    async def put(self, catalogue: CatalogueKey, item: CatalogueItem) -> Put:
+        items, settings = self._items(catalogue), self._settings
+        if (former := await self.encoder(catalogue)) not in ("", item.encoder):
+            raise EncoderChanged(f"the catalogue was embedded by {former}, and this embedding is by {item.encoder}")
+        if not items and len(await self.of_tenant(catalogue.tenant)) >= settings.max_catalogues:
+            raise CatalogueFull(f"the tenant has {settings.max_catalogues} catalogues and may have no more")
+        known = item.item_id in items
+        if not known and len(items) >= settings.max_items:
+            raise CatalogueFull(f"the catalogue holds {settings.max_items} items and may hold no more")
+        self._catalogues.setdefault(catalogue, {})[item.item_id] = replace(item, updated_at=time.time())
+        return Put.REPLACED if known else Put.ADDED
+
+    @override
+    async def delete(self, catalogue: CatalogueKey, item_ids: Sequence[str]) -> int:
+        items = self._items(catalogue)
+        return sum(items.pop(item_id, None) is not None for item_id in item_ids)
+
+    @override
+    async def get(self, catalogue: CatalogueKey, item_ids: Sequence[str]) -> list[CatalogueItem | None]:
+        items = self._items(catalogue)
+        return [items.get(item_id) for item_id in item_ids]
+
+    @override
+    async def fingerprints(self, catalogue: CatalogueKey, item_ids: Sequence[str]) -> list[str]:
+        return [item.fingerprint if item else "" for item in await self.get(catalogue, item_ids)]
+
+    @override
+    async def page(self, catalogue: CatalogueKey, limit: int, after: str) -> list[ListedItem]:
+        items = self._items(catalogue)
+        # By their bytes, as Redis sorts them.
+        names = sorted((name for name in items if name.encode() > after.encode()), key=str.encode)
+        found = [items[name] for name in names[:limit]]
+        return [ListedItem(i.item_id, i.metadata, bool(i.sample), i.fingerprint, i.updated_at) for i in found]
+
+    @override
+    async def of_tenant(self, tenant: str) -> list[CatalogueRecord]:
+        return [
+            CatalogueRecord(key.name, len(items), await self.encoder(key))
+            for key, items in sorted(self._catalogues.items())
+            if key.tenant == tenant and items
+        ]
+
+    @override
+    async def search(
+        self, catalogue: CatalogueKey, vector: NDArray[np.float32], count: int, filters: Sequence[Filter] = ()
+    ) -> list[Near]:
+        items = [item for item in self._items(catalogue).values() if passes(item.metadata, filters)]
+        if not items:
+            return []
+        vectors = np.stack([item.vector for item in items])
+        cosines = vectors @ vector / (np.linalg.norm(vectors, axis=1) * np.linalg.norm(vector) + 1e-12)
+        nearest = np.argsort(-cosines, kind="stable")[:count]
+        return [Near(items[index].item_id, float(1 + cosines[index]) / 2) for index in nearest]
+
+    @override
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    def _items(self, catalogue: CatalogueKey) -> dict[str, CatalogueItem]:
+        return self._catalogues.get(catalogue, {})
+
+
+def passes(metadata: Metadata, filters: Sequence[Filter]) -> bool:
+    """Whether an item with this metadata passes all filters."""
+    return all(each.key in metadata and _passes(metadata[each.key], each) for each in filters)
+
+
+def _passes(value: Value, asked: Filter) -> bool:
+    match asked.comparison:
+        case Comparison.HAS:
+            return isinstance(value, tuple) and any(text in value for text in asked.values)
+        case Comparison.IS:
+            return not isinstance(value, tuple) and any(
+                value == other and isinstance(value, str) == isinstance(other, str) for other in asked.values
+            )
+        case Comparison.AT_LEAST:
+            return isinstance(value, float) and any(value >= float(other) for other in asked.values)
+        case Comparison.AT_MOST:
+            return isinstance(value, float) and any(value <= float(other) for other in asked.values)

@@ -1,0 +1,268 @@
+"""The store of catalogues: the same tests over memory and over a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from papa_serving.catalogue import open_catalogues, redis_catalogues
+from papa_serving.catalogue.memory import MemoryCatalogues, passes
+from papa_serving.contracts.catalogue import (
+    CatalogueItem,
+    CatalogueKey,
+    CatalogueRecord,
+    Catalogues,
+    Comparison,
+    Filter,
+    Metadata,
+    Put,
+)
+from papa_serving.contracts.errors import CatalogueFull, CatalogueUnsupported, EncoderChanged
+from papa_serving.local.redis_process import RedisProcess
+from papa_serving.settings import CatalogueSettings, RedisSettings, Settings
+
+from tests.store.support import redis_cluster, redis_server
+
+__all__ = ["redis_cluster", "redis_server"]
+
+SUMMER = CatalogueKey("shop", "summer")
+SETTINGS = CatalogueSettings(max_items=60, max_catalogues=2)
+IS, AT_LEAST, AT_MOST, HAS = Comparison.IS, Comparison.AT_LEAST, Comparison.AT_MOST, Comparison.HAS
+
+
+@pytest.fixture(params=["memory", "redis", "cluster"])
+async def catalogues(request: pytest.FixtureRequest) -> AsyncIterator[Catalogues]:
+    opened: Catalogues
+    if request.param == "memory":
+        opened = MemoryCatalogues(SETTINGS)
+    else:
+        url = request.getfixturevalue(f"redis_{'server' if request.param == 'redis' else 'cluster'}").url
+        opened = open_catalogues(
+            Settings(redis=RedisSettings(url=url, prefix=f"t{secrets.token_hex(4)}"), catalogue=SETTINGS)
+        )
+    yield opened
+    await opened.close()
+
+
+def made(item_id: str, *numbers: float, encoder: str = "e1", sample: bytes = b"", **metadata: object) -> CatalogueItem:
+    embedding = np.array(numbers or (1.0, 0.0), "<f2").tobytes()
+    return CatalogueItem(item_id, embedding, encoder, metadata, sample, f"print of {item_id}")  # type: ignore[arg-type]
+
+
+def vector(*numbers: float) -> np.ndarray:
+    return np.array(numbers, np.float32)
+
+
+async def found(catalogues: Catalogues, *filters: Filter, count: int = 100) -> list[str]:
+    return [near.item_id for near in await catalogues.search(SUMMER, vector(1, 0), count, filters)]
+
+
+async def test_what_was_put_is_there(catalogues: Catalogues) -> None:
+    strange = "a b{c}:'\"\u65e5\u672c"
+    metadata: Metadata = {"text": 'a "b"\\c\n', "number": 9.5, "flag": True, "tags": ("new", "sale"), "empty": ()}
+    assert await catalogues.put(SUMMER, made(strange, 1, 2, sample=b"\x00picture", **metadata)) is Put.ADDED
+    (item, missing) = await catalogues.get(SUMMER, [strange, "other"])
+    assert missing is None
+    assert item is not None
+    assert (item.metadata, item.sample, item.encoder) == (metadata, b"\x00picture", "e1")
+    assert item.vector.tolist() == [1.0, 2.0]
+    assert item.updated_at > 1_700_000_000
+    assert await catalogues.fingerprints(SUMMER, ["other", strange]) == ["", f"print of {strange}"]
+    assert await found(catalogues) == [strange]
+
+
+async def test_a_replaced_item_is_found_where_it_is_now(catalogues: Catalogues) -> None:
+    await catalogues.put(SUMMER, made("a", 1, 0, kind="shoe"))
+    await catalogues.put(SUMMER, made("b", 1, 1))
+    assert await found(catalogues) == ["a", "b"]
+    assert await catalogues.put(SUMMER, made("a", -1, 0, kind="hat")) is Put.REPLACED
+    assert await found(catalogues) == ["b", "a"]
+    assert await found(catalogues, Filter("kind", IS, ("shoe",))) == []
+    assert await found(catalogues, Filter("kind", IS, ("hat",))) == ["a"]
+
+
+async def test_the_nearest_come_first_with_their_similarity(catalogues: Catalogues) -> None:
+    angles = {f"i{number:02d}": number / 10 for number in range(30)}
+    for name, angle in angles.items():
+        await catalogues.put(SUMMER, made(name, np.cos(angle), np.sin(angle)))
+    near = await catalogues.search(SUMMER, vector(2, 0), 5)
+    assert [each.item_id for each in near] == [f"i{number:02d}" for number in range(5)]
+    assert [each.similarity for each in near] == pytest.approx(
+        [(1 + np.cos(angles[each.item_id])) / 2 for each in near], abs=0.01
+    )
+
+
+async def test_deleted_items_are_found_no_more(catalogues: Catalogues) -> None:
+    for name in ("a", "b", "c"):
+        await catalogues.put(SUMMER, made(name, 1, 1))
+    assert await catalogues.delete(SUMMER, ["a", "c", "c", "never"]) == 2
+    assert await found(catalogues) == ["b"]
+    assert await catalogues.get(SUMMER, ["a"]) == [None]
+    assert [item.item_id for item in await catalogues.page(SUMMER, 10, "")] == ["b"]
+    assert await catalogues.delete(SUMMER, ["b"]) == 1
+    assert await found(catalogues) == []
+    assert await catalogues.of_tenant("shop") == []
+
+
+async def test_pages_are_in_the_order_of_the_ids(catalogues: Catalogues) -> None:
+    names = sorted(["b", "a", "\u65e5", "aa", "Z", "a b"], key=str.encode)
+    for name in reversed(names):
+        await catalogues.put(SUMMER, made(name, sample=b"picture" if name == "a" else b"", kind=name))
+    first = await catalogues.page(SUMMER, 4, "")
+    second = await catalogues.page(SUMMER, 4, first[-1].item_id)
+    assert [item.item_id for item in (*first, *second)] == names
+    assert {item.item_id for item in (*first, *second) if item.has_image} == {"a"}
+    assert all(item.metadata == {"kind": item.item_id} for item in first)
+
+
+async def test_catalogues_and_tenants_are_apart(catalogues: Catalogues) -> None:
+    rival = CatalogueKey("rival", "summer")
+    await catalogues.put(SUMMER, made("a"))
+    await catalogues.put(rival, made("b", encoder="e2"))
+    await catalogues.put(CatalogueKey("shop", "autumn"), made("c", encoder="e2"))
+    assert await catalogues.of_tenant("shop") == [
+        CatalogueRecord("autumn", 1, "e2"),
+        CatalogueRecord("summer", 1, "e1"),
+    ]
+    assert await found(catalogues) == ["a"]
+    assert await catalogues.get(rival, ["a"]) == [None]
+    assert await catalogues.delete(rival, ["a"]) == 0
+
+
+async def test_embeddings_of_two_encoders_are_not_mixed(catalogues: Catalogues) -> None:
+    assert await catalogues.encoder(SUMMER) == ""
+    await catalogues.put(SUMMER, made("a"))
+    with pytest.raises(EncoderChanged):
+        await catalogues.put(SUMMER, made("b", 1, 2, 3, encoder="e2"))
+    assert await catalogues.encoder(SUMMER) == "e1"
+    await catalogues.delete(SUMMER, ["a"])
+    await catalogues.put(SUMMER, made("b", 1, 2, 3, encoder="e2"))
+    assert await catalogues.encoder(SUMMER) == "e2"
+
+
+async def test_a_catalogue_and_a_tenant_have_bounds(catalogues: Catalogues) -> None:
+    for number in range(60):
+        await catalogues.put(SUMMER, made(f"i{number}"))
+    with pytest.raises(CatalogueFull):
+        await catalogues.put(SUMMER, made("more"))
+    assert await catalogues.put(SUMMER, made("i3")) is Put.REPLACED
+    await catalogues.delete(SUMMER, ["i3"])
+    assert await catalogues.put(SUMMER, made("more")) is Put.ADDED
+    second, third = CatalogueKey("shop", "second"), CatalogueKey("shop", "third")
+    await catalogues.put(second, made("a"))
+    with pytest.raises(CatalogueFull):
+        await catalogues.put(third, made("a"))
+    await catalogues.delete(second, ["a"])
+    assert await catalogues.put(third, made("a")) is Put.ADDED, "an empty catalogue makes room"
+
+
+METADATA: dict[str, Metadata] = {
+    "a": {"kind": "shoe", "price": 10.0, "new": True, "tags": ("sale", "red")},
+    "b": {"kind": 'a "quoted\\ one', "price": -3.0, "new": False, "tags": ("sale price",)},
+    "c": {"kind": "sh", "price": 1e-9, "tags": ()},
+    "d": {"kind": "shoe", "price": 123456789012345.25, "tags": ("red",)},
+    "e": {},
+    "f": {"kind": "\u9774 or 1 == 1", "price": 0.1},
+}
+FILTERS: dict[str, list[Filter]] = {
+    "text": [Filter("kind", IS, ("shoe",))],
+    "a part of a text is another text": [Filter("kind", IS, ("sho",))],
+    "quotes": [Filter("kind", IS, ('a "quoted\\ one',))],
+    "an expression is a text": [Filter("kind", IS, ('x" or 1 == 1 or "',))],
+    "any script": [Filter("kind", IS, ("\u9774 or 1 == 1",))],
+    "one of several": [Filter("kind", IS, ("sh", "shoe"))],
+    "number": [Filter("price", IS, (10.0,))],
+    "decimals": [Filter("price", IS, (0.1,))],
+    "at least": [Filter("price", AT_LEAST, (0.1,))],
+    "at most": [Filter("price", AT_MOST, (1e-9,))],
+    "tiny": [Filter("price", AT_LEAST, (1e-12,)), Filter("price", AT_MOST, (0.01,))],
+    "large": [Filter("price", IS, (123456789012345.25,))],
+    "flag": [Filter("new", IS, (True,))],
+    "no flag": [Filter("new", IS, (False,))],
+    "member": [Filter("tags", HAS, ("sale",))],
+    "any member": [Filter("tags", HAS, ("sale price", "red"))],
+    "all of several": [
+        Filter("tags", HAS, ("red",)),
+        Filter("price", AT_MOST, (100.0,)),
+        Filter("kind", IS, ("shoe",)),
+    ],
+    "unknown key": [Filter("colour", IS, ("red",))],
+    "none": [],
+}
+
+
+async def test_filters_pass_what_they_should(catalogues: Catalogues) -> None:
+    for number, (item_id, metadata) in enumerate(METADATA.items()):
+        await catalogues.put(SUMMER, made(item_id, 1, number, **metadata))
+    for name, filters in FILTERS.items():
+        expected = [item_id for item_id, metadata in METADATA.items() if passes(metadata, filters)]
+        assert await found(catalogues, *filters) == expected, name
+
+
+def test_the_filters_tell_items_apart() -> None:
+    """So that the test above compares more than empty lists."""
+    passing = {
+        name: {i for i, metadata in METADATA.items() if passes(metadata, each)} for name, each in FILTERS.items()
+    }
+    assert passing["text"] == {"a", "d"}
+    assert passing["at least"] == {"a", "d", "f"}
+    assert passing["all of several"] == {"a"}
+    assert sum(map(bool, passing.values())) == len(FILTERS) - 3
+
+
+@pytest.mark.redis
+async def test_a_rare_item_is_found_among_many_that_a_filter_refuses(
+    redis_server: RedisProcess,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a large catalogue the graph gives up before it has seen all; then all items are looked at."""
+    monkeypatch.setattr(redis_catalogues, "EXACT", 0)
+    monkeypatch.setattr(redis_catalogues, "FILTER_EFFORT", 5)
+    prefix = f"t{secrets.token_hex(4)}"
+    opened = open_catalogues(Settings(redis=RedisSettings(url=redis_server.url, prefix=prefix)))
+    rng = np.random.default_rng(5)
+    for number in range(60):
+        await opened.put(SUMMER, made(f"i{number}", *rng.normal(1.0, 0.1, 8), rare=False))
+    await opened.put(SUMMER, made("far", *[-1.0] * 8, rare=True))
+    near = await opened.search(SUMMER, np.ones(8, np.float32), 1, [Filter("rare", IS, (True,))])
+    assert [each.item_id for each in near] == ["far"]
+    await opened.close()
+
+
+@pytest.mark.redis
+async def test_items_are_there_after_a_restart(tmp_path: Path) -> None:
+    for _ in range(2):
+        with RedisProcess(tmp_path) as server:
+            opened = open_catalogues(Settings(catalogue=CatalogueSettings(url=server.url)))
+            await opened.put(SUMMER, made("a", 1, 0)) if _ == 0 else None
+            assert [each.item_id for each in await opened.search(SUMMER, vector(1, 0), 5)] == ["a"]
+            await opened.close()
+
+
+async def test_a_redis_without_vector_sets_is_named_as_the_reason(tmp_path: Path) -> None:
+    """By a server that answers as Redis 7.0 does."""
+    answers = {
+        b"EVALSHA": b"-ERR Unknown Redis command called from script script: 1f, on @user_script:14.",
+        b"VSIM": b"-ERR unknown command 'VSIM', with args beginning with: 'a' 'FP32' 'x' ",
+        b"CLIENT": b"+OK",
+    }
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while command := await reader.read(2**16):
+            name = command.split(b"\r\n")[2]
+            count = command.count(b"SETINFO") or 1
+            writer.write((answers.get(name, b":0") + b"\r\n") * count)
+        writer.close()
+        await writer.wait_closed()
+
+    socket = tmp_path / "s"
+    async with await asyncio.start_unix_server(answer, socket):
+        opened = open_catalogues(Settings(redis=RedisSettings(url=f"unix://{socket}")))
+        for call in (opened.delete(SUMMER, ["a"]), opened.search(SUMMER, vector(1, 0), 1)):
+            with pytest.raises(CatalogueUnsupported, match=r"catalogue\.url"):
+                await call
+        await opened.close()
