@@ -23,11 +23,15 @@ def picture(path: Path, shade: int = 200) -> None:
     path.write_bytes(data.getvalue())
 
 
+def write(path: str, text: str) -> None:
+    Path(path).write_text(text)
+
+
 async def test_a_folder_is_imported_and_again_at_no_cost(papa_call: Call, service: Service) -> None:
     for number in range(3):
         picture(Path(f"shop/shoes/{number}.png"), 10 * number)
     picture(Path("shop/hat.PNG"))
-    Path("shop/readme.txt").write_text("no picture")
+    write("shop/readme.txt", "no picture")
     ended = await papa_call("catalogue", "import", "shop", "--catalogue", "summer", "--json")
     assert (ended.code, ended.json) == (0, {"outcomes": {"added": 4}, "refused": {}}), ended.err
     picture(Path("shop/shoes/0.png"), 99)
@@ -45,7 +49,7 @@ async def test_a_folder_is_imported_and_again_at_no_cost(papa_call: Call, servic
 
 async def test_the_good_lines_of_a_file_are_imported_and_the_bad_ones_named(papa_call: Call) -> None:
     picture(Path("in/shoe.png"))
-    Path("in/broken.png").write_bytes(b"GIF89a")
+    write("in/broken.png", "GIF89a")
     metadata = {"price": 9.5, "new": True, "tags": ["sale"], "kind": "shoe"}
     lines = [
         json.dumps({"item_id": "shoe", "image": "shoe.png", "metadata": metadata}),
@@ -58,7 +62,7 @@ async def test_the_good_lines_of_a_file_are_imported_and_the_bad_ones_named(papa
         json.dumps(["shoe"]),
         "{",
     ]
-    Path("in/items.jsonl").write_text("\n".join(lines))
+    write("in/items.jsonl", "\n".join(lines))
     ended = await papa_call("catalogue", "import", "in/items.jsonl", "--json")
     assert ended.code == 1
     assert ended.json["outcomes"] == {"added": 2, "refused": 6}
