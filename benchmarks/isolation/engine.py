@@ -37,6 +37,11 @@ class EngineService(engine_pb2_grpc.EngineServiceServicer):
     ) -> engine_pb2.RenderItemResponse:
         return engine_pb2.RenderItemResponse(error=wire.run_error(PapaError("not measured")))
 
+    async def Embed(  # noqa: N802
+        self, request: engine_pb2.EmbedRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> engine_pb2.EmbedResponse:
+        return engine_pb2.EmbedResponse(error=wire.run_error(PapaError("not measured")))
+
     async def PackAdapter(  # noqa: N802
         self, request: engine_pb2.PackAdapterRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> engine_pb2.PackAdapterResponse:

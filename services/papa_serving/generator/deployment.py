@@ -139,9 +139,8 @@ class GeneratorReplica:
         try:
             self._admit(grpc_context)
             logs.request_id.set(request.request_id)
-            return engine_pb2.EmbedResponse(
-                embedded=await wire.embed(self._engine.embedder, request, self._image_shape)
-            )
+            made = await wire.embed(self._engine.embedder, self._encoder, request, self._image_shape)
+            return engine_pb2.EmbedResponse(embedded=made)
         except PapaError as error:
             _log.info("pictures were not embedded", extra={"reason": error.reason, "detail": error.message})
             return engine_pb2.EmbedResponse(error=wire.run_error(error))
