@@ -16,7 +16,7 @@ from tests.gateway.support.service import Service
 __all__ = ["service", "unstarted"]
 
 QUICK = Retry(attempts=4, first_delay=0.02, longest_delay=0.1)
-ITERATED = ("stream_generate", "stream_feedback", "watch_user", "list_revisions", "list_users")
+ITERATED = ("stream_generate", "stream_feedback", "watch_user", "list_revisions", "list_users", "generate_many")
 END = object()
 
 

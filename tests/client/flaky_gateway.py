@@ -38,6 +38,7 @@ class FlakyGateway(
         self.received: list[str] = []
         self.applied: list[str] = []
         self.address = ""
+        self.hold: asyncio.Event | None = None
         self._server: grpc.aio.Server | None = None
 
     async def start(self, add_port: Callable[[grpc.aio.Server], int] | None = None) -> None:
@@ -56,6 +57,8 @@ class FlakyGateway(
     async def _enter(self, request: Any, context: Context) -> None:
         self.calls.append(request)
         self.metadata.append(dict(context.invocation_metadata() or ()))  # type: ignore[arg-type]
+        if self.hold is not None:
+            await self.hold.wait()
         failure = self.failures.pop(0) if self.failures else None
         if isinstance(failure, PapaError):
             status = rpc_status.to_status(rich_status(failure, "request-1"))
@@ -83,6 +86,17 @@ class FlakyGateway(
         await self._enter(request, context)
         yield generation_pb2.StreamGenerateResponse(timings=generation_pb2.Timings(total_seconds=1.0))
 
+    async def GenerateMany(
+        self, request: generation_pb2.GenerateManyRequest, context: Context
+    ) -> AsyncIterator[generation_pb2.GenerateManyResponse]:
+        """Answers the last request first, then takes the next failure, then answers the others."""
+        indices = list(reversed(range(len(request.requests))))
+        for index in indices[:1]:
+            yield generation_pb2.GenerateManyResponse(index=index, generation=_named(request.requests[index]))
+        await self._enter(request, context)
+        for index in indices[1:]:
+            yield generation_pb2.GenerateManyResponse(index=index, generation=_named(request.requests[index]))
+
     async def SubmitFeedback(
         self, request: feedback_pb2.SubmitFeedbackRequest, context: Context
     ) -> feedback_pb2.SubmitFeedbackResponse:
@@ -109,3 +123,7 @@ class FlakyGateway(
             self.applied.append(event.event_id)
         ack = feedback_pb2.FeedbackAck(duplicate=duplicate, sequence=self.applied.index(event.event_id) + 1)
         return feedback_pb2.FeedbackOutcome(event_id=event.event_id, ack=ack)
+
+
+def _named(request: generation_pb2.GenerateRequest) -> generation_pb2.GenerateResponse:
+    return generation_pb2.GenerateResponse(generation_id=f"of {request.user.user}")

@@ -36,7 +36,7 @@ from PIL import Image
 
 from tests.client.conftest import Connect
 from tests.gateway.support.doubles import revision
-from tests.gateway.support.fake_engine import NOISE_VERSION, done, error, fail, items, wait
+from tests.gateway.support.fake_engine import NOISE_VERSION, by_user, done, error, fail, items, wait
 from tests.gateway.support.service import Service, eventually
 
 ALICE = UserKey("default", "alice")
@@ -77,6 +77,25 @@ async def test_generate(service: Service, client: Any) -> None:
     assert second.served_by is ServedBy.BASE
     assert (first.exploring, second.exploring) == (False, True)
     assert "image=" not in repr(first), "bytes have no place in logs"
+
+
+async def test_generate_many(service: Service, client: Any) -> None:
+    service.engine.scripts = [[by_user({"bob": error("QUEUE_FULL", "full", retry_after=2.0)}), done()]]
+    users = ["alice", User("bob", tenant="shop"), *(f"u{n}" for n in range(110))]
+    with request_id("many-1"):
+        results = [result async for result in client.generate_many(users, 2, seed=7, steps=5)]
+    found = {result.user: result for result in results}
+    assert set(found) == set(users)
+    failed = found.pop(User("bob", tenant="shop"))
+    assert isinstance(failed.error, QueueFull)
+    assert (failed.generation, failed.error.retry_after, failed.error.request_id) == (None, 2.0, "many-1")
+    for result in found.values():
+        assert result.error is None
+        assert [item.seed for item in result.generation.items] == [7, 8]
+        assert result.generation.request_id == "many-1"
+    assert {request.steps for request in service.engine.requests} == {5}
+    with pytest.raises(InvalidRequest, match="count"):
+        _ = [result async for result in client.generate_many(["alice"], -1)]
 
 
 async def test_get_item(service: Service, client: Any) -> None:

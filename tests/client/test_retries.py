@@ -11,7 +11,9 @@ from typing import Any
 import grpc
 import pytest
 from papa_serving.client import (
+    AsyncClient,
     CallFailed,
+    Client,
     FeedbackEvent,
     GeneratorUnavailable,
     PapaError,
@@ -25,6 +27,7 @@ from papa_serving.client import (
 from papa_serving.client.retry import Attempts
 
 from tests.client.flaky_gateway import FlakyGateway
+from tests.gateway.support.service import eventually
 
 AWAY, BROKEN = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL
 
@@ -67,6 +70,54 @@ async def test_not_what_would_fail_again(gateway: FlakyGateway, client: Any, fai
     with pytest.raises(PapaError):
         await client.get_user("alice")
     assert len(gateway.calls) == 1
+
+
+async def test_a_call_that_a_shutdown_cancels_is_made_again(gateway: FlakyGateway, client: Any) -> None:
+    gateway.failures = [grpc.StatusCode.CANCELLED]
+    await client.submit_feedback(events(1))
+    assert len(gateway.calls) == 2
+    assert gateway.applied == ["e0"]
+    gateway.failures = [grpc.StatusCode.CANCELLED] * 10
+    with pytest.raises(CallFailed, match="shuts down") as raised:
+        await client.get_user("alice")
+    assert raised.value.code is AWAY
+
+
+async def test_a_call_that_the_caller_cancels_is_not(gateway: FlakyGateway) -> None:
+    """By a cancelled task, and by closing the client under a call."""
+    client = AsyncClient(gateway.address)
+    gateway.hold = asyncio.Event()
+    asking = asyncio.ensure_future(client.get_user("alice"))
+    await eventually(lambda: len(gateway.calls) == 1)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    blocking = Client(gateway.address)
+    asking = asyncio.ensure_future(asyncio.to_thread(blocking.get_user, "alice"))
+    await eventually(lambda: len(gateway.calls) == 2)
+    blocking.close()
+    with pytest.raises(CallFailed) as raised:
+        await asyncio.wait_for(asking, 60)
+    assert raised.value.code is grpc.StatusCode.CANCELLED
+    asking = asyncio.ensure_future(client.get_user("alice"))
+    await eventually(lambda: len(gateway.calls) == 3)
+    await client.close()
+    (outcome,) = await asyncio.wait_for(asyncio.gather(asking, return_exceptions=True), 60)
+    assert isinstance(outcome, asyncio.CancelledError | CallFailed)
+    gateway.hold.set()
+    await client.close()
+    assert len(gateway.calls) == 3
+
+
+async def test_only_users_without_a_result_are_asked_for_again(gateway: FlakyGateway, client: Any) -> None:
+    gateway.failures = [AWAY, grpc.StatusCode.CANCELLED]
+    results = [result async for result in client.generate_many(["a", "b", "c", "d"], 1)]
+    assert {result.user: result.generation.generation_id for result in results} == {u: f"of {u}" for u in "abcd"}
+    assert [[each.user.user for each in call.requests] for call in gateway.calls] == [
+        list("abcd"),
+        list("abc"),
+        ["a", "b"],
+    ]
 
 
 async def test_the_servers_delay_is_obeyed(gateway: FlakyGateway, client: Any) -> None:

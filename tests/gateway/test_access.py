@@ -18,7 +18,7 @@ from papa_serving.gateway.rpc.admission import SCOPES
 from papa_serving.settings import AuthSettings
 from papa_serving.stubs.serving.v1 import feedback_pb2, types_pb2, user_pb2
 
-from tests.gateway.support.methods import GOOD, METHODS, WITHOUT_USER, Method, like
+from tests.gateway.support.methods import GOOD, METHODS, WITHOUT_USER, Method, like, refused_within
 from tests.gateway.support.service import Refusal, Service, refusal
 from tests.gateway.support.tokens import ALL, AUDIENCE, ISSUER, Authority, bearer, jwks
 
@@ -57,7 +57,7 @@ async def answer(service: Service, method: Method, user: types_pb2.User, token: 
         response = await method.first(service.channel, method.good(user), metadata=metadata)
     except grpc.aio.AioRpcError as failure:
         return Refusal(failure)
-    return response.outcome.error.reason if isinstance(response, feedback_pb2.StreamFeedbackResponse) else ""
+    return refused_within(response)
 
 
 def test_no_method_is_forgotten() -> None:

@@ -8,10 +8,11 @@ import grpc
 import pytest
 from papa_serving.contracts.items import BackboneInfo
 from papa_serving.contracts.vocabulary import Vocabulary
+from papa_serving.gateway.api.generation import MANY_AT_ONCE
 from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2
 
-from tests.gateway.support.fake_engine import NOISE_VERSION, done, error, fail, items, wait
-from tests.gateway.support.service import Service, refusal
+from tests.gateway.support.fake_engine import NOISE_VERSION, by_user, done, error, fail, items, wait
+from tests.gateway.support.service import Service, eventually, refusal
 from tests.ports import free_port
 
 ALICE = types_pb2.User(user="alice")
@@ -440,3 +441,61 @@ async def test_a_bad_request_for_an_item_names_every_field(service: Service) -> 
     refused = await refusal(service.generation.GetItem(GetItem(item_id="a\nb", image=Image(max_edge=0, quality=3))))
     assert set(refused.violations) == {"user.user", "item_id", "image.max_edge", "image.quality"}
     assert service.engine.rendered == []
+
+
+async def many(service: Service, requests: list[Request]) -> dict[int, generation_pb2.GenerateManyResponse]:
+    call = service.generation.GenerateMany(generation_pb2.GenerateManyRequest(requests=requests))
+    answers = [answer async for answer in call]
+    assert len({answer.index for answer in answers}) == len(answers), "one for each"
+    return {answer.index: answer for answer in answers}
+
+
+async def test_many_users_are_served_in_one_call(service: Service) -> None:
+    users = [types_pb2.User(tenant="shop", user=f"u{n}") for n in range(20)]
+    answers = await many(service, [Request(user=user, count=2, seed=n) for n, user in enumerate(users)])
+    assert sorted(answers) == list(range(20))
+    for index, answer in answers.items():
+        assert [item.seed for item in answer.generation.items] == [index, index + 1]
+        assert answer.generation.revision == "000001-aa"
+    sent = {(request.tenant, request.user, request.seed) for request in service.engine.requests}
+    assert sent == {("shop", f"u{n}", n) for n in range(20)}
+    assert len({answer.generation.generation_id for answer in answers.values()}) == 20
+
+
+async def test_one_of_many_that_fails_leaves_the_others_alone(unstarted: Service) -> None:
+    await unstarted.start(rates={"user": 0.01, "user_burst": 3.0})
+    bob, carl = types_pb2.User(user="bob"), types_pb2.User(user="carl")
+    unstarted.engine.scripts = [[by_user({"carl": error("REVISION_DAMAGED", "said the engine")}), done()]]
+    requests = [
+        Request(user=ALICE, count=3), Request(user=bob, count=2), Request(user=carl, count=1),
+        Request(count=0), Request(user=ALICE, count=1),
+    ]  # fmt: skip
+    answers = await many(unstarted, requests)
+    assert {n: answer.error.reason for n, answer in answers.items()} == {
+        0: "", 1: "", 2: "REVISION_DAMAGED", 3: "INVALID_REQUEST", 4: "RATE_LIMITED",
+    }  # fmt: skip
+    assert [answers[n].error.code for n in (2, 3, 4)] == [9, 3, 8]
+    assert (answers[3].error.field, answers[2].error.message) == ("user.user", "said the engine")
+    assert answers[4].error.retry_after_seconds > 0, "the first request of this user took the whole of the burst"
+    assert len(answers[1].generation.items) == 2
+
+
+async def test_some_of_many_run_at_once_and_end_with_their_caller(service: Service) -> None:
+    service.engine.scripts = [[wait(asyncio.Event())]]
+    requests = [Request(user=types_pb2.User(user=f"u{n}"), count=1) for n in range(2 * MANY_AT_ONCE)]
+    call = service.generation.GenerateMany(generation_pb2.GenerateManyRequest(requests=requests))
+    reading = asyncio.ensure_future(call.read())
+    await eventually(lambda: len(service.engine.requests) == MANY_AT_ONCE)
+    assert service.engine.cancellations == 0
+    call.cancel()
+    await eventually(lambda: service.engine.cancellations == MANY_AT_ONCE)
+    assert len(service.engine.requests) == MANY_AT_ONCE, "what waited was not begun"
+    await asyncio.gather(reading, return_exceptions=True)
+
+
+@pytest.mark.parametrize("count", [0, 101])
+async def test_too_many_at_once_are_refused(service: Service, count: int) -> None:
+    request = generation_pb2.GenerateManyRequest(requests=[Request(user=ALICE, count=1)] * count)
+    refused = await refusal(service.generation.GenerateMany(request))
+    assert refused.violations == {"requests": "must be 1 to 100 requests"}
+    assert service.engine.requests == []

@@ -14,7 +14,7 @@ from papa_serving.settings import RateSettings
 from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
 
 from tests.gateway.support.fake_engine import done, items
-from tests.gateway.support.methods import METHODS, Method, like
+from tests.gateway.support.methods import METHODS, Method, like, refused_within
 from tests.gateway.support.service import Refusal, Service, refusal
 
 ALICE, BOB = types_pb2.User(user="alice"), types_pb2.User(user="bob")
@@ -97,8 +97,7 @@ async def test_every_method_that_names_a_user_counts(slow: Service, method: Meth
         except grpc.aio.AioRpcError as failure:
             outcomes.append(Refusal(failure).reason)
         else:
-            streamed = isinstance(response, feedback_pb2.StreamFeedbackResponse)
-            outcomes.append(response.outcome.error.reason if streamed else "")
+            outcomes.append(refused_within(response))
     assert outcomes[0] != "RATE_LIMITED"
     assert outcomes[-1] == "RATE_LIMITED"
     await slow.user.GetUser(user_pb2.GetUserRequest(user=BOB))

@@ -38,6 +38,7 @@ from papa_serving.client.records import (
     Usage,
     User,
     UserExport,
+    UserGeneration,
     UserState,
 )
 from papa_serving.client.retry import Retry, Timeouts, request_id
@@ -125,6 +126,7 @@ __all__ = [
     "UserBacklogFull",
     "UserDeleted",
     "UserExport",
+    "UserGeneration",
     "UserState",
     "Violation",
     "WrongEventLoop",

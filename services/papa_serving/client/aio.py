@@ -19,7 +19,8 @@ from papa_serving.client.aio_streams import AsyncFeedbackStream, AsyncItemStream
 from papa_serving.client.batches import is_small, split
 from papa_serving.client.calls import Calls, RevisionAwaited, Stubs, UnaryCall, names_options
 from papa_serving.client.connection import Connection, Tls
-from papa_serving.client.errors import CallFailed, WrongEventLoop, ended_early, error_of_call
+from papa_serving.client.errors import CallFailed, WrongEventLoop, ended_early, error_of_repeatable
+from papa_serving.client.many import in_calls
 from papa_serving.client.records import (
     CatalogueItem,
     CatalogueList,
@@ -38,6 +39,7 @@ from papa_serving.client.records import (
     ServerInfo,
     User,
     UserExport,
+    UserGeneration,
     UserState,
 )
 from papa_serving.client.retry import Attempts, Retry, Timeouts
@@ -68,6 +70,7 @@ class AsyncClient:
         self._loop = _running_loop()
         self._calls, self._timeouts, self._retry = Calls(tenant, timeouts), timeouts, retry
         self._limits: Limits | None = None
+        self._closed = False
         self._connection = Connection(address, tls, token)
         self._channel = self._connection.aio_channel()
         self._services = Stubs(self._channel)
@@ -82,6 +85,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Ends running calls and closes the connection."""
+        self._closed = True
         await self._channel.close(None)
 
     @names_options
@@ -92,6 +96,35 @@ class AsyncClient:
         call = self._calls.generate(user, count, options)
         attempts = Attempts(self._retry, timeout or call.timeout)
         return replace(await self._attempt(call, attempts), request_id=attempts.request_id)
+
+    @names_options
+    async def generate_many(
+        self,
+        users: Iterable[str | User],
+        count: int,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> AsyncGenerator[UserGeneration, None]:
+        """Generates `count` items for each of many users; see Client.generate_many."""
+        for many in in_calls(self._calls, users, count, options):
+            attempts = Attempts(self._retry, timeout or self._timeouts.generate)
+            while many:
+                call = self._stubs.generation.GenerateMany(
+                    many.request(),
+                    timeout=attempts.remaining(),
+                    metadata=self._connection.metadata(attempts.request_id),
+                )
+                try:
+                    async for message in call:
+                        attempts.succeed()
+                        yield many.result(message, attempts.request_id)
+                    if many:
+                        await asyncio.sleep(attempts.pause_after(ended_early()))
+                except grpc.aio.AioRpcError as failure:
+                    await asyncio.sleep(attempts.pause_after(error_of_repeatable(failure, self._closed)))
+                finally:
+                    call.cancel()
 
     @names_options
     def stream_generate(
@@ -182,7 +215,7 @@ class AsyncClient:
                     yield wire.user_state(response.state)
                 await asyncio.sleep(attempts.pause_after(ended_early()))
             except grpc.aio.AioRpcError as failure:
-                await asyncio.sleep(attempts.pause_after(error_of_call(failure)))
+                await asyncio.sleep(attempts.pause_after(error_of_repeatable(failure, self._closed)))
             finally:
                 call.cancel()
 
@@ -241,7 +274,7 @@ class AsyncClient:
                     assembly.add(message)
                 return assembly.result()
             except grpc.aio.AioRpcError as failure:
-                await asyncio.sleep(attempts.pause_after(error_of_call(failure)))
+                await asyncio.sleep(attempts.pause_after(error_of_repeatable(failure, self._closed)))
             except ValueError:
                 await asyncio.sleep(attempts.pause_after(ended_early()))
             finally:
@@ -356,7 +389,7 @@ class AsyncClient:
                     call.request, timeout=attempts.remaining(), metadata=self._connection.metadata(attempts.request_id)
                 )
             except grpc.aio.AioRpcError as failure:
-                await asyncio.sleep(attempts.pause_after(error_of_call(failure)))
+                await asyncio.sleep(attempts.pause_after(error_of_repeatable(failure, self._closed)))
             else:
                 return call.read(response)
 

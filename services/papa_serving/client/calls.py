@@ -108,8 +108,14 @@ class Calls:
 
     def generate(self, user: str | User, count: int, options: GenerateOptions) -> UnaryCall[Generation]:
         """GenerationService.Generate."""
-        request = wire.generate_request(generation_pb2.GenerateRequest, self.user(user), count, options)
+        request = self.generate_request(user, count, options)
         return UnaryCall(lambda stubs: stubs.generation.Generate, request, wire.generation, self._timeouts.generate)
+
+    def generate_request(
+        self, user: str | User, count: int, options: GenerateOptions
+    ) -> generation_pb2.GenerateRequest:
+        """One request of GenerationService.GenerateMany."""
+        return wire.generate_request(generation_pb2.GenerateRequest, self.user(user), count, options)
 
     def stream_generate(
         self, user: str | User, count: int, options: GenerateOptions

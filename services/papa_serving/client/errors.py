@@ -19,7 +19,7 @@ from papa_serving.contracts.errors import (
     Violation,
     error_from_reason,
 )
-from papa_serving.stubs.serving.v1 import feedback_pb2
+from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2
 
 DOMAIN = "papa"
 _DETAILS_KEY = "grpc-status-details-bin"
@@ -79,8 +79,19 @@ def error_of_call(failure: grpc.RpcError) -> PapaError:
     return error
 
 
-def error_of_outcome(message: feedback_pb2.FeedbackError) -> PapaError:
-    """The typed error of one event."""
+def error_of_repeatable(failure: grpc.RpcError, closed: bool) -> PapaError:
+    """Like `error_of_call`, for a call that nobody but `close` cancels and that may be made again.
+
+    Unless the client is `closed`, CANCELLED came from a server that shut down: it is as good as UNAVAILABLE.
+    """
+    error = error_of_call(failure)
+    if isinstance(error, CallFailed) and error.code is grpc.StatusCode.CANCELLED and not closed:
+        return CallFailed(grpc.StatusCode.UNAVAILABLE, "the server ended the call, as one that shuts down does")
+    return error
+
+
+def error_of_outcome(message: feedback_pb2.FeedbackError | generation_pb2.GenerationError) -> PapaError:
+    """The typed error of one event, or of one of many generations."""
     if message.reason == InvalidRequest.reason:
         return InvalidRequest([Violation(message.field, message.message.removeprefix(f"{message.field}: "))])
     error = error_from_reason(message.reason, message.message, message.retry_after_seconds or None)

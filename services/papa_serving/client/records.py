@@ -119,6 +119,15 @@ class Item:
 
 
 @dataclass(frozen=True)
+class UserGeneration:
+    """The result for one of many users: a `generation`, or the `error` that it failed with."""
+
+    user: str | User
+    generation: Generation | None = None
+    error: PapaError | None = None
+
+
+@dataclass(frozen=True)
 class ItemRecord:
     """An item that the service keeps. `revision` made it, "" for the backbone. `prompt` is what the backbone was given.
 
@@ -274,6 +283,7 @@ class Limits:
     max_steps: int = 1_000
     max_prompt_characters: int = 1_000
     max_id_characters: int = 128
+    max_generations: int = 100
 
 
 @dataclass(frozen=True)

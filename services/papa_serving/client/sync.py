@@ -16,7 +16,8 @@ from papa_serving.client import catalogue_wire, wire
 from papa_serving.client.batches import is_small, split
 from papa_serving.client.calls import Calls, RevisionAwaited, Stubs, UnaryCall, names_options
 from papa_serving.client.connection import Connection, Tls
-from papa_serving.client.errors import CallFailed, ended_early, error_of_call
+from papa_serving.client.errors import CallFailed, ended_early, error_of_repeatable
+from papa_serving.client.many import in_calls
 from papa_serving.client.records import (
     CatalogueItem,
     CatalogueList,
@@ -35,6 +36,7 @@ from papa_serving.client.records import (
     ServerInfo,
     User,
     UserExport,
+    UserGeneration,
     UserState,
 )
 from papa_serving.client.retry import Attempts, Retry, Timeouts
@@ -66,6 +68,7 @@ class Client:
     ) -> None:
         self._calls, self._timeouts, self._retry = Calls(tenant, timeouts), timeouts, retry
         self._limits: Limits | None = None
+        self._closed = False
         self._connection = Connection(address, tls, token)
         self._channel = self._connection.channel()
         self._stubs = Stubs(self._channel)
@@ -80,6 +83,7 @@ class Client:
 
     def close(self) -> None:
         """Ends running calls and closes the connection."""
+        self._closed = True
         self._channel.close()
 
     @names_options
@@ -90,6 +94,40 @@ class Client:
         call = self._calls.generate(user, count, options)
         attempts = Attempts(self._retry, timeout or call.timeout)
         return replace(self._attempt(call, attempts), request_id=attempts.request_id)
+
+    @names_options
+    def generate_many(
+        self,
+        users: Iterable[str | User],
+        count: int,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> Generator[UserGeneration, None, None]:
+        """Generates `count` items for each of many users. Yields each user's result as soon as it is there.
+
+        A user whose generation fails, for instance by their rate, gets the `error`; the others get their items. The
+        options are those of `generate`. `timeout` is for each call of up to 100 users. After a lost connection only
+        users without a result are asked for again.
+        """
+        for many in in_calls(self._calls, users, count, options):
+            attempts = Attempts(self._retry, timeout or self._timeouts.generate)
+            while many:
+                call = self._stubs.generation.GenerateMany(
+                    many.request(),
+                    timeout=attempts.remaining(),
+                    metadata=self._connection.metadata(attempts.request_id),
+                )
+                try:
+                    for message in call:
+                        attempts.succeed()
+                        yield many.result(message, attempts.request_id)
+                    if many:
+                        time.sleep(attempts.pause_after(ended_early()))
+                except grpc.RpcError as failure:
+                    time.sleep(attempts.pause_after(error_of_repeatable(failure, self._closed)))
+                finally:
+                    call.cancel()
 
     @names_options
     def stream_generate(
@@ -189,7 +227,7 @@ class Client:
                     yield wire.user_state(response.state)
                 time.sleep(attempts.pause_after(ended_early()))
             except grpc.RpcError as failure:
-                time.sleep(attempts.pause_after(error_of_call(failure)))
+                time.sleep(attempts.pause_after(error_of_repeatable(failure, self._closed)))
             finally:
                 call.cancel()
 
@@ -251,7 +289,7 @@ class Client:
                     assembly.add(message)
                 return assembly.result()
             except grpc.RpcError as failure:
-                time.sleep(attempts.pause_after(error_of_call(failure)))
+                time.sleep(attempts.pause_after(error_of_repeatable(failure, self._closed)))
             except ValueError:
                 time.sleep(attempts.pause_after(ended_early()))
             finally:
@@ -357,6 +395,6 @@ class Client:
                     call.request, timeout=attempts.remaining(), metadata=self._connection.metadata(attempts.request_id)
                 )
             except grpc.RpcError as failure:
-                time.sleep(attempts.pause_after(error_of_call(failure)))
+                time.sleep(attempts.pause_after(error_of_repeatable(failure, self._closed)))
             else:
                 return call.read(response)

@@ -33,6 +33,7 @@ from papa_serving.client.records import (
     Timings,
     Usage,
     User,
+    UserGeneration,
     UserState,
 )
 from papa_serving.contracts.errors import InvalidRequest, Violation
@@ -203,6 +204,15 @@ def item(message: generation_pb2.Item) -> Item:
         like_probability=message.like_probability if message.HasField("like_probability") else None,
         exploring=message.exploring,
     )
+
+
+def user_generation(user: str | User, message: generation_pb2.GenerateManyResponse, request_id: str) -> UserGeneration:
+    """The result for one user."""
+    if message.HasField("error"):
+        error = error_of_outcome(message.error)
+        error.metadata = {"request_id": request_id, **error.metadata}
+        return UserGeneration(user, error=error)
+    return UserGeneration(user, replace(generation(message.generation), request_id=request_id))
 
 
 def item_record(message: generation_pb2.GetItemResponse) -> ItemRecord:

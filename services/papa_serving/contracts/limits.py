@@ -21,6 +21,8 @@ MAX_QUALITY = 100
 MAX_SEED = 2**63 - 1
 MAX_COUNT = 1_024
 """Items of one generation: as many rows as the engine's queue holds by default."""
+MAX_GENERATIONS = 100
+"""Generations of one call that is for many users."""
 MAX_STEPS = 4_000
 """Denoising steps of one item: the longest schedule of published backbones. The engine takes at most T of its own."""
 MAX_EMBEDDED = 64

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import grpc
 import numpy as np
@@ -72,6 +72,16 @@ def error(reason: str, message: str = "as told", retry_after: float = 0.0, **met
     return step
 
 
+def by_user(steps: Mapping[str, Step]) -> Step:
+    """The step for the user of the request; all items for one who is not named."""
+
+    async def step(request: engine_pb2.RunRequest, context: grpc.aio.ServicerContext) -> engine_pb2.RunResponse | None:
+        chosen = steps.get(request.user) or items(0, request.count - 1)
+        return await chosen(request, context)
+
+    return step
+
+
 def fail(code: grpc.StatusCode) -> Step:
     """A failure below the engine."""
 
@@ -108,6 +118,7 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
         self.refusals: list[engine_pb2.RunError] = []
         self.running = asyncio.Event()
         self.cancelled = asyncio.Event()
+        self.cancellations = 0
         self._server: grpc.aio.Server | None = None
         self.port = 0
 
@@ -136,6 +147,7 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
                     yield response
         except asyncio.CancelledError:
             self.cancelled.set()
+            self.cancellations += 1
             raise
 
     async def PackAdapter(

@@ -57,6 +57,9 @@ FILES = [
 GOOD: dict[str, Callable[[User], Message]] = {
     "Generate": lambda user: generation_pb2.GenerateRequest(user=user, count=2, seed=1, steps=3, revision="r"),
     "StreamGenerate": lambda user: generation_pb2.StreamGenerateRequest(user=user, count=2, exploration=0.5),
+    "GenerateMany": lambda user: generation_pb2.GenerateManyRequest(
+        requests=[generation_pb2.GenerateRequest(user=user, count=2)]
+    ),
     "GetItem": lambda user: generation_pb2.GetItemRequest(user=user, item_id="g-0"),
     "SubmitFeedback": lambda user: feedback_pb2.SubmitFeedbackRequest(events=[like(user)]),
     "StreamFeedback": lambda user: feedback_pb2.StreamFeedbackRequest(event=like(user)),
@@ -125,6 +128,13 @@ class Method:
         data = await anext(aiter(call)) if self.descriptor.server_streaming else await call
         call.cancel()
         return message_factory.GetMessageClass(self.descriptor.output_type).FromString(data)
+
+
+def refused_within(response: Any) -> str:
+    """The reason of the error that a message of a stream carries, "" for none and for messages that carry none."""
+    if isinstance(response, feedback_pb2.StreamFeedbackResponse):
+        return response.outcome.error.reason
+    return response.error.reason if isinstance(response, generation_pb2.GenerateManyResponse) else ""
 
 
 def hidden(failure: grpc.aio.AioRpcError) -> bool:

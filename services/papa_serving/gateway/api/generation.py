@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 import uuid
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -19,7 +21,8 @@ from papa_serving.gateway.backends import KnownBackbone
 from papa_serving.gateway.conversion import validation
 from papa_serving.gateway.engine_client import EngineClient, Event, encoding_to_wire
 from papa_serving.gateway.rpc.admission import caller
-from papa_serving.gateway.rpc.edge import Context
+from papa_serving.gateway.rpc.edge import Context, logged
+from papa_serving.gateway.rpc.status import public_message, retry_after
 from papa_serving.logs import request_id
 from papa_serving.settings import GatewaySettings
 from papa_serving.stubs.engine.v1 import engine_pb2
@@ -39,6 +42,9 @@ _FORMATS: dict[int, str] = {
     generation_pb2.IMAGE_FORMAT_JPEG: "jpeg",
 }
 
+MANY_AT_ONCE = 8
+"""Generations of one GenerateMany that run at the same time: enough to fill a batch, and no flood of the queue."""
+
 _PROMPTING = ("prompt", "guidance_scale", "negative_prompt")
 """The fields that mean something only for a backbone that takes a prompt."""
 
@@ -50,6 +56,11 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         self._limits, self._engine, self._backbone = limits, engine, backbone
 
     async def Generate(
+        self, request: generation_pb2.GenerateRequest, context: Context
+    ) -> generation_pb2.GenerateResponse:
+        return await self._generate(request, context)
+
+    async def _generate(
         self, request: generation_pb2.GenerateRequest, context: Context
     ) -> generation_pb2.GenerateResponse:
         started = time.monotonic()
@@ -88,6 +99,34 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
                 for item in event.items:
                     response.item.CopyFrom(_item(item))
                     yield response
+
+    async def GenerateMany(
+        self, request: generation_pb2.GenerateManyRequest, context: Context
+    ) -> AsyncIterator[generation_pb2.GenerateManyResponse]:
+        """Runs up to MANY_AT_ONCE of the generations at the same time; a caller who does not read stops the rest."""
+        validation.check_many(request)
+        waiting = deque(enumerate(request.requests))
+        running: set[asyncio.Task[generation_pb2.GenerateManyResponse]] = set()
+        try:
+            while waiting or running:
+                while waiting and len(running) < MANY_AT_ONCE:
+                    running.add(asyncio.create_task(self._one_of_many(*waiting.popleft(), context)))
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for finished in done:
+                    yield finished.result()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _one_of_many(
+        self, index: int, request: generation_pb2.GenerateRequest, context: Context
+    ) -> generation_pb2.GenerateManyResponse:
+        try:
+            generation = await self._generate(request, context)
+        except Exception as error:
+            return generation_pb2.GenerateManyResponse(index=index, error=_error(error))
+        return generation_pb2.GenerateManyResponse(index=index, generation=generation)
 
     async def GetItem(self, request: generation_pb2.GetItemRequest, context: Context) -> generation_pb2.GetItemResponse:
         violations: list[Violation] = []
@@ -165,6 +204,18 @@ class _Charges:
         if more > 0:
             caller.get().owe(self._user, more)
             self._charged += more
+
+
+def _error(error: Exception) -> generation_pb2.GenerationError:
+    """The outcome of one of many generations that failed."""
+    public = logged("GenerationService/GenerateMany", error)
+    return generation_pb2.GenerationError(
+        code=int(public.status),
+        reason=public.reason,
+        message=public_message(public),
+        field=public.field,
+        retry_after_seconds=retry_after(public) or 0.0,
+    )
 
 
 def _random_seed(count: int) -> int:

@@ -18,7 +18,7 @@ from grpc_health.v1 import health, health_pb2
 
 from papa_serving.contracts.errors import PapaError
 from papa_serving.contracts.items import ItemStore
-from papa_serving.contracts.limits import MAX_ID, MAX_PROMPT, MAX_REMEMBERED_LABELS
+from papa_serving.contracts.limits import MAX_GENERATIONS, MAX_ID, MAX_PROMPT, MAX_REMEMBERED_LABELS
 from papa_serving.gateway.backends import Backends
 from papa_serving.gateway.engine_client import EngineClient
 from papa_serving.gateway.rpc.drain import Drain
@@ -129,6 +129,7 @@ class InfoService(info_pb2_grpc.InfoServiceServicer):
             max_steps=limits.max_steps,
             max_prompt_characters=MAX_PROMPT,
             max_id_characters=MAX_ID,
+            max_generations=MAX_GENERATIONS,
         )
         self._quotas = info_pb2.Quotas(
             revisions=quotas.revisions,

@@ -12,6 +12,7 @@ from papa_serving.contracts.identity import ID_RULE, is_id_text
 from papa_serving.contracts.limits import (
     ADAPTER_FILES,
     MAX_EDGE,
+    MAX_GENERATIONS,
     MAX_GUIDANCE,
     MAX_ID,
     MAX_OVERDRAW,
@@ -75,6 +76,12 @@ def check_generation(request: GenerateRequest, limits: GatewaySettings, violatio
     if request.HasField("overdraw") and not 1.0 <= request.overdraw <= MAX_OVERDRAW:
         violations.append(Violation("overdraw", f"must be in [1, {MAX_OVERDRAW:g}]"))
     check_image_options(request.image, violations)
+
+
+def check_many(request: generation_pb2.GenerateManyRequest) -> None:
+    """Checks the number of requests. Raises at once: each is checked by itself when its turn comes."""
+    if not 1 <= len(request.requests) <= MAX_GENERATIONS:
+        raise InvalidRequest([Violation("requests", f"must be 1 to {MAX_GENERATIONS} requests")])
 
 
 def check_get_item(request: generation_pb2.GetItemRequest, violations: Violations) -> None:

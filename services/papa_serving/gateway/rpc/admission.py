@@ -33,6 +33,7 @@ _CATALOGUE = frozenset({Scope.CATALOGUE})
 SCOPES: Mapping[str, frozenset[Scope]] = {
     "GenerationService/Generate": _GENERATE,
     "GenerationService/StreamGenerate": _GENERATE,
+    "GenerationService/GenerateMany": _GENERATE,
     "GenerationService/GetItem": _GENERATE,
     "FeedbackService/SubmitFeedback": _FEEDBACK,
     "FeedbackService/StreamFeedback": _FEEDBACK,

@@ -182,7 +182,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             except CallerGone:
                 code = "CANCELLED"
             except Exception as error:
-                code, public = _logged(method, error).status.name, _public(error)
+                code, public = logged(method, error).status.name, _public(error)
                 _free(error, first)
                 await _abort(context, public)
             finally:
@@ -277,7 +277,8 @@ def _public(error: Exception) -> PapaError:
     return PapaError("internal error; the request id finds it in the logs")
 
 
-def _logged(method: str, error: Exception) -> PapaError:
+def logged(method: str, error: Exception) -> PapaError:
+    """The error that the caller gets for `error`, of which the log tells the rest."""
     public = _public(error)
     if public is not error:
         log.error("%s failed", method, exc_info=error)

@@ -49,6 +49,11 @@ class GenerationServiceStub:
                 request_serializer=papa_dot_serving_dot_v1_dot_generation__pb2.StreamGenerateRequest.SerializeToString,
                 response_deserializer=papa_dot_serving_dot_v1_dot_generation__pb2.StreamGenerateResponse.FromString,
                 _registered_method=True)
+        self.GenerateMany = channel.unary_stream(
+                '/papa.serving.v1.GenerationService/GenerateMany',
+                request_serializer=papa_dot_serving_dot_v1_dot_generation__pb2.GenerateManyRequest.SerializeToString,
+                response_deserializer=papa_dot_serving_dot_v1_dot_generation__pb2.GenerateManyResponse.FromString,
+                _registered_method=True)
         self.GetItem = channel.unary_unary(
                 '/papa.serving.v1.GenerationService/GetItem',
                 request_serializer=papa_dot_serving_dot_v1_dot_generation__pb2.GetItemRequest.SerializeToString,
@@ -78,6 +83,15 @@ class GenerationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GenerateMany(self, request, context):
+        """Generates for many users in one call. Sends one message per request as soon as its generation is done, in the order in
+        which they finish, and then ends. A request that fails, by its own fault or by its user's rate, gets its error and does
+        not disturb the others. Each is validated, authorised and charged as a Generate of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetItem(self, request, context):
         """An item again, by its id, within its time to live; NOT_FOUND (ITEM_NOT_FOUND) afterwards, and for an item of another
         user. Nothing is drawn: the service keeps what it generated, and encodes it as this request asks.
@@ -98,6 +112,11 @@ def add_GenerationServiceServicer_to_server(servicer, server):
                     servicer.StreamGenerate,
                     request_deserializer=papa_dot_serving_dot_v1_dot_generation__pb2.StreamGenerateRequest.FromString,
                     response_serializer=papa_dot_serving_dot_v1_dot_generation__pb2.StreamGenerateResponse.SerializeToString,
+            ),
+            'GenerateMany': grpc.unary_stream_rpc_method_handler(
+                    servicer.GenerateMany,
+                    request_deserializer=papa_dot_serving_dot_v1_dot_generation__pb2.GenerateManyRequest.FromString,
+                    response_serializer=papa_dot_serving_dot_v1_dot_generation__pb2.GenerateManyResponse.SerializeToString,
             ),
             'GetItem': grpc.unary_unary_rpc_method_handler(
                     servicer.GetItem,
@@ -164,6 +183,33 @@ class GenerationService:
             '/papa.serving.v1.GenerationService/StreamGenerate',
             papa_dot_serving_dot_v1_dot_generation__pb2.StreamGenerateRequest.SerializeToString,
             papa_dot_serving_dot_v1_dot_generation__pb2.StreamGenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GenerateMany(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/papa.serving.v1.GenerationService/GenerateMany',
+            papa_dot_serving_dot_v1_dot_generation__pb2.GenerateManyRequest.SerializeToString,
+            papa_dot_serving_dot_v1_dot_generation__pb2.GenerateManyResponse.FromString,
             options,
             channel_credentials,
             insecure,

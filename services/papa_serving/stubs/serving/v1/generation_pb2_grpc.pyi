@@ -42,6 +42,11 @@ class GenerationServiceStub:
     """Answers once all items are done."""
     StreamGenerate: _grpc.UnaryStreamMultiCallable[_generation_pb2.StreamGenerateRequest, _generation_pb2.StreamGenerateResponse]
     """Sends each item as soon as it is done; the last message carries the timings."""
+    GenerateMany: _grpc.UnaryStreamMultiCallable[_generation_pb2.GenerateManyRequest, _generation_pb2.GenerateManyResponse]
+    """Generates for many users in one call. Sends one message per request as soon as its generation is done, in the order in
+    which they finish, and then ends. A request that fails, by its own fault or by its user's rate, gets its error and does
+    not disturb the others. Each is validated, authorised and charged as a Generate of its own.
+    """
     GetItem: _grpc.UnaryUnaryMultiCallable[_generation_pb2.GetItemRequest, _generation_pb2.GetItemResponse]
     """An item again, by its id, within its time to live; NOT_FOUND (ITEM_NOT_FOUND) afterwards, and for an item of another
     user. Nothing is drawn: the service keeps what it generated, and encodes it as this request asks.
@@ -61,6 +66,11 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     """Answers once all items are done."""
     StreamGenerate: _aio.UnaryStreamMultiCallable[_generation_pb2.StreamGenerateRequest, _generation_pb2.StreamGenerateResponse]  # type: ignore[assignment]
     """Sends each item as soon as it is done; the last message carries the timings."""
+    GenerateMany: _aio.UnaryStreamMultiCallable[_generation_pb2.GenerateManyRequest, _generation_pb2.GenerateManyResponse]  # type: ignore[assignment]
+    """Generates for many users in one call. Sends one message per request as soon as its generation is done, in the order in
+    which they finish, and then ends. A request that fails, by its own fault or by its user's rate, gets its error and does
+    not disturb the others. Each is validated, authorised and charged as a Generate of its own.
+    """
     GetItem: _aio.UnaryUnaryMultiCallable[_generation_pb2.GetItemRequest, _generation_pb2.GetItemResponse]  # type: ignore[assignment]
     """An item again, by its id, within its time to live; NOT_FOUND (ITEM_NOT_FOUND) afterwards, and for an item of another
     user. Nothing is drawn: the service keeps what it generated, and encodes it as this request asks.
@@ -89,6 +99,17 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_generation_pb2.StreamGenerateResponse], _abc.AsyncIterator[_generation_pb2.StreamGenerateResponse]]:
         """Sends each item as soon as it is done; the last message carries the timings."""
+
+    @_abc_1.abstractmethod
+    def GenerateMany(
+        self,
+        request: _generation_pb2.GenerateManyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_generation_pb2.GenerateManyResponse], _abc.AsyncIterator[_generation_pb2.GenerateManyResponse]]:
+        """Generates for many users in one call. Sends one message per request as soon as its generation is done, in the order in
+        which they finish, and then ends. A request that fails, by its own fault or by its user's rate, gets its error and does
+        not disturb the others. Each is validated, authorised and charged as a Generate of its own.
+        """
 
     @_abc_1.abstractmethod
     def GetItem(

@@ -154,6 +154,7 @@ class Limits(_message.Message):
     MAX_STEPS_FIELD_NUMBER: _builtins.int
     MAX_PROMPT_CHARACTERS_FIELD_NUMBER: _builtins.int
     MAX_ID_CHARACTERS_FIELD_NUMBER: _builtins.int
+    MAX_GENERATIONS_FIELD_NUMBER: _builtins.int
     max_message_bytes: _builtins.int
     """Bytes of one message, encoded."""
     max_events: _builtins.int
@@ -170,6 +171,8 @@ class Limits(_message.Message):
     """Characters of a prompt."""
     max_id_characters: _builtins.int
     """Characters of an id."""
+    max_generations: _builtins.int
+    """Requests of one GenerateMany; 0 is a server without it."""
     def __init__(
         self,
         *,
@@ -181,10 +184,11 @@ class Limits(_message.Message):
         max_steps: _builtins.int = ...,
         max_prompt_characters: _builtins.int = ...,
         max_id_characters: _builtins.int = ...,
+        max_generations: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_count", b"max_count", "max_events", b"max_events", "max_id_characters", b"max_id_characters", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "max_prompt_characters", b"max_prompt_characters", "max_steps", b"max_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_count", b"max_count", "max_events", b"max_events", "max_generations", b"max_generations", "max_id_characters", b"max_id_characters", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "max_prompt_characters", b"max_prompt_characters", "max_steps", b"max_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
