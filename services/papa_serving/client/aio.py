@@ -323,7 +323,7 @@ class AsyncClient:
             try:
                 outcomes = [catalogue_wire.outcome(response) async for response in call]
             except grpc.aio.AioRpcError as failure:
-                await asyncio.sleep(attempts.pause_after(error_of_call(failure)))
+                await asyncio.sleep(attempts.pause_after(error_of_repeatable(failure, self._closed)))
                 continue
             if len(outcomes) == len(requests):
                 return outcomes

@@ -337,7 +337,7 @@ class Client:
             try:
                 outcomes = [catalogue_wire.outcome(response) for response in call]
             except grpc.RpcError as failure:
-                time.sleep(attempts.pause_after(error_of_call(failure)))
+                time.sleep(attempts.pause_after(error_of_repeatable(failure, self._closed)))
                 continue
             if len(outcomes) == len(requests):
                 return outcomes
