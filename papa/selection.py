@@ -96,8 +96,11 @@ def _lucky(share: float, seed: int) -> bool:
 
 
 def successor(seed: int, number: int) -> int:
-    """The seed of candidate `number` of the item with that seed, below 2^63; number 0 is the item's own."""
-    return Noise(seed, Domain.SUCCESSOR, number).seed() if number else seed
+    """The seed of candidate `number` of the item with that seed; number 0 is the item's own.
+
+    Others are below 2^53, so that a program whose numbers are doubles (JSON) can hold them.
+    """
+    return Noise(seed, Domain.SUCCESSOR, number).seed() >> 10 if number else seed
 
 
 class Selection:

@@ -106,6 +106,12 @@ def test_what_is_missing_is_abstract_or_an_argument() -> None:
     assert not [str(path) for path in sources() if "NotImplementedError" in path.read_text()]
 
 
+@pytest.mark.parametrize("made", ["items/g-00.png", "papa-data/redis.sock", "demo-out/report.json"])
+def test_what_commands_write_into_a_clone_is_not_offered_to_git(made: str) -> None:
+    """By their default folders: papa generate and papa items get, papa up, papa demo."""
+    subprocess.run(["git", "check-ignore", "--quiet", made], cwd=ROOT, check=True)
+
+
 def test_nothing_generated_or_large_is_tracked_by_accident() -> None:
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     paths = [ROOT / name for name in tracked.split("\0") if name]

@@ -147,6 +147,7 @@ def test_successors_have_seeds_of_their_own() -> None:
     assert len(seeds) == len(SEEDS) * DRAWS_PER_ITEM
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert successor(SEEDS[0], 0) == SEEDS[0]
+    assert all(successor(seed, number) < 2**53 for seed in SEEDS for number in range(1, DRAWS_PER_ITEM))
 
 
 def test_select_serves_the_samples_that_the_seeds_give() -> None:

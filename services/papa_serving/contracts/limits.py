@@ -19,6 +19,8 @@ MAX_EDGE = 4_096
 """Pixels of the longest edge that a caller may ask for."""
 MAX_QUALITY = 100
 MAX_SEED = 2**63 - 1
+MAX_RANDOM_SEED = 2**53 - 1
+"""The largest seed that the service chooses itself: programs whose numbers are doubles (JSON) hold it exactly."""
 MAX_COUNT = 1_024
 """Items of one generation: as many rows as the engine's queue holds by default."""
 MAX_GENERATIONS = 100

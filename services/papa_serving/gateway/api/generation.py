@@ -15,7 +15,7 @@ from contextlib import aclosing
 from papa_serving import tracing
 from papa_serving.contracts.errors import InvalidRequest, Violation
 from papa_serving.contracts.generation import GenerationSpec, ImageEncoding
-from papa_serving.contracts.limits import MAX_SEED
+from papa_serving.contracts.limits import MAX_RANDOM_SEED
 from papa_serving.contracts.vocabulary import Reading, Vocabulary
 from papa_serving.gateway.backends import KnownBackbone
 from papa_serving.gateway.conversion import validation
@@ -219,8 +219,8 @@ def _error(error: Exception) -> generation_pb2.GenerationError:
 
 
 def _random_seed(count: int) -> int:
-    """A seed so small that the seed of the last item, `seed + count − 1`, is valid as well."""
-    return secrets.randbelow(MAX_SEED - count)
+    """A seed so small that the seed of the last item, `seed + count − 1`, is at most MAX_RANDOM_SEED as well."""
+    return secrets.randbelow(MAX_RANDOM_SEED - count)
 
 
 def _encoding(image: generation_pb2.ImageOptions) -> ImageEncoding:

@@ -114,7 +114,9 @@ class GenerateRequest(_message.Message):
     vocabulary (GetServerInfo), the response says how the prompt was read.
     """
     seed: _builtins.int
-    """Seed of the first item, below 2^63; item i begins from seed + i. All bits count. Random when absent."""
+    """Seed of the first item, below 2^63; item i begins from seed + i. All bits count. Random and below
+    2^53 when absent, so that JSON and JavaScript hold it exactly.
+    """
     sampler: Global___Sampler.ValueType
     """Sampler; the server's default when unspecified."""
     steps: _builtins.int
