@@ -12,6 +12,7 @@ Schema = dict[str, Any]
 CHART_DECIDES = {
     "": ("data_dir", "backbone", "client", "metrics", "ray"),
     "redis": ("url", "password", "password_file", "prefix"),
+    "catalogue": ("password",),
     "store": ("path", "url", "credentials"),
     "gateway": ("host", "port", "health_port", "generator", "drain_seconds", "notice_seconds", "tls"),
     "auth": ("keys_file",),

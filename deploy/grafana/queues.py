@@ -16,6 +16,14 @@ BOARD = Board(
                 Form.STACK,
             ),
             Panel(
+                "Items of catalogues by outcome",
+                "Added, replaced, unchanged, deleted, or the reason of the refusal, per second.",
+                "cps",
+                [Query(rate("papa_catalogue_items_total", "outcome"), "{{outcome}}")],
+                Form.STACK,
+                eventful=True,
+            ),
+            Panel(
                 "Backlog",
                 "Accepted events that no revision has applied.",
                 "short",

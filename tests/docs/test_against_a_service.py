@@ -10,11 +10,13 @@ import grpc
 import pytest
 from google.protobuf import json_format, symbol_database
 from google.protobuf.message_factory import GetMessageClass
+from papa_serving.contracts.catalogue import CatalogueKey
+from PIL import Image
 
 from tests.cli.conftest import Papa
 from tests.demo.conftest import learner, papa
 from tests.demo.learner import Learner
-from tests.docs.support import ROOT, RUN_AGAINST_A_SERVICE, blocks, command_lines
+from tests.docs.support import ROOT, RUN_AGAINST_A_SERVICE, RUN_WITH_A_PICTURE, blocks, command_lines
 from tests.gateway.support.fixtures import service, unstarted
 from tests.gateway.support.service import Service
 
@@ -25,16 +27,29 @@ ADDRESS = "127.0.0.1:50051"
 
 @pytest.mark.parametrize("page", RUN_AGAINST_A_SERVICE)
 async def test_the_page_runs_as_it_stands(page: str, service: Service, learner: Learner, tmp_path: Path) -> None:
+    await run_page(page, service, tmp_path)
+    assert learner.revisions, "it gave no feedback that was learnt from"
+
+
+async def test_the_page_of_catalogues_runs_where_there_is_a_picture(service: Service, tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30), (9, 99, 199)).save(tmp_path / "shoe-17.jpg", "JPEG")
+    assert "Put.ADDED" in await run_page(RUN_WITH_A_PICTURE, service, tmp_path)
+    (stored,) = await service.catalogues.page(CatalogueKey("default", "default"), 10, "")
+    assert stored.metadata == {"kind": "shoe", "price": 49.5}
+
+
+async def run_page(page: str, service: Service, folder: Path) -> str:
+    """Runs the Python of a page as it stands, and returns what it printed."""
     code = "\n".join(blocks(page))
     assert ADDRESS in code
     here = code.replace(ADDRESS, service.gateway.address)
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{here}"]
     ran = await asyncio.create_subprocess_exec(
-        *command, cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *command, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     said, _ = await ran.communicate()
     assert ran.returncode == 0, said.decode()
-    assert learner.revisions, "it gave no feedback that was learnt from"
+    return said.decode()
 
 
 CALLING = {"generate", "users", "feedback", "adapters", "deadletters", "health"}

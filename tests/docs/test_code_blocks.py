@@ -20,7 +20,15 @@ from papa_serving.cli import app as application
 from papa_serving.settings import Settings
 from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, user_pb2
 
-from tests.docs.support import PAGES, ROOT, RUN_AGAINST_A_SERVICE, blocks, command_lines, every_block
+from tests.docs.support import (
+    PAGES,
+    ROOT,
+    RUN_AGAINST_A_SERVICE,
+    RUN_WITH_A_PICTURE,
+    blocks,
+    command_lines,
+    every_block,
+)
 
 PARSED_ALONE = {"docs/security.md"}
 """It names certificates and a host of the reader's; tests/gateway/test_tls.py does what it shows."""
@@ -49,9 +57,9 @@ def test_what_is_not_run_parses() -> None:
 
 
 def test_every_page_with_python_is_run() -> None:
-    """Each is in one of the two tests that run pages; a page with more Python must be added to one."""
+    """Each is in one of the tests that run pages; a page with more Python must be added to one."""
     written = {page for page, language, _ in every_block() if language == "python"}
-    assert written - PARSED_ALONE == {"docs/researcher-guide.md", *RUN_AGAINST_A_SERVICE}
+    assert written - PARSED_ALONE == {"docs/researcher-guide.md", RUN_WITH_A_PICTURE, *RUN_AGAINST_A_SERVICE}
 
 
 FORMULAS = {"docs/algorithm.md"}

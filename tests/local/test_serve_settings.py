@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from papa_serving.generator import deployment as generator
-from papa_serving.settings import ClientSettings, GeneratorSettings, RedisSettings, Settings
+from papa_serving.settings import CatalogueSettings, ClientSettings, GeneratorSettings, RedisSettings, Settings
 from papa_serving.settings.tracing import TracingSettings
 from papa_serving.settings.workers import absolute, with_engine_token, with_secrets, without_secrets
 from papa_serving.trainer import deployment as trainer
@@ -20,7 +20,8 @@ PLACE = "redis.example:6379/0"
 
 def settings(folder: Path, **redis: object) -> Settings:
     client = ClientSettings(token=SecretStr(CANARY))
-    return Settings(data_dir=folder, redis=RedisSettings.model_validate(redis), client=client)
+    catalogue = CatalogueSettings(url=f"redis://:{CANARY}@catalogues.example", password=SecretStr(CANARY))
+    return Settings(data_dir=folder, redis=RedisSettings.model_validate(redis), client=client, catalogue=catalogue)
 
 
 @pytest.mark.parametrize(

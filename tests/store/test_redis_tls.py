@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -64,8 +65,10 @@ def port(files: Path) -> Iterator[int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         free = int(probe.getsockname()[1])
+    # The one on PATH first: the one in the wheel, which is newer, is built without TLS.
+    server_path = shutil.which("redis-server") or find_redis_server()
     command = [
-        find_redis_server(), "--port", "0", "--tls-port", str(free), "--bind", "127.0.0.1", "--save", "",
+        server_path, "--port", "0", "--tls-port", str(free), "--bind", "127.0.0.1", "--save", "",
         "--tls-cert-file", str(files / "server" / "tls.crt"), "--tls-key-file", str(files / "server" / "tls.key"),
         "--tls-ca-cert-file", str(files / "ours" / "ca.crt"), "--tls-auth-clients", "yes",
     ]  # fmt: skip

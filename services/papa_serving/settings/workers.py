@@ -62,13 +62,15 @@ def without_secrets(settings: Settings) -> Settings:
         secret = redis.password is not None or url.has_secret
         redis = redis.model_copy(update={"url": url.bare, "password": SecretStr(_ELSEWHERE) if secret else None})
     client = settings.client.model_copy(update={"token": None})
+    catalogue = settings.catalogue.model_copy(update={"url": "", "password": None})  # the gateways' alone
     generator = settings.generator
     if generator.token is not None:
         generator = generator.model_copy(update={"token": SecretStr(_ELSEWHERE)})
     tracing = settings.tracing
     if tracing.headers is not None:
         tracing = tracing.model_copy(update={"headers": SecretStr(_ELSEWHERE)})
-    return settings.model_copy(update={"redis": redis, "client": client, "generator": generator, "tracing": tracing})
+    sections = {"redis": redis, "client": client, "catalogue": catalogue, "generator": generator, "tracing": tracing}
+    return settings.model_copy(update=sections)
 
 
 def with_secrets(settings: Settings) -> Settings:
