@@ -8,9 +8,11 @@ from collections.abc import Iterable
 import grpc
 import pytest
 from papa_serving.contracts.errors import StorageUnavailable
+from papa_serving.contracts.items import BackboneInfo
+from papa_serving.contracts.samples import unpack_sample
 from papa_serving.gateway.auth.identity import Identity, Scope
 from papa_serving.stubs.engine.v1 import engine_pb2
-from papa_serving.stubs.serving.v1 import catalogue_pb2
+from papa_serving.stubs.serving.v1 import catalogue_pb2, feedback_pb2, types_pb2
 from PIL import Image
 
 from tests.gateway.support.service import Service, refusal
@@ -179,6 +181,34 @@ async def test_a_changed_encoder_is_not_mixed_with_the_former_one(unstarted: Ser
     assert results(await put(unstarted, pictured("b"))) == ["ENCODER_CHANGED"]
     await unstarted.catalogue.DeleteItems(catalogue_pb2.DeleteItemsRequest(item_ids=["a"]))
     assert results(await put(unstarted, pictured("b"))) == [ADDED]
+
+
+async def test_feedback_names_an_item_and_takes_a_copy_of_its_picture(service: Service) -> None:
+    await put(service, pictured("shoe", shade=7), item("embedded"), name="summer")
+    await put(service, pictured("theirs"), tenant="rival", name="summer")
+
+    def event(event_id: str, item_id: str) -> feedback_pb2.FeedbackEvent:
+        named = feedback_pb2.NamedCatalogueItem(catalogue="summer", item_id=item_id)
+        user = types_pb2.User(user="alice")
+        return feedback_pb2.FeedbackEvent(event_id=event_id, user=user, catalogue_item=named, grade=0.5)
+
+    names = ("shoe", "unknown", "theirs", "embedded", "")
+    requests = [feedback_pb2.StreamFeedbackRequest(event=event(f"e{i}", name)) for i, name in enumerate(names)]
+    outcomes = [each.outcome async for each in service.feedback.StreamFeedback(iter(requests))]
+    assert [(each.error.reason, each.error.field) for each in outcomes] == [
+        ("", ""),
+        ("ITEM_NOT_FOUND", "catalogue_item.item_id"),
+        ("ITEM_NOT_FOUND", "catalogue_item.item_id"),
+        ("INVALID_REQUEST", "catalogue_item.item_id"),
+        ("INVALID_REQUEST", "catalogue_item.item_id"),
+    ]
+    (accepted,) = service.log.accepted
+    assert (accepted.grade, unpack_sample(accepted.image).tolist()) == (0.5, [[[7] * 28] * 28])
+    service.items.info = BackboneInfo("b", "colour", (3, 16, 24))
+    await service.stop()
+    await service.start()
+    request = feedback_pb2.SubmitFeedbackRequest(events=[event("later", "shoe")])
+    assert (await refusal(service.feedback.SubmitFeedback(request))).reason == "ENCODER_CHANGED"
 
 
 async def test_without_an_engine_each_item_may_be_sent_again(service: Service) -> None:

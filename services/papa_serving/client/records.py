@@ -185,7 +185,8 @@ class Generation:
 
 @dataclass(frozen=True)
 class FeedbackEvent:
-    """One label, either of an item of this service (`item_id`) or of your own encoded image (`image`).
+    """One label: of an item of this service (`item_id`), of an item of a catalogue (`catalogue_item`, and `catalogue`
+    unless it is the default one), or of your own encoded image (`image`).
 
     `taking_back` makes an event that takes back an earlier one instead (`cancels`, an event_id). `grade` is in [−1, 1]
     and not 0: a like is 1, a dislike −1. The `event_id` makes retries harmless. Keep the event when you retry, or give
@@ -201,6 +202,8 @@ class FeedbackEvent:
     occurred_at: datetime | None = None
     prompt: str = ""
     cancels: str = ""
+    catalogue_item: str = ""
+    catalogue: str = ""
 
     @classmethod
     def taking_back(cls, user: str | User, event_id: str) -> FeedbackEvent:

@@ -123,8 +123,9 @@ def _why(name: str, value: object, error: Exception) -> str:
 def event_message(event: FeedbackEvent, tenant: str) -> feedback_pb2.FeedbackEvent:
     """Raises InvalidRequest unless one of item_id, image and cancels is given, and for what no message can hold."""
     message, violations = feedback_pb2.FeedbackEvent(), []
-    if sum(map(bool, (event.item_id, event.image, event.cancels))) != 1:
-        violations.append(Violation("target", "name an item_id, an event to take back, or give an image: one of them"))
+    if sum(map(bool, (event.item_id, event.image, event.cancels, event.catalogue_item))) != 1:
+        what = "name an item_id, a catalogue_item or an event to take back, or give an image: one of them"
+        violations.append(Violation("target", what))
     try:
         message.user.CopyFrom(user_message(event.user, tenant))
     except InvalidRequest as refused:
@@ -136,6 +137,9 @@ def event_message(event: FeedbackEvent, tenant: str) -> feedback_pb2.FeedbackEve
         violations += _set(message, "grade", event.grade)
     if event.item_id:
         violations += _set(message, "item_id", event.item_id)
+    if event.catalogue_item:
+        violations += _set(message.catalogue_item, "item_id", event.catalogue_item, "catalogue_item.item_id")
+        violations += _set(message.catalogue_item, "catalogue", event.catalogue, "catalogue_item.catalogue")
     if event.image:
         violations += _set(message.image, "data", event.image, "image.data")
         if event.prompt:

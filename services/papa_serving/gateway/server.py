@@ -126,7 +126,7 @@ class Gateway:
     def _add_services(self) -> None:
         limits, backends = self._settings, self._backends
         backbone = KnownBackbone(backends.items)
-        reader = EventReader(limits, backbone, self._pictures)
+        reader = EventReader(limits, backbone, self._pictures, backends.catalogues)
         adopter = Adopter(self._engine, backends.users, backends.revisions, backends.log)
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(
             GenerationService(limits, self._engine, backbone), self._server

@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from papa_serving import tracing
-from papa_serving.contracts.errors import InvalidRequest, PapaError, Violation
+from papa_serving.contracts.catalogue import DEFAULT_CATALOGUE, CatalogueKey, Catalogues
+from papa_serving.contracts.errors import EncoderChanged, InvalidRequest, ItemNotFound, PapaError, Violation
 from papa_serving.contracts.feedback import FeedbackEvent
 from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.items import BackboneInfo
+from papa_serving.contracts.samples import unpack_sample
 from papa_serving.gateway.backends import KnownBackbone
 from papa_serving.gateway.conversion import validation
 from papa_serving.gateway.conversion.picture_reader import PictureReader
@@ -28,11 +31,17 @@ Named = tuple[str, str]
 _GRADES: dict[int, float] = {feedback_pb2.SIGNAL_LIKE: 1.0, feedback_pb2.SIGNAL_DISLIKE: -1.0}
 
 
+class _NoPrompt(Exception):
+    """A prompt for a backbone that takes none."""
+
+
 class EventReader:
     """Validates and converts; images are decoded into the backbone's shape."""
 
-    def __init__(self, limits: GatewaySettings, backbone: KnownBackbone, pictures: PictureReader) -> None:
-        self._limits, self._backbone, self._pictures = limits, backbone, pictures
+    def __init__(
+        self, limits: GatewaySettings, backbone: KnownBackbone, pictures: PictureReader, catalogues: Catalogues
+    ) -> None:
+        self._limits, self._backbone, self._pictures, self._catalogues = limits, backbone, pictures, catalogues
 
     async def read(
         self, messages: Sequence[Message], path: Callable[[int], str], deadline: float | None = None
@@ -76,25 +85,51 @@ class EventReader:
     ) -> bytes | PapaError:
         """Returns a packed sample, b"" where there is nothing to decode. Malformed images are added to `violations`;
         other errors are returned."""
-        if message.WhichOneof("target") != "image" or violations:
+        if message.WhichOneof("target") not in ("image", "catalogue_item") or violations:
             return b""
-        user, image = whose[message.user.tenant, message.user.user], message.image
+        user = whose[message.user.tenant, message.user.user]
         if isinstance(user, PapaError):
             return user
         try:
             backbone = await self._backbone.info()
-            if image.prompt and not backbone.takes_prompt:
-                violations.append(Violation(f"{path}image.prompt", "the deployed backbone takes no prompt"))
-                return b""
-            prompt = image.prompt
-            if prompt and backbone.vocabulary.words:  # in a thread: long prompts of many events take long to read
-                prompt = (await asyncio.to_thread(backbone.vocabulary.read, prompt)).prompt
-            return await self._pictures.read(user, image.data, backbone.image_shape, prompt, deadline)
+            if message.WhichOneof("target") == "catalogue_item":
+                return await self._stored(user.tenant, message.catalogue_item, backbone, path)
+            return await self._decoded(user, message.image, backbone, deadline)
         except BadPicture as error:
             violations.append(Violation(f"{path}image.data", str(error)))
-            return b""
+        except _NoPrompt:
+            violations.append(Violation(f"{path}image.prompt", "the deployed backbone takes no prompt"))
         except PapaError as error:
             return error
+        return b""
+
+    async def _decoded(
+        self, user: UserKey, image: feedback_pb2.CatalogueImage, backbone: BackboneInfo, deadline: float | None
+    ) -> bytes:
+        """Raises BadPicture, _NoPrompt, PapaError."""
+        prompt = image.prompt
+        if prompt and not backbone.takes_prompt:
+            raise _NoPrompt
+        if prompt and backbone.vocabulary.words:  # in a thread: long prompts of many events take long to read
+            prompt = (await asyncio.to_thread(backbone.vocabulary.read, prompt)).prompt
+        return await self._pictures.read(user, image.data, backbone.image_shape, prompt, deadline)
+
+    async def _stored(
+        self, tenant: str, named: feedback_pb2.NamedCatalogueItem, backbone: BackboneInfo, path: str
+    ) -> bytes:
+        """The packed picture of a catalogue's item. Raises ItemNotFound, InvalidRequest, EncoderChanged."""
+        catalogue = CatalogueKey(tenant, named.catalogue or DEFAULT_CATALOGUE)
+        (item,) = await self._catalogues.get(catalogue, [named.item_id])
+        if item is None:
+            raise ItemNotFound("the catalogue has no such item", field=f"{path}catalogue_item.item_id")
+        if not item.sample:
+            what = "was put as an embedding, so there is no picture to learn from"
+            raise InvalidRequest([Violation(f"{path}catalogue_item.item_id", what)])
+        if unpack_sample(item.sample).shape != backbone.image_shape:
+            raise EncoderChanged(
+                "the item was put for another backbone: import it again", field=f"{path}catalogue_item"
+            )
+        return item.sample
 
 
 def violations_of(results: Sequence[Converted]) -> list[Violation]:

@@ -140,13 +140,21 @@ def _check_target(
             check_id(event.item_id, f"{path}item_id", violations)
         case "cancels":
             check_id(event.cancels, f"{path}cancels", violations)
+        case "catalogue_item":
+            check_id(event.catalogue_item.item_id, f"{path}catalogue_item.item_id", violations)
+            if event.catalogue_item.catalogue:
+                check_id(event.catalogue_item.catalogue, f"{path}catalogue_item.catalogue", violations)
         case "image":
             if not 1 <= len(event.image.data) <= limits.max_image_bytes:
                 violations.append(Violation(f"{path}image.data", f"must be 1 to {limits.max_image_bytes} bytes"))
             if len(event.image.prompt) > MAX_PROMPT:
                 violations.append(Violation(f"{path}image.prompt", f"must be at most {MAX_PROMPT} characters"))
         case _:
-            violations.append(Violation(f"{path}target", "name an item_id, an event to take back, or give an image"))
+            violations.append(
+                Violation(
+                    f"{path}target", "name an item_id, a catalogue_item or an event to take back, or give an image"
+                )
+            )
 
 
 def _check_label(event: feedback_pb2.FeedbackEvent, path: str, violations: Violations) -> None:

@@ -136,6 +136,7 @@ class FeedbackEvent(_message.Message):
     ITEM_ID_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     CANCELS_FIELD_NUMBER: _builtins.int
+    CATALOGUE_ITEM_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int
     GRADE_FIELD_NUMBER: _builtins.int
     OCCURRED_AT_FIELD_NUMBER: _builtins.int
@@ -158,6 +159,12 @@ class FeedbackEvent(_message.Message):
         """An image of the caller's own catalogue."""
 
     @_builtins.property
+    def catalogue_item(self) -> Global___NamedCatalogueItem:
+        """An item of a catalogue of the user's tenant that was put as a picture. The event takes a copy of the picture, so
+        that a later change or deletion of the item does not matter to it.
+        """
+
+    @_builtins.property
     def occurred_at(self) -> _timestamp_pb2.Timestamp:
         """When the user gave the label; the time of arrival when absent."""
 
@@ -169,17 +176,18 @@ class FeedbackEvent(_message.Message):
         item_id: _builtins.str = ...,
         image: Global___CatalogueImage | None = ...,
         cancels: _builtins.str = ...,
+        catalogue_item: Global___NamedCatalogueItem | None = ...,
         signal: Global___Signal.ValueType = ...,
         grade: _builtins.float = ...,
         occurred_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancels", b"cancels", "grade", b"grade", "image", b"image", "item_id", b"item_id", "label", b"label", "occurred_at", b"occurred_at", "signal", b"signal", "target", b"target", "user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancels", b"cancels", "catalogue_item", b"catalogue_item", "grade", b"grade", "image", b"image", "item_id", b"item_id", "label", b"label", "occurred_at", b"occurred_at", "signal", b"signal", "target", b"target", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancels", b"cancels", "event_id", b"event_id", "grade", b"grade", "image", b"image", "item_id", b"item_id", "label", b"label", "occurred_at", b"occurred_at", "signal", b"signal", "target", b"target", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancels", b"cancels", "catalogue_item", b"catalogue_item", "event_id", b"event_id", "grade", b"grade", "image", b"image", "item_id", b"item_id", "label", b"label", "occurred_at", b"occurred_at", "signal", b"signal", "target", b"target", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_label: _TypeAlias = _typing.Literal["signal", "grade"]  # noqa: Y015
     _WhichOneofArgType_label: _TypeAlias = _typing.Literal["label", b"label"]  # noqa: Y015
-    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["item_id", "image", "cancels"]  # noqa: Y015
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["item_id", "image", "cancels", "catalogue_item"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_label) -> _WhichOneofReturnType_label | None: ...
@@ -187,6 +195,31 @@ class FeedbackEvent(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
 Global___FeedbackEvent: _TypeAlias = FeedbackEvent  # noqa: Y015
+
+@_typing.final
+class NamedCatalogueItem(_message.Message):
+    """Names an item of a catalogue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CATALOGUE_FIELD_NUMBER: _builtins.int
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    catalogue: _builtins.str
+    """"default" when empty."""
+    item_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        catalogue: _builtins.str = ...,
+        item_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue", b"catalogue", "item_id", b"item_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NamedCatalogueItem: _TypeAlias = NamedCatalogueItem  # noqa: Y015
 
 @_typing.final
 class CatalogueImage(_message.Message):
