@@ -30,6 +30,15 @@ _SIZE = {"type": "string", "pattern": "^[1-9][0-9]*(\\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|k
 _COUNT = {"type": "integer", "minimum": 1}
 _SECONDS = {"type": "integer", "minimum": 0, "maximum": 3600}
 _DEVICE = {"enum": ["cpu", "cuda"]}
+_TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
+_VARIABLES = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "required": ["name"],
+        "properties": {"name": {"type": "string", "minLength": 1}, "value": {"type": "string"}},
+    },
+}
 _RESOURCES = {
     "type": "object",
     "additionalProperties": False,
@@ -64,6 +73,13 @@ LIMITS: dict[str, Schema] = {
     "*.maxReplicas": _COUNT,
     "*.maxUnavailable": {"type": "integer", "minimum": 0},
     "*.device": _DEVICE,
+    "*.annotations": _TEXTS,
+    "*.podAnnotations": _TEXTS,
+    "*.podLabels": _TEXTS,
+    "*.extraEnv": _VARIABLES,
+    "podLabels": _TEXTS,
+    "commonLabels": _TEXTS,
+    "extraEnv": _VARIABLES,
     "*.threads": _COUNT,
     "backbone.name": {"type": "string", "minLength": 1},
     "redis.database": {"type": "integer", "minimum": 0},

@@ -42,14 +42,14 @@ MODULES = {
         "deploy/test_rules.py",
     ),
     "slow": (
-        "attack", "benchmarks", "chaos", "docs/test_site.py", "fuzz", "gateway/test_floods.py",
-        "gateway/test_picture_reader.py", "gateway/test_process.py", "gateway/test_secrets.py",
+        "attack", "benchmarks", "chaos", "docs/test_site.py", "fuzz", "gateway/test_process.py",
         "gateway/test_slow_readers.py", "generator/test_adapters.py", "generator/test_bounds.py",
         "generator/test_engine.py", "generator/test_fairness.py", "generator/test_generation.py",
         "generator/test_isolation.py", "generator/test_judging.py", "generator/test_prompts.py",
         "generator/test_selecting.py", "generator/test_shares.py", "helm/test_kuberay.py", "helm/test_manifests.py",
+        "helm/test_odd_values.py",
         "local/test_hub_backbones.py", "packaging/test_wheel.py", "papa/test_calibration.py", "papa/test_rebuilding.py",
-        "papa/test_train_latent.py", "trainer/test_isolation.py", "trainer/test_latent_updater.py",
+        "trainer/test_isolation.py", "trainer/test_latent_updater.py",
         "trainer/test_papa_updater.py",
     ),
 }  # fmt: skip

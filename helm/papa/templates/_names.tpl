@@ -20,13 +20,16 @@ two long names that begin alike stay two. */}}
 {{- end -}}
 
 {{/* Labels of a pod: what selects it, and what the operator of the cluster adds. Nothing that changes with the version of
-the chart: KubeRay starts a second cluster where a label of a template changes. Call like papa.selector, with "values". */}}
+the chart: KubeRay starts a second cluster where a label of a template changes. What a component gives wins. Call like
+papa.selector, with "values". */}}
 {{- define "papa.podLabels" -}}
 {{ include "papa.selector" . }}
-{{- with .root.Values.podLabels }}
-{{ toYaml . }}
+{{- with merge (dict) (default dict .values.podLabels) (default dict .root.Values.podLabels) }}
+{{- range $label, $_ := . }}
+{{- if or (hasPrefix "ray.io/" $label) (has $label (list "app.kubernetes.io/instance" "app.kubernetes.io/part-of" "app.kubernetes.io/component")) }}
+{{- fail (printf "podLabels: pods are selected by %s, which is not the operator's to give" $label) }}
 {{- end }}
-{{- with .values.podLabels }}
+{{- end }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
@@ -46,6 +49,11 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- with .root.Values.commonLabels }}
+{{- range $label, $_ := . }}
+{{- if has $label (list "app.kubernetes.io/instance" "app.kubernetes.io/part-of" "app.kubernetes.io/component" "app.kubernetes.io/name" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart") }}
+{{- fail (printf "commonLabels: every object has a label %s of the chart's already" $label) }}
+{{- end }}
+{{- end }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
@@ -53,7 +61,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{/* Call with (dict "root" $ "image" .Values.image.gateway "registry" "…"). */}}
 {{- define "papa.image" -}}
 {{- $name := .image.repository -}}
-{{- if .registry -}}{{- $name = printf "%s/%s" .registry .image.repository -}}{{- end -}}
+{{- if .registry -}}{{- $name = printf "%s/%s" (trimSuffix "/" .registry) .image.repository -}}{{- end -}}
 {{- if .image.digest -}}
 {{- printf "%s@%s" $name .image.digest -}}
 {{- else -}}

@@ -37,13 +37,13 @@ env: {{- include "papa.mergedEnvironment" (dict "root" .root "own" (default list
 {{/* The chart's variables, .Values.extraEnv and those of one component, each name once: the last wins. Kubernetes would keep
 all, and its API refuses some such lists. Call with (dict "root" $ "env" TEXT "own" LIST), TEXT a list of variables. */}}
 {{- define "papa.mergedEnvironment" -}}
-{{- range $given := list .root.Values.extraEnv .own }}
+{{- range $given := list (default list .root.Values.extraEnv) .own }}
 {{- $names := list }}
 {{- range $given }}{{ $names = append $names .name }}{{ end }}
 {{- if ne (len $names) (len (uniq $names)) }}{{ fail "extraEnv sets a name twice" }}{{ end }}
 {{- end }}
 {{- $last := dict }}
-{{- $all := concat (.env | fromYamlArray) .root.Values.extraEnv .own }}
+{{- $all := concat (.env | fromYamlArray) (default list .root.Values.extraEnv) .own }}
 {{- range $at, $each := $all }}{{ $_ := set $last $each.name $at }}{{ end }}
 {{- $merged := list }}
 {{- range $at, $each := $all }}{{ if eq (get $last $each.name) $at }}{{ $merged = append $merged $each }}{{ end }}{{ end }}
@@ -87,6 +87,11 @@ all, and its API refuses some such lists. Call with (dict "root" $ "env" TEXT "o
 {{- end }}
 {{- if .Values.backbone.hubClaim }}
 - {name: hub, mountPath: /hub}
+{{- end }}
+{{- range .Values.extraVolumeMounts }}
+{{- if has (trimSuffix "/" .mountPath) (list "/tmp" "/var/lib/papa" "/var/lib/papa-revisions" "/hub" "/backbone") }}
+{{- fail (printf "extraVolumeMounts: the chart mounts a volume of its own at %s" .mountPath) }}
+{{- end }}
 {{- end }}
 {{- with .Values.extraVolumeMounts }}
 {{ toYaml . }}
@@ -136,6 +141,11 @@ all, and its API refuses some such lists. Call with (dict "root" $ "env" TEXT "o
 {{- with .Values.backbone.hubClaim }}
 - name: hub
   persistentVolumeClaim: {claimName: {{ . }}}
+{{- end }}
+{{- range .Values.extraVolumes }}
+{{- if has .name (splitList " " "tmp data revisions engine redis object-store redis-ca redis-certificate tracing tracing-ca trusted-ca hub backbone gcs-redis-ca gcs-redis-certificate tls client-ca auth") }}
+{{- fail (printf "extraVolumes: the chart has a volume called %s; give yours another name" .name) }}
+{{- end }}
 {{- end }}
 {{- with .Values.extraVolumes }}
 {{ toYaml . }}
