@@ -120,6 +120,27 @@ def test_nothing_is_made_for_a_folder_that_is_closed(papa: Papa, tmp_path: Path,
 @pytest.mark.parametrize(
     "command",
     [
+        ("generate", "alice"),
+        ("items", "get", "alice", "g-0"),
+        ("users", "export", "alice"),
+        ("demo",),
+        ("data", "fetch", "mnist"),
+        ("backbone", "train", "no.npz"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_folder_is_tried_where_its_permissions_say_nothing(papa: Papa, command: tuple[str, ...]) -> None:
+    """/proc is open to root by its permissions, and takes no file of anybody, as a read-only mount does."""
+    address = ("--address", "127.0.0.1:1") if command[0] in ("generate", "items", "users") else ()
+    ended = papa(*command, "--out", "/proc/papa", *address)
+    assert ended.code == 1
+    assert "papa: /proc/papa cannot be written" in ended.err
+    assert ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
         ("backbone", "train", "no.npz"),
         ("backbone", "train-latent", "no.npz"),
         ("backbone", "oracle", "no.npz"),

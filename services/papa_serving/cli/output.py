@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
@@ -80,6 +81,12 @@ def check_writable(folder: Path, hint: str = "name another folder with --out") -
         raise Failure(f"{folder} cannot be written: {existing} is no folder", hint)
     if not os.access(existing, os.W_OK | os.X_OK):
         raise Failure(f"{folder} cannot be written: {existing} is closed to this user", hint)
+    # Root may write everywhere by the permissions, and yet not to /proc, to a read-only mount or to a full disk.
+    try:
+        with tempfile.TemporaryFile(dir=existing) as probe:
+            probe.write(b"\0")
+    except OSError as error:
+        raise Failure(f"{folder} cannot be written: {error.strerror or error}", hint) from error
 
 
 def print_json(document: object) -> None:
