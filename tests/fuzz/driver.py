@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from random import Random
+from typing import Any
 
 import grpc
+from google.protobuf import message_factory
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from papa_serving.stubs.serving.v1 import feedback_pb2
@@ -117,7 +119,7 @@ async def _answered(
     try:
         if method.descriptor.client_streaming:
             unreadable = not messages.readable(method, sent[-1])
-            return await _outcomes(call, len(sent) - unreadable)
+            return await _outcomes(call, method, len(sent) - unreadable)
         if not method.descriptor.server_streaming:
             await call
         elif method.name == "WatchUser":
@@ -130,18 +132,23 @@ async def _answered(
         call.cancel()
 
 
-async def _outcomes(call: grpc.aio.StreamStreamCall, expected: int) -> str:
+async def _outcomes(call: grpc.aio.StreamStreamCall, method: Method, expected: int) -> str:
     """One outcome for each message that is one, also where a last one ends the stream."""
     answers, end = 0, "OK"
     try:
         async for data in call:
             answers += 1
-            outcome = feedback_pb2.StreamFeedbackResponse.FromString(data).outcome
-            if outcome.error.code in (2, 13):
-                return f"! outcome {outcome.error.reason}: {outcome.error.message}"
+            error = _error_in(message_factory.GetMessageClass(method.descriptor.output_type).FromString(data))
+            if error.code in (2, 13):
+                return f"! outcome {error.reason}: {error.message}"
     except grpc.aio.AioRpcError as failure:
         end = _judged(failure)
     return end if answers == expected or end.startswith("!") else f"! {answers} outcomes of {expected}"
+
+
+def _error_in(answer: Any) -> Any:
+    """The error in an answer about one event, or about one item."""
+    return answer.outcome.error if isinstance(answer, feedback_pb2.StreamFeedbackResponse) else answer.error
 
 
 def _judged(failure: grpc.aio.AioRpcError) -> str:

@@ -96,6 +96,8 @@ def odd(descriptor: Descriptor, chance: Random, depth: int = 0) -> Message:
                 value = getattr(message, field.name)
                 if field.message_type is None:
                     value.append(_value(field, chance))
+                elif field.message_type.GetOptions().map_entry:
+                    _put_entry(value, odd(field.message_type, chance, depth + 1))
                 else:
                     value.append(odd(field.message_type, chance, depth + 1))
         elif field.message_type is not None:
@@ -103,6 +105,14 @@ def odd(descriptor: Descriptor, chance: Random, depth: int = 0) -> Message:
         else:
             setattr(message, field.name, _value(field, chance))
     return message  # type: ignore[no-any-return]
+
+
+def _put_entry(container: Any, entry: Any) -> None:
+    """Puts an entry into a map field."""
+    if isinstance(entry.value, Message):
+        container[entry.key].CopyFrom(entry.value)
+    else:
+        container[entry.key] = entry.value
 
 
 def _value(field: FieldDescriptor, chance: Random) -> Any:
