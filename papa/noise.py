@@ -36,7 +36,7 @@ class Domain(IntEnum):
     ITEM = 1
     """Items that are shown, and samples that stand for them."""
     POOL = 2
-    """A backbone's pool (papa.pool)."""
+    """Formerly a backbone's pool, whose samples now have seeds of ITEM (papa.pool.FIRST_SEED)."""
     UPDATE = 3
     """Rows, timesteps and noise of an update."""
     ADAPTER = 4

@@ -26,6 +26,7 @@ from torch import Tensor
 from papa.adapter import Adapter
 from papa.config import UpdateConfig
 from papa.lora import AdapterLayout
+from papa.regions import Regions
 from papa.replay import Replay
 from papa.taste import FOURIER, Head
 
@@ -158,7 +159,31 @@ def read_head(tensors: Mapping[str, Tensor]) -> Head:
     distance, slope, intercept = calibration.tolist()
     if distance <= 0 or slope < 0 or not bool((tensors["deviation"] >= _LEAST_DEVIATION).all()):
         raise AdapterDamagedError("finite", f"{HEAD_FILE}: a distance, a deviation or the slope is out of range")
-    return Head(**{name: tensors[name] for name in _HEAD_FIELDS}, distance=distance, calibration=(slope, intercept))
+    head = Head(**{name: tensors[name] for name in _HEAD_FIELDS}, distance=distance, calibration=(slope, intercept))
+    return _with_pool_fields(head, tensors) if _LABELS in tensors else head
+
+
+def _with_pool_fields(head: Head, tensors: Mapping[str, Tensor]) -> Head:
+    """Adds what heads have since they know regions and questions. Raises AdapterDamagedError."""
+    none = torch.zeros(0)
+    labels, centres, typical, questions = (tensors.get(name, none) for name in (_LABELS, *_POOL_FIELDS))
+    regions = len(centres) if centres.ndim == 2 else 0
+    whole = (
+        (labels.dtype, labels.shape) == (torch.int64, (1,))
+        and int(labels) > 0
+        and (typical.dtype, typical.shape) == (torch.float32, (regions,))
+        and (not regions or (centres.dtype, centres.shape[1]) == (torch.float16, head.mean.numel()))
+        and bool(centres.isfinite().all())
+        and bool(((typical > 0) & (typical <= 1)).all())
+        and (not questions.numel() or (questions.dtype, questions.ndim) == (torch.int64, 1))
+        and bool((questions >= 0).all())
+    )
+    if not whole:
+        raise AdapterDamagedError("shape", f"{HEAD_FILE}: its labels, regions or questions are malformed")
+    asked = tuple(int(seed) for seed in questions)
+    if not regions:
+        return replace(head, labels=int(labels), questions=asked)
+    return replace(head, labels=int(labels), questions=asked, regions=Regions(centres.float()), typical_chances=typical)
 
 
 _REPLAY_FIELDS = ("samples", "grades", "features")
@@ -166,6 +191,8 @@ _PROMPTS = "prompts"
 _SEQUENCES = "sequences"
 _ITERATE = "iterate"
 _HEAD_FIELDS = ("mean", "deviation", "coefficients")
+_LABELS = "labels"
+_POOL_FIELDS = ("centres", "typical", "questions")
 _CALIBRATION = "calibration"
 """The kernel's distance, then the slope and the intercept."""
 _LEAST_DEVIATION = 0.99e-6
@@ -174,7 +201,14 @@ _LEAST_DEVIATION = 0.99e-6
 
 def _head_tensors(head: Head) -> dict[str, Tensor]:
     tensors = {name: getattr(head, name).contiguous() for name in _HEAD_FIELDS}
-    return {**tensors, _CALIBRATION: torch.tensor([head.distance, *head.calibration], dtype=torch.float64)}
+    tensors[_CALIBRATION] = torch.tensor([head.distance, *head.calibration], dtype=torch.float64)
+    if head.labels:
+        tensors[_LABELS] = torch.tensor([head.labels])
+    if head.regions is not None and head.typical_chances is not None:
+        tensors |= {"centres": head.regions.centres.half(), "typical": head.typical_chances}
+    if head.questions:
+        tensors["questions"] = torch.tensor(head.questions)
+    return tensors
 
 
 def _state_tensors(adapter: Adapter) -> dict[str, Tensor]:

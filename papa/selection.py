@@ -9,6 +9,8 @@ into samples of p_θ(x) P(liked | x) (von Neumann, Various techniques used in co
 |---|---|
 | candidate | one draw: the k-th of an item, with its seed |
 | chance | P(liked) of a candidate by the taste head; None where nothing is known |
+| typical | the chance that is typical of what is liked in the candidate's region (papa.regions) |
+| question | the seed of a sample of the backbone whose label would teach most (papa.taste.Taste.questions) |
 | overdraw | the most draws of a generation, in multiples of its items; 1 switches selection off |
 | floor | the least chance of an item; an item that finds no such candidate is left out |
 | exploring | drawn from the backbone, whatever the adapter has learnt |
@@ -34,13 +36,16 @@ from papa.noise import Domain, Noise
 DRAWS_PER_ITEM = 4
 """The most draws of one item, so that no item keeps a whole page waiting. Where a head accepts 70 % of the candidates,
 one item in a hundred reaches this bound."""
+FIRST_LABELS = 30
+"""The labels within which the most is asked."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Accepts a candidate with probability min(1, (chance / `threshold`)^`steepness`), and none below `floor`.
+    """Accepts a candidate with probability min(1, (chance / bar)^`steepness`), and none below `floor`.
 
-    Steepness 1 is plain rejection sampling, an infinite one a hard threshold.
+    The bar is what is typical of the candidate's region, or `threshold` where that is not known. Steepness 1 is plain
+    rejection sampling, an infinite one a hard threshold.
     """
 
     overdraw: float = 2.0
@@ -55,9 +60,13 @@ class Rule:
         if not (self.overdraw >= 1 and 0 <= self.floor <= 1 and 0 < self.threshold <= 1):
             raise ValueError(f"{self}: overdraw is at least 1, floor and threshold are probabilities")
 
-    def accepts(self, chance: float, seed: int) -> bool:
+    def accepts(self, chance: float, seed: int, typical: float | None = None) -> bool:
         """Whether the candidate of that seed is accepted. The random number is a function of the seed."""
-        return chance >= self.floor and _lucky(min(1.0, chance / self.threshold) ** self.steepness, seed)
+        return chance >= self.floor and _lucky(min(1.0, self.relative(chance, typical)) ** self.steepness, seed)
+
+    def relative(self, chance: float, typical: float | None = None) -> float:
+        """The chance in multiples of the bar."""
+        return chance / (self.threshold if typical is None else typical)
 
     def teaches(self, chance: float, seed: int) -> bool:
         """Whether a candidate is accepted because its label would be informative.
@@ -95,6 +104,11 @@ def _lucky(share: float, seed: int) -> bool:
     return share >= 1 or float(Noise(seed, Domain.LUCK).uniform((1,))) < share
 
 
+def teaching_share(share: float, labels: int) -> float:
+    """The share of a page that may teach: `share` up to FIRST_LABELS labels, and from there as 1 / labels."""
+    return share * min(1.0, FIRST_LABELS / max(1, labels))
+
+
 def successor(seed: int, number: int) -> int:
     """The seed of candidate `number` of the item with that seed; number 0 is the item's own.
 
@@ -107,12 +121,18 @@ class Selection:
     """Selects one generation: draw `first`, `judge` them, draw what that wants until `done`, then take the `rest`."""
 
     def __init__(
-        self, seeds: Sequence[int], rule: Rule, exploring: Collection[int] = (), teaching: Collection[int] = ()
+        self,
+        seeds: Sequence[int],
+        rule: Rule,
+        exploring: Collection[int] = (),
+        teaching: Collection[int] = (),
+        questions: Sequence[int] = (),
     ) -> None:
         """`seeds` are those of the items.
 
         Items in `exploring` take their first candidate above the floor, whatever its chance. The first candidate of an
-        item in `teaching` comes from the backbone and is accepted by its uncertainty; later candidates of that item are
+        item in `teaching` comes from the backbone: it is one of the `questions`, and accepted unless it is below the
+        floor, or it has the item's own seed and is accepted by its uncertainty. Later candidates of that item are
         ordinary ones. Where the bound allows no further draw, `teaching` has no effect.
         """
         self._rule, self._seeds = rule, tuple(seeds)
@@ -120,19 +140,21 @@ class Selection:
         self._selects = self._limit > len(seeds)
         self._exploring = frozenset(exploring)
         self._teaching = frozenset(teaching) - self._exploring if self._selects else frozenset[int]()
+        self._asked = dict(zip(sorted(self._teaching), self._turn(questions), strict=False))
+        """The question that is the first candidate of an item."""
         self._newest = dict.fromkeys(range(len(seeds)), 0)
         """The number of the newest candidate of every item that has accepted none."""
         self._accepted_at: dict[int, int] = {}
         self._waiting: set[int] = set()
         """Items whose newest candidate was rejected."""
-        self._spare: list[Served] = []
-        """In order of decreasing chance."""
+        self._spare: list[tuple[float, Served]] = []
+        """Each with its chance in multiples of the bar, in decreasing order of that."""
         self.drawn = len(seeds)
 
     @property
     def first(self) -> tuple[Candidate, ...]:
         """The first candidate of each item."""
-        return tuple(Candidate(0, item, seed) for item, seed in enumerate(self._seeds))
+        return tuple(Candidate(0, item, self._asked.get(item, seed)) for item, seed in enumerate(self._seeds))
 
     def explores(self, candidate: Candidate) -> bool:
         """Whether the candidate is to be drawn from the backbone, without the adapter."""
@@ -145,50 +167,62 @@ class Selection:
 
     @property
     def spare(self) -> tuple[Candidate, ...]:
-        """The rejected candidates that may still become items, in order of decreasing chance.
+        """The rejected candidates that may still become items, the best first.
 
         None is below the floor, and there are at most as many as items without an accepted candidate. The samples of
         all other rejected candidates may be discarded.
         """
-        return tuple(each.candidate for each in self._spare)
+        return tuple(each.candidate for _, each in self._spare)
 
     @property
     def done(self) -> bool:
         """Whether every wanted candidate has been judged and no further one will be wanted."""
         return len(self._waiting) == len(self._newest)
 
-    def judge(self, chances: Mapping[Candidate, float | None]) -> Verdict:
-        """Takes the chances of drawn candidates. A candidate whose chance is None is accepted."""
-        served = []
+    def judge(
+        self, chances: Mapping[Candidate, float | None], typical: Mapping[Candidate, float] | None = None
+    ) -> Verdict:
+        """Takes the chances of drawn candidates, and what is typical of their regions. A candidate whose chance is None
+        is accepted."""
+        served, typical = [], typical or {}
         for candidate, chance in chances.items():
             settled = Served(candidate.item, candidate, chance)
-            if chance is None or self._accepts(candidate, chance):
+            if chance is None or self._accepts(candidate, chance, typical.get(candidate)):
                 del self._newest[candidate.item]
                 self._accepted_at[candidate.item] = candidate.number
                 served.append(settled)
             else:
                 self._waiting.add(candidate.item)
                 if chance >= self._rule.floor:
-                    self._spare.append(settled)
-        self._spare.sort(key=lambda each: (-(each.chance or 0.0), each.candidate))
+                    self._spare.append((self._rule.relative(chance, typical.get(candidate)), settled))
+        self._spare.sort(key=lambda each: (-each[0], each[1].candidate))
         del self._spare[len(self._newest) :]
         wanted = tuple(self._wanted())
         self.drawn += len(wanted)
         return Verdict(tuple(served), wanted)
 
     def rest(self) -> tuple[Served, ...]:
-        """Fills the items that have accepted no candidate, once `done`, with the rejected candidates of highest chance.
+        """Fills the items that have accepted no candidate, once `done`, with the best of the rejected candidates.
 
         Candidates below the floor are never used, so some items may stay empty.
         """
-        return tuple(each._replace(item=item) for item, each in zip(sorted(self._newest), self._spare, strict=False))
+        left = zip(sorted(self._newest), self._spare, strict=False)
+        return tuple(each._replace(item=item) for item, (_, each) in left)
 
-    def _accepts(self, candidate: Candidate, chance: float) -> bool:
+    def _turn(self, questions: Sequence[int]) -> Sequence[int]:
+        """The questions of this generation: as many as may be asked, from a place that the first seed decides."""
+        count = len(self._teaching)
+        turns = max(1, len(questions) // max(1, count))
+        start = count * (self._seeds[0] % turns) if self._seeds else 0
+        return questions[start : start + count]
+
+    def _accepts(self, candidate: Candidate, chance: float, typical: float | None) -> bool:
         if not self._selects or candidate.item in self._exploring:
             return chance >= self._rule.floor
         if self.explores(candidate):
-            return self._rule.teaches(chance, candidate.seed)
-        return self._rule.accepts(chance, candidate.seed)
+            asked = candidate.item in self._asked
+            return chance >= self._rule.floor if asked else self._rule.teaches(chance, candidate.seed)
+        return self._rule.accepts(chance, candidate.seed, typical)
 
     def _wanted(self) -> Iterator[Candidate]:
         """Successors of rejected candidates that are certain to be among the first draws that the bound allows."""

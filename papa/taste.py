@@ -20,12 +20,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from papa.regions import Regions
+
 FEWEST = 20
 """The fewest labels from which a change of taste is inferred."""
 FOURIER = 1024
 """D, the length of `fourier_features`. With so many, they approximate the kernel to within a few hundredths."""
 NEWTON_STEPS = 50
 """The most steps of `platt`, which usually needs about five."""
+DOUBT = 2.0
+"""Standard deviations of f within which its sign is in doubt."""
 
 
 class Unrated:
@@ -103,7 +107,37 @@ class Taste:
             coefficients=(seen.T @ (inverse @ self.grades)).float(),
             distance=float(own.distance),
             calibration=platt(left_out(inverse, self.grades), self.grades > 0),
+            labels=len(self.grades),
         )
+
+    def questions(self, features: Tensor, count: int) -> list[int]:
+        """The indexes of at most `count` samples whose labels would teach most, the most informative first.
+
+        The largest 2 √variance(x) − |f(x)| is taken, where a like is hardest to tell from a dislike (the straddle
+        heuristic, Bryan et al., NIPS 2005). After each, the variances are those with its label known, so that the next
+        one lies elsewhere. Samples whose sign is certain, where this is not positive, are left out; so are all of them
+        unless `decided`. Shape: [m, F].
+        """
+        if not self.decided:
+            return []
+        z = self._own.scaled(features)
+        kernel = self._kernel(z)
+        explained = kernel @ self._inverse
+        variance = 1 - (explained * kernel).sum(1)
+        unsure = (kernel @ (self._inverse @ self.grades)).abs()
+        found, known = list[int](), list[Tensor]()
+        for _ in range(min(count, len(z))):
+            score = DOUBT * variance.clamp(min=0).sqrt() - unsure
+            score[found] = -torch.inf
+            best = int(score.argmax())
+            if float(score[best]) <= 0:
+                break
+            found.append(best)
+            column = torch.exp(-(z - z[best]).square().sum(1) / self._own.distance) - explained @ kernel[best]
+            column = column - sum((part * part[best] for part in known), torch.zeros_like(column))
+            known.append(column / (column[best] + self._ridge).sqrt())
+            variance = variance - known[-1].square()
+        return found
 
     def foretold(self, features: Tensor) -> Tensor:
         """Predicts f(x) for other samples; zeros unless `decided`. Shape: [m, F] → [m] float32."""
@@ -176,7 +210,7 @@ class Head:
 
     p(x) = σ(a f(x) + b), f(x) = w · φ(z), z the standardised features; (a, b) is the `calibration`.
     Shape: `mean`, `deviation` [F] float32; `coefficients` w [D] float32. `distance` divides the squared
-    distances in the kernel.
+    distances in the kernel. `labels` is the number of labels that it was made from, 0 in heads of before that field.
     """
 
     mean: Tensor
@@ -184,13 +218,29 @@ class Head:
     coefficients: Tensor
     distance: float
     calibration: tuple[float, float]
+    labels: int = 0
+    regions: Regions | None = None
+    typical_chances: Tensor | None = None
+    """`papa.regions.typical_chances`. Shape: [k]; None for a backbone without a pool."""
+    questions: tuple[int, ...] = ()
+    """Seeds of samples of the backbone whose labels would teach most, the most informative first."""
+
+    def scaled(self, features: Tensor) -> Tensor:
+        """Standardises features. Shape: [m, F] → [m, F] float64."""
+        return (features.double() - self.mean) / self.deviation
 
     def probability(self, features: Tensor) -> Tensor:
         """The chance that the user likes each sample. Shape: [m, F] → [m] float32 in [0, 1]."""
         slope, intercept = self.calibration
-        z = (features.double() - self.mean) / self.deviation
-        f = fourier_features(z, self.distance) @ self.coefficients.double()
+        f = fourier_features(self.scaled(features), self.distance) @ self.coefficients.double()
         return torch.sigmoid(slope * f + intercept).float()
+
+    def typical(self, features: Tensor) -> Tensor | None:
+        """The chance that is typical of liked samples in the region of each sample. Shape: [m, F] → [m] float32; None
+        where no region is known."""
+        if self.regions is None or self.typical_chances is None:
+            return None
+        return self.typical_chances[self.regions.find(self.scaled(features))]
 
 
 def platt(values: Tensor, liked: Tensor) -> tuple[float, float]:

@@ -24,7 +24,7 @@ Where A is frozen, ΔW is linear in B, so the average of adapters is the average
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -34,12 +34,16 @@ from papa.config import UpdateConfig
 from papa.denoiser import Conditions, Denoiser
 from papa.noise import Domain, Noise
 from papa.objective import RowShare, draw_rows, personal_loss, squared_error
+from papa.pool import Pool
+from papa.regions import liked_shares, spread, typical_chances
 from papa.replay import Replay
 from papa.targets import stable_target
 from papa.taste import Head, Taste, likely
 
 CPU_ROWS = 128
 """Rows of one pass on a CPU: the activations of more rows no longer fit its caches."""
+QUESTIONS = 9
+"""Questions that a head keeps: those of three pages of ten."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +205,23 @@ def weigh(denoiser: Denoiser, memory: Memory, config: UpdateConfig) -> Lesson:
     asked = sorted(set(replay.asked()))
     prompt = torch.tensor([asked.index(each) for each in replay.asked()])
     liked = likely(foretold, config.steepness)
-    return Lesson(x0, tuple(shares), prompt, denoiser.conditions(asked), liked, memory.noise, taste.head())
+    head = taste.head()
+    if head is not None and pool is not None:
+        head = informed(head, taste, pool)
+        shares = [_spread(share, head, pool, replay, config) if share.sign > 0 else share for share in shares]
+    return Lesson(x0, tuple(shares), prompt, denoiser.conditions(asked), liked, memory.noise, head)
+
+
+def informed(head: Head, taste: Taste, pool: Pool) -> Head:
+    """The head with what the pool tells beside the labels: what is typical of each region, and what to ask next."""
+    first = pool.first_seed
+    asked = [] if first is None else [first + index for index in taste.questions(pool.features, QUESTIONS)]
+    return replace(
+        head,
+        regions=pool.regions,
+        typical_chances=typical_chances(pool.regions, pool.unrated.z, head.probability(pool.features)),
+        questions=tuple(asked),
+    )
 
 
 def descend(
@@ -239,6 +259,15 @@ def average(
     )
     served = iterate.lerp(memory.adapter.weights, config.averaging)
     return Adapter(served.cpu(), memory.replay, iterate.cpu(), lesson.head), stats
+
+
+def _spread(share: RowShare, head: Head, pool: Pool, replay: Replay, config: UpdateConfig) -> RowShare:
+    """The liked rows, with `config.region_share` of them spread by what is liked of the pool."""
+    if not config.region_share:
+        return share
+    shares = liked_shares(pool.regions, pool.unrated.z, head.probability(pool.features))
+    region = pool.regions.find(torch.cat([pool.unrated.scaled(replay.features), pool.unrated.z]))
+    return replace(share, probabilities=spread(share.probabilities, region, shares, config.region_share))
 
 
 def _probabilities(known: Tensor, foretold: Tensor, pool_share: float) -> Tensor:

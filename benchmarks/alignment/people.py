@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.alignment.runs import Run
-from benchmarks.alignment.served import FIRST_SEED, serve
+from benchmarks.alignment.served import FIRST_SEED, TEACHING, serve
 from benchmarks.alignment.simulate import SHOWN_SEED, measures
 from benchmarks.alignment.systems.ours import Ours
 from benchmarks.alignment.systems.registry import build
@@ -37,8 +37,6 @@ from papa.noise import Domain, Noise
 from papa.oracle import Oracle
 from papa.selection import Rule
 
-TEACHING = 0.1
-"""Share of a page that may be there to teach, as by default."""
 HALF = 0.5
 
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from papa_serving.generator.generation import explored
@@ -32,11 +32,13 @@ from benchmarks.alignment.systems.registry import build
 from benchmarks.alignment.world import DATA, SimulatedUser, World, world
 from papa.alignment import calibration_error
 from papa.sampler import sample
-from papa.selection import Candidate, Rule, Selection, Verdict
+from papa.selection import Candidate, Rule, Selection, Verdict, teaching_share
 
 FIRST_SEED = 5_000_000_029
 """The first seed of the samples that are judged; no other experiment begins from these seeds."""
 CHUNK = 50
+TEACHING = 0.3
+"""The default of `generator.teaching`."""
 PAGE = 10
 """Items of one generation."""
 
@@ -71,20 +73,23 @@ class Served:
 
 def serve(system: Ours, seeds: list[int], rule: Rule, teaching: float) -> Served:
     """Generations of PAGE items each, as the service selects them; all of them are drawn in the same batches."""
-    known = system.adapter.head is not None
+    head = system.adapter.head
+    share = 0.0 if head is None else teaching_share(teaching, head.labels)
+    questions = () if head is None else head.questions
     parts = [seeds[start : start + PAGE] for start in range(0, len(seeds), PAGE)]
-    pages = [Selection(part, rule, teaching=explored(len(part), teaching if known else 0.0)) for part in parts]
+    pages = [Selection(part, rule, teaching=explored(len(part), share), questions=questions) for part in parts]
     wanted = {page: selection.first for page, selection in enumerate(pages)}
-    found: dict[tuple[int, Candidate], tuple[Tensor, float]] = {}
-    served: dict[int, tuple[Tensor, float]] = {}
+    found: dict[tuple[int, Candidate], Drawn] = {}
+    served: dict[int, Drawn] = {}
     while any(wanted.values()):
         due = [(page, each) for page, candidates in wanted.items() for each in candidates]
         bare = [pages[page].explores(each) for page, each in due]
         pairs = [(each.seed, alone) for (_, each), alone in zip(due, bare, strict=True)]
         found |= zip(due, drawn(system, pairs), strict=True)
         for page, candidates in wanted.items():
-            chances = {each: found[page, each][1] if known else None for each in candidates}
-            verdict = pages[page].judge(chances) if candidates else Verdict((), ())
+            chances = {each: found[page, each].chance if head else None for each in candidates}
+            typical = {each: bar for each in candidates if (bar := found[page, each].typical) is not None}
+            verdict = pages[page].judge(chances, typical) if candidates else Verdict((), ())
             served |= {PAGE * page + each.item: found[page, each.candidate] for each in verdict.served}
             wanted[page] = verdict.wanted
     for page, selection in enumerate(pages):
@@ -94,15 +99,23 @@ def serve(system: Ours, seeds: list[int], rule: Rule, teaching: float) -> Served
     return Served(*_stacked(items), *_stacked(first), drawn=sum(selection.drawn for selection in pages))
 
 
-def _stacked(items: list[tuple[Tensor, float]]) -> tuple[Tensor, Tensor]:
-    return torch.stack([x0 for x0, _ in items]), torch.tensor([chance for _, chance in items])
+class Drawn(NamedTuple):
+    """A sample, how likely it is liked, and what is typical of its region. Shape: x0 [C, H, W]."""
+
+    x0: Tensor
+    chance: float
+    typical: float | None = None
+
+
+def _stacked(items: list[Drawn]) -> tuple[Tensor, Tensor]:
+    return torch.stack([each.x0 for each in items]), torch.tensor([each.chance for each in items])
 
 
 @torch.no_grad()
-def drawn(system: Ours, wanted: list[tuple[int, bool]]) -> list[tuple[Tensor, float]]:
-    """A sample of each seed, and how likely it is liked; from the backbone alone where the second is set."""
+def drawn(system: Ours, wanted: list[tuple[int, bool]]) -> list[Drawn]:
+    """A sample of each seed; from the backbone alone where the second is set."""
     denoiser, adapter, how = system.denoiser, system.adapter, system.sampling
-    result: dict[tuple[int, bool], tuple[Tensor, float]] = {}
+    result: dict[tuple[int, bool], Drawn] = {}
     for bare in (False, True):
         own = [each for each in wanted if each[1] == bare]
         for start in range(0, len(own), CHUNK):
@@ -110,10 +123,12 @@ def drawn(system: Ours, wanted: list[tuple[int, bool]]) -> list[tuple[Tensor, fl
             weights = None if bare else adapter.weights.expand(len(chunk), -1)
             seeds = [seed for seed, _ in chunk]
             x0 = sample(denoiser, seeds, weights, how.sampler, how.steps, system.config.adapt_from)
-            chances = torch.full((len(x0),), 0.5)
+            chances, typical = [0.5] * len(x0), None
             if adapter.head is not None:
-                chances = adapter.head.probability(denoiser.features(x0).half())
-            result |= zip(chunk, zip(x0, chances.tolist(), strict=True), strict=True)
+                features = denoiser.features(x0).half()
+                chances, typical = adapter.head.probability(features).tolist(), adapter.head.typical(features)
+            bars = [None] * len(x0) if typical is None else typical.tolist()
+            result |= zip(chunk, map(Drawn, x0, chances, bars), strict=True)
     return [result[each] for each in wanted]
 
 
@@ -224,7 +239,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--floor", type=float, default=0.0, help="least chance of an item")
     parser.add_argument("--threshold", type=float, default=Rule().threshold, help="chance above which all is accepted")
     parser.add_argument("--steepness", type=float, default=Rule().steepness, help="of the acceptance below it")
-    parser.add_argument("--teaching", type=float, default=0.1, help="share of what is shown that may be there to teach")
+    parser.add_argument("--teaching", type=float, default=TEACHING, help="share of what is shown that may teach")
     parser.add_argument("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=False)
     options = parser.parse_args()

@@ -18,7 +18,7 @@ from papa.denoiser.latents import LatentSpace
 from papa.denoiser.networks import Network, unconditional
 from papa.lora import AdapterLayout, LoraConfig, SlotLora
 from papa.pixels import to_x0
-from papa.pool import Pool
+from papa.pool import Pool, StoredPool
 from papa.schedule import NoiseSchedule
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow_prediction"]
@@ -40,7 +40,7 @@ class Denoiser:
     latents). `backbone_hash` identifies the weights and all else that the picture depends on, which `description`
     tells: adapters of one backbone are never applied to another. `weights_hash` is its former kind. `autocast` is the
     type in which products and convolutions are computed while weights, normalisation and results stay as they are;
-    None leaves all as it is. `unrated` [m, *sample_shape] uint8 is its pool. `vocabulary` has the words of its prompts
+    None leaves all as it is. `unrated` is its pool. `vocabulary` has the words of its prompts
     and what else is read as one of them; none where any text is read.
     """
 
@@ -55,7 +55,7 @@ class Denoiser:
         network: Network = unconditional,
         conditioner: Conditioner | None = None,
         latents: LatentSpace | None = None,
-        unrated: Tensor | None = None,
+        unrated: StoredPool | None = None,
         description: Mapping[str, Any] | None = None,
         vocabulary: tuple[tuple[str, ...], Mapping[str, str]] = ((), {}),
     ) -> None:
@@ -205,9 +205,9 @@ class Denoiser:
         """The samples that came with the backbone, and their features. The first call runs the backbone over them."""
         if self._unrated is None:
             return None
-        x0 = to_x0(self._unrated)
+        x0 = to_x0(self._unrated.samples)
         features = [self.features(chunk.to(self.device)).cpu() for chunk in x0.split(64)]
-        return Pool(x0, torch.cat(features).to(torch.float16))
+        return Pool(x0, torch.cat(features).to(torch.float16), self._unrated.first_seed)
 
     @torch.no_grad()
     def features(self, x0: Tensor) -> Tensor:

@@ -23,10 +23,11 @@ def system(monkeypatch):
 
     def drawn(system, wanted):
         asked.extend(wanted)
-        return [(torch.tensor([float(seed % 997)]), 0.0 if seed in SEEDS else 1.0) for seed, _ in wanted]
+        return [served.Drawn(torch.tensor([float(seed % 997)]), 0.0 if seed in SEEDS else 1.0) for seed, _ in wanted]
 
     monkeypatch.setattr(served, "drawn", drawn)
-    return SimpleNamespace(adapter=SimpleNamespace(head=object()), asked=asked)
+    head = SimpleNamespace(labels=10, questions=())
+    return SimpleNamespace(adapter=SimpleNamespace(head=head), asked=asked)
 
 
 def test_what_is_rejected_is_drawn_again_within_the_bound(system):
@@ -51,6 +52,20 @@ def test_without_overdraw_or_a_head_the_first_draw_is_served(system):
 def test_items_that_teach_come_from_the_backbone_once_something_is_known(system):
     served.serve(system, SEEDS, Rule(overdraw=2.0), teaching=0.1)
     assert sum(bare for _, bare in system.asked) == 3
+    system.asked.clear()
+    system.adapter.head.questions = (7001, 7002, 7003)
+    found = served.serve(system, SEEDS, Rule(overdraw=2.0), teaching=0.1)
+    assert sorted(seed for seed, bare in system.asked if bare) == [7001, 7002, 7003], "a page has its turn"
+    assert all((found.samples == each % 997).sum() == 1 for each in (7001, 7002, 7003))
+
+
+def test_a_first_draw_is_compared_with_what_is_typical_of_its_region(system, monkeypatch):
+    def drawn(system, wanted):
+        return [served.Drawn(torch.zeros(1), 0.3, 0.3 if seed % 2 else 0.9) for seed, _ in wanted]
+
+    monkeypatch.setattr(served, "drawn", drawn)
+    found = served.serve(system, SEEDS[:10], Rule(overdraw=2.0, steepness=1e9), teaching=0.0)
+    assert found.drawn > 10, "of the even seeds all are rejected"
 
 
 def test_the_page_shows_the_records_beside_it():

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from papa.denoiser import Denoiser
 from papa.pixels import to_pixels, to_x0
+from papa.regions import Regions
 from papa.sampler import sample
 from papa.selection import Rule, Selected, select
 from papa.taste import Head, Taste
@@ -327,6 +328,38 @@ async def served_world(world: World, **settings: object) -> AsyncIterator[tuple[
         await service.channel.close()
         await service.gateway.close()
         await server.stop(None)
+
+
+async def test_questions_are_asked_and_can_be_drawn_again(reference: Denoiser, weights: Tensor, head: Head) -> None:
+    """They are samples of the backbone, whatever the head says of them; fewer are asked the more labels there are."""
+    asking = replace(head, questions=(2**53 - 9, 2**53 - 8), labels=30)
+    async with running_world(teaching=0.25) as world:
+        await world.commit(ANN, "r1", weights, head=asking)
+        items, _ = await everything(world, spec(count=8, seed=2**40))
+        questions = sorted((item for item in items if item.exploring), key=lambda item: item.seed)
+        assert [item.seed for item in questions] == [2**53 - 9, 2**53 - 8]
+        assert {item.revision for item in questions} == {""}
+        for item in questions:
+            plain = sample(reference, [item.seed], None, "ddim", STEPS)[0]
+            kept = to_x0(torch.from_numpy(unpack_sample((await world.items.get(ANN, item.item_id)).sample).copy()))
+            torch.testing.assert_close(kept, plain.clamp(-1, 1), rtol=0, atol=1.5 / 127.5)
+        await world.commit(ANN, "r2", weights, head=replace(asking, labels=300))
+        later, _ = await everything(world, spec(count=8, seed=2**40))
+        assert not any(item.exploring for item in later)
+
+
+async def test_what_is_typical_of_its_region_decides_about_a_candidate(
+    reference: Denoiser, weights: Tensor, head: Head
+) -> None:
+    """Of one region, in which nearly nothing is typical, every first draw is accepted."""
+    lenient = replace(head, regions=Regions(torch.zeros(1, len(head.mean))), typical_chances=torch.tensor([1e-3]))
+    async with running_world() as world:
+        await world.commit(ANN, "r1", weights, head=head)
+        _, strict = await everything(world, spec(count=8, seed=2**40))
+        await world.commit(ANN, "r2", weights, head=lenient)
+        items, done = await everything(world, spec(count=8, seed=2**40))
+    assert strict.drawn > 8 == done.drawn
+    assert sorted(item.seed for item in items) == [2**40 + index for index in range(8)]
 
 
 async def test_callers_learn_over_the_wire_what_was_selected(reference: Denoiser, weights: Tensor, head: Head) -> None:

@@ -11,6 +11,7 @@ from papa.adapter import Adapter, new_adapter
 from papa.config import UpdateConfig
 from papa.denoiser import Denoiser
 from papa.lora import AdapterLayout
+from papa.regions import Regions
 from papa.revision_files import (
     HEAD_FILE,
     AdapterDamagedError,
@@ -187,6 +188,36 @@ def test_an_adapter_of_the_former_recipe_has_no_head_and_is_read(denoiser: Denoi
     assert again.head is None
 
 
+def test_a_head_keeps_what_the_pool_told_it(denoiser: Denoiser, adapter: Adapter) -> None:
+    assert adapter.head is not None
+    knowing = replace(
+        adapter.head,
+        labels=31,
+        regions=Regions(torch.arange(128.0).view(2, 64)),
+        typical_chances=torch.tensor([0.25, 1.0]),
+        questions=(2**53 - 2**20, 2**53 - 7),
+    )
+    origin = replace(ORIGIN, backbone_hash=denoiser.backbone_hash)
+    files = pack(replace(adapter, head=knowing), denoiser.layout, UpdateConfig(), origin)
+    again = unpack_head(files, digest(files["manifest.json"]))
+    assert (again.labels, again.questions) == (31, knowing.questions)
+    assert again.regions is not None and again.typical_chances is not None and knowing.regions is not None
+    torch.testing.assert_close(again.regions.centres, knowing.regions.centres)
+    assert torch.equal(again.typical_chances, torch.tensor([0.25, 1.0]))
+
+
+def test_a_head_of_before_these_fields_is_read(files: dict[str, bytes]) -> None:
+    tensors = load(files[HEAD_FILE])
+    former = {name: tensors[name] for name in ("mean", "deviation", "coefficients", "calibration")}
+    files[HEAD_FILE] = save(former)
+    manifest = json.loads(files["manifest.json"])
+    manifest["files"][HEAD_FILE] = {"sha256": digest(files[HEAD_FILE]), "size": len(files[HEAD_FILE])}
+    files["manifest.json"] = json.dumps(manifest).encode()
+    head = unpack_head(files, digest(files["manifest.json"]))
+    assert (head.labels, head.questions, head.regions) == (0, (), None)
+    assert head.typical(torch.zeros(2, 64)) is None
+
+
 def test_an_update_needs_no_head_of_its_parent(denoiser: Denoiser, files: dict[str, bytes]) -> None:
     del files[HEAD_FILE]
     again = unpack(files, denoiser.layout, denoiser.backbone_hash, digest(files["manifest.json"]))
@@ -215,6 +246,20 @@ BAD_HEADS = {
     "a table": ("shape", {"mean": torch.ones(8, 8), "deviation": torch.ones(8, 8)}),
     "half precision": ("shape", {"coefficients": torch.ones(FOURIER, dtype=torch.float16)}),
     "a calibration in single precision": ("shape", {"calibration": torch.tensor([1.0, 1.0, 0.0])}),
+    "no labels": ("shape", {"labels": torch.tensor([0])}),
+    "labels that are no number": ("shape", {"labels": torch.tensor([1, 2])}),
+    "regions of other features": (
+        "shape",
+        {"centres": torch.zeros(2, 63, dtype=torch.float16), "typical": torch.ones(2)},
+    ),
+    "regions of which nothing is typical": ("shape", {"centres": torch.zeros(2, 64, dtype=torch.float16)}),
+    "a typical chance of 0": ("shape", {"centres": torch.zeros(1, 64, dtype=torch.float16), "typical": torch.zeros(1)}),
+    "regions nowhere": (
+        "shape",
+        {"centres": torch.full((1, 64), torch.nan, dtype=torch.float16), "typical": torch.ones(1)},
+    ),
+    "questions below 0": ("shape", {"questions": torch.tensor([-1])}),
+    "questions that are no seeds": ("shape", {"questions": torch.tensor([1.5])}),
     "a deviation that lets all else vanish": ("finite", {"mean": torch.ones(64), "deviation": torch.full((64,), 1e-9)}),
 }
 

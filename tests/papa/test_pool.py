@@ -14,7 +14,7 @@ from papa.backbone.draw_pool import draw_pool
 from papa.config import UpdateConfig
 from papa.denoiser import SHIPPED, Denoiser, load_denoiser
 from papa.lora import LoraConfig
-from papa.pool import POOL_FILE, read_pool, write_pool
+from papa.pool import FIRST_SEED, POOL_FILE, StoredPool, read_pool, write_pool
 from papa.schedule import NoiseSchedule
 from papa.updating import Labels, UpdateJob, update, update_many
 from tests.papa.pipelines import saved, stable_diffusion
@@ -31,7 +31,8 @@ def shades(*values: int) -> torch.Tensor:
 
 
 def with_pool(samples: torch.Tensor | None) -> Denoiser:
-    return Denoiser(tiny_unet(), NoiseSchedule.linear(), SHAPE, "epsilon", LoraConfig(rank=2), unrated=samples)
+    pool = None if samples is None else StoredPool(samples)
+    return Denoiser(tiny_unet(), NoiseSchedule.linear(), SHAPE, "epsilon", LoraConfig(rank=2), unrated=pool)
 
 
 def likes_bright() -> Labels:
@@ -39,18 +40,19 @@ def likes_bright() -> Labels:
 
 
 def test_a_pool_is_the_backbones_own_samples_and_the_same_each_time() -> None:
-    drawn = draw_pool(tiny_denoiser(), 3, steps=2)
-    assert drawn.dtype == torch.uint8 and drawn.shape == (3, *SHAPE)
-    assert torch.equal(drawn, draw_pool(tiny_denoiser(), 3, steps=2))
+    pool = draw_pool(tiny_denoiser(), 3, steps=2)
+    drawn = pool.samples
+    assert drawn.dtype == torch.uint8 and drawn.shape == (3, *SHAPE) and pool.first_seed == FIRST_SEED
+    assert torch.equal(drawn, draw_pool(tiny_denoiser(), 3, steps=2).samples)
     assert not torch.equal(drawn[0], drawn[1])
 
 
 def test_a_backbone_brings_its_pool_along(backbone_folder: Path) -> None:
     assert load_denoiser(str(backbone_folder), LoraConfig(rank=2)).pool is None
     samples = shades(10, 100, 200)
-    write_pool(backbone_folder, samples)
+    write_pool(backbone_folder, StoredPool(samples, 77))
     denoiser = load_denoiser(str(backbone_folder), LoraConfig(rank=2))
-    assert denoiser.pool is not None
+    assert denoiser.pool is not None and denoiser.pool.first_seed == 77
     torch.testing.assert_close(denoiser.pool.x0, samples.float() / 127.5 - 1)
     torch.testing.assert_close(
         denoiser.pool.features.float(), denoiser.features(denoiser.pool.x0), atol=1e-2, rtol=1e-2
@@ -64,6 +66,11 @@ def test_a_pool_of_something_else_is_refused(tmp_path: Path, wrong: torch.Tensor
         read_pool(tmp_path, SHAPE)
     save_file({"others": wrong}, tmp_path / POOL_FILE)
     with pytest.raises(ValueError, match="nothing"):
+        read_pool(tmp_path, SHAPE)
+    save_file(
+        {"samples": torch.zeros(2, *SHAPE, dtype=torch.uint8), "first_seed": torch.zeros(2)}, tmp_path / POOL_FILE
+    )
+    with pytest.raises(ValueError, match="first_seed"):
         read_pool(tmp_path, SHAPE)
     (tmp_path / POOL_FILE).write_bytes((tmp_path / POOL_FILE).read_bytes()[:-1])
     with pytest.raises(ValueError, match="damaged"):
@@ -128,7 +135,7 @@ def test_users_with_a_pool_are_trained_together_as_alone() -> None:
 @pytest.mark.parametrize("name", ["fashion_mnist", "mnist"])
 def test_the_shipped_pools_are_drawn_from_the_shipped_backbones(name: str) -> None:
     shipped = read_pool(SHIPPED / name, (1, 28, 28))
-    assert shipped is not None and len(shipped) == 512
-    again = draw_pool(load_denoiser(name), 4)
+    assert shipped is not None and len(shipped.samples) == 512 and shipped.first_seed == FIRST_SEED
+    again = draw_pool(load_denoiser(name), 4).samples
     # On another processor a sum may be taken in another order.
-    assert (again.int() - shipped[:4].int()).abs().float().mean() < 2
+    assert (again.int() - shipped.samples[:4].int()).abs().float().mean() < 2

@@ -8,7 +8,16 @@ import random
 import pytest
 import torch
 
-from papa.selection import DRAWS_PER_ITEM, Candidate, Rule, Selection, Served, select, successor
+from papa.selection import (
+    DRAWS_PER_ITEM,
+    Candidate,
+    Rule,
+    Selection,
+    Served,
+    select,
+    successor,
+    teaching_share,
+)
 
 SEEDS = [2**62 + 17 * i for i in range(12)]
 
@@ -170,3 +179,45 @@ def test_select_serves_the_samples_that_the_seeds_give() -> None:
 def test_a_rule_that_means_nothing_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="overdraw is at least 1"):
         Rule(**wrong)
+
+
+def test_questions_are_the_first_candidates_of_items_that_teach_and_are_served_whatever_is_said() -> None:
+    asked = [901, 902, 903, 904, 905, 906]
+    rule = Rule(floor=0.01, threshold=1.0, steepness=math.inf)
+    selection = Selection([10, 11, 12, 13, 14], rule, teaching={1, 3, 4}, questions=asked)
+    assert [each.seed for each in selection.first] == [10, 901, 12, 902, 903]
+    assert [selection.explores(each) for each in selection.first] == [False, True, False, True, True]
+    verdict = selection.judge(dict(zip(selection.first, [0.02, 0.02, 0.02, 0.97, 0.001], strict=True)))
+    assert [(each.item, each.candidate.seed) for each in verdict.served] == [(1, 901), (3, 902)]
+    assert [each.seed for each in verdict.wanted] == [successor(seed, 1) for seed in (10, 12, 14)]
+
+
+def test_another_generation_asks_other_questions_and_what_is_left_teaches_by_its_own_seed() -> None:
+    first, second, third = (
+        [each.seed for each in Selection([seed, 7], Rule(), teaching={0}, questions=[901, 902]).first]
+        for seed in (4, 5, 6)
+    )
+    assert (first, second, third) == ([901, 7], [902, 7], [901, 7])
+    few = Selection([4, 5, 6], Rule(), teaching={0, 1}, questions=[901])
+    assert [each.seed for each in few.first] == [901, 5, 6]
+    without = Selection([4, 5], Rule(overdraw=1.0), teaching={0}, questions=[901])
+    assert [each.seed for each in without.first] == [4, 5]
+
+
+def test_a_candidate_is_compared_with_what_is_typical_of_its_region() -> None:
+    rule = Rule(threshold=0.75, steepness=math.inf)
+    selection = Selection([1, 2, 3, 4], rule)
+    chances = dict(zip(selection.first, [0.45, 0.45, 0.7, 0.7], strict=True))
+    typical = dict(zip(selection.first, [0.4, 0.5, 0.8, 0.6], strict=True))
+    assert [each.item for each in selection.judge(chances, typical).served] == [0, 3]
+    bounded = Selection([1, 2], Rule(1.5, threshold=1.0, steepness=math.inf))
+    first = bounded.first
+    verdict = bounded.judge({first[0]: 0.3, first[1]: 0.4}, {first[0]: 0.31, first[1]: 0.9})
+    bounded.judge({verdict.wanted[0]: 0.05}, {verdict.wanted[0]: 0.9})
+    assert [each.candidate for each in bounded.rest()] == [first[0], first[1]], "the nearest to its bar is the first"
+
+
+def test_less_is_asked_the_more_is_known() -> None:
+    assert [teaching_share(0.3, labels) for labels in (0, 10, 30, 60, 300)] == pytest.approx(
+        [0.3, 0.3, 0.3, 0.15, 0.03]
+    )

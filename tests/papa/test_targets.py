@@ -14,6 +14,7 @@ from papa.denoiser import Denoiser
 from papa.lora import LoraConfig
 from papa.noise import Noise
 from papa.objective import squared_error
+from papa.pool import StoredPool
 from papa.schedule import NoiseSchedule
 from papa.targets import liked_shift, pool_posterior, stable_target
 from papa.updating import Labels, UpdateJob, update, update_many
@@ -113,7 +114,7 @@ LEARNT = UpdateConfig(steps=20, like_rows=12, dislike_rows=12, adapt_from=600, s
 def denoiser() -> Denoiser:
     """With a pool of bright and of dark pictures."""
     return Denoiser(
-        tiny_unet(), SCHEDULE, SHAPE, "epsilon", LoraConfig(rank=4), unrated=shades(*[200, 250, 60, 10] * 8)
+        tiny_unet(), SCHEDULE, SHAPE, "epsilon", LoraConfig(rank=4), unrated=StoredPool(shades(*[200, 250, 60, 10] * 8))
     )
 
 

@@ -225,3 +225,34 @@ def left_out_of(here: Tensor, weight: Tensor, y: Tensor) -> Tensor:
 
 def test_one_kind_of_labels_makes_no_head() -> None:
     assert Taste(around(1.0, 1.0), torch.ones(2), None, RIDGE, NEIGHBOURS).head() is None
+
+
+def test_what_is_asked_is_where_a_like_is_hardest_to_tell_and_each_question_considers_those_before() -> None:
+    """Computed once more from whole covariances, with the label of each question added to what is known."""
+    unrated = around(*torch.linspace(-3, 3, 40).tolist(), seed=3)
+    features, grades = around(-1.0, -1.2, 1.0, 1.2), torch.tensor([-1.0, -1.0, 1.0, 1.0])
+    taste = Taste(features, grades, Unrated(unrated), RIDGE, 0)
+    found = taste.questions(unrated, 5)
+    z = Unrated(unrated).scaled(torch.cat([unrated, features]))
+    distance = float(Unrated(unrated).distance)
+    kernel = torch.exp(-torch.cdist(z, z).square() / distance)
+    known, noise = list(range(40, 44)), [RIDGE] * 4
+    f = taste.foretold(unrated).double()
+    expected = []
+    for _ in range(5):
+        seen = kernel[known][:, known] + torch.diag(torch.tensor(noise).double())
+        variance = 1 - (kernel[:40, known] @ torch.linalg.inv(seen) * kernel[:40, known]).sum(1)
+        score = 2 * variance.clamp(min=0).sqrt() - f.abs()
+        score[expected] = -torch.inf
+        expected.append(int(score.argmax()))
+        known.append(expected[-1])
+        noise.append(RIDGE)
+    assert found == expected
+    assert len(set(found)) == 5
+
+
+def test_nothing_is_asked_where_the_sign_of_every_sample_is_certain_or_nothing_is_known() -> None:
+    features, grades = two_kinds()
+    sure = Taste(features, grades, Unrated(features), 0.01, 0)
+    assert sure.questions(features[[0, -1]], 2) == []
+    assert Taste(around(1.0, 1.0), torch.ones(2), None, RIDGE, NEIGHBOURS).questions(features, 3) == []

@@ -23,7 +23,7 @@ from papa_serving.contracts.identity import UserKey
 from papa_serving.generator.batch import Batch
 from papa_serving.generator.embedding import Embedder
 from papa_serving.generator.job import Job, Row
-from papa_serving.generator.judging import like_probabilities
+from papa_serving.generator.judging import Judged, like_probabilities
 from papa_serving.generator.scheduling.cost import StepCost, Throughput
 from papa_serving.generator.scheduling.inbox import Inbox, ended
 from papa_serving.generator.scheduling.scheduler import Scheduler
@@ -165,11 +165,11 @@ class Engine:
         for index, row in enumerate(rows):
             if not row.job.cancelled:
                 of_job.setdefault(row.job, []).append(index)
-        chances = like_probabilities(self._denoiser, of_job, samples)
+        judged = like_probabilities(self._denoiser, of_job, samples)
         on_host = samples.float().cpu()
         for job, mine in of_job.items():
-            unknown: list[float | None] = [None] * len(mine)
-            result, successors = job.settle([rows[i] for i in mine], chances.get(job, unknown), on_host[mine])
+            said = judged.get(job, Judged([None] * len(mine), []))
+            result, successors = job.settle([rows[i] for i in mine], said.chances, on_host[mine], said.typical)
             self._scheduler.push(successors)
             self.inbox.left({}, came_back=_owners(successors))
             if result is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from papa.denoiser import Conditions, NotFiniteError
 from papa.noise import VERSION
 from papa.sampler import SAMPLERS
-from papa.selection import Rule, Served
+from papa.selection import Rule, Served, teaching_share
 from papa_serving import metrics, tracing
 from papa_serving.contracts.errors import DeadlineExceeded, InvalidRequest, PapaError, Violation
 from papa_serving.contracts.generation import (
@@ -186,8 +186,10 @@ class Generator:
 
     def _teaching(self, spec: GenerationSpec, resolved: Resolved | None) -> float:
         """The share of the items that may teach; 0 without a head, or where the request sets its exploration."""
-        known = resolved is not None and resolved.adapter.head is not None
-        return self._defaults.teaching if known and spec.exploration < 0 else 0.0
+        head = None if resolved is None else resolved.adapter.head
+        if head is None or spec.exploration >= 0:
+            return 0.0
+        return teaching_share(self._defaults.teaching, head.labels)
 
     async def _finished(self, spec: GenerationSpec, run: _Run, rows: FinishedRows) -> tuple[GeneratedItem, ...]:
         if not rows.served:

@@ -92,24 +92,28 @@ class Job:
 
     def __post_init__(self) -> None:
         seeds = [(self.seed + index) % SEEDS for index in range(self.count)]
-        self._selection = Selection(seeds, self.rule, self.explore, self.teach)
+        head = None if self.adapter is None else self.adapter.head
+        questions = () if head is None else head.questions
+        self._selection = Selection(seeds, self.rule, self.explore, self.teach, questions)
 
     def rows(self, plan: tuple[float, ...]) -> list[Row]:
         """The first row of each item, not yet started; `plan` holds the descending timesteps."""
         return [self._row(candidate, plan) for candidate in self._selection.first]
 
     def settle(
-        self, rows: Sequence[Row], chances: Sequence[float | None], samples: Tensor
+        self, rows: Sequence[Row], chances: Sequence[float | None], samples: Tensor, typical: Sequence[float] = ()
     ) -> tuple[FinishedRows | None, list[Row]]:
         """Takes finished rows. Returns what follows from them for the caller, and the rows to draw next.
 
         For the caller that is the settled items, and how much is drawn by now, which is charged. None where no item is
         settled and no row is to be drawn.
 
+        `typical` says what is typical of the samples' regions; it may be empty.
+
         Shape: samples [len(rows), C, H, W], on the host.
         """
         drawn = {row.candidate: sample for row, sample in zip(rows, samples, strict=True)}
-        verdict = self._selection.judge(dict(zip(drawn, chances, strict=True)))
+        verdict = self._selection.judge(dict(zip(drawn, chances, strict=True)), dict(zip(drawn, typical, strict=False)))
         settled = {each.candidate for each in verdict.served}
         metrics.DRAWS.labels("accepted").inc(len(settled))
         metrics.DRAWS.labels("rejected").inc(len(drawn) - len(settled))

@@ -180,11 +180,11 @@ class GeneratorSettings(Section):
     steps: int = Field(12, ge=1, le=1000)
     exploration: float = Field(0.0, ge=0, le=1, description="share of items drawn from the base")
     teaching: float = Field(
-        0.1,
+        0.3,
         ge=0,
         le=1,
-        description="share of items that may come from the base to teach, being in doubt; they fade as the taste is "
-        "known",
+        description="share of items that may come from the base to teach, being in doubt; it is that of the first 30 "
+        "labels and falls as 1 / labels after them",
     )
     overdraw: float = Field(
         2.0,
