@@ -687,7 +687,8 @@ class Item(_message.Message):
     seed: _builtins.int
     """Generating one item with this seed, overdraw 1 and the same settings (revision "base" for an item that is
     SERVED_BY_BASE) gives this image again, as long as noise_version is the same. Below 2^63. It is the request's seed +
-    index unless an earlier draw of the item was rejected.
+    index unless an earlier draw of the item was rejected, or the item is a sample of the backbone's own that is asked
+    about (exploring).
     """
     index: _builtins.int
     """Position within the generation, from 0. With min_like_probability some may be missing."""
@@ -700,7 +701,8 @@ class Item(_message.Message):
     """
     exploring: _builtins.bool
     """The backbone made the item although its user has an adapter: as a part of the exploration that was asked for, or
-    because it is in doubt whether the user likes it and a label would teach.
+    because it is in doubt whether the user likes it and a label would teach. Fewer items do so the more labels there
+    are.
     """
     def __init__(
         self,
