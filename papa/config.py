@@ -58,10 +58,6 @@ class UpdateConfig:
     pool_share: float = 0.3
     """Share of the rows that is drawn from the backbone's pool (papa.pool) instead of the replay, where the backbone
     has one and likes and dislikes are known. Experiment "keeping"."""
-    region_share: float = 0.0
-    """Share of the liked rows that is spread over the pool's regions by how much of what is liked lies in each
-    (papa.regions.liked_shares), instead of by which labels the user happened to give. For a backbone with a pool.
-    docs/results/served.md."""
     trust: float = 8.0
     """How strongly the replay prefers labels that the user's other labels agree with; 0 trusts all labels equally.
     Experiment "noise": at 20 % flipped labels it brings 0.2 of success."""

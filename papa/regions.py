@@ -55,28 +55,6 @@ class Regions:
         return total.index_add(0, region, values.double())
 
 
-def liked_shares(regions: Regions, z: Tensor, chance: Tensor) -> Tensor:
-    """How much of what a user likes lies in each region: Σ g³ over its samples, of Σ g³ over all.
-
-    The third power leaves little to regions of many doubtful samples, which together would outweigh what is liked for
-    certain. Shape: z [m, F], chance g [m] in (0, 1) → [k] float64, sums to 1.
-    """
-    mass = regions.sums(regions.find(z), chance.double().pow(3))
-    return mass / mass.sum()
-
-
-def spread(probabilities: Tensor, region: Tensor, shares: Tensor, strength: float) -> Tensor:
-    """Moves probabilities of rows towards `shares` of their regions: (1 − strength) · own share + strength · share.
-
-    Within a region, rows keep their proportions. A region without any probability stays so. Shape: probabilities [n],
-    sums to 1, region [n] int64, shares [k] → [n] float32, sums to 1.
-    """
-    own = torch.zeros(len(shares), dtype=torch.float64).index_add(0, region, probabilities.double())
-    wanted = torch.where(own > 0, shares.double(), torch.zeros(()).double())
-    wanted = (1 - strength) * own + strength * wanted / wanted.sum()
-    return (probabilities.double() * (wanted / own.clamp(min=torch.finfo(torch.float64).tiny))[region]).float()
-
-
 def typical_chances(regions: Regions, z: Tensor, chance: Tensor) -> Tensor:
     """√(m_r m): what is typical of the liked samples of each region r, drawn halfway to what is typical of all.
 
@@ -84,8 +62,8 @@ def typical_chances(regions: Regions, z: Tensor, chance: Tensor) -> Tensor:
     same within a region. m_r alone would accept the dislikes of a region that nobody likes; m alone is one threshold
     for all. Shape: z [m, F], chance [m] in (0, 1) → [k] float32 in (0, 1).
     """
-    region, g = regions.find(z), chance.double()
+    region, g = regions.find(z), chance.double().clamp(min=1e-6)
     overall = g.square().sum() / g.sum()
     own = regions.sums(region, g)
-    within = torch.where(own > 0, regions.sums(region, g.square()) / own.clamp(min=1e-12), overall)
+    within = torch.where(own > 0, regions.sums(region, g.square()) / own.clamp(min=1e-6), overall)
     return (within * overall).sqrt().float()

@@ -35,7 +35,7 @@ from papa.denoiser import Conditions, Denoiser
 from papa.noise import Domain, Noise
 from papa.objective import RowShare, draw_rows, personal_loss, squared_error
 from papa.pool import Pool
-from papa.regions import liked_shares, spread, typical_chances
+from papa.regions import typical_chances
 from papa.replay import Replay
 from papa.targets import stable_target
 from papa.taste import Head, Taste, likely
@@ -208,7 +208,6 @@ def weigh(denoiser: Denoiser, memory: Memory, config: UpdateConfig) -> Lesson:
     head = taste.head()
     if head is not None and pool is not None:
         head = informed(head, taste, pool)
-        shares = [_spread(share, head, pool, replay, config) if share.sign > 0 else share for share in shares]
     return Lesson(x0, tuple(shares), prompt, denoiser.conditions(asked), liked, memory.noise, head)
 
 
@@ -259,15 +258,6 @@ def average(
     )
     served = iterate.lerp(memory.adapter.weights, config.averaging)
     return Adapter(served.cpu(), memory.replay, iterate.cpu(), lesson.head), stats
-
-
-def _spread(share: RowShare, head: Head, pool: Pool, replay: Replay, config: UpdateConfig) -> RowShare:
-    """The liked rows, with `config.region_share` of them spread by what is liked of the pool."""
-    if not config.region_share:
-        return share
-    shares = liked_shares(pool.regions, pool.unrated.z, head.probability(pool.features))
-    region = pool.regions.find(torch.cat([pool.unrated.scaled(replay.features), pool.unrated.z]))
-    return replace(share, probabilities=spread(share.probabilities, region, shares, config.region_share))
 
 
 def _probabilities(known: Tensor, foretold: Tensor, pool_share: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Regions of the backbone's samples: how they are found, what is typical of them, and how rows are spread over them."""
+"""Regions of the backbone's samples: how they are found, and what is typical of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from papa.regions import Regions, liked_shares, spread, typical_chances
+from papa.regions import Regions, typical_chances
 
 CORNERS = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]]).double()
 
@@ -52,17 +52,3 @@ def test_a_region_without_samples_has_what_is_typical_of_all() -> None:
     regions = Regions(torch.cat([CORNERS, torch.tensor([[99.0, 99.0]]).double()]))
     found = typical_chances(regions, blobs(4), torch.full((12,), 0.5))
     assert found.tolist() == pytest.approx([0.5] * 4)
-    assert liked_shares(regions, blobs(4), torch.full((12,), 0.5)).tolist() == pytest.approx([1 / 3] * 3 + [0])
-
-
-def test_liked_rows_are_spread_by_what_is_liked_of_the_pool() -> None:
-    shares = liked_shares(three(), blobs(10), torch.tensor([0.8] * 10 + [0.4] * 10 + [0.05] * 10))
-    assert shares.tolist() == pytest.approx([8 / (8 + 1 + 0.125 / 64), 1 / (8 + 1 + 0.125 / 64), 0.0], abs=1e-3)
-    region = torch.tensor([0, 0, 1, 1, 2])
-    before = torch.tensor([0.1, 0.3, 0.5, 0.1, 0.0])
-    halfway = spread(before, region, torch.tensor([0.8, 0.1, 0.1]).double(), 0.5)
-    wanted = (0.5 * 0.4 + 0.5 * 0.8 / 0.9, 0.5 * 0.6 + 0.5 * 0.1 / 0.9)
-    assert halfway.tolist() == pytest.approx(
-        [wanted[0] / 4, 3 * wanted[0] / 4, 5 * wanted[1] / 6, wanted[1] / 6, 0.0], abs=1e-6
-    )
-    torch.testing.assert_close(spread(before, region, shares, 0.0), before)
