@@ -159,7 +159,8 @@ def read_head(tensors: Mapping[str, Tensor]) -> Head:
     distance, slope, intercept = calibration.tolist()
     if distance <= 0 or slope < 0 or not bool((tensors["deviation"] >= _LEAST_DEVIATION).all()):
         raise AdapterDamagedError("finite", f"{HEAD_FILE}: a distance, a deviation or the slope is out of range")
-    head = Head(**{name: tensors[name] for name in _HEAD_FIELDS}, distance=distance, calibration=(slope, intercept))
+    mean, deviation, coefficients = (tensors[name] for name in _HEAD_FIELDS)
+    head = Head(mean, deviation, coefficients, distance, calibration=(slope, intercept))
     return _with_pool_fields(head, tensors) if _LABELS in tensors else head
 
 

@@ -115,12 +115,11 @@ class Clicks(Likes):
 
 def person(who: str, oracle: Oracle, kinds: tuple[int, ...], seed: int) -> Person:
     """Raises KeyError for somebody unknown."""
-    return {
-        "graded": lambda: Graded(oracle, kinds),
-        "tires": lambda: Tires(oracle, kinds),
-        "clicks": lambda: Clicks(oracle, kinds, seed=seed),
-        "sparse": lambda: Likes(oracle, kinds, page=5, pages=30),
-    }[who]()
+    if who == "clicks":
+        return Clicks(oracle, kinds, seed=seed)
+    if who == "sparse":
+        return Likes(oracle, kinds, page=5, pages=30)
+    return {"graded": Graded, "tires": Tires}[who](oracle, kinds)
 
 
 WHO = ("graded", "tires", "clicks", "sparse")
