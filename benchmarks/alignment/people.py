@@ -119,7 +119,8 @@ def person(who: str, oracle: Oracle, kinds: tuple[int, ...], seed: int) -> Perso
         return Clicks(oracle, kinds, seed=seed)
     if who == "sparse":
         return Likes(oracle, kinds, page=5, pages=30)
-    return {"graded": Graded, "tires": Tires}[who](oracle, kinds)
+    kind: type[Likes] = {"graded": Graded, "tires": Tires}[who]
+    return kind(oracle, kinds)
 
 
 WHO = ("graded", "tires", "clicks", "sparse")
