@@ -70,6 +70,14 @@ def test_the_hooks_before_a_commit_run_the_tools_of_the_checks() -> None:
     assert all(hook["language"] == "system" for hook in hooks)
 
 
+def test_ci_builds_the_examples_where_their_tools_are() -> None:
+    """Without its tools an example is skipped, so that the job asks for each of them first."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    steps = [step.get("run", "") for step in workflow["jobs"]["examples"]["steps"]]
+    (building,) = [step for step in steps if "make examples" in step]
+    assert all(f"{tool} " in building.partition("make examples")[0] for tool in ("go", "npm", "protoc"))
+
+
 def test_ci_covers_the_pythons_that_are_promised() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     job = workflow["jobs"]["test"]

@@ -114,6 +114,19 @@ OLDER = {
 }
 
 
+async def test_go_is_generated_for_every_file_of_the_contract(tmp_path: Path) -> None:
+    """protoc-gen-go refuses a file without a package; here a protoc that only says what it was asked for."""
+    (tmp_path / "protoc").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "protoc").chmod(0o755)
+    generating = next(block for block in blocks("docs/other-languages.md", "sh") if "--go_out" in block)
+    asked = (await run(generating, ROOT, PATH=f"{tmp_path}:{os.environ['PATH']}")).split()
+    files = sorted(str(path.relative_to(ROOT / "protos")) for path in (ROOT / "protos/papa/serving").rglob("*.proto"))
+    assert [each.removeprefix("protos/") for each in asked if each.endswith(".proto")] == files
+    for option in ("--go_opt", "--go-grpc_opt"):
+        named = [each.removeprefix(f"{option}=M").partition("=")[0] for each in asked if each.startswith(f"{option}=M")]
+        assert named == files
+
+
 @asked_for
 async def test_go_is_generated_and_compiled(tmp_path: Path) -> None:
     if shutil.which("go") is None or not (DEBIAN / "src/google.golang.org/grpc").is_dir():
