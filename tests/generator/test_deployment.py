@@ -21,10 +21,8 @@ from queue import SimpleQueue
 import grpc
 import numpy as np
 import pytest
-import torch
 from grpc_health.v1 import health_pb2
-from papa_serving.client import AsyncClient, NewItem, Put, Retry
-from papa_serving.contracts.catalogue import CatalogueKey
+from papa_serving.client import AsyncClient, Retry
 from papa_serving.contracts.errors import PapaError, Status, UserDeleted
 from papa_serving.contracts.feedback import FeedbackEvent, UserBatch
 from papa_serving.contracts.identity import UserKey
@@ -47,7 +45,6 @@ from ray import serve
 from papa.adapter import Adapter, new_adapter
 from papa.config import DEFAULT_LORA, DEFAULT_UPDATE
 from papa.denoiser import load_denoiser
-from papa.pixels import to_x0
 from papa.revision_files import MANIFEST_FILE, Origin, digest, pack
 from papa.sampler import sample
 from tests.generator.deployed import NAME, TOKEN, Deployed, deployed, key, until
@@ -178,7 +175,6 @@ def test_who_does_not_know_the_secret_learns_nothing(
     for call in (
         lambda: list(stub.Run(request("ann"), metadata=metadata, timeout=60)),
         lambda: stub.PackAdapter(engine_pb2.PackAdapterRequest(backbone="b"), metadata=metadata, timeout=60),
-        lambda: stub.Embed(engine_pb2.EmbedRequest(), metadata=metadata, timeout=60),
     ):
         with pytest.raises(grpc.RpcError) as refusal:
             call()
@@ -196,32 +192,6 @@ async def test_a_gateway_with_another_secret_says_that_no_generator_answers(serv
             await client.generate("ann", 1)
     await gateway.close()
     assert refusal.value.reason == "GENERATOR_UNAVAILABLE"
-
-
-async def test_pictures_of_a_catalogue_are_embedded_by_a_replica(service: Deployed) -> None:
-    """From the client to Redis and back, by the features that the taste heads of this backbone see."""
-    settings = GatewaySettings(port=0, generator=service.address, notice_seconds=0.0)
-    backends = open_backends(service.settings)
-    gateway = Gateway(settings, backends, engine_token=lambda: TOKEN)
-    await gateway.start()
-    denoiser = load_denoiser(service.settings.backbone, DEFAULT_LORA)
-    pixels = np.random.default_rng(3).integers(0, 256, denoiser.image_shape, np.uint8)
-    data = io.BytesIO()
-    Image.fromarray(pixels[0]).save(data, "PNG")
-    shoe = NewItem("shoe", image=data.getvalue(), metadata={"kind": "shoe"})
-    async with AsyncClient(gateway.address, tenant="shop") as client:
-        for expected in (Put.ADDED, Put.UNCHANGED):
-            (outcome,) = await client.put_catalogue_items([shoe], catalogue="summer")
-            assert outcome.result is expected, outcome.error
-        found = await client.catalogues()
-        assert [(each.name, each.items, each.encoder) for each in found.catalogues] == [("summer", 1, found.encoder)]
-        (stored,) = await backends.catalogues.get(CatalogueKey("shop", "summer"), ["shoe"])
-        assert stored is not None
-        features = denoiser.features(to_x0(torch.from_numpy(pixels[None])))
-        np.testing.assert_allclose(stored.vector, features[0].half().float().numpy(), rtol=0.02, atol=0.01)
-        assert (found.embedding_size, stored.encoder) == (len(stored.vector), found.encoder)
-        assert await client.delete_catalogue_items(["shoe"], catalogue="summer") == 1
-    await gateway.close()
 
 
 def test_the_engine_bounds_what_it_is_asked_for(service: Deployed, stub: engine_pb2_grpc.EngineServiceStub) -> None:
