@@ -119,7 +119,7 @@ def items(
 def delete(
     item_ids: ItemIds, name: Name = "", address: Address = "", tenant: Tenant = "", json: AsJson = False
 ) -> None:
-    """Remove items. None of them is recommended again."""
+    """Remove items. No search finds them any more."""
     with connect(address, tenant) as client:
         deleted = client.delete_catalogue_items(item_ids, catalogue=name)
     if json:

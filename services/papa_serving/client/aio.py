@@ -330,7 +330,7 @@ class AsyncClient:
             await asyncio.sleep(attempts.pause_after(ended_early()))
 
     async def delete_catalogue_items(self, item_ids: Sequence[str], *, catalogue: str = "") -> int:
-        """Removes items, of which none is recommended again, and returns how many there were."""
+        """Removes items, which no search finds any more, and returns how many there were."""
         return await self._run(self._calls.delete_catalogue_items(item_ids, catalogue))
 
     async def get_catalogue_item(self, item_id: str, *, catalogue: str = "") -> CatalogueItem:

@@ -344,7 +344,7 @@ class Client:
             time.sleep(attempts.pause_after(ended_early()))
 
     def delete_catalogue_items(self, item_ids: Sequence[str], *, catalogue: str = "") -> int:
-        """Removes items, of which none is recommended again, and returns how many there were."""
+        """Removes items, which no search finds any more, and returns how many there were."""
         return self._run(self._calls.delete_catalogue_items(item_ids, catalogue))
 
     def get_catalogue_item(self, item_id: str, *, catalogue: str = "") -> CatalogueItem:

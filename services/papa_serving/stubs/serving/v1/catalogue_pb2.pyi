@@ -272,7 +272,7 @@ Global___PutItemsResponse: _TypeAlias = PutItemsResponse  # noqa: Y015
 
 @_typing.final
 class PutAck(_message.Message):
-    """The item is stored and can be recommended."""
+    """The item is stored, and searches find it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

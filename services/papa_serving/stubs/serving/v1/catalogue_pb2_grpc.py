@@ -88,7 +88,7 @@ class CatalogueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteItems(self, request, context):
-        """Removes items. Once it answers, none of them is recommended again. Unknown ids are no error.
+        """Removes items. Once it answers, no search finds them. Unknown ids are no error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,7 +46,7 @@ class CatalogueServiceStub:
     sending a whole catalogue again is cheap.
     """
     DeleteItems: _grpc.UnaryUnaryMultiCallable[_catalogue_pb2.DeleteItemsRequest, _catalogue_pb2.DeleteItemsResponse]
-    """Removes items. Once it answers, none of them is recommended again. Unknown ids are no error."""
+    """Removes items. Once it answers, no search finds them. Unknown ids are no error."""
     GetItem: _grpc.UnaryUnaryMultiCallable[_catalogue_pb2.CatalogueServiceGetItemRequest, _catalogue_pb2.CatalogueServiceGetItemResponse]
     """One item. NOT_FOUND for an unknown one."""
     ListItems: _grpc.UnaryUnaryMultiCallable[_catalogue_pb2.ListItemsRequest, _catalogue_pb2.ListItemsResponse]
@@ -72,7 +72,7 @@ class CatalogueServiceAsyncStub(CatalogueServiceStub):
     sending a whole catalogue again is cheap.
     """
     DeleteItems: _aio.UnaryUnaryMultiCallable[_catalogue_pb2.DeleteItemsRequest, _catalogue_pb2.DeleteItemsResponse]  # type: ignore[assignment]
-    """Removes items. Once it answers, none of them is recommended again. Unknown ids are no error."""
+    """Removes items. Once it answers, no search finds them. Unknown ids are no error."""
     GetItem: _aio.UnaryUnaryMultiCallable[_catalogue_pb2.CatalogueServiceGetItemRequest, _catalogue_pb2.CatalogueServiceGetItemResponse]  # type: ignore[assignment]
     """One item. NOT_FOUND for an unknown one."""
     ListItems: _aio.UnaryUnaryMultiCallable[_catalogue_pb2.ListItemsRequest, _catalogue_pb2.ListItemsResponse]  # type: ignore[assignment]
@@ -107,7 +107,7 @@ class CatalogueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalogue_pb2.DeleteItemsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalogue_pb2.DeleteItemsResponse, _abc.Awaitable[_catalogue_pb2.DeleteItemsResponse]]:
-        """Removes items. Once it answers, none of them is recommended again. Unknown ids are no error."""
+        """Removes items. Once it answers, no search finds them. Unknown ids are no error."""
 
     @_abc_1.abstractmethod
     def GetItem(
