@@ -38,6 +38,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("GET", "KEY"),
     ("EXISTS", "KEY"),
     ("PEXPIRE", "KEY", "60000"),
+    ("PERSIST", "KEY"),
     ("UNLINK", "KEY"),
     ("HSET", "KEY", "f", "1"),
     ("HINCRBY", "KEY", "f", "1"),
@@ -46,6 +47,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("HGETALL", "KEY"),
     ("HLEN", "KEY"),
     ("HEXISTS", "KEY", "f"),
+    ("HSTRLEN", "KEY", "f"),
     ("HDEL", "KEY", "g"),
     ("RENAME", "KEY", "KEY"),
     ("UNLINK", "KEY"),
@@ -54,6 +56,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("ZSCORE", "KEY", "m"),
     ("ZRANGE", "KEY", "0", "-1"),
     ("ZRANGEBYSCORE", "KEY", "0", "1"),
+    ("ZRANGEBYLEX", "KEY", "-", "+"),
     ("ZREVRANGEBYSCORE", "KEY", "1", "0"),
     ("ZREMRANGEBYSCORE", "KEY", "2", "3"),
     ("ZREM", "KEY", "m"),
@@ -71,7 +74,10 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("TIME",),
     ("PUBLISH", "KEY", ""),
 )
-"""Every command of the service and of its Lua scripts, in an order in which all succeed; KEY is the probe key."""
+"""Every command of the service and of its Lua scripts, in an order in which all succeed; KEY is the probe key.
+
+Without those of vector sets, which catalogues alone need and which many servers do not know.
+"""
 
 
 @dataclass(frozen=True)

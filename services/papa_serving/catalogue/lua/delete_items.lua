@@ -7,6 +7,6 @@ local vectors, ids, deleted = KEYS[1], KEYS[2], 0
 for i = 1, #ARGV do
   redis.call('VREM', vectors, ARGV[i])
   redis.call('ZREM', ids, ARGV[i])
-  deleted = deleted + redis.call('DEL', KEYS[i + 2])
+  deleted = deleted + redis.call('UNLINK', KEYS[i + 2])
 end
 return deleted
