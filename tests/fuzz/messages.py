@@ -12,11 +12,11 @@ from typing import Any
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
-from papa_serving.stubs.serving.v1 import feedback_pb2, types_pb2
+from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2
 from PIL import Image
 
 from tests.attack.pictures import many_scans
-from tests.gateway.support.methods import Method, like
+from tests.gateway.support.methods import Method
 
 TEXTS = [
     "", "a", "alice", "bob", "default", "base", "000001-aa", "1-1", "e", "i", "shop", " ", "\0", "\n", "a\0b",
@@ -155,14 +155,31 @@ def message(method: Method, chance: Random) -> bytes:
 
 
 def _good(method: Method, chance: Random) -> Message:
-    """A request that passes validation; of feedback one in three takes back what was said, or may have been."""
-    whom = user(chance)
-    if method.name not in ("SubmitFeedback", "StreamFeedback") or chance.random() > 1 / 3:
-        return method.good(whom)
-    undo = feedback_pb2.FeedbackEvent(event_id=f"undo-{chance.randrange(9)}", user=whom, cancels=chance.choice(TEXTS))
-    if method.name == "StreamFeedback":
-        return feedback_pb2.StreamFeedbackRequest(event=undo)
-    return feedback_pb2.SubmitFeedbackRequest(events=[like(whom), undo])
+    """A request that passes validation. One in three generations has every option; of feedback, one in three takes back
+    what was said, or may have been, and one in three names an item of a catalogue."""
+    whom, kind = user(chance), chance.randrange(3)
+    request: Any = method.good(whom)
+    if kind == 0 and method.name in ("Generate", "StreamGenerate"):
+        request.MergeFrom(type(request)(**_options(chance)))
+    elif kind == 0 and method.name == "GenerateMany":
+        request.requests[0].MergeFrom(generation_pb2.GenerateRequest(**_options(chance)))
+    elif kind < 2 and method.name in ("SubmitFeedback", "StreamFeedback"):
+        event = feedback_pb2.FeedbackEvent(event_id=f"{kind}-{chance.randrange(9)}", user=whom)
+        if kind == 0:
+            event.cancels = chance.choice(TEXTS)
+        else:
+            event.catalogue_item.item_id, event.grade = chance.choice(("shoe", *TEXTS)), 0.5
+        if method.name == "StreamFeedback":
+            return feedback_pb2.StreamFeedbackRequest(event=event)
+        request.events.append(event)
+    return request  # type: ignore[no-any-return]
+
+
+def _options(chance: Random) -> dict[str, Any]:
+    """What a generation may choose, each within its bounds for a backbone without prompts."""
+    kind = chance.choice((generation_pb2.IMAGE_FORMAT_WEBP, generation_pb2.IMAGE_FORMAT_JPEG))
+    image = generation_pb2.ImageOptions(format=kind, max_edge=chance.choice((1, 64, 4_096)), quality=70)
+    return {"sampler": 1, "exploration": 0.5, "overdraw": chance.choice((1.0, 4.0)), "image": image}
 
 
 def readable(method: Method, data: bytes) -> bool:

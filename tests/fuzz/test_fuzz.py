@@ -34,5 +34,5 @@ async def test_an_untyped_error_is_found(service: Service, monkeypatch: pytest.M
         raise KeyError("an error that nobody expected")
 
     monkeypatch.setattr(service.users, "reset", broken)
-    tally = await Driver("test", service.gateway.address).run(2_000)
+    tally = await Driver("test", service.gateway.address).run(6_000)
     assert any("ResetUser: ! INTERNAL" in finding for finding in tally.findings)
