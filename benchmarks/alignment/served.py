@@ -4,7 +4,8 @@
 
 The product's own loop runs for one simulated user, on the shipped backbone: what is shown is selected as the service
 selects it (papa.selection), with its share of items that are there to teach. At each number of labels `--samples` items
-are served from evaluation seeds of this command alone. Reported of their first draws ("raw") and of what is served:
+are served from evaluation seeds of this command alone. Reported of their first draws ("raw"), of what is served where
+nothing is there to teach ("served") and of what is by default ("page"):
 success, coverage, Fréchet distance beside that of as many samples of the backbone that the oracle puts into the taste,
 calibration error of what is said of the items, and draws per item. `--set steps=8` or `--set lora_rank=8` changes a
 setting.
@@ -132,13 +133,20 @@ def drawn(system: Ours, wanted: list[tuple[int, bool]]) -> list[Drawn]:
     return [result[each] for each in wanted]
 
 
-def outcomes(run: Run, shared: World, system: Ours, count: int, rule: Rule) -> dict[str, Outcome]:
-    """The outcomes of raw draws and of served items, with active selection off."""
-    found = serve(system, list(range(FIRST_SEED, FIRST_SEED + count)), rule, teaching=0.0)
+def outcomes(run: Run, shared: World, system: Ours, count: int, rule: Rule, teaching: float) -> dict[str, Outcome]:
+    """The outcomes of first draws ("raw"), of what is served where nothing is there to teach, and of what is by default
+    ("page")."""
+    seeds = list(range(FIRST_SEED, FIRST_SEED + count))
     filtered = filtered_backbone(run, shared, system, count)
+
+    def outcome(samples: Tensor, chances: Tensor, draws: float) -> Outcome:
+        return _outcome(shared, samples, chances, run.taste, draws, filtered)
+
+    plain, page = serve(system, seeds, rule, teaching=0.0), serve(system, seeds, rule, teaching)
     return {
-        "raw": _outcome(shared, found.raw, found.raw_chances, run.taste, 1.0, filtered),
-        "served": _outcome(shared, found.samples, found.chances, run.taste, found.drawn / count, filtered),
+        "raw": outcome(plain.raw, plain.raw_chances, 1.0),
+        "served": outcome(plain.samples, plain.chances, plain.drawn / count),
+        "page": outcome(page.samples, page.chances, page.drawn / count),
     }
 
 
@@ -176,28 +184,38 @@ def cell(run: Run, shared: World, options: argparse.Namespace) -> Iterator[dict[
         busy += time.process_time() - started
         labels = (step + 1) * run.labels
         if labels in options.labels:
-            found = outcomes(run, shared, system, options.samples, rule)
+            found = outcomes(run, shared, system, options.samples, rule, options.teaching)
             for how, outcome in found.items():
                 rounded = {k: v if v is None else round(v, 4) for k, v in asdict(outcome).items()}
                 yield {"labels": labels, "items": how, **rounded, "update_cpu_s": round(busy / (step + 1), 2)}
 
 
 def table(records: list[dict[str, Any]]) -> str:
-    """Markdown, a row per number of labels: first draws and what is served as success / coverage / Fréchet distance."""
+    """Markdown, a row per number of labels, as success / coverage / Fréchet distance: first draws, what is served, and
+    whole pages, where they were measured."""
     rows = [
-        "| data | taste | seed | changed | labels | first draws | served | filtered backbone | calibration | draws |",
-        "|" + "---|" * 10,
+        "| data | taste | seed | changed | labels | first draws | served | page | filtered backbone | calibration | draws |",
+        "|" + "---|" * 11,
     ]
-    for raw, kept in zip(records[::2], records[1::2], strict=True):
+    pages = {_key(each): _three(each) for each in records if each["items"] == "page"}
+    both = [each for each in records if each["items"] != "page"]
+    for raw, kept in zip(both[::2], both[1::2], strict=True):
         changed = ", ".join(f"{name} {raw[name]}" for name in raw if name not in TOLD) or "–"
         about = f"| {kept['dataset']} | {kept['taste']} | {kept['seed']} | {changed} | {kept['labels']} "
-        rows.append(f"{about}| {_three(raw)} | {_three(kept)} | {_short(kept['filtered'], '.0f')} "
+        page = pages.get(_key(raw), "–")
+        rows.append(f"{about}| {_three(raw)} | {_three(kept)} | {page} | {_short(kept['filtered'], '.0f')} "
                     f"| {kept['calibration']:.2f} | {kept['draws']:.2f} |")  # fmt: skip
     return "\n".join(rows)
 
 
+def _key(record: dict[str, Any]) -> tuple[Any, ...]:
+    """What the records of one measurement have in common."""
+    return tuple((name, value) for name, value in record.items() if name not in MEASURED)
+
+
 RULE = ("overdraw", "floor", "threshold", "steepness")
-TOLD = {"dataset", "taste", "seed", "labels", "items", "update_cpu_s", *(field.name for field in fields(Outcome))}
+MEASURED = {"items", "update_cpu_s", *(field.name for field in fields(Outcome))}
+TOLD = {"dataset", "taste", "seed", "labels", *MEASURED}
 """Of a record, what the table has a column for; all else are changed settings."""
 
 
