@@ -193,10 +193,9 @@ def cell(run: Run, shared: World, options: argparse.Namespace) -> Iterator[dict[
 def table(records: list[dict[str, Any]]) -> str:
     """Markdown, a row per number of labels, as success / coverage / Fréchet distance: first draws, what is served, and
     whole pages, where they were measured."""
-    rows = [
-        "| data | taste | seed | changed | labels | first draws | served | page | filtered backbone | calibration | draws |",
-        "|" + "---|" * 11,
-    ]
+    columns = ("data", "taste", "seed", "changed", "labels", "first draws", "served", "page", "filtered backbone",
+               "calibration", "draws")  # fmt: skip
+    rows = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     pages = {_key(each): _three(each) for each in records if each["items"] == "page"}
     both = [each for each in records if each["items"] != "page"]
     for raw, kept in zip(both[::2], both[1::2], strict=True):
