@@ -36,6 +36,7 @@ PARSERS = {"python": ast.parse, "toml": tomllib.loads, "yaml": yaml.safe_load, "
 """Blocks for a cluster or another language are only parsed; "sh" by bash."""
 
 
+@pytest.mark.slow
 def test_the_researchers_first_script_runs_as_a_notebook_too_and_shows_a_gain(tmp_path: Path) -> None:
     notebook = json.loads((ROOT / "docs" / "examples" / "first_steps.ipynb").read_text())
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
