@@ -16,7 +16,6 @@ import pytest
 import redis
 import yaml
 from papa_serving.contracts.identity import UserKey
-from papa_serving.local.redis_process import find_redis_server
 from papa_serving.settings.variables import settings_environment
 
 from tests import absent
@@ -165,7 +164,10 @@ def test_trainers_stop_without_a_new_cluster_and_gateways_without_a_fight() -> N
 
 
 class Server:
-    """A redis-server as an operator runs it: configuration, user file and data in folders of its own."""
+    """A redis-server as an operator runs it: configuration, user file and data in folders of its own.
+
+    It is the one on PATH, as in the commands of the page: an older server does not read what a newer one wrote.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.data, self.socket, self.configuration = folder / "data", folder / "s", folder / "redis.conf"
@@ -180,7 +182,7 @@ class Server:
         self.url = f"unix://{self.socket}"
 
     def start(self) -> None:
-        subprocess.run([find_redis_server(), str(self.configuration), "--daemonize", "yes"], check=True)
+        subprocess.run(["redis-server", str(self.configuration), "--daemonize", "yes"], check=True)
         with redis.Redis.from_url(self.url) as client:
             for _ in range(400):
                 try:
@@ -200,8 +202,8 @@ class Server:
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    if shutil.which("redis-cli") is None:
-        absent.skip("redis-cli is not installed", absent.SYSTEM_PACKAGES)
+    if shutil.which("redis-cli") is None or shutil.which("redis-server") is None:
+        absent.skip("redis-cli or redis-server is not installed", absent.SYSTEM_PACKAGES)
     running = Server(tmp_path)
     running.start()
     yield running
