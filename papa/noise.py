@@ -53,6 +53,8 @@ class Domain(IntEnum):
     """The seeds of an item's further candidates (papa.selection); stream k is the k-th."""
     LUCK = 10
     """Whether a candidate of doubtful chance is accepted."""
+    QUESTION = 11
+    """The place among a user's questions from which a generation asks."""
 
 
 class Noise:

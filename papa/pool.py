@@ -26,7 +26,7 @@ FIRST_SEED = 2**53 - 2**20
 """The seed of a pool's first sample; sample i has this seed + i.
 
 They are ordinary seeds of items, which nobody meets by chance. So an item that is there to teach can be a sample of the
-pool."""
+pool: the same one with the sampler and steps that drew the pool (`papa.backbone.draw_pool`), by others one like it."""
 _SAMPLES, _SEED = "samples", "first_seed"
 
 
@@ -82,6 +82,6 @@ def read_pool(folder: Path, shape: tuple[int, int, int]) -> StoredPool | None:
     if samples is None or samples.dtype != torch.uint8 or samples.shape[1:] != shape:
         found = "nothing" if samples is None else f"{samples.dtype} {tuple(samples.shape)}"
         raise ValueError(f"{path} holds {found}, the backbone's samples are torch.uint8 {shape}")
-    if seed is not None and (seed.dtype != torch.int64 or seed.shape != (1,)):
-        raise ValueError(f"{path}: {_SEED} is {seed.dtype} {tuple(seed.shape)}, not one torch.int64")
+    if seed is not None and (seed.dtype != torch.int64 or seed.shape != (1,) or not 0 <= int(seed) < 2**62):
+        raise ValueError(f"{path}: {_SEED} is {seed.dtype} {tuple(seed.shape)}, not one torch.int64 below 2^62")
     return StoredPool(samples, None if seed is None else int(seed))

@@ -17,7 +17,7 @@ into samples of p_θ(x) P(liked | x) (von Neumann, Various techniques used in co
 
 The outcome depends on the items' seeds, the chances and the rule alone, never on the order in which candidates are
 judged: draws count in the order (k, item), and one is wanted only once it is certain to lie within the bound. While
-neither this bound nor DRAWS_PER_ITEM is reached, an item depends on its own seed alone.
+neither this bound nor DRAWS_PER_ITEM is reached, an item that is not there to teach depends on its own seed alone.
 """
 
 from __future__ import annotations
@@ -210,11 +210,11 @@ class Selection:
         return tuple(each._replace(item=item) for item, (_, each) in left)
 
     def _turn(self, questions: Sequence[int]) -> Sequence[int]:
-        """The questions of this generation: as many as may be asked, from a place that the first seed decides."""
-        count = len(self._teaching)
-        turns = max(1, len(questions) // max(1, count))
-        start = count * (self._seeds[0] % turns) if self._seeds else 0
-        return questions[start : start + count]
+        """The questions of this generation: as many as may be asked, in turn, from where the first seed says."""
+        if not questions or not self._teaching:
+            return ()
+        start = Noise(self._seeds[0], Domain.QUESTION).seed() % len(questions)
+        return (*questions[start:], *questions[:start])[: len(self._teaching)]
 
     def _accepts(self, candidate: Candidate, chance: float, typical: float | None) -> bool:
         if not self._selects or candidate.item in self._exploring:

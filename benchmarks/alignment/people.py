@@ -1,6 +1,5 @@
 """Simulated users as people are: a cell of docs/results/people.md. Others label every item by a fixed set of kinds.
 
-
     python -m benchmarks.alignment.people --who clicks --seed 7
 
 | who | what they do |
@@ -28,7 +27,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.alignment.runs import Run
-from benchmarks.alignment.served import FIRST_SEED, TEACHING, serve
+from benchmarks.alignment.served import FIRST_SEED, TEACHING, serve, short
 from benchmarks.alignment.simulate import SHOWN_SEED, measures
 from benchmarks.alignment.systems.ours import Ours
 from benchmarks.alignment.systems.registry import build
@@ -157,7 +156,7 @@ def table(records: list[dict[str, Any]]) -> str:
     rows = ["| who | taste | seed | page | labels | mean opinion | success | coverage | draws |", "|" + "---|" * 9]
     for each in records:
         told = [str(each[name]) for name in ("who", "taste", "seed", "page", "labels")]
-        found = [format(each[name], ".2f") for name in ("mean_opinion", "success", "coverage", "draws")]
+        found = [short(each[name], ".2f") for name in ("mean_opinion", "success", "coverage", "draws")]
         rows.append(f"| {' | '.join(told + found)} |")
     return "\n".join(rows)
 

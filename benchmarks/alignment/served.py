@@ -202,7 +202,7 @@ def table(records: list[dict[str, Any]]) -> str:
         changed = ", ".join(f"{name} {raw[name]}" for name in raw if name not in TOLD) or "–"
         about = f"| {kept['dataset']} | {kept['taste']} | {kept['seed']} | {changed} | {kept['labels']} "
         page = pages.get(_key(raw), "–")
-        rows.append(f"{about}| {_three(raw)} | {_three(kept)} | {page} | {_short(kept['filtered'], '.0f')} "
+        rows.append(f"{about}| {_three(raw)} | {_three(kept)} | {page} | {short(kept['filtered'], '.0f')} "
                     f"| {kept['calibration']:.2f} | {kept['draws']:.2f} |")  # fmt: skip
     return "\n".join(rows)
 
@@ -219,11 +219,12 @@ TOLD = {"dataset", "taste", "seed", "labels", *MEASURED}
 
 
 def _three(record: dict[str, Any]) -> str:
-    return " / ".join(_short(record[name], form) for name, form in
+    return " / ".join(short(record[name], form) for name, form in
                       (("success", ".2f"), ("coverage", ".2f"), ("frechet", ".0f")))  # fmt: skip
 
 
-def _short(value: float | None, form: str) -> str:
+def short(value: float | None, form: str) -> str:
+    """The number in that form; a dash for None."""
     return "–" if value is None else format(value, form)
 
 

@@ -68,4 +68,4 @@ def test_only_what_is_labelled_is_learnt_and_records_come_after_every_few_pages(
     assert records[-1]["labels"] == sum(len(grades) for _, grades in learnt) > 0
     assert all(grade == 1 for _, grades in learnt for grade in grades)
     assert records[0]["draws"] == 2 and records[0]["mean_opinion"] == pytest.approx(-1 / 3, abs=0.05)
-    assert people.table([{"who": "clicks", "taste": "3", "seed": 5, **records[-1], "coverage": 0.5}]).count("\n") == 2
+    assert people.table([{"who": "clicks", "taste": "3", "seed": 5, **records[-1]}]).splitlines()[-1].count("–") == 1

@@ -348,6 +348,18 @@ async def test_questions_are_asked_and_can_be_drawn_again(reference: Denoiser, w
         assert not any(item.exploring for item in later)
 
 
+async def test_of_a_head_that_counts_no_labels_the_revision_counts_them(weights: Tensor, head: Head) -> None:
+    former = replace(head, labels=0)
+    async with running_world(teaching=0.25) as world:
+        await world.commit(ANN, "r1", weights, head=former)
+        items, _ = await everything(world, spec(count=8, seed=2**40))
+        assert any(item.exploring for item in items)
+        lineage = world.state.user(ANN).lineage
+        lineage["r1"] = replace(lineage["r1"], events_total=400)
+        items, _ = await everything(world, spec(count=8, seed=2**40))
+        assert not any(item.exploring for item in items)
+
+
 async def test_what_is_typical_of_its_region_decides_about_a_candidate(
     reference: Denoiser, weights: Tensor, head: Head
 ) -> None:

@@ -72,6 +72,10 @@ def test_a_pool_of_something_else_is_refused(tmp_path: Path, wrong: torch.Tensor
     )
     with pytest.raises(ValueError, match="first_seed"):
         read_pool(tmp_path, SHAPE)
+    samples = torch.zeros(2, *SHAPE, dtype=torch.uint8)
+    save_file({"samples": samples, "first_seed": torch.tensor([-5])}, tmp_path / POOL_FILE)
+    with pytest.raises(ValueError, match="below"):
+        read_pool(tmp_path, SHAPE)
     (tmp_path / POOL_FILE).write_bytes((tmp_path / POOL_FILE).read_bytes()[:-1])
     with pytest.raises(ValueError, match="damaged"):
         read_pool(tmp_path, SHAPE)

@@ -8,6 +8,7 @@ import random
 import pytest
 import torch
 
+from papa.noise import Domain, Noise
 from papa.selection import (
     DRAWS_PER_ITEM,
     Candidate,
@@ -185,19 +186,20 @@ def test_questions_are_the_first_candidates_of_items_that_teach_and_are_served_w
     asked = [901, 902, 903, 904, 905, 906]
     rule = Rule(floor=0.01, threshold=1.0, steepness=math.inf)
     selection = Selection([10, 11, 12, 13, 14], rule, teaching={1, 3, 4}, questions=asked)
-    assert [each.seed for each in selection.first] == [10, 901, 12, 902, 903]
+    start = Noise(10, Domain.QUESTION).seed() % 6
+    turn = [901 + (start + i) % 6 for i in range(3)]
+    assert [each.seed for each in selection.first] == [10, turn[0], 12, turn[1], turn[2]]
     assert [selection.explores(each) for each in selection.first] == [False, True, False, True, True]
     verdict = selection.judge(dict(zip(selection.first, [0.02, 0.02, 0.02, 0.97, 0.001], strict=True)))
-    assert [(each.item, each.candidate.seed) for each in verdict.served] == [(1, 901), (3, 902)]
+    assert [(each.item, each.candidate.seed) for each in verdict.served] == [(1, turn[0]), (3, turn[1])]
     assert [each.seed for each in verdict.wanted] == [successor(seed, 1) for seed in (10, 12, 14)]
 
 
 def test_another_generation_asks_other_questions_and_what_is_left_teaches_by_its_own_seed() -> None:
-    first, second, third = (
-        [each.seed for each in Selection([seed, 7], Rule(), teaching={0}, questions=[901, 902]).first]
-        for seed in (4, 5, 6)
-    )
-    assert (first, second, third) == ([901, 7], [902, 7], [901, 7])
+    firsts = [Selection([12 * page, 7], Rule(), teaching={0}, questions=range(900, 909)).first for page in range(200)]
+    counts = [sum(first[0].seed == asked for first in firsts) for asked in range(900, 909)]
+    assert sum(counts) == 200 and min(counts) > 8, "seeds at equal distances ask all of them as well"
+    assert all(first[1].seed == 7 for first in firsts)
     few = Selection([4, 5, 6], Rule(), teaching={0, 1}, questions=[901])
     assert [each.seed for each in few.first] == [901, 5, 6]
     without = Selection([4, 5], Rule(overdraw=1.0), teaching={0}, questions=[901])
