@@ -102,7 +102,7 @@ async def test_deleted_items_are_found_no_more(catalogues: Catalogues) -> None:
     assert await catalogues.delete(SUMMER, ["a", "c", "c", "never"]) == 2
     assert await found(catalogues) == ["b"]
     assert await catalogues.get(SUMMER, ["a"]) == [None]
-    assert [item.item_id for item in await catalogues.page(SUMMER, 10, "")] == ["b"]
+    assert [item.item_id for item in (await catalogues.page(SUMMER, 10, "")).items] == ["b"]
     assert await catalogues.delete(SUMMER, ["b"]) == 1
     assert await found(catalogues) == []
     assert await catalogues.of_tenant("shop") == []
@@ -113,10 +113,12 @@ async def test_pages_are_in_the_order_of_the_ids(catalogues: Catalogues) -> None
     for name in reversed(names):
         await catalogues.put(SUMMER, made(name, sample=b"picture" if name == "a" else b"", kind=name))
     first = await catalogues.page(SUMMER, 4, "")
-    second = await catalogues.page(SUMMER, 4, first[-1].item_id)
-    assert [item.item_id for item in (*first, *second)] == names
-    assert {item.item_id for item in (*first, *second) if item.has_image} == {"a"}
-    assert all(item.metadata == {"kind": item.item_id} for item in first)
+    assert first.after == first.items[-1].item_id
+    second = await catalogues.page(SUMMER, 4, first.after)
+    assert second.after == ""
+    assert [item.item_id for item in (*first.items, *second.items)] == names
+    assert {item.item_id for item in (*first.items, *second.items) if item.has_image} == {"a"}
+    assert all(item.metadata == {"kind": item.item_id} for item in first.items)
 
 
 async def test_catalogues_and_tenants_are_apart(catalogues: Catalogues) -> None:
@@ -158,6 +160,90 @@ async def test_a_catalogue_and_a_tenant_have_bounds(catalogues: Catalogues) -> N
         await catalogues.put(third, made("a"))
     await catalogues.delete(second, ["a"])
     assert await catalogues.put(third, made("a")) is Put.ADDED, "an empty catalogue makes room"
+
+
+async def test_two_encoders_never_meet_in_a_catalogue(catalogues: Catalogues) -> None:
+    """Not even where both come at once to a catalogue that has just been emptied."""
+    for _ in range(20):
+        await catalogues.put(SUMMER, made("a", encoder="e0"))
+        await catalogues.delete(SUMMER, ["a"])
+        both = (made("b", encoder="e1"), made("c", encoder="e0"))
+        outcomes = await asyncio.gather(*(catalogues.put(SUMMER, each) for each in both), return_exceptions=True)
+        assert sorted(map(repr, map(type, outcomes))) == sorted(map(repr, (Put, EncoderChanged)))
+        stored = [each for each in await catalogues.get(SUMMER, ["b", "c"]) if each is not None]
+        assert [each.encoder for each in stored] == [await catalogues.encoder(SUMMER)]
+        assert await catalogues.delete(SUMMER, ["b", "c"]) == 1
+
+
+async def test_many_at_once_make_no_more_catalogues_than_may_be(catalogues: Catalogues) -> None:
+    keys = [CatalogueKey("shop", f"c{number:02d}") for number in range(20)]
+    for _ in range(5):
+        outcomes = await asyncio.gather(*(catalogues.put(key, made("a")) for key in keys), return_exceptions=True)
+        assert {type(each) for each in outcomes} == {Put, CatalogueFull}
+        stored = [key.name for key in keys if await catalogues.encoder(key)]
+        assert stored == [key.name for key, each in zip(keys, outcomes, strict=True) if each is Put.ADDED]
+        assert [each.name for each in await catalogues.of_tenant("shop")] == stored
+        assert 1 <= len(stored) <= SETTINGS.max_catalogues
+        for key in keys:
+            await catalogues.delete(key, ["a"])
+
+
+@pytest.mark.redis
+async def test_a_catalogue_that_loses_its_place_while_it_is_filled_keeps_its_name(
+    redis_server: RedisProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another call finds it empty, and frees its place after its first item has come."""
+    redis = RedisSettings(url=redis_server.url, prefix=f"t{secrets.token_hex(4)}")
+    settings = Settings(redis=redis, catalogue=CatalogueSettings(max_catalogues=1))
+    filled, other = open_catalogues(settings), open_catalogues(settings)
+    await filled.put(SUMMER, made("a"))
+    await filled.delete(SUMMER, ["a"])
+    count = other._count  # type: ignore[attr-defined]
+
+    async def count_and_wait(catalogue: CatalogueKey) -> int:
+        counted: int = await count(catalogue)
+        if catalogue == SUMMER and not counted:
+            await filled.put(SUMMER, made("a"))
+        return counted
+
+    monkeypatch.setattr(other, "_count", count_and_wait)
+    with pytest.raises(CatalogueFull):
+        await other.put(CatalogueKey("shop", "other"), made("a"))
+    assert await other.of_tenant("shop") == [CatalogueRecord("summer", 1, "e1")]
+    await filled.close()
+    await other.close()
+
+
+async def test_many_items_are_deleted_in_parts(catalogues: Catalogues, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_catalogues, "DELETED_AT_ONCE", 7)
+    names = [f"i{number}" for number in range(20)]
+    for name in names:
+        await catalogues.put(SUMMER, made(name))
+    assert await catalogues.delete(SUMMER, [*names, "never", *names]) == 20
+    assert await found(catalogues) == []
+    assert await catalogues.of_tenant("shop") == []
+
+
+@pytest.mark.redis
+async def test_a_page_whose_items_are_deleted_meanwhile_is_not_the_last(
+    redis_server: RedisProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(redis=RedisSettings(url=redis_server.url, prefix=f"t{secrets.token_hex(4)}"))
+    catalogues = open_catalogues(settings)
+    for name in ("a", "b", "c", "d"):
+        await catalogues.put(SUMMER, made(name))
+    read = catalogues._all  # type: ignore[attr-defined]
+
+    async def delete_and_read(commands: object) -> object:
+        await catalogues.delete(SUMMER, ["b"])
+        return await read(commands)
+
+    monkeypatch.setattr(catalogues, "_all", delete_and_read)
+    page = await catalogues.page(SUMMER, 2, "")
+    assert ([item.item_id for item in page.items], page.after) == (["a"], "b")
+    page = await catalogues.page(SUMMER, 2, page.after)
+    assert ([item.item_id for item in page.items], page.after) == (["c", "d"], "")
+    await catalogues.close()
 
 
 METADATA: dict[str, Metadata] = {

@@ -34,7 +34,7 @@ async def test_the_page_runs_as_it_stands(page: str, service: Service, learner: 
 async def test_the_page_of_catalogues_runs_where_there_is_a_picture(service: Service, tmp_path: Path) -> None:
     Image.new("RGB", (40, 30), (9, 99, 199)).save(tmp_path / "shoe-17.jpg", "JPEG")
     assert "Put.ADDED" in await run_page(RUN_WITH_A_PICTURE, service, tmp_path)
-    (stored,) = await service.catalogues.page(CatalogueKey("default", "default"), 10, "")
+    (stored,) = (await service.catalogues.page(CatalogueKey("default", "default"), 10, "")).items
     assert stored.metadata == {"kind": "shoe", "price": 49.5}
 
 

@@ -7,7 +7,14 @@ import time
 from collections.abc import Iterator
 from itertools import count, islice
 
-from papa_serving.contracts.errors import BacklogFull, EventIdReused, ItemNotFound, UserBacklogFull, UserDeleted
+from papa_serving.contracts.errors import (
+    BacklogFull,
+    EncoderChanged,
+    EventIdReused,
+    ItemNotFound,
+    UserBacklogFull,
+    UserDeleted,
+)
 from papa_serving.contracts.feedback import FeedbackEvent
 from papa_serving.contracts.identity import UserKey
 from papa_serving.settings import FeedbackSettings, StoreSettings
@@ -37,6 +44,26 @@ async def test_an_event_is_read_as_it_was_written(backend: Backend, user: UserKe
     assert (first.sample, first.revision, first.traceparent) == (b"sample of i1", "000003-0a0b0c0d", trace)
     assert (second.sample, second.revision, second.attempts) == (bytes(range(256)), "", 0)
     assert 0 <= second.accepted_at - first.accepted_at < 60
+
+
+async def test_an_item_of_a_catalogue_is_the_same_whatever_its_picture(backend: Backend, user: UserKey) -> None:
+    def event(event_id: str, image: bytes, named: tuple[str, str] = ("summer", "shoe")) -> FeedbackEvent:
+        missing = None if image else EncoderChanged("import it again")
+        return FeedbackEvent(event_id, user, 0.5, image=image, catalogue_item=named, missing=missing)
+
+    first = [event("gone", b""), event("a", b"picture"), event("a", b"another"), event("a", b""), event("b", b"")]
+    other = [event("a", b"picture", named) for named in (("summer", "hat"), ("autumn", "shoe"), ("summers", "hoe"))]
+    results = await backend.log.append([*first, *other, event("c", b"picture")])
+    assert [(each.sequence, each.duplicate, type(each.error)) for each in results] == [
+        (0, False, EncoderChanged),
+        (1, False, type(None)),
+        (1, True, type(None)),
+        (1, True, type(None)),
+        (0, False, EncoderChanged),
+        *[(0, False, EventIdReused)] * 3,
+        (2, False, type(None)),
+    ]
+    assert [each.sample for each in await backend.pending(await backend.own(user))] == [b"picture"] * 2
 
 
 async def test_a_sample_outlives_its_item(open_backend: OpenBackend, user: UserKey) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import grpc
 import pytest
+from papa_serving.contracts.catalogue import CatalogueItem, CatalogueKey
 from papa_serving.contracts.errors import StorageUnavailable
 from papa_serving.contracts.items import BackboneInfo
 from papa_serving.contracts.samples import unpack_sample
@@ -71,9 +72,8 @@ async def test_an_item_is_there_as_it_was_put(service: Service) -> None:
 
 async def test_putting_it_again_costs_no_embedding_unless_it_has_changed(service: Service) -> None:
     await put(service, pictured("a"), pictured("b"))
-    embedded = [len(request.samples) for request in service.engine.embedded]
     assert results(await put(service, pictured("a"), pictured("b"))) == [UNCHANGED, UNCHANGED]
-    assert [len(request.samples) for request in service.engine.embedded] == embedded
+    assert sum(len(request.samples) for request in service.engine.embedded) == 2
     changed = [pictured("a", shade=10), pictured("b", kind=Value(text="shoe"))]
     assert results(await put(service, *changed)) == [REPLACED, REPLACED]
 
@@ -95,6 +95,7 @@ async def test_a_bad_item_gets_its_error_and_the_others_are_stored(service: Serv
             item_id="n", embedding=catalogue_pb2.Embedding(values=[1.0], encoder="the-encoder")
         ),
         "item.metadata": item("n", **{"no key": Value(text="x")}),
+        "item.metadata.bytes": item("n", **{f"k{number}": Value(text="x" * 256) for number in range(32)}),
         "item.metadata['price']": item("n", price=Value(number=float("nan"))),
         "item.metadata['large']": item("n", large=Value(number=1e15)),
         "item.metadata['tags']": item("n", tags=Value(texts=texts)),
@@ -102,7 +103,7 @@ async def test_a_bad_item_gets_its_error_and_the_others_are_stored(service: Serv
         "item.metadata['none']": item("n", none=Value()),
     }
     responses = await put(service, item("a"), *bad.values(), item("b"))
-    assert [response.error.field for response in responses[1:-1]] == list(bad)
+    assert [response.error.field for response in responses[1:-1]] == [field.removesuffix(".bytes") for field in bad]
     assert {response.error.reason for response in responses[1:-1]} == {"INVALID_REQUEST"}
     assert [results(responses)[0], results(responses)[-1]] == [ADDED, ADDED]
     listed = await service.catalogue.ListItems(catalogue_pb2.ListItemsRequest())
@@ -135,6 +136,20 @@ async def test_pages_lead_through_all_items(service: Service) -> None:
         found += [each.item_id for each in page.items]
         token = page.next_page_token
     assert (found, token) == (names, "")
+
+
+async def test_a_page_of_large_items_ends_early(unstarted: Service) -> None:
+    await unstarted.start(max_message_bytes=40_000)
+    large = {f"k{number}": Value(text="x" * 250) for number in range(30)}
+    names = [f"i{number}" for number in range(7)]
+    await put(unstarted, *(item(name, **large) for name in names))
+    found, token, pages = [], "", 0
+    while token or not pages:
+        page = await unstarted.catalogue.ListItems(catalogue_pb2.ListItemsRequest(page_token=token))
+        assert 1 <= len(page.items) <= 2
+        found += [each.item_id for each in page.items]
+        token, pages = page.next_page_token, pages + 1
+    assert found == names
 
 
 async def test_deleted_items_are_gone(service: Service) -> None:
@@ -211,12 +226,70 @@ async def test_feedback_names_an_item_and_takes_a_copy_of_its_picture(service: S
     assert (await refusal(service.feedback.SubmitFeedback(request))).reason == "ENCODER_CHANGED"
 
 
-async def test_without_an_engine_each_item_may_be_sent_again(service: Service) -> None:
+@pytest.mark.parametrize("then", ["replaced", "embedded", "deleted", "of another backbone", "damaged"])
+async def test_a_retry_of_feedback_changes_nothing_whatever_has_become_of_the_item(service: Service, then: str) -> None:
+    await put(service, pictured("shoe", shade=7))
+
+    async def submit(event_id: str, grade: float = 0.5) -> feedback_pb2.FeedbackAck:
+        named = feedback_pb2.NamedCatalogueItem(item_id="shoe")
+        user = types_pb2.User(user="alice")
+        event = feedback_pb2.FeedbackEvent(event_id=event_id, user=user, catalogue_item=named, grade=grade)
+        answer = await service.feedback.SubmitFeedback(feedback_pb2.SubmitFeedbackRequest(events=[event]))
+        return answer.outcomes[0].ack
+
+    assert not (await submit("e1")).duplicate
+    match then:
+        case "replaced":
+            await put(service, pictured("shoe", shade=9))
+        case "embedded":
+            await put(service, item("shoe"))
+        case "deleted":
+            await service.catalogue.DeleteItems(catalogue_pb2.DeleteItemsRequest(item_ids=["shoe"]))
+        case "damaged":
+            key = CatalogueKey("default", "default")
+            await service.catalogues.put(key, CatalogueItem("shoe", b"\0\x3c" * 4, "the-encoder", sample=b"broken"))
+        case _:
+            service.items.info = BackboneInfo("b", "colour", (3, 16, 24))
+            await service.stop()
+            await service.start()
+    assert (await submit("e1")).duplicate
+    assert len(service.log.accepted) == 1
+    assert (await refusal(submit("e1", grade=1.0))).reason == "EVENT_ID_REUSED"
+    if then == "replaced":
+        assert not (await submit("e2")).duplicate
+    else:
+        reasons = {"embedded": "INVALID_REQUEST", "deleted": "ITEM_NOT_FOUND", "damaged": "STORAGE_DAMAGED"}
+        assert (await refusal(submit("e2"))).reason == reasons.get(then, "ENCODER_CHANGED")
+
+
+async def test_what_the_engine_refuses_may_be_sent_again(service: Service) -> None:
+    """The others of the same group keep their own outcomes."""
     await put(service, item("a"))
     service.engine.refusals = [engine_pb2.RunError(reason="QUEUE_FULL", message="full", retry_after_seconds=2.0)]
-    (response,) = await put(service, pictured("b"))
-    assert (response.error.reason, response.error.retry_after_seconds) == ("QUEUE_FULL", 2.0)
+    responses = await put(service, item("a"), item("c"), New(item_id="d"), pictured("b"))
+    assert results(responses) == [UNCHANGED, ADDED, "INVALID_REQUEST", "QUEUE_FULL"]
+    assert responses[-1].error.retry_after_seconds == 2.0
     assert results(await put(service, pictured("b"))) == [ADDED]
+
+
+async def test_without_an_engine_only_pictures_have_to_wait(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    await put(service, item("a"), pictured("b"))
+    monkeypatch.setattr("papa_serving.gateway.backends.BACKBONE_SECONDS", 0.0)
+    await service.engine.die()
+    again = (item("a"), pictured("b"), item("c"), pictured("d"))
+    assert results(await put(service, *again)) == [UNCHANGED, UNCHANGED, ADDED, "GENERATOR_UNAVAILABLE"]
+    await service.engine.start(service.engine.port)
+    await service.until_serving("papa.serving.v1.GenerationService")
+    assert results(await put(service, pictured("d"))) == [ADDED]
+
+
+async def test_catalogues_are_told_of_where_no_engine_has_ever_answered(unstarted: Service) -> None:
+    await unstarted.catalogues.put(CatalogueKey("default", "summer"), CatalogueItem("a", b"\0\x3c" * 4, "the-encoder"))
+    await unstarted.start()
+    await unstarted.engine.die()
+    answer = await unstarted.catalogue.ListCatalogues(catalogue_pb2.ListCataloguesRequest())
+    assert [(each.name, each.items, each.encoder) for each in answer.catalogues] == [("summer", 1, "the-encoder")]
+    assert (answer.encoder, answer.embedding_size) == ("", 0)
 
 
 async def test_storage_that_is_away_is_each_items_error(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

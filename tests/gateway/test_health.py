@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 from papa_serving.contracts.errors import StorageUnavailable
 from papa_serving.gateway import server
+from papa_serving.gateway.api.health import SERVICES
 from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
 
 from tests.gateway.support.fake_engine import done, items, wait
@@ -22,7 +23,7 @@ ALICE = types_pb2.User(user="alice")
 
 
 async def test_everything_serves_once_it_has_been_seen_to_work(service: Service) -> None:
-    for name in (GENERATION, FEEDBACK, USER, ""):
+    for name in (*SERVICES, ""):
         await service.until_serving(name)
         assert await service.serving(name)
 
@@ -60,7 +61,7 @@ async def test_feedback_and_users_follow_storage(service: Service, monkeypatch: 
 
 
 async def test_reflection_on(service: Service) -> None:
-    assert {GENERATION, FEEDBACK, USER, "grpc.health.v1.Health"} <= await service.reflected()
+    assert {*SERVICES, "grpc.health.v1.Health"} <= await service.reflected()
 
 
 async def test_reflection_off(unstarted: Service) -> None:

@@ -20,6 +20,7 @@ from papa_serving.contracts.catalogue import (
     ListedItem,
     Metadata,
     Near,
+    Page,
     Put,
     Value,
 )
@@ -66,12 +67,13 @@ class MemoryCatalogues(Catalogues):
         return [item.fingerprint if item else "" for item in await self.get(catalogue, item_ids)]
 
     @override
-    async def page(self, catalogue: CatalogueKey, limit: int, after: str) -> list[ListedItem]:
+    async def page(self, catalogue: CatalogueKey, limit: int, after: str) -> Page:
         items = self._items(catalogue)
         # By their bytes, as Redis sorts them.
         names = sorted((name for name in items if name.encode() > after.encode()), key=str.encode)
         found = [items[name] for name in names[:limit]]
-        return [ListedItem(i.item_id, i.metadata, bool(i.sample), i.fingerprint, i.updated_at) for i in found]
+        listed = [ListedItem(i.item_id, i.metadata, bool(i.sample), i.fingerprint, i.updated_at) for i in found]
+        return Page(listed, found[-1].item_id if len(names) > limit else "")
 
     @override
     async def of_tenant(self, tenant: str) -> list[CatalogueRecord]:

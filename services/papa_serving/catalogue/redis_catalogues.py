@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,7 @@ from papa_serving.contracts.catalogue import (
     ListedItem,
     Metadata,
     Near,
+    Page,
     Put,
 )
 from papa_serving.contracts.errors import CatalogueFull, CatalogueUnsupported, EncoderChanged, StorageDamaged
@@ -34,6 +36,10 @@ from papa_serving.store.redis_scripts import load
 
 _PUT = load(__package__, "put_item", int)
 _DELETE = load(__package__, "delete_items", int)
+_CLAIM = load(__package__, "claim_name", int)
+_FREE = load(__package__, "free_name", int)
+_FIRST, _FULL, _OTHER_ENCODER = 2, -1, -2
+"""Replies of put_item.lua."""
 
 EFFORT = 200
 """Candidates that a search of the graph keeps at least (HNSW's ef): recall and time grow with it."""
@@ -44,6 +50,8 @@ FILTER_EFFORT = 5_000
 """Nodes of a larger graph that a filter may refuse before the search gives up and looks at all items."""
 THOROUGH = 4
 """Searches of all items at once."""
+DELETED_AT_ONCE = 50
+"""Items that one script removes: it blocks the server, for about 10 ms."""
 _FIELDS = ("embedding", "encoder", "metadata", "sample", "fingerprint", "updated")
 _UNKNOWN_COMMAND = re.compile(r"unknown .*command", re.IGNORECASE)
 
@@ -58,36 +66,43 @@ class RedisCatalogues(Catalogues):
 
     @override
     async def encoder(self, catalogue: CatalogueKey) -> str:
-        if not await self._count(catalogue):
-            return ""
-        named = await call(self._client, "HGET", tenant_catalogues(self._prefix, catalogue.tenant), catalogue.name)
-        return (named or b"").decode()
+        return (await call(self._client, "GET", self._keys(catalogue).encoder) or b"").decode()
 
     @override
     async def put(self, catalogue: CatalogueKey, item: CatalogueItem) -> Put:
-        await self._claim(catalogue, item.encoder)
+        await self._claim(catalogue)
         keys = self._keys(catalogue)
         fields: list[Argument] = [
             "embedding", item.embedding, "encoder", item.encoder, "metadata", _encoded(item.metadata),
             "sample", item.sample, "fingerprint", item.fingerprint,
         ]  # fmt: skip
-        vector = item.vector.tobytes()
-        arguments = [item.item_id, vector, attributes(item.metadata), self._settings.max_items, *fields]
+        most = self._settings.max_items
+        arguments = [item.item_id, item.vector.tobytes(), attributes(item.metadata), most, item.encoder, *fields]
         with _vector_sets():
-            added = await _PUT.run(self._client, [keys.vectors, keys.ids, keys.item(item.item_id)], arguments)
-        if added < 0:
-            most = self._settings.max_items
+            put = await _PUT.run(
+                self._client, [keys.vectors, keys.ids, keys.encoder, keys.item(item.item_id)], arguments
+            )
+        if put == _OTHER_ENCODER:
+            raise EncoderChanged(
+                f"the catalogue was embedded by {await self.encoder(catalogue)}, and this embedding is by "
+                f"{item.encoder}: delete its items, or import into another catalogue"
+            )
+        if put == _FULL:
             raise CatalogueFull(f"the catalogue holds {most} items and may hold no more (catalogue.max_items)")
-        return Put.ADDED if added else Put.REPLACED
+        if put == _FIRST:
+            await self._claim_again(catalogue, item.item_id)
+        return Put.ADDED if put else Put.REPLACED
 
     @override
     async def delete(self, catalogue: CatalogueKey, item_ids: Sequence[str]) -> int:
         keys, unique = self._keys(catalogue), list(dict.fromkeys(item_ids))
-        with _vector_sets():
-            deleted = await _DELETE.run(
-                self._client, [keys.vectors, keys.ids, *(keys.item(item_id) for item_id in unique)], unique
-            )
-        return int(deleted)
+        deleted = 0
+        for start in range(0, len(unique), DELETED_AT_ONCE):
+            part = unique[start : start + DELETED_AT_ONCE]
+            records = (keys.item(item_id) for item_id in part)
+            with _vector_sets():
+                deleted += await _DELETE.run(self._client, [keys.vectors, keys.ids, keys.encoder, *records], part)
+        return deleted
 
     @override
     async def get(self, catalogue: CatalogueKey, item_ids: Sequence[str]) -> list[CatalogueItem | None]:
@@ -102,27 +117,35 @@ class RedisCatalogues(Catalogues):
         return [(reply or b"").decode() for reply in replies]
 
     @override
-    async def page(self, catalogue: CatalogueKey, limit: int, after: str) -> list[ListedItem]:
+    async def page(self, catalogue: CatalogueKey, limit: int, after: str) -> Page:
         keys, start = self._keys(catalogue), f"({after}" if after else "-"
-        names = [
-            name.decode() for name in await call(self._client, "ZRANGEBYLEX", keys.ids, start, "+", "LIMIT", 0, limit)
-        ]
+        asked = ("ZRANGEBYLEX", keys.ids, start, "+", "LIMIT", 0, limit + 1)
+        found = [name.decode() for name in await call(self._client, *asked)]
+        names = found[:limit]
         commands: list[tuple[Argument, ...]] = []
         for name in names:
             key = keys.item(name)
             commands += [("HMGET", key, "metadata", "fingerprint", "updated"), ("HSTRLEN", key, "sample")]
         replies = iter(await self._all(commands))
-        return [
+        items = [
             ListedItem(name, _decoded(metadata), bool(length), fingerprint.decode(), int(updated) / 1000)
             for name, (metadata, fingerprint, updated), length in zip(names, replies, replies, strict=False)
             if updated is not None
         ]
+        return Page(items, names[-1] if len(found) > limit else "")
 
     @override
     async def of_tenant(self, tenant: str) -> list[CatalogueRecord]:
-        named = await self._named(tenant)
-        counts = [await self._count(CatalogueKey(tenant, name)) for name in named]
-        return [CatalogueRecord(name, count, named[name]) for name, count in zip(named, counts, strict=True) if count]
+        names = await self._named(tenant)
+        commands: list[tuple[Argument, ...]] = []
+        for keys in (self._keys(CatalogueKey(tenant, name)) for name in names):
+            commands += [("ZCARD", keys.ids), ("GET", keys.encoder)]
+        replies = iter(await self._all(commands))
+        return [
+            CatalogueRecord(name, int(count), (encoder or b"").decode())
+            for name, count, encoder in zip(names, replies, replies, strict=False)
+            if count
+        ]
 
     @override
     async def search(
@@ -152,36 +175,36 @@ class RedisCatalogues(Catalogues):
         async with self._thorough:
             return await call(self._client, *asked, "TRUTH")
 
-    async def _claim(self, catalogue: CatalogueKey, encoder: str) -> None:
-        """Names the encoder of a new or emptied catalogue. Raises EncoderChanged, CatalogueFull."""
-        key = tenant_catalogues(self._prefix, catalogue.tenant)
-        former = await call(self._client, "HGET", key, catalogue.name)
-        if former is not None and former.decode() == encoder:
-            return
-        if former is not None and await self._count(catalogue):
-            raise EncoderChanged(
-                f"the catalogue was embedded by {former.decode()}, and this embedding is by {encoder}: delete its "
-                "items, or import into another catalogue"
-            )
-        if former is None:
-            await self._make_room(catalogue.tenant)
-        await call(self._client, "HSET", key, catalogue.name, encoder)
+    async def _claim(self, catalogue: CatalogueKey) -> None:
+        """Gives the catalogue one of its tenant's places, where it has none. Raises CatalogueFull."""
+        key, mark = tenant_catalogues(self._prefix, catalogue.tenant), secrets.token_hex(8)
+        most = self._settings.max_catalogues
+        while not await _CLAIM.run(self._client, [key], [catalogue.name, mark, most]):
+            if not await self._free_a_place(catalogue.tenant):
+                raise CatalogueFull(f"the tenant has {most} catalogues and may have no more (catalogue.max_catalogues)")
 
-    async def _make_room(self, tenant: str) -> None:
-        """Forgets the names of empty catalogues where there are as many as may be. Raises CatalogueFull."""
-        most, named = self._settings.max_catalogues, await self._named(tenant)
-        if len(named) < most:
-            return
-        empty = [name for name in named if not await self._count(CatalogueKey(tenant, name))]
-        if not empty:
-            raise CatalogueFull(f"the tenant has {most} catalogues and may have no more (catalogue.max_catalogues)")
-        await call(self._client, "HDEL", tenant_catalogues(self._prefix, tenant), *empty)
+    async def _claim_again(self, catalogue: CatalogueKey, first: str) -> None:
+        """Renews the claim once the first item is there: until then, another call may have freed the place. Raises
+        CatalogueFull, without the item, where no place is left."""
+        try:
+            await self._claim(catalogue)
+        except CatalogueFull:
+            await self.delete(catalogue, [first])
+            raise
 
-    async def _named(self, tenant: str) -> dict[str, str]:
-        """The encoder of each catalogue, by its name, sorted."""
+    async def _free_a_place(self, tenant: str) -> bool:
+        """Forgets the name of an empty catalogue. Returns whether one seemed empty."""
+        for name, mark in (await self._named(tenant)).items():
+            if not await self._count(CatalogueKey(tenant, name)):
+                await _FREE.run(self._client, [tenant_catalogues(self._prefix, tenant)], [name, mark])
+                return True
+        return False
+
+    async def _named(self, tenant: str) -> dict[str, bytes]:
+        """The mark of each catalogue's last claim, by its name, sorted."""
         flat = await call(self._client, "HGETALL", tenant_catalogues(self._prefix, tenant))
         pairs = zip(flat[::2], flat[1::2], strict=True) if isinstance(flat, list) else flat.items()
-        return dict(sorted((name.decode(), encoder.decode()) for name, encoder in pairs))
+        return dict(sorted((name.decode(), mark) for name, mark in pairs))
 
     async def _count(self, catalogue: CatalogueKey) -> int:
         return int(await call(self._client, "ZCARD", self._keys(catalogue).ids))

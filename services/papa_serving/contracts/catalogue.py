@@ -75,6 +75,15 @@ class ListedItem:
 
 
 @dataclass(frozen=True)
+class Page:
+    """Some items of a catalogue, in the order of their ids. `after` is the id behind which the next page begins, "" on
+    the last page. A page may be short, or empty, before the last one: items are deleted while it is read."""
+
+    items: Sequence[ListedItem]
+    after: str
+
+
+@dataclass(frozen=True)
 class CatalogueRecord:
     """A catalogue and its size. `encoder` made all of its embeddings."""
 
@@ -141,8 +150,8 @@ class Catalogues(ABC):
         """What identifies the content of these items, in order; "" for one that is not there."""
 
     @abstractmethod
-    async def page(self, catalogue: CatalogueKey, limit: int, after: str) -> list[ListedItem]:
-        """Items in the order of their ids, those behind `after` ("" = from the first one)."""
+    async def page(self, catalogue: CatalogueKey, limit: int, after: str) -> Page:
+        """At most `limit` items in the order of their ids, those behind `after` ("" = from the first one)."""
 
     @abstractmethod
     async def of_tenant(self, tenant: str) -> list[CatalogueRecord]:

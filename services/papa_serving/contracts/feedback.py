@@ -18,7 +18,10 @@ from papa_serving.contracts.revisions import Revision
 @dataclass(frozen=True)
 class FeedbackEvent:
     """One label, or the withdrawal of one. `grade` is in [−1, 1] and not 0 (like = 1, dislike = −1). Exactly one of
-    `item_id`, `image` and `cancels` is set. `cancels` is the id of the event to take back; its `grade` is 0.
+    `item_id`, `image`, `catalogue_item` and `cancels` says what it is about. `cancels` is the id of the event to take
+    back; its `grade` is 0. `catalogue_item` holds the names of a catalogue and of an item of it; then `image` is that
+    item's picture as it is now, and b"" where there is none to learn from, for the reason `missing`. Only an event that
+    is not known already needs the picture.
 
     `image` is a packed sample (papa_serving.contracts.samples) already in the backbone's shape. Times are seconds since
     the epoch. `traceparent` is the W3C trace context of the call, or "".
@@ -29,6 +32,8 @@ class FeedbackEvent:
     grade: float
     item_id: str = ""
     image: bytes = b""
+    catalogue_item: tuple[str, str] | None = None
+    missing: PapaError | None = None
     cancels: str = ""
     occurred_at: float = 0.0
     traceparent: str = ""
@@ -113,8 +118,8 @@ class FeedbackLog(ABC):
     async def append(self, events: Sequence[FeedbackEvent]) -> list[AppendResult]:
         """Appends in order, each event durable and complete before its result says so.
 
-        One result per event, in order. Errors in results: ItemNotFound, EventNotFound, UserDeleted, BacklogFull,
-        UserBacklogFull, EventIdReused.
+        One result per event, in order. Errors in results: ItemNotFound or `missing`, EventNotFound,
+        UserDeleted, BacklogFull, UserBacklogFull, EventIdReused.
         Raises only when the outcome of the whole call is unknown. A retry with the same event_ids is then harmless.
         """
 

@@ -3,7 +3,8 @@
 append.lua takes the events of one user as one string, because every argument of a script costs time. Each event has a
 head of 28 bytes, big-endian: the lengths of event id, sample and traceparent (4 bytes each), an 8-byte digest of what
 the event says, and the grade as a double. Event id, sample and traceparent follow. The sample is empty when the event
-names an item. An event that takes another back has the grade 0 and the other's id as its sample.
+names an item, also one of a catalogue that has no picture to learn from. An event that takes another back has the grade
+0 and the other's id as its sample.
 
 Fields of an entry:
     t, u   tenant, user        e   event id       g   grade      n   sequence
@@ -15,6 +16,7 @@ A dead letter has three more: entry (the id it had as an event), reason, attempt
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import struct
 from collections.abc import Iterable, Mapping
@@ -45,6 +47,8 @@ BACKLOG_RETRY_AFTER = 2.0
 def digest(event: FeedbackEvent) -> bytes:
     """An 8-byte digest of what an event says. A retry has the same digest; another label under the same id has not."""
     text = f"{float(event.grade)!r} {event.item_id} ".encode() + event.image
+    if event.catalogue_item:  # not the picture: the item may have another, or be gone, when a retry comes
+        text = f"catalogue {json.dumps(event.catalogue_item)} {float(event.grade)!r}".encode()
     if event.cancels:
         text = f"cancels {event.cancels}".encode()
     return hashlib.blake2b(text, digest_size=8).digest()
@@ -65,10 +69,12 @@ def pack_events(events: Iterable[FeedbackEvent]) -> bytes:
     return b"".join(parts)
 
 
-def refusal(code: int) -> PapaError:
-    """The error for a code other than ACCEPTED and DUPLICATE."""
+def refusal(code: int, event: FeedbackEvent) -> PapaError:
+    """The error for an event whose code is other than ACCEPTED and DUPLICATE."""
     if code == NO_ITEM:
-        return ItemNotFound("no such item: never made for this user, or past its time to live", field="item_id")
+        return event.missing or ItemNotFound(
+            "no such item: never made for this user, or past its time to live", field="item_id"
+        )
     if code == DELETED:
         return user_deleted()
     if code == FULL:

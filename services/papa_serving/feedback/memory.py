@@ -205,25 +205,25 @@ class MemoryFeedbackLog(FeedbackLog):
         try:
             user = self._state.user(event.user)
         except UserDeleted:
-            return AppendResult(event.event_id, error=refusal(DELETED))
+            return AppendResult(event.event_id, error=refusal(DELETED, event))
         now = self._state.clock()
         at, what, sequence = user.said(event.event_id)
         if sequence and (now < at + self._state.settings.store.event_id_ttl or self._waits(event.user, sequence)):
             if what not in (b"", digest(event)):
-                return AppendResult(event.event_id, error=refusal(REUSED))
+                return AppendResult(event.event_id, error=refusal(REUSED, event))
             return AppendResult(event.event_id, sequence, duplicate=True)
         if len(user.ids) + (2 if event.cancels else 1) > self._most_ids(event.user):
-            return AppendResult(event.event_id, error=refusal(USER_FULL))
+            return AppendResult(event.event_id, error=refusal(USER_FULL, event))
         return self._cancel(event) if event.cancels else self._label(event)
 
     def _label(self, event: FeedbackEvent) -> AppendResult:
         """Accepts a label that is new."""
         user, now = self._state.user(event.user), self._state.clock()
         if full := self._full(event.user):
-            return AppendResult(event.event_id, error=refusal(full))
+            return AppendResult(event.event_id, error=refusal(full, event))
         item = self._state.item(event.user, event.item_id) if event.item_id else None
-        if event.item_id and item is None:
-            return AppendResult(event.event_id, error=refusal(NO_ITEM))
+        if item is None and not event.image:
+            return AppendResult(event.event_id, error=refusal(NO_ITEM, event))
         sample, revision = (item.sample, item.revision) if item else (event.image, "")
         self._make_room(event.user, 1)
         user.likes += event.grade > 0
@@ -240,7 +240,7 @@ class MemoryFeedbackLog(FeedbackLog):
         user, part = self._state.user(event.user), self._state.partition_of(event.user)
         _, _, number = user.said(event.cancels)
         if not number:
-            return AppendResult(event.event_id, error=refusal(NO_EVENT))
+            return AppendResult(event.event_id, error=refusal(NO_EVENT, event))
         grade = user.grades.pop(number, 0.0)
         said = user.said(event.cancels)
         self._make_room(event.user, 1 + (bool(grade) and event.cancels not in user.ids))

@@ -69,7 +69,8 @@ class _ScriptCall:
         for user, (own, indices) in self._runs.items():
             keys += (own.state, own.pending, own.letters, own.ids, own.older_ids)
             of_user = [events[index] for index in indices]
-            keys += [own.item(event.item_id) for event in of_user if event.item_id]
+            # No item has an empty id: a catalogue's item without a picture is one that is not there.
+            keys += [own.item(event.item_id) for event in of_user if not event.image and not event.cancels]
             arguments += (user.tenant, user.user, len(of_user), pack_events(of_user))
         return keys, arguments
 
@@ -139,7 +140,7 @@ def _results(
         if code in (ACCEPTED, DUPLICATE):
             yield index, AppendResult(event_id, sequence, code == DUPLICATE)
         else:
-            yield index, AppendResult(event_id, error=refusal(code))
+            yield index, AppendResult(event_id, error=refusal(code, events[index]))
 
 
 @dataclass(eq=False)

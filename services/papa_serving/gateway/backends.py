@@ -8,7 +8,7 @@ from time import monotonic
 
 from papa_serving.catalogue import open_catalogues
 from papa_serving.contracts.catalogue import Catalogues, Encoder
-from papa_serving.contracts.errors import GeneratorUnavailable, StorageUnavailable
+from papa_serving.contracts.errors import GeneratorUnavailable, PapaError, StorageUnavailable
 from papa_serving.contracts.feedback import FeedbackLog
 from papa_serving.contracts.items import BackboneInfo, ItemStore
 from papa_serving.contracts.revisions import Quotas, RevisionStore, UserDirectory
@@ -95,14 +95,15 @@ class KnownEncoder:
         self._asked_at = 0.0
 
     async def get(self) -> Encoder:
-        """Raises GeneratorUnavailable where no generator answers and none has before."""
+        """Raises the engine's error where it gives no answer and has given none before."""
         if self._encoder is not None and monotonic() - self._asked_at < BACKBONE_SECONDS:
             return self._encoder
         try:
             answer = await self._engine.embed("", ())
-        except GeneratorUnavailable:
+        except PapaError:
             if self._encoder is None:
                 raise
+            self._asked_at = monotonic()
             return self._encoder
         self._encoder, self._asked_at = Encoder(answer.encoder, answer.size), monotonic()
         return self._encoder

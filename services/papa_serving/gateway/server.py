@@ -16,16 +16,7 @@ from papa_serving.gateway.api.catalogue import CatalogueService
 from papa_serving.gateway.api.dead_letters import DeadLetterService
 from papa_serving.gateway.api.feedback import FeedbackService
 from papa_serving.gateway.api.generation import GenerationService
-from papa_serving.gateway.api.health import (
-    CATALOGUE,
-    DEAD_LETTERS,
-    FEEDBACK,
-    GENERATION,
-    INFO,
-    USER,
-    InfoService,
-    Readiness,
-)
+from papa_serving.gateway.api.health import SERVICES, InfoService, Readiness
 from papa_serving.gateway.api.users import UserService
 from papa_serving.gateway.auth.bearer import open_authenticator
 from papa_serving.gateway.auth.identity import Authenticate
@@ -150,14 +141,13 @@ class Gateway:
         encoder = KnownEncoder(self._engine)
         items = ItemReader(limits, backbone, encoder, self._pictures)
         catalogue_pb2_grpc.add_CatalogueServiceServicer_to_server(
-            CatalogueService(backends.catalogues, self._engine, encoder, items, self._drain), self._server
+            CatalogueService(limits, backends.catalogues, self._engine, encoder, items, self._drain), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, self._server)
         if self._probes is not None:
             health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, self._probes)
         if limits.auth.mode == "none" if limits.reflection is None else limits.reflection:
-            own = (GENERATION, FEEDBACK, USER, CATALOGUE, DEAD_LETTERS, INFO)
-            names = (*own, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+            names = (*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
 
 

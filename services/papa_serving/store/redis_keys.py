@@ -30,9 +30,10 @@ slot and one script can change them together; NN is the partition, D the user's 
 Keys of one catalogue carry its own hash tag; C is its digest (CatalogueKey.digest), D that of its tenant. They may be
 in a Redis of their own (catalogue.url).
 
-    papa:catalogues:D                hash    names of the tenant's catalogues → encoder of their embeddings
+    papa:catalogues:D                hash    names of the tenant's catalogues → mark of their last claim
     papa:{cC}:vectors                vset    item id → embedding at 8 bits a number, and attributes that filters read
     papa:{cC}:ids                    zset    ids of the items; all of score 0, so that they are in their own order
+    papa:{cC}:encoder                string  name of the encoder of all embeddings; absent without items
     papa:{cC}:item:ID                hash    embedding (float16), encoder, metadata (JSON), sample, fingerprint, updated
                                              (ms)
 
@@ -156,11 +157,12 @@ def tenant_catalogues(prefix: str, tenant: str) -> str:
 class CatalogueKeys:
     """The keys of one catalogue."""
 
-    __slots__ = ("_root", "ids", "vectors")
+    __slots__ = ("_root", "encoder", "ids", "vectors")
 
     def __init__(self, prefix: str, digest: str) -> None:
         self._root = f"{prefix}:{{c{digest}}}"
         self.vectors, self.ids = f"{self._root}:vectors", f"{self._root}:ids"
+        self.encoder = f"{self._root}:encoder"
 
     def item(self, item_id: str) -> str:
         """The key of one item. The id comes last, so it may contain any character."""

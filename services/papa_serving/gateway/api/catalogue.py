@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 
-from papa_serving.contracts.catalogue import DEFAULT_CATALOGUE, CatalogueKey, Catalogues, ListedItem, Put
+from papa_serving.contracts.catalogue import DEFAULT_CATALOGUE, CatalogueKey, Catalogues, Encoder, ListedItem, Put
 from papa_serving.contracts.errors import InvalidRequest, ItemNotFound, PapaError, Violation
 from papa_serving.contracts.limits import MAX_EMBEDDED, MAX_ID
 from papa_serving.gateway.api.users import timestamp
@@ -23,7 +24,10 @@ from papa_serving.gateway.rpc.edge import Context
 from papa_serving.gateway.rpc.inflow import Inflow
 from papa_serving.gateway.rpc.status import public_message, retry_after
 from papa_serving.metrics import CATALOGUE_ITEMS
+from papa_serving.settings import GatewaySettings
 from papa_serving.stubs.serving.v1 import catalogue_pb2, catalogue_pb2_grpc
+
+log = logging.getLogger(__name__)
 
 GROUP = 32
 GROUP_BYTES = 4 * 2**20
@@ -42,8 +46,15 @@ class CatalogueService(catalogue_pb2_grpc.CatalogueServiceServicer):
     """Embeds pictures through the engine and stores items in the catalogues."""
 
     def __init__(
-        self, catalogues: Catalogues, engine: EngineClient, encoder: KnownEncoder, reader: ItemReader, drain: Drain
+        self,
+        limits: GatewaySettings,
+        catalogues: Catalogues,
+        engine: EngineClient,
+        encoder: KnownEncoder,
+        reader: ItemReader,
+        drain: Drain,
     ) -> None:
+        self._page_bytes = limits.max_message_bytes // 2
         self._catalogues, self._engine, self._encoder = catalogues, engine, encoder
         self._reader, self._drain = reader, drain
 
@@ -93,7 +104,7 @@ class CatalogueService(catalogue_pb2_grpc.CatalogueServiceServicer):
     async def ListItems(
         self, request: catalogue_pb2.ListItemsRequest, context: Context
     ) -> catalogue_pb2.ListItemsResponse:
-        """The token of a page is the id of its last item."""
+        """The token of a page is the id of its last item. A page ends early where its items are large."""
         violations: list[Violation] = []
         if request.page_size > validation.MAX_PAGE:
             violations.append(Violation("page_size", f"must be at most {validation.MAX_PAGE}"))
@@ -101,9 +112,16 @@ class CatalogueService(catalogue_pb2_grpc.CatalogueServiceServicer):
             violations.append(Violation("page_token", "is not a token of this service"))
         catalogue = _catalogue(request.catalogue, violations)
         size = request.page_size or DEFAULT_PAGE
-        found = await self._catalogues.page(catalogue, size + 1, request.page_token)
-        token = found[size - 1].item_id if len(found) > size else ""
-        return catalogue_pb2.ListItemsResponse(items=map(_listed, found[:size]), next_page_token=token)
+        page = await self._catalogues.page(catalogue, size, request.page_token)
+        response = catalogue_pb2.ListItemsResponse(next_page_token=page.after)
+        room = self._page_bytes
+        for item in map(_listed, page.items):
+            room -= item.ByteSize()
+            if room < 0 and response.items:
+                response.next_page_token = response.items[-1].item_id
+                break
+            response.items.append(item)
+        return response
 
     async def ListCatalogues(
         self, request: catalogue_pb2.ListCataloguesRequest, context: Context
@@ -113,7 +131,11 @@ class CatalogueService(catalogue_pb2_grpc.CatalogueServiceServicer):
             validation.check_id(request.tenant, "tenant", violations)
         validation.refuse(violations)
         tenant = caller.get().charge_tenant(request.tenant)
-        encoder = await self._encoder.get()
+        try:
+            encoder = await self._encoder.get()
+        except PapaError as error:  # the catalogues can be told without it
+            log.info("the encoder is not known: %s", error.message)
+            encoder = Encoder("", 0)
         return catalogue_pb2.ListCataloguesResponse(
             catalogues=[
                 catalogue_pb2.CatalogueInfo(name=each.name, items=each.items, encoder=each.encoder)
@@ -143,21 +165,27 @@ class CatalogueService(catalogue_pb2_grpc.CatalogueServiceServicer):
         for index, draft in enumerate(await self._reader.fingerprinted(messages)):
             if isinstance(draft, PapaError):
                 results[index] = draft
-            elif await self._catalogues.fingerprints(draft.catalogue, [draft.item.item_id]) != [draft.item.fingerprint]:
+                continue
+            try:
+                (known,) = await self._catalogues.fingerprints(draft.catalogue, [draft.item.item_id])
+            except PapaError as error:
+                results[index] = error
+                continue
+            if known != draft.item.fingerprint:
                 changed[index] = draft
         decoded = await self._reader.decoded(list(changed.values()), [messages[index] for index in changed], deadline)
         ready = dict(zip(changed, decoded, strict=True))
         embedded = await self._embedded({i: each for i, each in ready.items() if isinstance(each, Draft)})
-        stored = await asyncio.gather(*(self._store(draft) for draft in embedded.values()))
-        results_of = {i: each for i, each in ready.items() if isinstance(each, PapaError)}
-        for index, result in {**results_of, **dict(zip(embedded, stored, strict=True))}.items():
+        done = {**ready, **embedded}
+        stored = await asyncio.gather(*map(self._store, done.values()))
+        for index, result in zip(done, stored, strict=True):
             results[index] = result
         return results
 
-    async def _embedded(self, drafts: dict[int, Draft]) -> dict[int, Draft]:
-        """The drafts, all with an embedding."""
+    async def _embedded(self, drafts: dict[int, Draft]) -> dict[int, Draft | PapaError]:
+        """The drafts, all with an embedding. Its error for those of a call that failed."""
         missing = [index for index, draft in drafts.items() if not draft.item.embedding]
-        done = dict(drafts)
+        done: dict[int, Draft | PapaError] = dict(drafts.items())
         while missing:
             size = len(drafts[missing[0]].item.sample)
             part = missing[: max(1, min(MAX_EMBEDDED, EMBED_BYTES // size))]
@@ -166,13 +194,19 @@ class CatalogueService(catalogue_pb2_grpc.CatalogueServiceServicer):
             for index in part:
                 by_tenant.setdefault(drafts[index].catalogue.tenant, []).append(index)
             for tenant, indexes in by_tenant.items():
-                answer = await self._engine.embed(tenant, [drafts[index].item.sample for index in indexes])
+                try:
+                    answer = await self._engine.embed(tenant, [drafts[index].item.sample for index in indexes])
+                except PapaError as error:
+                    done.update(dict.fromkeys(indexes, error))
+                    continue
                 for index, embedding in zip(indexes, answer.embeddings, strict=True):
                     item = replace(drafts[index].item, embedding=embedding, encoder=answer.encoder)
                     done[index] = replace(drafts[index], item=item)
         return done
 
-    async def _store(self, draft: Draft) -> catalogue_pb2.PutResult.ValueType | PapaError:
+    async def _store(self, draft: Draft | PapaError) -> catalogue_pb2.PutResult.ValueType | PapaError:
+        if isinstance(draft, PapaError):
+            return draft
         try:
             return _RESULTS[await self._catalogues.put(draft.catalogue, draft.item)]
         except PapaError as error:

@@ -34,6 +34,10 @@ USER = "papa.serving.v1.UserService"
 DEAD_LETTERS = "papa.serving.v1.DeadLetterService"
 CATALOGUE = "papa.serving.v1.CatalogueService"
 INFO = "papa.serving.v1.InfoService"
+ON_STORAGE = (FEEDBACK, USER, DEAD_LETTERS, CATALOGUE, INFO)
+"""Services whose health is that of the storage."""
+SERVICES = (GENERATION, *ON_STORAGE)
+"""The gateway's own services."""
 UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 POLL_SECONDS = 1.0
 
@@ -67,7 +71,8 @@ class HealthService(health.aio.HealthServicer):  # type: ignore[misc, name-defin
 
 
 class Readiness:
-    """Keeps the statuses up to date. Generation follows the generator; all other services follow Redis."""
+    """Keeps the statuses up to date. Generation follows the generator; all other services follow the
+    Redis of redis.url."""
 
     def __init__(self, generator: EngineClient, items: ItemStore, drain: Drain) -> None:
         self.servicer = HealthService(drain)
@@ -76,8 +81,7 @@ class Readiness:
 
     async def start(self) -> None:
         """Begins to follow. Every service is NOT_SERVING until it has been seen to work."""
-        for service in (GENERATION, FEEDBACK, USER, DEAD_LETTERS):
-            await self._set(False, service)
+        await self._set(False, *SERVICES)
         self._tasks = [asyncio.create_task(self._follow_generator()), asyncio.create_task(self._follow_storage())]
 
     async def leave(self) -> None:
@@ -104,7 +108,7 @@ class Readiness:
                     log.warning("storage does not answer any more: %s", error.message)
             if ready and not before:
                 log.info("storage answers")
-            await self._set(ready, FEEDBACK, USER, DEAD_LETTERS)
+            await self._set(ready, *ON_STORAGE)
             await asyncio.sleep(POLL_SECONDS)
 
     async def _set(self, ready: bool, *services: str) -> None:

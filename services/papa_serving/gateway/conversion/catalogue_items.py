@@ -26,6 +26,8 @@ from papa_serving.stubs.serving.v1 import catalogue_pb2
 
 MAX_KEYS, MAX_TEXT, MAX_TEXTS = 32, 256, 32
 """The most keys of an item's metadata, characters of a text, and texts of one key."""
+MAX_METADATA_BYTES = 8 * 2**10
+"""The most bytes of all keys and values of an item's metadata, as the message encodes them."""
 LARGEST_NUMBER = 1e15
 """Numbers of metadata are smaller in absolute value: beyond, not every whole one has a float of its own."""
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
@@ -148,6 +150,9 @@ def _half(embedding: catalogue_pb2.Embedding) -> NDArray[np.float16]:
 def _check_metadata(item: catalogue_pb2.NewItem, violations: list[Violation]) -> None:
     if len(item.metadata) > MAX_KEYS:
         violations.append(Violation("item.metadata", f"must have at most {MAX_KEYS} keys"))
+        return
+    if sum(len(key.encode()) + value.ByteSize() for key, value in item.metadata.items()) > MAX_METADATA_BYTES:
+        violations.append(Violation("item.metadata", f"must have at most {MAX_METADATA_BYTES} bytes in all"))
         return
     for key, value in item.metadata.items():
         if not _KEY.fullmatch(key):

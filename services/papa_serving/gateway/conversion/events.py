@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from papa_serving.gateway.conversion.picture_reader import PictureReader
 from papa_serving.gateway.conversion.pictures import INCOMPLETE, BadPicture, begins_as_picture
 from papa_serving.gateway.rpc.admission import caller
 from papa_serving.settings import GatewaySettings
+from papa_serving.store.redis_replies import damaged
 from papa_serving.stubs.serving.v1 import feedback_pb2, types_pb2
 
 Message = feedback_pb2.FeedbackEvent
@@ -29,6 +31,13 @@ Converted = FeedbackEvent | PapaError
 Named = tuple[str, str]
 
 _GRADES: dict[int, float] = {feedback_pb2.SIGNAL_LIKE: 1.0, feedback_pb2.SIGNAL_DISLIKE: -1.0}
+
+
+@dataclass(frozen=True)
+class _NoPicture:
+    """Why a catalogue's item has no picture to learn from. Only the log knows whether the event needs one."""
+
+    why: PapaError
 
 
 class _NoPrompt(Exception):
@@ -82,7 +91,7 @@ class EventReader:
         violations: list[Violation],
         whose: Mapping[Named, UserKey | PapaError],
         deadline: float | None,
-    ) -> bytes | PapaError:
+    ) -> bytes | _NoPicture | PapaError:
         """Returns a packed sample, b"" where there is nothing to decode. Malformed images are added to `violations`;
         other errors are returned."""
         if message.WhichOneof("target") not in ("image", "catalogue_item") or violations:
@@ -116,19 +125,22 @@ class EventReader:
 
     async def _stored(
         self, tenant: str, named: feedback_pb2.NamedCatalogueItem, backbone: BackboneInfo, path: str
-    ) -> bytes:
-        """The packed picture of a catalogue's item. Raises ItemNotFound, InvalidRequest, EncoderChanged."""
+    ) -> bytes | _NoPicture:
+        """The packed picture of a catalogue's item."""
         catalogue = CatalogueKey(tenant, named.catalogue or DEFAULT_CATALOGUE)
         (item,) = await self._catalogues.get(catalogue, [named.item_id])
         if item is None:
-            raise ItemNotFound("the catalogue has no such item", field=f"{path}catalogue_item.item_id")
+            return _NoPicture(ItemNotFound("the catalogue has no such item", field=f"{path}catalogue_item.item_id"))
         if not item.sample:
             what = "was put as an embedding, so there is no picture to learn from"
-            raise InvalidRequest([Violation(f"{path}catalogue_item.item_id", what)])
-        if unpack_sample(item.sample).shape != backbone.image_shape:
-            raise EncoderChanged(
-                "the item was put for another backbone: import it again", field=f"{path}catalogue_item"
-            )
+            return _NoPicture(InvalidRequest([Violation(f"{path}catalogue_item.item_id", what)]))
+        try:
+            shape = unpack_sample(item.sample).shape
+        except ValueError as error:
+            return _NoPicture(damaged(f"the picture of a catalogue's item cannot be read: {error}"))
+        if shape != backbone.image_shape:
+            what = "the item was put for another backbone: import it again"
+            return _NoPicture(EncoderChanged(what, field=f"{path}catalogue_item"))
         return item.sample
 
 
@@ -155,7 +167,7 @@ def _charged(messages: Iterable[Message]) -> dict[Named, UserKey | PapaError]:
 def _converted(
     message: Message,
     violations: list[Violation],
-    image: bytes | PapaError,
+    image: bytes | _NoPicture | PapaError,
     whose: Mapping[Named, UserKey | PapaError],
     arrived: float,
 ) -> FeedbackEvent | PapaError:
@@ -172,10 +184,19 @@ def _converted(
         grade=0.0 if message.cancels else _float32(message.grade) or _GRADES[message.signal],
         cancels=message.cancels,
         item_id=message.item_id,
-        image=image,
+        image=b"" if isinstance(image, _NoPicture) else image,
+        catalogue_item=_named(message),
+        missing=image.why if isinstance(image, _NoPicture) else None,
         occurred_at=_seconds(message) if message.HasField("occurred_at") else arrived,
         traceparent=tracing.current().traceparent,
     )
+
+
+def _named(message: Message) -> tuple[str, str] | None:
+    """The names of the catalogue and of its item that the event is about."""
+    if message.WhichOneof("target") != "catalogue_item":
+        return None
+    return message.catalogue_item.catalogue or DEFAULT_CATALOGUE, message.catalogue_item.item_id
 
 
 def _float32(grade: float) -> float:

@@ -137,7 +137,7 @@ class NewItem(_message.Message):
     @_builtins.property
     def metadata(self) -> _containers.MessageMap[_builtins.str, Global___MetadataValue]:
         """By what it can be filtered: at most 32 keys of 1 to 64 letters, digits and underscores that do not begin with a
-        digit.
+        digit, and at most 8 KiB of keys and values in all.
         """
 
     def __init__(
@@ -308,7 +308,7 @@ class ItemError(_message.Message):
     """Stable and machine-readable, for instance "INVALID_REQUEST"."""
     message: _builtins.str
     field: _builtins.str
-    """The field to change, for instance "image"; empty if no field is at fault."""
+    """The field to change, for instance "item.image"; empty if no field is at fault."""
     retry_after_seconds: _builtins.float
     """When to retry; 0 if a retry does not help."""
     def __init__(
@@ -501,6 +501,8 @@ Global___ListItemsRequest: _TypeAlias = ListItemsRequest  # noqa: Y015
 
 @_typing.final
 class ListItemsResponse(_message.Message):
+    """A page may hold fewer items than were asked for, or none, although more follow: only the token tells."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ITEMS_FIELD_NUMBER: _builtins.int
@@ -551,7 +553,7 @@ class ListCataloguesResponse(_message.Message):
     ENCODER_FIELD_NUMBER: _builtins.int
     EMBEDDING_SIZE_FIELD_NUMBER: _builtins.int
     encoder: _builtins.str
-    """The encoder that items are embedded by now."""
+    """The encoder that items are embedded by now; empty while the generator does not answer."""
     embedding_size: _builtins.int
     """How many numbers an embedding has."""
     @_builtins.property

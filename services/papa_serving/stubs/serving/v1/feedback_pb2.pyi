@@ -161,7 +161,7 @@ class FeedbackEvent(_message.Message):
     @_builtins.property
     def catalogue_item(self) -> Global___NamedCatalogueItem:
         """An item of a catalogue of the user's tenant that was put as a picture. The event takes a copy of the picture, so
-        that a later change or deletion of the item does not matter to it.
+        that a later change or deletion of the item does not matter to it, nor to a retry of it.
         """
 
     @_builtins.property
