@@ -27,7 +27,11 @@ BUILD_INFO = Gauge(
     "papa_build_info", "Constant 1; the labels say what runs.", ["version", "backbone"], multiprocess_mode="max"
 )
 
-RPC_HANDLED = Counter("papa_rpc_handled_total", "RPCs ended, by method and gRPC status code.", ["method", "code"])
+RPC_HANDLED = Counter(
+    "papa_rpc_handled_total",
+    "RPCs ended, by method and gRPC status code; also each generation of a GenerateMany, as GenerateMany/Generate.",
+    ["method", "code"],
+)
 RPC_SECONDS = Histogram(
     "papa_rpc_duration_seconds", "From the arrival of an RPC to its end.", ["method"], buckets=RPC_SECONDS_BUCKETS
 )

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from papa_serving.cli.app import app
+from papa_serving.gateway.api.generation import ONE_OF_MANY
 from typer.main import get_command
 
 from tests.deploy.alert_cases import CASES, Case
@@ -396,3 +397,12 @@ def _named_severities(name: str) -> str:
     return " or ".join(
         sorted((alert["labels"]["severity"] for alert in alerts() if alert["alert"] == name), reverse=True)
     )
+
+
+def test_the_objectives_of_generations_count_every_way_to_ask_for_one():
+    """Also each one of a GenerateMany, whose call ends well when one of its generations fails."""
+    patterns = set(re.findall(r'method=~"([^"]*Generate[^"]*)"', " ".join(expressions())))
+    assert patterns
+    for pattern in patterns:
+        for method in ("GenerationService/Generate", "GenerationService/StreamGenerate", ONE_OF_MANY):
+            assert re.fullmatch(pattern, method), pattern

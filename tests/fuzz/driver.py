@@ -83,7 +83,7 @@ class Driver:
             return
         sent = self._messages(method, chance)
         self.tally.sent += len(sent)
-        self.tally.methods[method.name] += len(sent)
+        self.tally.methods[method.short] += len(sent)
         try:
             async with asyncio.timeout(PATIENCE):
                 found = await _answered(channel, method, sent, messages.metadata(chance))

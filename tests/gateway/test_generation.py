@@ -8,8 +8,9 @@ import grpc
 import pytest
 from papa_serving.contracts.items import BackboneInfo
 from papa_serving.contracts.vocabulary import Vocabulary
-from papa_serving.gateway.api.generation import MANY_AT_ONCE
+from papa_serving.gateway.api.generation import MANY_AT_ONCE, ONE_OF_MANY
 from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2
+from prometheus_client import REGISTRY
 
 from tests.gateway.support.fake_engine import NOISE_VERSION, by_user, done, error, fail, items, wait
 from tests.gateway.support.service import Service, eventually, refusal
@@ -266,6 +267,14 @@ async def test_an_answer_too_large_for_one_message_says_so(unstarted: Service) -
     assert len([message async for message in call if message.HasField("item")]) == 4
 
 
+async def test_one_item_that_no_message_holds_is_refused_in_words(unstarted: Service) -> None:
+    await unstarted.start(max_message_bytes=20_000)
+    unstarted.engine.scripts = [[items(0, size=20_000), done()]]
+    refused = await refusal(unstarted.generation.StreamGenerate(StreamRequest(user=ALICE, count=1)))
+    assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "max_edge" in refused.violations["image"]
+
+
 async def test_a_prompt_for_a_backbone_without_one(service: Service) -> None:
     refused = await refusal(service.generation.Generate(Request(user=ALICE, count=1, prompt="a shoe")))
     assert "prompt" in refused.violations
@@ -478,6 +487,52 @@ async def test_one_of_many_that_fails_leaves_the_others_alone(unstarted: Service
     assert (answers[3].error.field, answers[2].error.message) == ("user.user", "said the engine")
     assert answers[4].error.retry_after_seconds > 0, "the first request of this user took the whole of the burst"
     assert len(answers[1].generation.items) == 2
+
+
+async def test_one_of_many_that_its_message_does_not_hold_leaves_the_others_alone(unstarted: Service) -> None:
+    """An answer that fits a GenerateResponse to the byte, and so not the message that wraps it."""
+    limit, size = 40_000, 20_000
+    await unstarted.start(max_message_bytes=limit)
+    unstarted.engine.scripts = [[items(0, size=size), done()]]
+    size += limit - (await unstarted.generation.Generate(Request(user=ALICE, count=1, seed=1))).ByteSize()
+    unstarted.engine.scripts = [[by_user({"alice": items(0, size=size)}), done()]]
+    assert (await unstarted.generation.Generate(Request(user=ALICE, count=1, seed=1))).ByteSize() == limit
+    users = [ALICE, *(types_pb2.User(user=f"u{n}") for n in range(12)), ALICE]
+    answers = await many(unstarted, [Request(user=user, count=1, seed=1) for user in users])
+    refused = {index: answer.error for index, answer in answers.items() if answer.HasField("error")}
+    assert {index: (each.reason, each.field) for index, each in refused.items()} == dict.fromkeys(
+        (0, 13), ("INVALID_REQUEST", "count")
+    )
+    assert len(answers) == len(users)
+
+
+async def test_each_of_many_is_counted_as_a_generation_of_its_own(service: Service) -> None:
+    """So that the objectives, whose rules ask for `.*Generate`, see those that fail inside a call that ends well."""
+
+    def handled(code: str) -> float:
+        labels = {"method": ONE_OF_MANY, "code": code}
+        return REGISTRY.get_sample_value("papa_rpc_handled_total", labels) or 0.0
+
+    def timed() -> float:
+        return REGISTRY.get_sample_value("papa_rpc_duration_seconds_count", {"method": ONE_OF_MANY}) or 0.0
+
+    codes = ("OK", "UNAVAILABLE", "INVALID_ARGUMENT", "CANCELLED")
+    before, timed_before = {code: handled(code) for code in codes}, timed()
+    service.engine.scripts = [[by_user({"bob": error("GENERATOR_UNAVAILABLE", "gone")}), done()]]
+    users = [ALICE, types_pb2.User(user="bob"), types_pb2.User(user="carl")]
+    await many(service, [*(Request(user=user, count=1) for user in users), Request(count=0)])
+    assert {code: handled(code) - before[code] for code in codes[:3]} == {
+        "OK": 2, "UNAVAILABLE": 1, "INVALID_ARGUMENT": 1,
+    }  # fmt: skip
+    assert timed() == timed_before + 4
+    service.engine.scripts = [[wait(asyncio.Event())]]
+    last = Request(user=types_pb2.User(user="dora"), count=1)
+    call = service.generation.GenerateMany(generation_pb2.GenerateManyRequest(requests=[last]))
+    reading = asyncio.ensure_future(call.read())
+    await eventually(lambda: service.engine.requests[-1].user == "dora")
+    call.cancel()
+    await eventually(lambda: handled("CANCELLED") == before["CANCELLED"] + 1)
+    await asyncio.gather(reading, return_exceptions=True)
 
 
 async def test_some_of_many_run_at_once_and_end_with_their_caller(service: Service) -> None:

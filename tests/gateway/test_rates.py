@@ -11,7 +11,7 @@ from papa_serving.contracts.identity import UserKey
 from papa_serving.gateway.conversion.picture_reader import PictureReader
 from papa_serving.gateway.rpc.admission import SMALLEST_SWEEP, Buckets, Meter
 from papa_serving.settings import RateSettings
-from papa_serving.stubs.serving.v1 import feedback_pb2, generation_pb2, types_pb2, user_pb2
+from papa_serving.stubs.serving.v1 import dead_letter_pb2, feedback_pb2, generation_pb2, types_pb2, user_pb2
 
 from tests.gateway.support.fake_engine import done, items
 from tests.gateway.support.methods import METHODS, Method, like, refused_within
@@ -159,3 +159,24 @@ async def test_pictures_are_charged_before_they_are_decoded(
     event = feedback_pb2.FeedbackEvent(event_id="p", user=ALICE, image=image, signal=feedback_pb2.SIGNAL_LIKE)
     refused = await refusal(unstarted.feedback.SubmitFeedback(feedback_pb2.SubmitFeedbackRequest(events=[event])))
     assert refused.reason == "RATE_LIMITED"
+
+
+@pytest.mark.parametrize("method", ["ListUsers", "ListDeadLetters"])
+async def test_a_list_of_a_whole_tenant_is_charged_to_it(unstarted: Service, method: str) -> None:
+    """A list of all tenants, which needs no credential, to the caller's own."""
+    await unstarted.start(rates={"tenant": 0.01, "tenant_burst": 2.0})
+
+    async def ask(tenant: str) -> str:
+        try:
+            if method == "ListUsers":
+                await unstarted.user.ListUsers(user_pb2.ListUsersRequest(tenant=tenant))
+            else:
+                user = types_pb2.User(tenant=tenant) if tenant else None
+                await unstarted.dead_letters.ListDeadLetters(dead_letter_pb2.ListDeadLettersRequest(user=user))
+        except grpc.aio.AioRpcError as failure:
+            return Refusal(failure).reason
+        return ""
+
+    for tenant in ("shop", ""):
+        assert [await ask(tenant) for _ in range(3)] == ["", "", "RATE_LIMITED"]
+    assert await ask("other") == ""

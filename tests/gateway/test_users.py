@@ -95,6 +95,7 @@ async def test_whose_users_a_credential_lists(unstarted: Service, tmp_path: Path
     ):  # fmt: skip
         refused = await refusal(ask(named, **({"tenant": "shop"} | claims)))
         assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, "FORBIDDEN")
+        assert set(refused.violations) == (set() if "scope" in claims else {"tenant"})
 
 
 async def test_a_watcher_sees_the_state_and_each_change(service: Service) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -106,7 +107,7 @@ async def test_what_should_expire_does(redis_backend: Backend, raw: Redis, user:
     }
 
 
-@pytest.mark.parametrize("leaves", ["applied", "buried", "taken back"])
+@pytest.mark.parametrize("leaves", ["applied", "buried", "taken back", "restored"])
 async def test_event_ids_expire_once_no_event_of_the_user_waits(
     redis_backend: Backend, raw: Redis, user: UserKey, leaves: str
 ) -> None:
@@ -122,6 +123,10 @@ async def test_event_ids_expire_once_no_event_of_the_user_waits(
     elif leaves == "buried":
         lease = await redis_backend.own(user)
         await redis_backend.log.bury(lease, await redis_backend.pending(lease), "poison")
+    elif leaves == "restored":
+        first = await redis_backend.users.revision(user, parent)
+        lost = replace(first, name=f"000002-{'b' * 12}", parent=parent, last_sequence=2)
+        assert await redis_backend.users.restore(user.digest, [lost], {"b"})
     else:
         await redis_backend.log.append([FeedbackEvent("undo", user, 0.0, cancels="b")])
     one_time_to_live = redis_backend.settings.store.event_id_ttl * 1000

@@ -155,7 +155,8 @@ class UserDirectory(ABC):
     async def listed(self, partition: int, limit: int, tenant: str = "", after: UserKey | None = None) -> list[UserKey]:
         """Users of one partition who have given feedback or have an adapter, in a fixed order, those after `after`.
 
-        "" means those of every tenant. A user of a former release is listed from the next event or revision on.
+        "" means those of every tenant. A user of a former release, or one who was restored, is listed from
+        the next event or revision on: `restore` knows the digest of a user alone, not the name.
         """
 
     @abstractmethod

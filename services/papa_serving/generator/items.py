@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -15,13 +17,17 @@ from papa.denoiser import Denoiser
 from papa.pixels import to_pixels
 from papa.selection import Served
 from papa_serving import metrics, tracing
-from papa_serving.contracts.errors import StorageDamaged
+from papa_serving.contracts.errors import QueueFull, StorageDamaged
 from papa_serving.contracts.generation import GeneratedItem, GenerationSpec, ImageEncoding, RenderedItem
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import ItemStore, StoredItem
 from papa_serving.contracts.samples import pack_sample, unpack_prompted
 from papa_serving.generator.encoding import content_type, encode
 from papa_serving.generator.job import FinishedRows
+
+MAX_DECODINGS = 32
+"""Stored latents that are decoded or wait for it; the callers of further ones are told to come again."""
+RETRY_SECONDS = 1.0
 
 
 class Origin(Protocol):
@@ -40,27 +46,48 @@ class Items:
     def __init__(self, store: ItemStore, denoiser: Denoiser) -> None:
         self._store = store
         self._denoiser = denoiser
-        self._decoding = asyncio.Lock()
+        self._decoder = ThreadPoolExecutor(1, "decoding")
+        self._places = threading.BoundedSemaphore(MAX_DECODINGS)
 
     async def render(self, user: UserKey, item_id: str, encoding: ImageEncoding) -> RenderedItem:
-        """Encodes a stored item. Latents are decoded one item at a time, so that memory is bounded.
+        """Encodes a stored item. Latents are decoded one item at a time, so that memory is bounded; pixels do not wait.
 
-        Raises ItemNotFound, StorageUnavailable; StorageDamaged for a sample that cannot be read.
+        Raises ItemNotFound, StorageUnavailable; QueueFull where MAX_DECODINGS items wait to be decoded; StorageDamaged
+        for a sample that cannot be read.
         """
         stored = await self._store.get(user, item_id)
         try:
             sample, prompt = unpack_prompted(stored.sample)
         except ValueError as error:
             raise StorageDamaged(f"a stored item cannot be read: {error}") from error
-        async with self._decoding:
-            image = await asyncio.to_thread(self._rendered, sample, encoding)
+        if sample.dtype == np.uint8:
+            image = await asyncio.to_thread(encode, sample.view(np.uint8), encoding)
+        else:
+            image = await self._decoded(sample, encoding)
         item = GeneratedItem(item_id, image, content_type(encoding), stored.seed, _index_of(item_id), stored.revision)
         return RenderedItem(item, stored.generation_id, prompt)
 
+    async def _decoded(self, sample: NDArray[np.generic], encoding: ImageEncoding) -> bytes:
+        """A caller who goes away frees the place only when the thread gets there: a decoding cannot be interrupted."""
+        if not self._places.acquire(blocking=False):
+            raise QueueFull("too many items wait to be decoded", retry_after=RETRY_SECONDS)
+        abandoned = threading.Event()
+        decoding = self._decoder.submit(self._take_turn, abandoned, sample, encoding)
+        try:
+            return await asyncio.shield(asyncio.wrap_future(decoding))
+        except asyncio.CancelledError:
+            abandoned.set()
+            raise
+
+    def _take_turn(self, abandoned: threading.Event, sample: NDArray[np.generic], encoding: ImageEncoding) -> bytes:
+        """Skips what nobody waits for any more."""
+        try:
+            return b"" if abandoned.is_set() else self._rendered(sample, encoding)
+        finally:
+            self._places.release()
+
     @torch.inference_mode()
     def _rendered(self, sample: NDArray[np.generic], encoding: ImageEncoding) -> bytes:
-        if sample.dtype == np.uint8:
-            return encode(sample.view(np.uint8), encoding)
         latents = torch.from_numpy(sample.astype(np.float32))[None].to(self._denoiser.device)
         return encode(to_pixels(self._denoiser.decode(latents)).numpy()[0], encoding)
 

@@ -249,7 +249,7 @@ class AuthSettings(Section):
     tenant_claim: str = Field("tenant", min_length=1, description="claim with the tenant")
     user_claim: str = Field("user", min_length=1, description="claim with the one user; without it: the whole tenant")
     scope_claim: str = Field("scope", min_length=1, description="claim with the scopes, a list or separated by spaces")
-    scope_prefix: str = Field("", description='before "generate", "feedback" and "admin" in that claim')
+    scope_prefix: str = Field("", description='before "generate", "feedback", "catalogue" and "admin" in that claim')
     tenant: str = Field("", description="tenant of a JWT that names none; empty: refuse it")
 
     @model_validator(mode="after")

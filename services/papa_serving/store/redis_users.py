@@ -53,6 +53,7 @@ class RedisUserDirectory(UserDirectory):
         self._client = client
         self._keys = keys
         self._tombstone_ttl = max(1, round(settings.tombstone_ttl * 1000))
+        self._ids_ttl = max(1, round(settings.event_id_ttl * 1000))
         self._changes = changes
         self._kept = settings.user_revisions
 
@@ -177,7 +178,8 @@ class RedisUserDirectory(UserDirectory):
     async def restore(self, digest: str, chain: Sequence[Revision], events: Collection[str]) -> bool:
         keys = self._keys.of_digest(digest)
         script_keys = [keys.state, keys.pending, keys.lineage, keys.records, keys.partition.events]
-        arguments: list[Argument] = [GROUP, json.dumps(sorted(events))]
+        script_keys += [keys.ids, keys.older_ids]
+        arguments: list[Argument] = [GROUP, json.dumps(sorted(events)), self._ids_ttl]
         for revision in chain:
             arguments += [revision.name, encode_revision(revision), revision.last_sequence]
         return bool(await _RESTORE.run(self._client, script_keys, arguments))

@@ -112,9 +112,12 @@ def _wanted(request: dead_letter_pb2.ListDeadLettersRequest) -> Wanted:
     if request.user.user:
         key = caller.get().charge(request.user)
         return Wanted(key.tenant, key.user)
-    if not request.HasField("user"):
-        return Wanted(identity.tenant if identity.bound else None, identity.user or None)
-    return Wanted(identity.reach_tenant(request.user), identity.user or None)
+    tenant = identity.reach_tenant(request.user)
+    if identity.user:
+        caller.get().charge(types_pb2.User(tenant=tenant, user=identity.user))
+        return Wanted(tenant, identity.user)
+    caller.get().charge_tenant(tenant)
+    return Wanted(tenant if identity.bound or request.HasField("user") else None, None)
 
 
 def _page(letters: list[DeadLetter], token: str) -> dead_letter_pb2.ListDeadLettersResponse:

@@ -12,8 +12,10 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
+from google.protobuf.message import Message
+
 from papa_serving import tracing
-from papa_serving.contracts.errors import InvalidRequest, Violation
+from papa_serving.contracts.errors import InvalidRequest, Status, Violation
 from papa_serving.contracts.generation import GenerationSpec, ImageEncoding
 from papa_serving.contracts.limits import MAX_RANDOM_SEED
 from papa_serving.contracts.vocabulary import Reading, Vocabulary
@@ -21,7 +23,7 @@ from papa_serving.gateway.backends import KnownBackbone
 from papa_serving.gateway.conversion import validation
 from papa_serving.gateway.engine_client import EngineClient, Event, encoding_to_wire
 from papa_serving.gateway.rpc.admission import caller
-from papa_serving.gateway.rpc.edge import Context, logged
+from papa_serving.gateway.rpc.edge import Context, count, ending, logged
 from papa_serving.gateway.rpc.status import public_message, retry_after
 from papa_serving.logs import request_id
 from papa_serving.settings import GatewaySettings
@@ -43,7 +45,16 @@ _FORMATS: dict[int, str] = {
 }
 
 MANY_AT_ONCE = 8
-"""Generations of one GenerateMany that run at the same time: enough to fill a batch, and no flood of the queue."""
+"""Generations of one GenerateMany that run at the same time: enough to fill a batch, and no flood of the queue.
+
+Results that are not sent yet count as well: a caller who stops reading holds no more than these.
+"""
+
+ONE_OF_MANY = "GenerationService/GenerateMany/Generate"
+"""The method under which metrics count each generation of a GenerateMany; the rules' `.*Generate` matches it."""
+
+_FEWER = ("count", "ask for fewer, or use StreamGenerate")
+_SMALLER = ("image", "ask for a smaller max_edge, or a lossy format")
 
 _PROMPTING = ("prompt", "guidance_scale", "negative_prompt")
 """The fields that mean something only for a backbone that takes a prompt."""
@@ -58,7 +69,9 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
     async def Generate(
         self, request: generation_pb2.GenerateRequest, context: Context
     ) -> generation_pb2.GenerateResponse:
-        return await self._generate(request, context)
+        response = await self._generate(request, context)
+        self._refuse_oversize(response, *_FEWER)
+        return response
 
     async def _generate(
         self, request: generation_pb2.GenerateRequest, context: Context
@@ -75,7 +88,6 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
                     response.revision, response.served_by = event.revision, _served_by(bool(event.revision))
                     _end(response, event, started)
         response.items.extend(sorted(items, key=lambda item: item.index))
-        self._refuse_oversize(response, "count", "ask for fewer, or use StreamGenerate")
         return response
 
     async def StreamGenerate(
@@ -98,6 +110,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
                     return
                 for item in event.items:
                     response.item.CopyFrom(_item(item))
+                    self._refuse_oversize(response, *_SMALLER)
                     yield response
 
     async def GenerateMany(
@@ -122,11 +135,20 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
     async def _one_of_many(
         self, index: int, request: generation_pb2.GenerateRequest, context: Context
     ) -> generation_pb2.GenerateManyResponse:
+        code, started = "OK", time.monotonic()
         try:
             generation = await self._generate(request, context)
+            response = generation_pb2.GenerateManyResponse(index=index, generation=generation)
+            self._refuse_oversize(response, *_FEWER)
+        except asyncio.CancelledError:
+            code = ending(context)
+            raise
         except Exception as error:
-            return generation_pb2.GenerateManyResponse(index=index, error=_error(error))
-        return generation_pb2.GenerateManyResponse(index=index, generation=generation)
+            response = generation_pb2.GenerateManyResponse(index=index, error=_error(error))
+            code = Status(response.error.code).name
+        finally:
+            count(ONE_OF_MANY, code, started)
+        return response
 
     async def GetItem(self, request: generation_pb2.GetItemRequest, context: Context) -> generation_pb2.GetItemResponse:
         violations: list[Violation] = []
@@ -148,7 +170,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
             revision=rendered.revision,
             prompt=rendered.prompt,
         )
-        self._refuse_oversize(response, "image", "ask for a smaller max_edge, or a lossy format")
+        self._refuse_oversize(response, *_SMALLER)
         return response
 
     async def _spec(self, request: validation.GenerateRequest, context: Context) -> tuple[GenerationSpec, Reading]:
@@ -185,9 +207,8 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         )
         return spec, reading
 
-    def _refuse_oversize(
-        self, response: generation_pb2.GenerateResponse | generation_pb2.GetItemResponse, field: str, advice: str
-    ) -> None:
+    def _refuse_oversize(self, response: Message, field: str, advice: str) -> None:
+        """`response` is the message as it is sent. Raises InvalidRequest."""
         size = response.ByteSize()
         if size > self._limits.max_message_bytes:
             raise InvalidRequest([Violation(field, f"makes an answer of {size} bytes; {advice}")])

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from google.protobuf import timestamp_pb2
 
-from papa_serving.contracts.errors import Forbidden, InvalidRequest, RevisionNotFound, UserDeleted, Violation
+from papa_serving.contracts.errors import InvalidRequest, RevisionNotFound, UserDeleted, Violation
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.limits import MAX_ID
 from papa_serving.contracts.revisions import DeletionReceipt, Revision, RevisionStore, Usage, UserDirectory, UserState
@@ -64,12 +64,9 @@ class UserService(user_pb2_grpc.UserServiceServicer):
         validation.check_users_page(request, violations)
         after = user_of_token(request.page_token, violations)
         validation.refuse(violations)
-        identity = caller.get().identity
-        if identity.user:
-            raise Forbidden("the credential is for one user", field="tenant")
-        tenant = identity.reach_tenant(types_pb2.User(tenant=request.tenant))
-        if not identity.bound and not request.tenant:
-            tenant = ""
+        tenant = caller.get().charge_tenant(request.tenant)
+        if not caller.get().identity.bound and not request.tenant:
+            tenant = ""  # of all tenants; the caller's own was charged
         size, partition = request.page_size or DEFAULT_PAGE, 0 if after is None else after.partition(self._partitions)
         found: list[UserKey] = []
         while len(found) <= size and partition < self._partitions:

@@ -52,7 +52,7 @@ class Identity:
         Raises Forbidden for a credential of another tenant or of one user.
         """
         if self.user:
-            raise Forbidden("the credential is one user's, and this concerns the whole tenant")
+            raise Forbidden("the credential is one user's, and this concerns the whole tenant", field="tenant")
         named = tenant or self.tenant
         if self.bound and named != self.tenant:
             raise Forbidden("the credential does not reach this tenant", field="tenant")

@@ -177,7 +177,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                         caller.set(Caller(identity, self._meter, place))
                         yield first, release
             except (asyncio.CancelledError, GeneratorExit):
-                code = "DEADLINE_EXCEEDED" if _expired(context) else "CANCELLED"
+                code = ending(context)
                 raise
             except CallerGone:
                 code = "CANCELLED"
@@ -187,8 +187,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 await _abort(context, public)
             finally:
                 RPC_IN_FLIGHT.labels(method).dec()
-                RPC_HANDLED.labels(method, code).inc()
-                RPC_SECONDS.labels(method).observe(time.monotonic() - started)
+                count(method, code, started)
                 _settle(span, code)
 
     @asynccontextmanager
@@ -311,9 +310,16 @@ async def _abort(context: Context, error: PapaError) -> None:
     await context.abort(status.code, status.details, trailers)
 
 
-def _expired(context: Context) -> bool:
+def ending(context: Context) -> str:
+    """The code of a call that was cancelled: by its deadline, or by its caller."""
     remaining = context.time_remaining()
-    return remaining is not None and remaining <= 0
+    return "DEADLINE_EXCEEDED" if remaining is not None and remaining <= 0 else "CANCELLED"
+
+
+def count(method: str, code: str, started: float) -> None:
+    """Counts a call, or a part of one, that ended now with the gRPC status `code`; `started` is a monotonic time."""
+    RPC_HANDLED.labels(method, code).inc()
+    RPC_SECONDS.labels(method).observe(time.monotonic() - started)
 
 
 def _unparsed(parse: Callable[[bytes], Any], limit: int) -> Callable[[bytes], Any]:
