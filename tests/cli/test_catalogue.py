@@ -27,6 +27,10 @@ def write(path: str, text: str) -> None:
     Path(path).write_text(text)
 
 
+def write_lines(path: str, *lines: bytes) -> None:
+    Path(path).write_bytes(b"\n".join(lines))
+
+
 async def test_a_folder_is_imported_and_again_at_no_cost(papa_call: Call, service: Service) -> None:
     for number in range(3):
         picture(Path(f"shop/shoes/{number}.png"), 10 * number)
@@ -73,6 +77,46 @@ async def test_the_good_lines_of_a_file_are_imported_and_the_bad_ones_named(papa
     assert [(each["item_id"], each["metadata"], each["has_image"]) for each in listed.json] == [
         ("given", {}, False), ("shoe", metadata, True),
     ]  # fmt: skip
+
+
+async def test_what_cannot_be_sent_is_refused_alone(papa_call: Call) -> None:
+    picture(Path("in/shoe.png"))
+    write("in/large.png", "x" * 17 * 2**20)
+    given = {"image": "shoe.png"}
+    bad: dict[int, bytes] = {
+        number: json.dumps({"item_id": f"bad{number}", **each}).encode()
+        for number, each in enumerate(
+            (
+                {**given, "metadata": {"sizes": [38, 39]}},
+                {**given, "metadata": {"price": 10**400}},
+                {**given, "item_id": "\ud800"},
+                {**given, "metadata": {"kind": "\udc80"}},
+                {**given, "metadata": {"\ud800": "shoe"}},
+                {**given, "metadata": {"kind": "x" * 9 * 2**20}},
+                {"image": "large.png"},
+                {"image": "\0"},
+                {"image": 7},
+                {"embedding": ["one", 2, 3, 4], "encoder": "the-encoder"},
+                {"embedding": [10**400, 2, 3, 4], "encoder": "the-encoder"},
+                {"embedding": 7, "encoder": "the-encoder"},
+                {"embedding": [1, 2, 3, 4], "encoder": 7},
+            )
+        )
+    }
+    bad[len(bad)] = b"[" * 100_000
+    bad[len(bad)] = b'{"item_id": "\xff", "image": "shoe.png"}'
+    bad[len(bad)] = b'{"item_id": "digits", "image": "shoe.png", "metadata": {"price": ' + b"1" * 5_000 + b"}}"
+    first, last = (json.dumps({"item_id": name, **given}).encode() for name in ("first", "last"))
+    write_lines("in/items.jsonl", first, *bad.values(), last)
+    ended = await papa_call("catalogue", "import", "in/items.jsonl", "--json")
+    assert ended.code == 1
+    assert ended.json["outcomes"] == {"added": 2, "refused": len(bad)}, ended.err
+    assert set(ended.json["refused"]) == {f"number {number + 2}" for number in bad}
+    assert "a list of texts (sizes)" in ended.json["refused"]["number 2"]
+    folder = await papa_call("catalogue", "import", "in", "--catalogue", "folder")
+    assert (folder.code, "large.png has 17825792 bytes" in folder.err) == (1, True)
+    listed = await papa_call("catalogue", "items", "--catalogue", "folder", "--json")
+    assert [each["item_id"] for each in listed.json] == ["shoe.png"]
 
 
 async def test_deleted_items_are_counted(papa_call: Call) -> None:

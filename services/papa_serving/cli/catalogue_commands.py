@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from papa_serving.cli.connection import Address, Tenant, connect
 from papa_serving.cli.output import AsJson, complain, console, print_fields, print_json, print_table, voice
 from papa_serving.client import Client, NewItem, PutOutcome
+from papa_serving.client.catalogue_wire import catalogue_message, put_request
 from papa_serving.local.failure import Failure
 
 catalogue = typer.Typer(name="catalogue", no_args_is_help=True, help="Your real items: import, list, delete.")
@@ -73,11 +74,12 @@ def import_items(
 
     Run it again to go on after an interruption, or to take up changes: unchanged items are left as they are.
     """
-    items = _of_folder(source) if source.is_dir() else _of_lines(source)
     tally, total = Tally(), _count(source)
     with connect(address, tenant) as client, _progress(json) as progress:
         task = progress.add_task("importing", total=total)
-        for batch in _batches(items, tally):
+        most = client.server_info().limits.max_message_bytes
+        items = _of_folder(source, most) if source.is_dir() else _of_lines(source, most)
+        for batch in _batches(items, tally, most):
             _send(client, batch, name, tally)
             progress.update(task, completed=tally.outcomes.total())
     _report(tally, json)
@@ -91,9 +93,7 @@ def list_catalogues(address: Address = "", tenant: Tenant = "", json: AsJson = F
     if json:
         print_json(found)
         return
-    rows = [
-        (each.name, each.items, "now" if each.encoder == found.encoder else "formerly") for each in found.catalogues
-    ]
+    rows = [(each.name, each.items, _era(each.encoder, found.encoder)) for each in found.catalogues]
     print_table("", ("catalogue", "items", "embedded as"), rows)
 
 
@@ -128,36 +128,44 @@ def delete(
         console.print(f"{deleted} deleted")
 
 
-def _of_folder(folder: Path) -> Iterator[Callable[[], NewItem]]:
+def _of_folder(folder: Path, most: int) -> Iterator[Callable[[], NewItem]]:
     for path in _pictures(folder):
-        yield lambda path=path: _pictured(folder, path)  # type: ignore[misc]
+        yield lambda path=path: _pictured(folder, path, most)  # type: ignore[misc]
 
 
 def _pictures(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in PICTURES and path.is_file())
 
 
-def _pictured(folder: Path, path: Path) -> NewItem:
+def _pictured(folder: Path, path: Path, most: int) -> NewItem:
+    """Raises ValueError, OSError."""
     inside = path.relative_to(folder)
     parent = inside.parent.as_posix()
-    return NewItem(inside.as_posix(), path.read_bytes(), {} if parent == "." else {"folder": parent})
+    return NewItem(inside.as_posix(), _bytes_of(path, most), {} if parent == "." else {"folder": parent})
 
 
-def _of_lines(file: Path) -> Iterator[Callable[[], NewItem]]:
-    with file.open(encoding="utf-8") as lines:
+def _bytes_of(path: Path, most: int) -> bytes:
+    """Raises ValueError for a file that no message can hold, OSError."""
+    if (size := path.stat().st_size) > most:
+        raise ValueError(f"{path.name} has {size} bytes, and a message may have {most}")
+    return path.read_bytes()
+
+
+def _of_lines(file: Path, most: int) -> Iterator[Callable[[], NewItem]]:
+    with _lines(file) as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
-                yield lambda line=line, number=number: _lined(file, line, number)  # type: ignore[misc]
+                yield lambda line=line, number=number: _lined(file, line, number, most)  # type: ignore[misc]
 
 
-def _lined(file: Path, line: str, number: int) -> NewItem:
+def _lined(file: Path, line: str, number: int, most: int) -> NewItem:
     """Raises ValueError, OSError."""
     given = json_format.loads(line)
     if not isinstance(given, dict) or not isinstance(given.get("item_id"), str):
         raise ValueError(f'line {number} is no object with a text "item_id"')
     if strange := set(given) - {"item_id", "image", "embedding", "encoder", "metadata"}:
         raise ValueError(f"line {number}: there is no field {', '.join(sorted(strange))}")
-    image = (file.parent / given["image"]).read_bytes() if "image" in given else b""
+    image = _bytes_of(file.parent / given["image"], most) if "image" in given else b""
     return NewItem(
         given["item_id"],
         image,
@@ -170,30 +178,43 @@ def _lined(file: Path, line: str, number: int) -> NewItem:
 def _read_metadata(given: Any, number: int) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise ValueError(f"line {number}: metadata is no object")
-    bad = [key for key, value in given.items() if not isinstance(value, str | int | float | bool | list)]
+    bad = [key for key, value in given.items() if not _is_value(value)]
     if bad:
         raise ValueError(f"line {number}: a value is a text, a number, true or false, or a list of texts ({bad[0]})")
     return {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+
+
+def _is_value(value: object) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(each, str) for each in value)
+    return isinstance(value, str | int | float | bool)
+
+
+def _lines(file: Path) -> TextIO:
+    """The file, of which a line that is not UTF-8 can still be read, so that it can be refused by itself."""
+    return file.open(encoding="utf-8", errors="surrogateescape")
 
 
 def _count(source: Path) -> int:
     if source.is_dir():
         return sum(1 for _ in _pictures(source))
     try:
-        with source.open(encoding="utf-8") as lines:
+        with _lines(source) as lines:
             return sum(1 for line in lines if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise Failure(f"{source} cannot be read: {error}", "give a folder, or a JSONL file in UTF-8") from error
 
 
-def _batches(reads: Iterable[Callable[[], NewItem]], tally: Tally) -> Iterator[list[NewItem]]:
-    """Reads items and groups them. One that cannot be read is counted as refused."""
+def _batches(reads: Iterable[Callable[[], NewItem]], tally: Tally, most: int) -> Iterator[list[NewItem]]:
+    """Reads items and groups them. One that cannot be read, or sent, is counted as refused."""
     batch: list[NewItem] = []
     size = 0
     for number, read in enumerate(reads, 1):
         try:
             item = read()
-        except (ValueError, TypeError, OSError) as error:
+            if (sent := put_request(item, catalogue_message("", "")).ByteSize()) > most:
+                raise ValueError(f"{item.item_id} has {sent} bytes, and a message may have {most}")
+        except (ValueError, TypeError, OSError, OverflowError, RecursionError) as error:
             tally.refuse(f"number {number}", str(error))
             continue
         if batch and (len(batch) == BATCH or size + len(item.image) > BATCH_BYTES):
@@ -237,6 +258,12 @@ def _report(tally: Tally, json: bool) -> None:
             complain(f"and {more} more; --json names them all")
     if tally.refused:
         raise typer.Exit(1)
+
+
+def _era(encoder: str, now: str) -> str:
+    if not now:
+        return "unknown: the generator does not answer"
+    return "now" if encoder == now else "formerly"
 
 
 def _told(metadata: Mapping[str, object]) -> str:

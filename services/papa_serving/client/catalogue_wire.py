@@ -33,14 +33,22 @@ def catalogue_message(name: str, tenant: str) -> catalogue_pb2.Catalogue:
         raise InvalidRequest([Violation("catalogue", f"cannot be sent: {error}")]) from error
 
 
+def put_request(item: NewItem, catalogue: catalogue_pb2.Catalogue) -> catalogue_pb2.PutItemsRequest:
+    """The message of one item. Raises ValueError for what no message can hold."""
+    try:
+        return catalogue_pb2.PutItemsRequest(catalogue=catalogue, item=_item_message(item))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"cannot be sent: {error}") from error
+
+
 def put_requests(items: Sequence[NewItem], catalogue: catalogue_pb2.Catalogue) -> list[catalogue_pb2.PutItemsRequest]:
     """One message per item. Raises InvalidRequest, which names each item that no message can hold."""
     requests, violations = [], []
     for index, item in enumerate(items):
         try:
-            requests.append(catalogue_pb2.PutItemsRequest(catalogue=catalogue, item=_item_message(item)))
-        except (TypeError, ValueError) as error:
-            violations.append(Violation(f"items[{index}]", f"cannot be sent: {error}"))
+            requests.append(put_request(item, catalogue))
+        except ValueError as error:
+            violations.append(Violation(f"items[{index}]", str(error)))
     if violations:
         raise InvalidRequest(violations)
     return requests
