@@ -11,8 +11,10 @@ HEAD = """# The papa chart
 
 Installs the gateway (Deployment), generator and trainer (a RayService of KubeRay) and what belongs to them. It needs
 Kubernetes 1.30 or newer, the KubeRay operator KUBERAY or newer (however installed), a volume that several pods can
-write, and two Redis (or Valkey) servers, unless it is a trial. docs/operations.md tells how to install, upgrade, back
-up and repair it; `examples/` holds values for a laptop, for production and for GPUs.
+write, and two Redis (or Valkey) servers, 6.2 or newer, unless it is a trial. Catalogues (docs/catalogue.md) need
+Redis 8, which a trial's Valkey is not: name one in `config.catalogue.url`, and its port in `networkPolicy.extraEgress`.
+docs/operations.md tells how to install, upgrade, back up and repair it; `examples/` holds values for a laptop, for
+production and for GPUs.
 
 Build the images for amd64 and for arm64 each on a machine of its kind; all of their packages have wheels for both.
 Nodes of both kinds in one cluster need images of both in one manifest list, or a `nodeSelector` on kubernetes.io/arch.

@@ -24,6 +24,7 @@ from papa_serving.contracts.catalogue import (
 from papa_serving.contracts.errors import CatalogueFull, CatalogueUnsupported, EncoderChanged
 from papa_serving.local.redis_process import RedisProcess
 from papa_serving.settings import CatalogueSettings, RedisSettings, Settings
+from pydantic import SecretStr
 
 from tests.store.support import redis_cluster, redis_server
 
@@ -317,6 +318,13 @@ async def test_a_rare_item_is_found_among_many_that_a_filter_refuses(
     near = await opened.search(SUMMER, np.ones(8, np.float32), 1, [Filter("rare", IS, (True,))])
     assert [each.item_id for each in near] == ["far"]
     await opened.close()
+
+
+def test_errors_name_the_setting_that_is_at_fault() -> None:
+    with pytest.raises(ValueError, match=r"^catalogue\.url begins with 'http'"):
+        open_catalogues(Settings(catalogue=CatalogueSettings(url="http://127.0.0.1:6379")))
+    with pytest.raises(ValueError, match=r"catalogue\.password is that of catalogue\.url"):
+        CatalogueSettings(password=SecretStr("secret"))
 
 
 @pytest.mark.redis

@@ -12,6 +12,10 @@ def open_catalogues(settings: Settings) -> Catalogues:
     from papa_serving.store.redis_client import connect
 
     mine, redis = settings.catalogue, settings.redis
-    if mine.url:
-        redis = redis.model_copy(update={"url": mine.url, "password": mine.password, "password_file": None})
-    return RedisCatalogues(connect(redis), redis.prefix, mine)
+    if not mine.url:
+        return RedisCatalogues(connect(redis), redis.prefix, mine)
+    redis = redis.model_copy(update={"url": mine.url, "password": mine.password, "password_file": None})
+    try:
+        return RedisCatalogues(connect(redis), redis.prefix, mine)
+    except ValueError as error:
+        raise ValueError(str(error).replace("redis.url", "catalogue.url")) from error

@@ -326,9 +326,15 @@ class CatalogueSettings(Section):
         description="URL of the Redis 8 or newer that holds them, of the same kinds as redis.url; empty: that of "
         "redis.url",
     )
-    password: SecretStr | None = Field(None, description="overrides the URL's")
+    password: SecretStr | None = Field(None, description="overrides the URL's; needs catalogue.url")
     max_items: int = Field(1_000_000, ge=1, description="items of one catalogue")
     max_catalogues: int = Field(100, ge=1, description="catalogues of one tenant")
+
+    @model_validator(mode="after")
+    def _a_password_has_a_server(self) -> CatalogueSettings:
+        if self.password is not None and not self.url:
+            raise ValueError("catalogue.password is that of catalogue.url: set catalogue.url too, or redis.password")
+        return self
 
 
 class ClientSettings(Section):
