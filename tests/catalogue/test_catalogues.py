@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from papa_serving.contracts.catalogue import (
 from papa_serving.contracts.errors import CatalogueFull, CatalogueUnsupported, EncoderChanged
 from papa_serving.local.redis_process import RedisProcess
 from papa_serving.settings import CatalogueSettings, RedisSettings, Settings
+from papa_serving.store.redis_client import Argument, Client
 from pydantic import SecretStr
 
 from tests.store.support import redis_cluster, redis_server
@@ -216,11 +218,20 @@ async def test_a_catalogue_that_loses_its_place_while_it_is_filled_keeps_its_nam
 
 
 async def test_many_items_are_deleted_in_parts(catalogues: Catalogues, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_catalogues, "DELETED_AT_ONCE", 7)
-    names = [f"i{number}" for number in range(20)]
+    """No script keeps the server from others for long."""
+    run, parts = redis_catalogues._DELETE.run, []
+
+    async def counted(client: Client, keys: Sequence[str], arguments: Sequence[Argument]) -> int:
+        parts.append(len(arguments))
+        return int(await run(client, keys, arguments))
+
+    monkeypatch.setattr(redis_catalogues, "_DELETE", SimpleNamespace(run=counted))
+    names = [f"i{number:02d}" for number in range(60)]
     for name in names:
         await catalogues.put(SUMMER, made(name))
-    assert await catalogues.delete(SUMMER, [*names, "never", *names]) == 20
+    never = [f"never{number}" for number in range(60)]
+    assert await catalogues.delete(SUMMER, [*never, *names, *names]) == 60
+    assert parts == ([] if isinstance(catalogues, MemoryCatalogues) else [50, 50, 20])
     assert await found(catalogues) == []
     assert await catalogues.of_tenant("shop") == []
 
