@@ -35,6 +35,8 @@ class FlakyGateway(
         self.calls: list[Any] = []
         self.metadata: list[dict[str, str]] = []
         self.cut_after: list[int] = []
+        self.cut_with = grpc.StatusCode.UNAVAILABLE
+        self.time_left: list[float | None] = []
         self.received: list[str] = []
         self.applied: list[str] = []
         self.address = ""
@@ -56,6 +58,7 @@ class FlakyGateway(
 
     async def _enter(self, request: Any, context: Context) -> None:
         self.calls.append(request)
+        self.time_left.append(context.time_remaining())
         self.metadata.append(dict(context.invocation_metadata() or ()))  # type: ignore[arg-type]
         if self.hold is not None:
             await self.hold.wait()
@@ -108,12 +111,15 @@ class FlakyGateway(
     ) -> AsyncIterator[feedback_pb2.StreamFeedbackResponse]:
         """Applies every event, and loses the answer to the last one before the connection is cut."""
         cut = self.cut_after.pop(0) if self.cut_after else None
+        if self.hold is not None:
+            self.calls.append(None)
+            await self.hold.wait()
         async for request in request_iterator:
             outcome = self._apply(request.event)
             if cut is not None:
                 cut -= 1
                 if cut == 0:
-                    await context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
+                    await context.abort(self.cut_with, "cut")
             yield feedback_pb2.StreamFeedbackResponse(outcome=outcome)
 
     def _apply(self, event: feedback_pb2.FeedbackEvent) -> feedback_pb2.FeedbackOutcome:

@@ -20,6 +20,7 @@ from papa_serving.client import (
     RateLimited,
     Retry,
     StorageUnavailable,
+    Timeouts,
     Tls,
     UserDeleted,
     request_id,
@@ -107,6 +108,51 @@ async def test_a_call_that_the_caller_cancels_is_not(gateway: FlakyGateway) -> N
     gateway.hold.set()
     await client.close()
     assert len(gateway.calls) == 3
+
+
+async def test_a_stream_that_a_shutdown_cancels_is_made_again(gateway: FlakyGateway, client: Any) -> None:
+    gateway.failures = [grpc.StatusCode.CANCELLED, None, None]
+    assert [item.item_id async for item in client.stream_generate("alice", 1)] == ["first"]
+    assert len(gateway.calls) == 3
+    gateway.failures = [None, grpc.StatusCode.CANCELLED]
+    stream = client.stream_generate("alice", 1)
+    await anext(stream)
+    with pytest.raises(CallFailed):
+        await anext(stream)
+    gateway.cut_after, gateway.cut_with = [1, 10], grpc.StatusCode.CANCELLED
+    outcomes = [outcome async for outcome in client.stream_feedback(events(20), window=4)]
+    assert [outcome.event_id for outcome in outcomes] == [f"e{i}" for i in range(20)]
+    assert gateway.applied == [f"e{i}" for i in range(20)]
+
+
+@pytest.mark.parametrize("by", ["the stream", "the client"])
+@pytest.mark.parametrize("method", ["stream_generate", "stream_feedback"])
+async def test_a_stream_that_its_caller_ends_is_not(gateway: FlakyGateway, method: str, by: str) -> None:
+    gateway.hold = asyncio.Event()
+    blocking = Client(gateway.address)
+    stream: Any = (
+        blocking.stream_generate("alice", 1) if method == "stream_generate" else blocking.stream_feedback(events(1))
+    )
+    reading = asyncio.ensure_future(asyncio.to_thread(next, stream))
+    await eventually(lambda: len(gateway.calls) == 1)
+    end = stream.cancel if method == "stream_generate" else stream.close
+    (blocking.close if by == "the client" else end)()
+    with pytest.raises(CallFailed) as raised:
+        await asyncio.wait_for(reading, 60)
+    assert raised.value.code is grpc.StatusCode.CANCELLED
+    gateway.hold.set()
+    blocking.close()
+    assert len(gateway.calls) == 1
+
+
+async def test_a_call_for_many_users_has_the_time_of_each(gateway: FlakyGateway, client: Any) -> None:
+    """The clock runs while results are handled, so one user's time would be too short for many."""
+    assert len([result async for result in client.generate_many([f"u{n}" for n in range(150)], 1)]) == 150
+    assert len([result async for result in client.generate_many(["a", "b"], 1, timeout=1_000.0)]) == 2
+    each = Timeouts().generate
+    for left, whole in zip(gateway.time_left, (100 * each, 50 * each, 1_000.0), strict=True):
+        assert left is not None
+        assert left == pytest.approx(whole, rel=0.1)
 
 
 async def test_only_users_without_a_result_are_asked_for_again(gateway: FlakyGateway, client: Any) -> None:

@@ -108,7 +108,7 @@ class AsyncClient:
     ) -> AsyncGenerator[UserGeneration, None]:
         """Generates `count` items for each of many users; see Client.generate_many."""
         for many in in_calls(self._calls, users, count, options):
-            attempts = Attempts(self._retry, timeout or self._timeouts.generate)
+            attempts = Attempts(self._retry, timeout or many.timeout(self._timeouts.generate))
             while many:
                 call = self._stubs.generation.GenerateMany(
                     many.request(),
@@ -138,6 +138,7 @@ class AsyncClient:
                 request, timeout=attempts.remaining(), metadata=self._connection.metadata(attempts.request_id)
             ),
             attempts,
+            lambda: self._closed,
         )
 
     async def get_item(
@@ -181,6 +182,7 @@ class AsyncClient:
             self._stream_event,
             window,
             attempts,
+            lambda: self._closed,
         )
 
     async def server_info(self) -> ServerInfo:

@@ -10,7 +10,7 @@ from typing import Self
 import grpc
 
 from papa_serving.client import wire
-from papa_serving.client.errors import ended_early, error_of_call
+from papa_serving.client.errors import ended_early, error_of_repeatable
 from papa_serving.client.records import FeedbackEvent, Item, Outcome, PromptReading, ServedBy, Timings
 from papa_serving.client.retry import Attempts
 from papa_serving.client.window import Sending, Window
@@ -39,8 +39,9 @@ class AsyncItemStream(AsyncIterator[Item]):
     acceptance: float = 1.0
     drawn: int = 0
 
-    def __init__(self, start: Callable[[], Items], attempts: Attempts) -> None:
-        self._start, self._attempts = start, attempts
+    def __init__(self, start: Callable[[], Items], attempts: Attempts, closed: Callable[[], bool]) -> None:
+        self._start, self._attempts, self._closed = start, attempts, closed
+        self._cancelled = False
         self.request_id = attempts.request_id
         self._call = start()
         self._messages = aiter(self._call)
@@ -65,15 +66,18 @@ class AsyncItemStream(AsyncIterator[Item]):
 
     def cancel(self) -> None:
         """Ends the generation early; the next item raises CancelledError."""
+        self._cancelled = True
         self._call.cancel()
 
     async def _try_again(self, failure: grpc.aio.AioRpcError) -> None:
-        error = error_of_call(failure)
+        error = error_of_repeatable(failure, self._cancelled or self._closed())
         if self._any:
             raise self._attempts.name(error)
         await asyncio.sleep(self._attempts.pause_after(error))
         self._call = self._start()
         self._messages = aiter(self._call)
+        if self._cancelled:  # during the pause
+            self._call.cancel()
 
 
 class AsyncFeedbackStream(AsyncIterator[Outcome]):
@@ -91,8 +95,10 @@ class AsyncFeedbackStream(AsyncIterator[Outcome]):
         convert: Callable[[FeedbackEvent], Sending],
         window: int,
         attempts: Attempts,
+        closed: Callable[[], bool],
     ) -> None:
-        self._start, self._convert, self._attempts = start, convert, attempts
+        self._start, self._convert, self._attempts, self._closed = start, convert, attempts, closed
+        self._ended = False
         self._window = Window(window)
         self._changed = asyncio.Condition()
         self._connection = 0
@@ -109,6 +115,7 @@ class AsyncFeedbackStream(AsyncIterator[Outcome]):
 
     async def close(self) -> None:
         """Stops reading events and ends the call."""
+        self._ended = True
         self._connection += 1
         self._call.cancel()
         self._reading.cancel()
@@ -119,7 +126,7 @@ class AsyncFeedbackStream(AsyncIterator[Outcome]):
             try:
                 message = (await anext(self._messages)).outcome
             except grpc.aio.AioRpcError as failure:
-                await self._reconnect(error_of_call(failure))
+                await self._reconnect(error_of_repeatable(failure, self._ended or self._closed()))
             except StopAsyncIteration:
                 if not self._window.finished:
                     await self._reconnect(ended_early())
@@ -148,6 +155,8 @@ class AsyncFeedbackStream(AsyncIterator[Outcome]):
             self._window.reconnect()
             self._changed.notify_all()
         self._connect()
+        if self._ended:  # during the pause
+            self._call.cancel()
 
     async def _requests(self, connection: int) -> Requests:
         """The requests of this connection, until it is replaced or everything has been sent."""

@@ -79,13 +79,14 @@ def error_of_call(failure: grpc.RpcError) -> PapaError:
     return error
 
 
-def error_of_repeatable(failure: grpc.RpcError, closed: bool) -> PapaError:
-    """Like `error_of_call`, for a call that nobody but `close` cancels and that may be made again.
+def error_of_repeatable(failure: grpc.RpcError, ended: bool) -> PapaError:
+    """Like `error_of_call`, for a call that may be made again.
 
-    Unless the client is `closed`, CANCELLED came from a server that shut down: it is as good as UNAVAILABLE.
+    Unless the caller has `ended` the call or closed the client, CANCELLED came from a server that shut down: it is as
+    good as UNAVAILABLE.
     """
     error = error_of_call(failure)
-    if isinstance(error, CallFailed) and error.code is grpc.StatusCode.CANCELLED and not closed:
+    if isinstance(error, CallFailed) and error.code is grpc.StatusCode.CANCELLED and not ended:
         return CallFailed(grpc.StatusCode.UNAVAILABLE, "the server ended the call, as one that shuts down does")
     return error
 

@@ -25,6 +25,10 @@ class Many:
     def __bool__(self) -> bool:
         return bool(self._left)
 
+    def timeout(self, of_one: float) -> float:
+        """The default deadline of the call. The time runs while its caller handles the results, one after another."""
+        return of_one * len(self._left)
+
     def request(self) -> generation_pb2.GenerateManyRequest:
         """The request for those who are left."""
         self._asked = list(self._left)

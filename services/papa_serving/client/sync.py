@@ -107,11 +107,13 @@ class Client:
         """Generates `count` items for each of many users. Yields each user's result as soon as it is there.
 
         A user whose generation fails, for instance by their rate, gets the `error`; the others get their items. The
-        options are those of `generate`. `timeout` is for each call of up to 100 users. After a lost connection only
-        users without a result are asked for again.
+        options are those of `generate`. After a lost connection only users without a result are asked for again.
+
+        Each call, of up to 100 users, has a deadline, and its time runs while the caller handles a result. Without
+        `timeout` it is `Timeouts.generate` for each of its users.
         """
         for many in in_calls(self._calls, users, count, options):
-            attempts = Attempts(self._retry, timeout or self._timeouts.generate)
+            attempts = Attempts(self._retry, timeout or many.timeout(self._timeouts.generate))
             while many:
                 call = self._stubs.generation.GenerateMany(
                     many.request(),
@@ -141,6 +143,7 @@ class Client:
                 request, timeout=attempts.remaining(), metadata=self._connection.metadata(attempts.request_id)
             ),
             attempts,
+            lambda: self._closed,
         )
 
     def get_item(
@@ -190,6 +193,7 @@ class Client:
             map(self._stream_event, events),
             window,
             attempts,
+            lambda: self._closed,
         )
 
     def server_info(self) -> ServerInfo:

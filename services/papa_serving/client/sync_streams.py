@@ -11,7 +11,7 @@ from typing import Self
 import grpc
 
 from papa_serving.client import wire
-from papa_serving.client.errors import ended_early, error_of_call
+from papa_serving.client.errors import ended_early, error_of_repeatable
 from papa_serving.client.records import Item, Outcome, PromptReading, ServedBy, Timings
 from papa_serving.client.retry import Attempts
 from papa_serving.client.window import Sending, Window
@@ -38,9 +38,13 @@ class ItemStream(Iterator[Item]):
     drawn: int = 0
 
     def __init__(
-        self, start: Callable[[], grpc.CallIterator[generation_pb2.StreamGenerateResponse]], attempts: Attempts
+        self,
+        start: Callable[[], grpc.CallIterator[generation_pb2.StreamGenerateResponse]],
+        attempts: Attempts,
+        closed: Callable[[], bool],
     ) -> None:
-        self._start, self._attempts = start, attempts
+        self._start, self._attempts, self._closed = start, attempts, closed
+        self._cancelled = False
         self.request_id = attempts.request_id
         self._call = start()
         self._messages = iter(self._call)
@@ -65,15 +69,18 @@ class ItemStream(Iterator[Item]):
 
     def cancel(self) -> None:
         """Ends the generation early; the next item raises CallFailed (CANCELLED)."""
+        self._cancelled = True
         self._call.cancel()  # type: ignore[no-untyped-call]
 
     def _try_again(self, failure: grpc.RpcError) -> None:
-        error = error_of_call(failure)
+        error = error_of_repeatable(failure, self._cancelled or self._closed())
         if self._any:
             raise self._attempts.name(error)
         time.sleep(self._attempts.pause_after(error))
         self._call = self._start()
         self._messages = iter(self._call)
+        if self._cancelled:  # during the pause
+            self._call.cancel()  # type: ignore[no-untyped-call]
 
 
 class FeedbackStream(Iterator[Outcome]):
@@ -91,8 +98,10 @@ class FeedbackStream(Iterator[Outcome]):
         source: Iterator[Sending],
         window: int,
         attempts: Attempts,
+        closed: Callable[[], bool],
     ) -> None:
-        self._start, self._source, self._attempts = start, source, attempts
+        self._start, self._source, self._attempts, self._closed = start, source, attempts, closed
+        self._ended = False
         self._window = Window(window)
         self._changed = threading.Condition()
         self._source_lock = threading.Lock()
@@ -111,6 +120,7 @@ class FeedbackStream(Iterator[Outcome]):
 
     def close(self) -> None:
         """Stops reading events and ends the call."""
+        self._ended = True
         with self._changed:
             self._connection += 1
             self._changed.notify_all()
@@ -121,7 +131,7 @@ class FeedbackStream(Iterator[Outcome]):
             try:
                 message = next(self._messages).outcome
             except grpc.RpcError as failure:
-                self._reconnect(error_of_call(failure))
+                self._reconnect(error_of_repeatable(failure, self._ended or self._closed()))
             except StopIteration:
                 if not self._window.finished:
                     self._reconnect(ended_early())
@@ -148,6 +158,8 @@ class FeedbackStream(Iterator[Outcome]):
             connection = self._connection
         self._call = self._start(self._requests(connection))
         self._messages = iter(self._call)
+        if self._ended:  # during the pause
+            self._call.cancel()  # type: ignore[no-untyped-call]
 
     def _raise_source_error(self) -> None:
         if self._source_error is not None:
