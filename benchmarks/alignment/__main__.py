@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks.alignment.archive import ARCHIVE, RAW, RESULTS, completed, pack
-from benchmarks.alignment.grid import EXPERIMENTS, SHIPPED, ordered
+from benchmarks.alignment.grid import EXPERIMENTS, OF_THE_PAGE, ordered
 from benchmarks.alignment.runner import pending, run_all
 from benchmarks.alignment.runs import Run
 from benchmarks.alignment.world import DATA, images_of
@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console()
     raw, results = (options.out / "raw", options.out / "alignment") if options.out else (RAW, RESULTS)
-    chosen = [run for run in ordered(options.experiments or SHIPPED) if _wanted(run, options)]
+    chosen = [run for run in ordered(options.experiments or OF_THE_PAGE) if _wanted(run, options)]
     if not chosen:
         print("papa bench alignment: no run of these experiments is so; --help lists the choices", file=sys.stderr)
         return 2

@@ -293,7 +293,7 @@ EXPERIMENTS: dict[str, Callable[[], list[Run]]] = {
     "both-learn": both_learn,
     "latent": latent, "flow": flow, "paper-size": paper_size, "cifar10": cifar10,
 }  # fmt: skip
-SHIPPED = tuple(name for name in EXPERIMENTS if name not in ("flow", "paper-size", "cifar10"))
+OF_THE_PAGE = tuple(name for name in EXPERIMENTS if name not in ("flow", "paper-size", "cifar10"))
 """The experiments of the page; the others have pages of their own, or need a backbone that is not in the package."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from statistics import fmean
 
 from benchmarks.alignment.aggregate import Loaded, Reached, Records, distinct, reached
-from benchmarks.alignment.grid import EXPERIMENTS, SHIPPED, TUNED
+from benchmarks.alignment.grid import EXPERIMENTS, OF_THE_PAGE, TUNED
 from benchmarks.alignment.runs import Run
 
 LONG = 30
@@ -23,7 +23,7 @@ def targets(loaded: dict[str, Loaded]) -> Iterator[str]:
     partial = {name for name, runs in loaded.items() if len(runs) < len(dict.fromkeys(EXPERIMENTS[name]()))}
 
     def line(goal: str, found: tuple[str, bool] | None, experiments: str) -> str:
-        return _line(goal, found, experiments, not partial & set(experiments.split() or SHIPPED))
+        return _line(goal, found, experiments, not partial & set(experiments.split() or OF_THE_PAGE))
 
     yield "| goal | figure | met | command |\n| --- | --- | --- | --- |"
     ours = reached(list(loaded["main"].values())) if loaded["main"] else None
