@@ -36,8 +36,8 @@ from papa.noise import Domain, Noise
 DRAWS_PER_ITEM = 4
 """The most draws of one item, so that no item keeps a whole page waiting. Where a head accepts 70 % of the candidates,
 one item in a hundred reaches this bound."""
-FIRST_LABELS = 30
-"""The labels within which the most is asked."""
+FIRST_LABELS = 15
+"""The labels within which the most is asked. From a hundred on, a page of ten asks nothing by default."""
 
 
 @dataclass(frozen=True)

@@ -332,7 +332,7 @@ async def served_world(world: World, **settings: object) -> AsyncIterator[tuple[
 
 async def test_questions_are_asked_and_can_be_drawn_again(reference: Denoiser, weights: Tensor, head: Head) -> None:
     """They are samples of the backbone, whatever the head says of them; fewer are asked the more labels there are."""
-    asking = replace(head, questions=(2**53 - 9, 2**53 - 8), labels=30)
+    asking = replace(head, questions=(2**53 - 9, 2**53 - 8), labels=15)
     async with running_world(teaching=0.25) as world:
         await world.commit(ANN, "r1", weights, head=asking)
         items, _ = await everything(world, spec(count=8, seed=2**40))

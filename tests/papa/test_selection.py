@@ -220,6 +220,6 @@ def test_a_candidate_is_compared_with_what_is_typical_of_its_region() -> None:
 
 
 def test_less_is_asked_the_more_is_known() -> None:
-    assert [teaching_share(0.3, labels) for labels in (0, 10, 30, 60, 300)] == pytest.approx(
+    assert [teaching_share(0.3, labels) for labels in (0, 10, 15, 30, 150)] == pytest.approx(
         [0.3, 0.3, 0.3, 0.15, 0.03]
     )

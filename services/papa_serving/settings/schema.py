@@ -183,7 +183,7 @@ class GeneratorSettings(Section):
         0.3,
         ge=0,
         le=1,
-        description="share of items that may come from the base to teach, being in doubt; it is that of the first 30 "
+        description="share of items that may come from the base to teach, being in doubt; it is that of the first 15 "
         "labels and falls as 1 / labels after them",
     )
     overdraw: float = Field(
