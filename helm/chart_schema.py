@@ -39,6 +39,25 @@ _VARIABLES = {
         "properties": {"name": {"type": "string", "minLength": 1}, "value": {"type": "string"}},
     },
 }
+_MOUNTS = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "required": ["name", "mountPath"],
+        "properties": {
+            "name": {"type": "string", "minLength": 1},
+            "mountPath": {"type": "string", "pattern": "^/"},
+        },
+    },
+}
+_VOLUMES = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "required": ["name"],
+        "properties": {"name": {"type": "string", "minLength": 1}},
+    },
+}
 _RESOURCES = {
     "type": "object",
     "additionalProperties": False,
@@ -80,6 +99,10 @@ LIMITS: dict[str, Schema] = {
     "podLabels": _TEXTS,
     "commonLabels": _TEXTS,
     "extraEnv": _VARIABLES,
+    "extraVolumes": _VOLUMES,
+    "extraVolumeMounts": _MOUNTS,
+    "nodeSelector": _TEXTS,
+    "*.nodeSelector": _TEXTS,
     "*.threads": _COUNT,
     "backbone.name": {"type": "string", "minLength": 1},
     "redis.database": {"type": "integer", "minimum": 0},

@@ -46,6 +46,11 @@ FIT: dict[str, Manifest] = {
         "extraEnv": [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}]
     },
     "lists put back": {"extraEnv": None, "extraVolumes": None, "tolerations": None, "podLabels": None},
+    "volumes of the operator": {
+        "extraVolumes": [{"name": "a", "emptyDir": {}}, {"name": "b", "emptyDir": {}}],
+        "extraVolumeMounts": [{"name": "a", "mountPath": "/etc/papas"}, {"name": "b", "mountPath": "/data"}],
+        "nodeSelector": {"gpu": "true"},
+    },
     "no resources": {part: {"resources": {}} for part in ("gateway", "generator", "trainer")},
     "hub cache": {"backbone": {"name": "shop/pictures", "hubClaim": "hub"}},
     "pods scaled by hand": {"gateway": {"autoscaling": {"enabled": False}, "replicas": 3}},
@@ -54,6 +59,14 @@ FIT: dict[str, Manifest] = {
     "nobody scrapes, no policy": {"networkPolicy": {"enabled": False, "metricsFrom": []}},
     "Sentinels": {"valkey": {"enabled": False}, "redis": {"host": "s", "port": 26379, "sentinel": {"service": "main"}}},
 }
+
+
+def mounted(*mounts: Manifest) -> Manifest:
+    """Values with one volume of the operator's that is mounted so."""
+    more = [{"name": "more"} | mount for mount in mounts]
+    return {"extraVolumes": [{"name": "more", "emptyDir": {}}], "extraVolumeMounts": more}
+
+
 REFUSED: dict[str, tuple[Manifest, str]] = {
     "a label that selects": ({"podLabels": {"app.kubernetes.io/component": "x"}}, "podLabels: .*component"),
     "the same of one component": ({"trainer": {"podLabels": {"app.kubernetes.io/instance": "x"}}}, "podLabels: "),
@@ -70,6 +83,20 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
         {"gateway": {"autoscaling": {"enabled": True, "minReplicas": 5, "maxReplicas": 2}}},
         r"\(2\) is less than .*\(5\)",
     ),
+    "fewer replicas at most": ({"generator": {"autoscaling": {"minReplicas": 5, "maxReplicas": 2}}},
+                               r"generator\.autoscaling: maxReplicas \(2\) is less than minReplicas \(5\)"),
+    "fewer trainers at most": ({"trainer": {"autoscaling": {"minActors": 5, "maxActors": 2}}},
+                               r"trainer\.autoscaling: maxActors \(2\) is less than minActors \(5\)"),
+    "where a password of the chart is": (mounted({"mountPath": "/etc/papa/redis"}), "mounts .* at /etc/papa/redis"),
+    "beside the chart's files": (mounted({"mountPath": "/etc/papa/mine/"}), "mounts .* at /etc/papa/mine/"),
+    "over the chart's files": (mounted({"mountPath": "/etc//papa"}), "mounts .* at /etc//papa"),
+    "a mount without a place": (mounted({}), "extraVolumeMounts/0"),
+    "a mount at no path": (mounted({"mountPath": "data"}), "extraVolumeMounts/0/mountPath"),
+    "two mounts at one place": (mounted({"mountPath": "/x"}, {"mountPath": "/x/"}), "two volumes are mounted at /x/"),
+    "two volumes of one name": ({"extraVolumes": [{"name": "a", "emptyDir": {}}] * 2}, "two volumes are called a"),
+    "a volume without a name": ({"extraVolumes": [{"emptyDir": {}}]}, "extraVolumes/0"),
+    "a node selected by no text": ({"gateway": {"nodeSelector": {"gpu": True}}}, "gateway/nodeSelector/gpu"),
+    "the same of all pods": ({"nodeSelector": {"gpu": 1}}, "nodeSelector/gpu"),
     "a range without a load balancer": ({"gateway": {"service": RANGES}}, "loadBalancerSourceRanges"),
     "a name with a dot": ({"fullnameOverride": "shop.one"}, "shop.one must begin with a letter and hold"),
     "no operator": ({"networkPolicy": {"operatorFrom": []}}, "must name the operator"),

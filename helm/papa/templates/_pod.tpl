@@ -88,10 +88,14 @@ all, and its API refuses some such lists. Call with (dict "root" $ "env" TEXT "o
 {{- if .Values.backbone.hubClaim }}
 - {name: hub, mountPath: /hub}
 {{- end }}
+{{- $places := list }}
 {{- range .Values.extraVolumeMounts }}
-{{- if has (trimSuffix "/" .mountPath) (list "/tmp" "/var/lib/papa" "/var/lib/papa-revisions" "/hub" "/backbone") }}
+{{- $place := clean .mountPath }}
+{{- if or (has $place (list "/tmp" "/var/lib/papa" "/var/lib/papa-revisions" "/hub" "/backbone" "/etc/papa")) (hasPrefix "/etc/papa/" $place) }}
 {{- fail (printf "extraVolumeMounts: the chart mounts a volume of its own at %s" .mountPath) }}
 {{- end }}
+{{- if has $place $places }}{{ fail (printf "extraVolumeMounts: two volumes are mounted at %s" .mountPath) }}{{ end }}
+{{- $places = append $places $place }}
 {{- end }}
 {{- with .Values.extraVolumeMounts }}
 {{ toYaml . }}
@@ -142,7 +146,10 @@ all, and its API refuses some such lists. Call with (dict "root" $ "env" TEXT "o
 - name: hub
   persistentVolumeClaim: {claimName: {{ . }}}
 {{- end }}
+{{- $names := list }}
 {{- range .Values.extraVolumes }}
+{{- if has .name $names }}{{ fail (printf "extraVolumes: two volumes are called %s" .name) }}{{ end }}
+{{- $names = append $names .name }}
 {{- if has .name (splitList " " "tmp data revisions engine redis object-store redis-ca redis-certificate tracing tracing-ca trusted-ca hub backbone gcs-redis-ca gcs-redis-certificate tls client-ca auth") }}
 {{- fail (printf "extraVolumes: the chart has a volume called %s; give yours another name" .name) }}
 {{- end }}

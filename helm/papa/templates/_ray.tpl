@@ -15,10 +15,16 @@
 {{- div (sub (add .actors $each) 1) $each -}}
 {{- end -}}
 
+{{- define "papa.checkRange" -}}
+{{- if lt (int .most) (int .least) }}
+{{- fail (printf "%s.autoscaling: %s (%v) is less than %s (%v)" .component (printf "max%s" .unit) .most (printf "min%s" .unit) .least) }}
+{{- end }}
+{{- end -}}
+
 {{/* Most of what is scaled: without Ray's autoscaler the pods stay as many as they are, and so does what runs in them. Call
 with (dict "root" $ "least" 1 "most" 4). */}}
 {{- define "papa.most" -}}
-{{- ternary (max .least .most) .least .root.Values.ray.autoscaler.enabled -}}
+{{- ternary .most .least .root.Values.ray.autoscaler.enabled -}}
 {{- end -}}
 
 {{- define "papa.mostReplicas" -}}
