@@ -10,7 +10,7 @@
 | sparse | give five labels a day, for thirty days |
 
 All of them like the same hidden kinds. The product's own loop runs as in benchmarks/alignment/served.py: what is shown
-is selected by default, and so is what is judged. `mean opinion` is what the person thinks of the items, −1 to 1, were
+is selected by default, and so is what is judged. `mean grade` is what the person thinks of the items, −1 to 1, were
 they the first that the person ever saw.
 """
 
@@ -40,12 +40,12 @@ HALF = 0.5
 
 
 class Person(Protocol):
-    """Somebody with an opinion on pictures. Shape: images [n, C, H, W] in [−1, 1] → [n] in [−1, 1]."""
+    """Somebody who likes some pictures more than others. Shape: images [n, C, H, W] in [−1, 1] → [n] in [−1, 1]."""
 
     page: int
     pages: int
 
-    def opinion(self, images: Tensor) -> Tensor:
+    def alone(self, images: Tensor) -> Tensor:
         """What the person thinks of each picture on its own."""
 
     def labels(self, images: Tensor) -> Tensor:
@@ -61,11 +61,11 @@ class Likes:
     page: int = 10
     pages: int = 10
 
-    def opinion(self, images: Tensor) -> Tensor:
+    def alone(self, images: Tensor) -> Tensor:
         return torch.where(torch.isin(self.oracle.classify(images), torch.tensor(self.kinds)), 1.0, -1.0)
 
     def labels(self, images: Tensor) -> Tensor:
-        return self.opinion(images)
+        return self.alone(images)
 
 
 class Graded(Likes):
@@ -76,9 +76,9 @@ class Graded(Likes):
 
     middle, width = -0.45, 0.25
 
-    def opinion(self, images: Tensor) -> Tensor:
+    def alone(self, images: Tensor) -> Tensor:
         bright = ((images.flatten(1).mean(1) - self.middle) / self.width).clamp(-1, 1)
-        tenths = (5 * (super().opinion(images) + bright)).round() / 10
+        tenths = (5 * (super().alone(images) + bright)).round() / 10
         return torch.where(tenths == 0, torch.full_like(tenths, 0.1), tenths)
 
 
@@ -93,7 +93,7 @@ class Tires(Likes):
         counts = torch.bincount(self._before, minlength=int(kinds.max()) + 1)
         tired = counts[kinds] >= HALF * max(1, len(self._before))
         self._before = kinds
-        return torch.where(tired, -torch.ones(len(kinds)), self.opinion(images))
+        return torch.where(tired, -torch.ones(len(kinds)), self.alone(images))
 
 
 @dataclass(eq=False)
@@ -109,7 +109,7 @@ class Clicks(Likes):
 
     def labels(self, images: Tensor) -> Tensor:
         looked = self._looks.uniform((len(images),)) < torch.arange(1, len(images) + 1).rsqrt()
-        return (looked & (self.opinion(images) > 0)).float()
+        return (looked & (self.alone(images) > 0)).float()
 
 
 def person(who: str, oracle: Oracle, kinds: tuple[int, ...], seed: int) -> Person:
@@ -146,17 +146,17 @@ def cell(who: Person, run: Run, shared: World, samples: int, every: int) -> Iter
 def _judged(system: Ours, who: Person, run: Run, shared: World, samples: int) -> dict[str, Any]:
     found = serve(system, list(range(FIRST_SEED, FIRST_SEED + samples)), Rule(), teaching=0.0)
     measured = measures(shared, found.samples, shared.oracle.classify(found.samples), run.taste)
-    opinion = float(who.opinion(found.samples).mean())
+    grade = float(who.alone(found.samples).mean())
     rounded = {name: None if each is None else round(float(each), 4) for name, each in measured.items()}
-    return rounded | {"mean_opinion": round(opinion, 4), "draws": round(found.drawn / samples, 4)}
+    return rounded | {"mean_grade": round(grade, 4), "draws": round(found.drawn / samples, 4)}
 
 
 def table(records: list[dict[str, Any]]) -> str:
     """Markdown, a row per record."""
-    rows = ["| who | taste | seed | page | labels | mean opinion | success | coverage | draws |", "|" + "---|" * 9]
+    rows = ["| who | taste | seed | page | labels | mean grade | success | coverage | draws |", "|" + "---|" * 9]
     for each in records:
         told = [str(each[name]) for name in ("who", "taste", "seed", "page", "labels")]
-        found = [short(each[name], ".2f") for name in ("mean_opinion", "success", "coverage", "draws")]
+        found = [short(each[name], ".2f") for name in ("mean_grade", "success", "coverage", "draws")]
         rows.append(f"| {' | '.join(told + found)} |")
     return "\n".join(rows)
 

@@ -39,7 +39,7 @@ def test_who_tires_dislikes_what_filled_the_page_before():
     assert who.labels(page(3, 3, 5, 4)).tolist() == [1, 1, 1, -1]
     assert who.labels(page(3, 5, 5, 4)).tolist() == [-1, 1, 1, -1], "half of the page before was of kind 3"
     assert who.labels(page(3, 5, 4, 4)).tolist() == [1, -1, -1, -1]
-    assert who.opinion(page(3, 5, 4)).tolist() == [1, 1, -1]
+    assert who.alone(page(3, 5, 4)).tolist() == [1, 1, -1]
 
 
 def test_who_clicks_never_dislikes_and_looks_less_often_further_down():
@@ -67,5 +67,5 @@ def test_only_what_is_labelled_is_learnt_and_records_come_after_every_few_pages(
     assert [record["page"] for record in records] == [0, 4, 6]
     assert records[-1]["labels"] == sum(len(grades) for _, grades in learnt) > 0
     assert all(grade == 1 for _, grades in learnt for grade in grades)
-    assert records[0]["draws"] == 2 and records[0]["mean_opinion"] == pytest.approx(-1 / 3, abs=0.05)
+    assert records[0]["draws"] == 2 and records[0]["mean_grade"] == pytest.approx(-1 / 3, abs=0.05)
     assert people.table([{"who": "clicks", "taste": "3", "seed": 5, **records[-1]}]).splitlines()[-1].count("–") == 1
