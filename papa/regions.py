@@ -19,6 +19,7 @@ COUNT = 16
 """Regions of a pool."""
 ROUNDS = 30
 """The most rounds of Lloyd's algorithm; it mostly ends earlier."""
+CERTAIN, RAISED = 0.75, 1.4
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +61,14 @@ def typical_chances(regions: Regions, z: Tensor, chance: Tensor) -> Tensor:
 
     m = Σ g² / Σ g is the mean chance of a sample drawn with a probability proportional to g(x) = P(liked | x), m_r the
     same within a region. m_r alone would accept the dislikes of a region that nobody likes; m alone is one threshold
-    for all. Shape: z [m, F], chance [m] in (0, 1) → [k] float32 in (0, 1).
+    for all. Where even the highest is below `CERTAIN`, the head is unsure of everything and draws of a doubtful chance
+    are no better than others: all are raised, the highest to `CERTAIN`, but by no more than `RAISED`.
+
+    Shape: z [m, F], chance [m] in (0, 1) → [k] float32 in (0, 1).
     """
     region, g = regions.find(z), chance.double().clamp(min=1e-6)
     overall = g.square().sum() / g.sum()
     own = regions.sums(region, g)
     within = torch.where(own > 0, regions.sums(region, g.square()) / own.clamp(min=1e-6), overall)
-    return (within * overall).sqrt().float()
+    typical = (within * overall).sqrt()
+    return (typical * (CERTAIN / typical.max()).clamp(1.0, RAISED)).float()

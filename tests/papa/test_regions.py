@@ -44,11 +44,17 @@ def test_what_is_typical_lies_between_the_region_and_all() -> None:
     chance = torch.tensor([0.8] * 10 + [0.4] * 10 + [0.05] * 10)
     found = typical_chances(three(), blobs(10), chance)
     overall = (0.8**2 + 0.4**2 + 0.05**2) / (0.8 + 0.4 + 0.05)
-    assert found.tolist() == pytest.approx([(own * overall) ** 0.5 for own in (0.8, 0.4, 0.05)], abs=1e-6)
+    raised = 0.75 / (0.8 * overall) ** 0.5
+    assert found.tolist() == pytest.approx([raised * (own * overall) ** 0.5 for own in (0.8, 0.4, 0.05)], abs=1e-6)
     assert found[0] < 0.8 and 0.4 / found[1] > 0.7 and 0.05 / found[2] < 0.3, "dislikes stay below their bar"
 
 
 def test_a_region_without_samples_has_what_is_typical_of_all() -> None:
     regions = Regions(torch.cat([CORNERS, torch.tensor([[99.0, 99.0]]).double()]))
-    found = typical_chances(regions, blobs(4), torch.full((12,), 0.5))
-    assert found.tolist() == pytest.approx([0.5] * 4)
+    found = typical_chances(regions, blobs(4), torch.full((12,), 0.8))
+    assert found.tolist() == pytest.approx([0.8] * 4)
+
+
+@pytest.mark.parametrize(("chance", "bar"), [(0.9, 0.9), (0.7, 0.75), (0.5, 0.7)])
+def test_a_head_that_is_unsure_of_everything_is_selected_from_more_strictly(chance: float, bar: float) -> None:
+    assert typical_chances(three(), blobs(4), torch.full((12,), chance)).tolist() == pytest.approx([bar] * 3)
