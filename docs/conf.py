@@ -42,7 +42,7 @@ nitpick_ignore_regex = [
     ("py:class", r"(abc|torch|collections|datetime|pathlib|enum|grpc|np)\..*"),
     ("py:class", r"Image|NDArray"),
     # What Sphinx cuts off a generic type's name.
-    ("py:class", r".*\[str"),
+    ("py:class", r".*\[(str|float)"),
 ]
 
 autodoc_member_order = "bysource"

@@ -200,6 +200,7 @@ NO_FREE_CHOICE: dict[str, Any] = {
     "tracing.endpoint": "https://other.example.com:4317",
     "networkPolicy.operatorFrom": [{"podSelector": {}}],
     "gateway.autoscaling.metrics": [],
+    "gateway.service.loadBalancerSourceRanges": [],
     "gateway.extraEnv": [{"name": "A", "value": "1"}],
     "extraObjects": [],
 }

@@ -167,7 +167,7 @@ async def test_ids_that_a_quota_has_moved_aside_still_expire(redis_backend: Back
     backend = open_redis(redis_backend.settings.model_copy(update={"store": event_id_quota(4)}))
     await liked(backend, user, range(2))
     assert (await backend.log.append([image_event(user, "e1")]))[0].duplicate
-    await backend.append(user, "later")
+    await liked(backend, user, range(2, 3))
     keys = await _client(backend).keys(f"{backend.settings.redis.prefix}:*ids")
     assert len(keys) == 2
     assert [await _client(backend).pttl(key) > 0 for key in keys] == [True, True]

@@ -12,7 +12,14 @@ import numpy as np
 
 from papa_serving import tracing
 from papa_serving.contracts.catalogue import DEFAULT_CATALOGUE, CatalogueKey, Catalogues
-from papa_serving.contracts.errors import EncoderChanged, InvalidRequest, ItemNotFound, PapaError, Violation
+from papa_serving.contracts.errors import (
+    EncoderChanged,
+    InvalidRequest,
+    ItemNotFound,
+    PapaError,
+    StorageDamaged,
+    Violation,
+)
 from papa_serving.contracts.feedback import FeedbackEvent
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import BackboneInfo
@@ -23,7 +30,6 @@ from papa_serving.gateway.conversion.picture_reader import PictureReader
 from papa_serving.gateway.conversion.pictures import INCOMPLETE, BadPicture, begins_as_picture
 from papa_serving.gateway.rpc.admission import caller
 from papa_serving.settings import GatewaySettings
-from papa_serving.store.redis_replies import damaged
 from papa_serving.stubs.serving.v1 import feedback_pb2, types_pb2
 
 Message = feedback_pb2.FeedbackEvent
@@ -137,7 +143,7 @@ class EventReader:
         try:
             shape = unpack_sample(item.sample).shape
         except ValueError as error:
-            return _NoPicture(damaged(f"the picture of a catalogue's item cannot be read: {error}"))
+            return _NoPicture(StorageDamaged(f"the picture of a catalogue's item cannot be read: {error}"))
         if shape != backbone.image_shape:
             what = "the item was put for another backbone: import it again"
             return _NoPicture(EncoderChanged(what, field=f"{path}catalogue_item"))
