@@ -1,4 +1,4 @@
-"""Simulated users as people are: a cell of docs/results/people.md. Others label every item by a fixed set of kinds.
+"""Simulated users as people are. Those of the other benchmarks label every item by a fixed set of kinds.
 
     python -m benchmarks.alignment.people --who clicks --seed 7
 
