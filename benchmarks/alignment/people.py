@@ -27,16 +27,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.alignment.runs import Run
-from benchmarks.alignment.served import FIRST_SEED, TEACHING, serve, short
-from benchmarks.alignment.simulate import SHOWN_SEED, measures
+from benchmarks.alignment.served import FIRST_SEED, TEACHING, read_taste, serve, short
+from benchmarks.alignment.simulate import measures, shown_seeds
 from benchmarks.alignment.systems.ours import Ours
 from benchmarks.alignment.systems.registry import build
 from benchmarks.alignment.world import DATA, World, world
 from papa.noise import Domain, Noise
 from papa.oracle import Oracle
 from papa.selection import Rule
-
-HALF = 0.5
 
 
 class Person(Protocol):
@@ -91,7 +89,7 @@ class Tires(Likes):
     def labels(self, images: Tensor) -> Tensor:
         kinds = self.oracle.classify(images)
         counts = torch.bincount(self._before, minlength=int(kinds.max()) + 1)
-        tired = counts[kinds] >= HALF * max(1, len(self._before))
+        tired = 2 * counts[kinds] >= max(1, len(self._before))
         self._before = kinds
         return torch.where(tired, -torch.ones(len(kinds)), self.alone(images))
 
@@ -132,8 +130,7 @@ def cell(who: Person, run: Run, shared: World, samples: int, every: int) -> Iter
     given = 0
     yield {"page": 0, "labels": 0, **_judged(system, who, run, shared, samples)}
     for page in range(who.pages):
-        first = SHOWN_SEED * (run.seed + 1) + 1000 * page
-        shown = serve(system, list(range(first, first + who.page)), Rule(), TEACHING).samples
+        shown = serve(system, shown_seeds(run, page, who.page), Rule(), TEACHING).samples
         grades = who.labels(shown)
         told = grades != 0
         given += int(told.sum())
@@ -178,7 +175,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--who", choices=WHO, default="graded")
-    parser.add_argument("--taste", type=lambda text: tuple(int(each) for each in text.split(",")), default=(0, 3, 8))
+    parser.add_argument("--taste", type=read_taste, default=(0, 3, 8))
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--samples", type=int, default=100, help="items that are judged")
     parser.add_argument("--every", type=int, default=5, help="pages between two records")

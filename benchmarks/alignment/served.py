@@ -24,10 +24,11 @@ from typing import Any, NamedTuple
 
 import torch
 from papa_serving.generator.generation import explored
+from papa_serving.settings import GeneratorSettings
 from torch import Tensor
 
 from benchmarks.alignment.runs import Run
-from benchmarks.alignment.simulate import SHOWN_SEED, measures
+from benchmarks.alignment.simulate import measures, shown_seeds
 from benchmarks.alignment.systems.ours import Ours
 from benchmarks.alignment.systems.registry import build
 from benchmarks.alignment.world import DATA, SimulatedUser, World, world
@@ -38,8 +39,7 @@ from papa.selection import Candidate, Rule, Selection, Verdict, teaching_share
 FIRST_SEED = 5_000_000_029
 """The first seed of the samples that are judged; no other experiment begins from these seeds."""
 CHUNK = 50
-TEACHING = 0.3
-"""The default of `generator.teaching`."""
+TEACHING = GeneratorSettings().teaching
 PAGE = 10
 """Items of one generation."""
 
@@ -176,8 +176,7 @@ def cell(run: Run, shared: World, options: argparse.Namespace) -> Iterator[dict[
     user, busy = SimulatedUser(run, shared.oracle), 0.0
     rule = Rule(options.overdraw, options.floor, options.threshold, options.steepness)
     for step in range(max(options.labels) // run.labels):
-        first = SHOWN_SEED * (run.seed + 1) + 1000 * step
-        shown = serve(system, list(range(first, first + run.labels)), rule, options.teaching).samples
+        shown = serve(system, shown_seeds(run, step, run.labels), rule, options.teaching).samples
         grades = user.grades(shown, step)
         started = time.process_time()
         system.learn(shown, grades, step)
@@ -245,7 +244,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--taste", type=_classes, default=(0, 3, 8))
+    parser.add_argument("--taste", type=read_taste, default=(0, 3, 8))
     parser.add_argument("--dataset", default="fashion_mnist")
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--seed", type=int, default=1000)
@@ -265,7 +264,8 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _classes(text: str) -> tuple[int, ...]:
+def read_taste(text: str) -> tuple[int, ...]:
+    """Reads a taste such as 0,3,8."""
     return tuple(sorted(int(each) for each in text.split(",")))
 
 

@@ -56,10 +56,15 @@ class History:
         self.grades.append(grades)
 
 
+def shown_seeds(run: Run, step: int, count: int) -> list[int]:
+    """The seeds of what is shown in an interaction step, from 0; a step shows at most a thousand items."""
+    first = SHOWN_SEED * (run.seed + 1) + 1000 * step
+    return list(range(first, first + count))
+
+
 def _shown(run: Run, system: System, history: History, step: int) -> Tensor:
     drawn = max(run.labels, run.candidates)
-    first = SHOWN_SEED * (run.seed + 1) + 1000 * step
-    candidates = system.show(list(range(first, first + drawn)))
+    candidates = system.show(shown_seeds(run, step, drawn))
     if not run.candidates or not history.shown:
         return candidates[: run.labels]
     shown, grades = torch.cat(history.shown), torch.cat(history.grades)
