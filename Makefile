@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 SERVER := $(VENV)/.installed-server
 DEV := $(VENV)/.installed-dev
-WORKERS ?= 2  # processes that the tests run in; tests/lanes.py says which may run at the same time
+WORKERS ?= 3  # processes of `make test`: one more than cores, because many tests wait (tests/lanes.py)
 
 # pip's own output is a wall of text: show one counted line a package instead, and pip's errors as they are.
 COUNT = awk -v total="$$(grep -c '^[a-zA-Z]' $<)" '/^(Collecting|Processing) /{sub(".*/", "", $$2); printf "  %d/%d %s\n", ++n, total, $$2; fflush()} \
@@ -53,7 +53,7 @@ gpu: ## what one card does, in at most eight minutes: by GPU_PYTHON, which has t
 	@PYTHONPATH=.:services $(or $(GPU_PYTHON),python3) -m benchmarks.gpu $(ARGS)
 
 check: $(DEV) ## the inner loop: static checks and the units that start no server and no browser (three to four minutes)
-	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "not (redis or ray or browser or prometheus or slow)" $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 -m "not (redis or ray or browser or prometheus or slow)" $(ARGS)
 
 format: $(DEV) ## ruff's formatting and its safe fixes, in place
 	@$(BIN)/ruff check --fix --quiet . && $(BIN)/ruff format --quiet .

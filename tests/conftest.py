@@ -15,6 +15,8 @@ from tests import absent, lanes, markers
 for variable in [name for name in os.environ if name.startswith("PAPA_")]:
     del os.environ[variable]
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the many processes that tests start would compile everything again
+
 if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # several processes share the cores
 

@@ -10,13 +10,16 @@ from __future__ import annotations
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 RAY = (
-    "cluster", "deploy/test_live.py", "generator/test_deployment.py", "helm/test_deployment.py",
+    "cluster", "deploy/test_live.py", "generator/test_deployment.py",
     "local/test_service.py", "loop", "packaging/test_wheel.py", "playground/test_page.py", "trainer/test_actor.py",
 )  # fmt: skip
 """The beginnings of the paths, below this folder, of files that start a Ray."""
 
-LONG = ("architecture/test_checks.py",)
-"""The same of files without Ray that take a minute or more, the longest first."""
+LONG = (
+    "architecture/test_checks.py", "attack", "docs/test_code_blocks.py", "benchmarks", "chaos", "docs/test_site.py",
+    "helm/test_manifests.py", "local/test_backbone_check.py",
+)  # fmt: skip
+"""The same of files without Ray that take half a minute or more, the longest first."""
 
 
 class Lanes(LoadScopeScheduling):

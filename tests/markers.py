@@ -30,7 +30,7 @@ MODULES = {
         "attack", "chaos/test_chaos.py", "cli/test_doctor.py", "cli/test_up.py", "cluster", "deploy/test_live.py",
         "docs/test_operations.py", "feedback/test_redis_",
         "feedback/test_state_machine.py", "fuzz", "gateway/test_memory.py", "gateway/test_real_storage.py",
-        "generator/test_deployment.py", "helm/test_commands.py", "helm/test_deployment.py",
+        "generator/test_deployment.py", "helm/test_commands.py",
         "local/test_redis_", "local/test_service.py", "loop", "packaging/test_wheel.py",
         "playground/test_page.py", "store/test_redis_", "store/test_census.py", "trainer/test_actor.py",
         "trainer/test_crashes.py",

@@ -135,7 +135,7 @@ def network(size: Size, device: str, dtype: torch.dtype) -> nn.Module:
         if isinstance(layer, nn.Linear | nn.Conv2d):
             bound = layer.weight[0].numel() ** -0.5  # Kaiming's uniform distribution as PyTorch's layers take it
             for numbers in layer.parameters(recurse=False):
-                _repeat((block * bound).to(dtype), numbers.view(-1))
+                _repeat((block[: numbers.numel()] * bound).to(dtype), numbers.view(-1))
         elif next(layer.parameters(recurse=False), None) is not None:
             layer.reset_parameters()  # type: ignore[operator]
     return unet

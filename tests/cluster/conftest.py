@@ -48,7 +48,8 @@ class Service:
     cluster: Cluster
     release: Release
     address: str
-    revisions: Path
+    folder: Path
+    """In place of the pods' volumes."""
     environment: Mapping[str, str]
 
     def start(self, name: str, group: str) -> Node:
@@ -87,11 +88,11 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         }
         environment = {**os.environ, **release.settings(), **local}
         with ray_cluster(folder, environment, free_port()) as cluster:
-            for group in ("generator", "trainer"):
-                cluster.start(f"{group}-1", release.groups()[group]["rayStartParams"])
+            groups = release.groups()
+            cluster.start_all({f"{name}-1": groups[name]["rayStartParams"] for name in ("generator", "trainer")})
             release.deploy()
             with gateway(environment, folder) as address:
-                yield Service(cluster, release, address, folder / "revisions", environment)
+                yield Service(cluster, release, address, folder, environment)
             serve.shutdown()
 
 

@@ -25,7 +25,7 @@ def assert_every_like_is_learnt(service: Service, traffic: Traffic) -> None:
 def learnt(service: Service, client: Client, user: str) -> list[str]:
     """The event ids of the user's revisions, oldest first. Each one's parent must be the one before."""
     names = [each.name for each in client.list_revisions(user)][::-1]
-    files = [next(service.revisions.rglob(f"{name}/manifest.json")) for name in names]
+    files = [next((service.folder / "revisions").rglob(f"{name}/manifest.json")) for name in names]
     manifests = [json.loads(file.read_text()) for file in files]
     assert [manifest["parent"] for manifest in manifests] == ["", *names[:-1]]
     return [event for manifest in manifests for event in manifest["events"]]

@@ -34,19 +34,25 @@ _QUICK = {
     "RAY_health_check_failure_threshold": "4",
 }
 _LOOPBACK = ("--node-ip-address", "127.0.0.1", "--object-store-memory", str(80 * 2**20))
+_LEAN = ("--include-log-monitor", "false")
+"""Its process copies lines of logs to drivers, and the driver here does not take them."""
 
 
 class Node:
-    """One `ray start`, with everything that it started; it has joined the cluster once this is made."""
+    """One `ray start`, with everything that it started."""
 
     def __init__(self, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
         # Tied to this process, or a run that is killed at its time limit leaves its nodes behind.
-        start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *_LOOPBACK, *arguments]
+        start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *_LOOPBACK, *_LEAN, *arguments]
         self._command = tied_to_parent(start)
         self._environment, self._log = {**environment, **_QUICK}, log
-        # Ray gives up after half a minute, which on a machine with much else to do is too soon.
-        for _ in range(_TRIES):
-            self._begin()
+        self._begin()
+
+    def wait_until_joined(self) -> None:
+        """Starts it again where Ray gives up after half a minute: on a busy machine that is too soon."""
+        for attempt in range(_TRIES):
+            if attempt:
+                self._begin()
             until(lambda: _STARTED in self.explain() or not self.alive)
             if self.alive:
                 return
@@ -97,10 +103,20 @@ class Cluster:
 
     def start(self, name: str, parameters: Mapping[str, Any], more: list[str] | None = None) -> Node:
         """`parameters` as in a group's rayStartParams, which KubeRay hands to a shell."""
-        given = shlex.split(" ".join(f"--{key}={value}" for key, value in parameters.items()))
-        arguments = [*given, *(more or ["--address", self.address])]
-        self.nodes[name] = Node(arguments, self._environment, self._folder / f"{name}.log")
+        self._begin(name, parameters, more or ["--address", self.address])
+        self.nodes[name].wait_until_joined()
         return self.nodes[name]
+
+    def start_all(self, nodes: Mapping[str, Mapping[str, Any]]) -> None:
+        """The same of several at once, by name."""
+        for name, parameters in nodes.items():
+            self._begin(name, parameters, ["--address", self.address])
+        for name in nodes:
+            self.nodes[name].wait_until_joined()
+
+    def _begin(self, name: str, parameters: Mapping[str, Any], more: list[str]) -> None:
+        given = shlex.split(" ".join(f"--{key}={value}" for key, value in parameters.items()))
+        self.nodes[name] = Node([*given, *more], self._environment, self._folder / f"{name}.log")
 
 
 NOTHING_RUNS_HERE: Mapping[str, Any] = {"num-cpus": "0"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ray
 from papa_serving.client import Client
 from papa_serving.client.retry import may_retry
 from papa_serving.contracts.errors import GeneratorUnavailable
@@ -14,6 +15,14 @@ from tests.cluster.nodes import until
 from tests.cluster.second_cluster import second_cluster
 from tests.cluster.traffic import Traffic
 from tests.helm.rendering import merged
+
+
+def test_the_rendered_applications_take_what_the_pods_offer(service: Service) -> None:
+    """A replica takes the whole resource of its pod and no CPU, a trainer half of its pod's CPU."""
+    left = ray.available_resources()
+    assert (left.get("papa_generator", 0), left.get("CPU", 0)) == (0, 0.5)
+    written = {path.name.partition("_")[0] for path in (service.folder / "metrics").glob("*.db")}
+    assert "gauge" in written, "the processes write where the exporter looks"
 
 
 def test_generations_under_way_bring_a_second_replica_as_soon_as_a_machine_has_room(service: Service) -> None:

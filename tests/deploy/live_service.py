@@ -28,6 +28,8 @@ from tests.helm.rendering import example, merged, only, render
 from tests.ports import free_port
 
 USERS = ("ada", "bob", "eve")
+PAUSE = 0.3
+"""Seconds that a shopper rests between two grids, which leaves some of two cores to everything else."""
 COMPOSE = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yaml").read_text())
 LABELS: dict[str, str] = COMPOSE["scrape_configs"][0]["static_configs"][0]["labels"]
 """Namespace and release of the service on one machine, as compose's Prometheus names them."""
@@ -187,3 +189,4 @@ def _shop(address: str, user: str, closed: threading.Event, count: int = 4) -> N
                 revision = client.wait_for_revision(user, after=revision, timeout=60.0).name
             except PapaError:
                 continue  # the gate may refuse what so few labels teach a random backbone
+            closed.wait(PAUSE)

@@ -244,7 +244,8 @@ def test_it_finds_everything_again_and_leaves_nothing_when_killed(folder: Path) 
 
 
 def test_an_application_that_cannot_start_is_one_line_with_its_cause(folder: Path) -> None:
-    with launched(folder, "tests.local.placeholder_app:failing_app") as launcher:
+    once = {"RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "1"}  # Ray Serve tries three times otherwise
+    with launched(folder, "tests.local.placeholder_app:failing_app", **once) as launcher:
         below: set[int] = set()
         while launcher.process.poll() is None:
             below |= set(launcher.below())
