@@ -14,7 +14,7 @@ from papa.noise import Domain, Noise
 from tests.papa.support import random_adapters
 
 PIXELS = {"sd15": 32, "sdxl": 16}
-"""Of a side. The networks take latents of any size and prompts of any length, and a CPU needs seconds for small ones."""
+"""Of a side. The networks take latents of any size and prompts of any length: small ones take a CPU seconds."""
 
 TOKENS = 4
 

@@ -138,6 +138,7 @@ async def test_no_acknowledgement_before_the_log_has_it(service: Service) -> Non
 BAD: list[tuple[Event, str]] = [
     (like(0, event_id=""), "event_id"),
     (like(0, event_id="x" * 129), "event_id"),
+    (like(0, event_id="merged/0a1b/7"), "event_id"),
     (like(0, user=None), "user.user"),
     (like(0, user=types_pb2.User(user="a\u2028b")), "user.user"),
     (like(0, user=types_pb2.User(user="a", tenant="t" * 129)), "user.tenant"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from random import Random
 from typing import Any
 
 import pytest
@@ -10,11 +12,14 @@ from papa_serving.contracts.errors import LineageConflict, StorageUnavailable, U
 from papa_serving.contracts.feedback import FeedbackEvent, UserBatch
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import Revision
+from papa_serving.feedback.entries import MERGES
 from papa_serving.gateway import transfer
 from papa_serving.gateway.backends import Backends, quotas_of
 from papa_serving.gateway.transfer import Merger, labels_of
 from papa_serving.settings import CatalogueSettings
 from papa_serving.store.memory import MemoryRevisionStore
+from papa_serving.store.redis_client import call
+from papa_serving.store.redis_users import RedisUserDirectory
 from papa_serving.trainer.papa_updater import PapaUpdater
 from papa_serving.trainer.updater import Trained
 
@@ -149,6 +154,47 @@ async def test_what_is_taken_back_between_two_attempts_is_taken_back_from_the_me
     await merger(backend, revisions).merge(GUEST, MEMBER)
     assert [event.cancels for event in await backend.log.pending(MEMBER)] == [1, *[0] * 8]
     assert (await backend.users.get(MEMBER)).likes == 8
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_each_label_counts_once_whatever_happens_between_attempts(
+    open_backend: OpenBackend,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+) -> None:
+    """The member says so much meanwhile that the ids of the labels that came before are forgotten."""
+    chance = Random(seed)
+    monkeypatch.setattr(transfer, "EVENTS_PAGE", chance.randint(1, 3))
+    backend, revisions = open_backend(store=event_id_quota(4)), MemoryRevisionStore()  # noqa: F811
+    parent, learnt = "", list[bytes]()
+    said = [image_event(GUEST, f"{number}", image=b"guest %d" % number) for number in range(9)]
+    await backend.log.append(said[:6])
+    for attempt in range(1, 5):
+        with suppress(StorageUnavailable):
+            await merger(backend, revisions, dies_at=chance.randint(8, 18)).merge(GUEST, MEMBER)
+            break
+        await backend.log.append(said[6 : 5 + attempt])
+        for number in range(3):
+            await backend.append(MEMBER, *(f"own {attempt} {number} {each}" for each in range(2)))
+            learnt += [sample for sample, _ in await said_by(backend, MEMBER)]
+            parent = (await backend.commit(MEMBER, attempt * 3 + number, parent)).name
+    else:
+        await merger(backend, revisions).merge(GUEST, MEMBER)
+    learnt += [sample for sample, _ in await said_by(backend, MEMBER)]
+    labels = [sample for sample in learnt if sample.startswith(b"guest")]
+    assert attempt > 1 and labels == [event.image for event in said[: len(labels)]] and len(labels) >= 6
+
+
+async def test_only_the_newest_merges_are_remembered(backend: Backend) -> None:  # noqa: F811
+    """Each as one word: a member of many guests needs no more room."""
+    for number in range(MERGES + 2):
+        guest = UserKey("shop", f"guest-{number}")
+        await backend.log.append([image_event(guest, "1", image=b"guest %d" % number)])
+        await merger(backend, MemoryRevisionStore()).merge(guest, MEMBER)
+    assert len(await said_by(backend, MEMBER)) == MERGES + 2
+    if isinstance(backend.users, RedisUserDirectory):
+        words = await call(backend.users._client, "HGET", backend.users._keys.user(MEMBER).state, "merged")
+        assert len(words.split()) == MERGES
 
 
 async def test_a_guest_becomes_one_member_only(backend: Backend) -> None:  # noqa: F811

@@ -14,6 +14,9 @@ from papa_serving.contracts.errors import PapaError
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import Revision
 
+MERGED = "merged/"
+"""The beginning of event ids that a merge of two users gives to the labels that it brings. No caller may use it."""
+
 
 @dataclass(frozen=True)
 class FeedbackEvent:

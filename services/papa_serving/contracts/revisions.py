@@ -115,11 +115,13 @@ class DeletionReceipt:
 class MergeClaim:
     """A merge into the user with the digest `into` has begun.
 
-    `seen` identifies the user's state at that time. `receipt` is set if the user was already deleted.
+    `seen` identifies the user's state at that time. `merge` names the merge: every attempt has the same name, and a
+    merge of a later user with the same id has another. `receipt` is set if the user was already deleted.
     """
 
     into: str
     seen: str = ""
+    merge: str = ""
     receipt: DeletionReceipt | None = None
 
 

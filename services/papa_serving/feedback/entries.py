@@ -29,7 +29,7 @@ from papa_serving.contracts.errors import (
     PapaError,
     UserBacklogFull,
 )
-from papa_serving.contracts.feedback import DeadLetter, FeedbackEvent, LoggedEvent
+from papa_serving.contracts.feedback import MERGED, DeadLetter, FeedbackEvent, LoggedEvent
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.trace import checked
 from papa_serving.store.records import user_deleted
@@ -39,6 +39,12 @@ _ENTRY_ID = re.compile(r"\d{1,19}-\d{1,19}", re.ASCII)
 
 ACCEPTED, DUPLICATE, NO_ITEM, DELETED, FULL, REUSED, USER_FULL, NO_EVENT = range(8)
 """The outcomes of one appended event, as append.lua numbers them."""
+
+MERGED_ID = re.compile(rf"{MERGED}([0-9a-f]+)/([0-9]+)")
+"""The event id of a label that a merge brings: the name of the merge, and the label's sequence of the guest's."""
+
+MERGES = 16
+"""How many of the newest merges into a user are remembered, each with the last sequence that it brought."""
 
 BACKLOG_RETRY_AFTER = 2.0
 """Seconds after which a refused caller may retry: about the time of one update."""

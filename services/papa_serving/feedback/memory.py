@@ -24,6 +24,8 @@ from papa_serving.contracts.revisions import Revision
 from papa_serving.feedback.entries import (
     DELETED,
     FULL,
+    MERGED_ID,
+    MERGES,
     NO_EVENT,
     NO_ITEM,
     REUSED,
@@ -212,6 +214,10 @@ class MemoryFeedbackLog(FeedbackLog):
             if what not in (b"", digest(event)):
                 return AppendResult(event.event_id, error=refusal(REUSED, event))
             return AppendResult(event.event_id, sequence, duplicate=True)
+        if merged := MERGED_ID.fullmatch(event.event_id):
+            merge, number = merged.group(1), int(merged.group(2))
+            if number <= user.merged.get(merge, 0):
+                return AppendResult(event.event_id, duplicate=True)
         if len(user.ids) + (2 if event.cancels else 1) > self._most_ids(event.user):
             return AppendResult(event.event_id, error=refusal(USER_FULL, event))
         return self._cancel(event) if event.cancels else self._label(event)
@@ -233,6 +239,10 @@ class MemoryFeedbackLog(FeedbackLog):
         )
         user.ids[event.event_id] = (now, digest(event), sequence)
         user.grades[sequence] = event.grade
+        if merged := MERGED_ID.fullmatch(event.event_id):
+            user.merged[merged.group(1)] = int(merged.group(2))
+            while len(user.merged) > MERGES:
+                del user.merged[next(iter(user.merged))]
         return AppendResult(event.event_id, sequence)
 
     def _cancel(self, event: FeedbackEvent) -> AppendResult:

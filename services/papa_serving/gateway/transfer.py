@@ -1,8 +1,9 @@
 """Moves what belongs to a user: everything out of the service, an adapter into it, a guest's labels to a member.
 
 A guest and a member lie in different partitions, so that no script can merge them at once. Every step may be repeated:
-a label arrives under an event id that is made of the guest and the label's own number, and the guest is deleted only if
-nothing has changed since the labels were read. Whoever calls again after a crash finds the rest to do.
+a label arrives under an event id that is made of the merge's name and the label's own sequence, the member's state has
+the last sequence that arrived, and the guest is deleted only if nothing has changed since the labels were read. Whoever
+calls again after a crash finds the rest to do.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from papa_serving.contracts.errors import (
     StorageUnavailable,
     UserDeleted,
 )
-from papa_serving.contracts.feedback import FeedbackEvent, FeedbackLog, LoggedEvent
+from papa_serving.contracts.feedback import MERGED, FeedbackEvent, FeedbackLog, LoggedEvent
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import (
     BASE,
@@ -197,7 +198,7 @@ class Merger:
             if receipt is None:
                 if shown := await self._items.of_user(guest):
                     await self._items.put(into, shown)
-                await self._append(guest, into)
+                await self._append(guest, into, claim.merge)
                 receipt = await self._users.delete(guest, claim)
             elif receipt.merged_into != into.digest:
                 raise UserDeleted("the user to merge was deleted", field="from_user")
@@ -206,7 +207,7 @@ class Merger:
                 return receipt
         raise LineageConflict("the user to merge changes all the time: try again", retry_after=1.0)
 
-    async def _append(self, guest: UserKey, into: UserKey) -> None:
+    async def _append(self, guest: UserKey, into: UserKey, merge: str) -> None:
         waiting = [event async for event in self._waiting(guest)]
         ended = {event.cancels for event in waiting if event.cancels}
         labels = [Label(each.sequence, each.sample, each.grade) for each in waiting if not each.cancels]
@@ -214,12 +215,12 @@ class Merger:
         labels.sort(key=lambda label: label.sequence)
         # First what was taken back since an earlier attempt: the labels may be so many that its id is forgotten.
         events = [
-            FeedbackEvent(f"{_prefix(guest)}end-{number}", into, 0.0, cancels=f"{_prefix(guest)}{number}")
+            FeedbackEvent(f"{MERGED}{merge}/end-{number}", into, 0.0, cancels=f"{MERGED}{merge}/{number}")
             for number in sorted(ended)
         ]
         events += [
-            FeedbackEvent(_event_id(guest, each), into, each.grade, image=each.sample)
-            for each in {_event_id(guest, each): each for each in labels}.values()
+            FeedbackEvent(_event_id(merge, each), into, each.grade, image=each.sample)
+            for each in {_event_id(merge, each): each for each in labels}.values()
         ]
         for first in range(0, len(events), EVENTS_PAGE):
             for result in await self._log.append(events[first : first + EVENTS_PAGE]):
@@ -272,13 +273,9 @@ def labels_of(state: bytes) -> list[Label]:
     ]
 
 
-def _event_id(guest: UserKey, label: Label) -> str:
-    name = str(label.sequence) if label.sequence else hashlib.sha256(label.sample).hexdigest()[:32]
-    return f"{_prefix(guest)}{name}"
-
-
-def _prefix(guest: UserKey) -> str:
-    return f"merged/{guest.digest}/"
+def _event_id(merge: str, label: Label) -> str:
+    name = str(label.sequence) if label.sequence else f"sample-{hashlib.sha256(label.sample).hexdigest()[:32]}"
+    return f"{MERGED}{merge}/{name}"
 
 
 def _named(manifest: bytes, revision: Revision) -> dict[str, str]:

@@ -59,6 +59,9 @@ class MemoryUser:
     items: dict[str, tuple[float, StoredItem]] = field(default_factory=dict)
     deletion: DeletionReceipt | None = None
     merging: str = ""
+    merge: str = ""
+    merged: dict[str, int] = field(default_factory=dict)
+    """The last sequence that each merge into this user has delivered, oldest merge first."""
 
     def said(self, event_id: str) -> tuple[float, bytes, int]:
         """What is remembered of an event: its time, digest and sequence, all nothing for an unknown one."""
@@ -212,8 +215,8 @@ class MemoryState:
             return MergeClaim(into.digest, receipt=known.deletion)
         if known.merging not in ("", into.digest):
             raise merging_elsewhere()
-        known.merging = into.digest
-        return MergeClaim(into.digest, self.seen(user))
+        known.merging, known.merge = into.digest, known.merge or secrets.token_hex(8)
+        return MergeClaim(into.digest, self.seen(user), known.merge)
 
     def delete(self, user: UserKey, claim: MergeClaim | None) -> DeletionReceipt | None:
         """Implements UserDirectory.delete."""

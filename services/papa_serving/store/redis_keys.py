@@ -39,9 +39,10 @@ in a Redis of their own (catalogue.url).
 
 Fields of a user's state: likes, dislikes (accepted so far); pending, dead (events now in the stream, dead letters);
 sequence (of the last event); revisions (how many were ever made); current (revision id, "" for the base) and record
-(its JSON); version; merging (digest of the user that this one is being merged into); ids_since (ms, when `ids` was
-begun); set_aside (the sequence when `ids` last became `older_ids`). After a deletion there is only `deleted`, the
-receipt, until the tombstone expires.
+(its JSON); version; merging (digest of the user that this one is being merged into) and merge (the name of that merge);
+merged (for the newest merges into this user name:sequence, of the last label that was brought); ids_since (ms, when
+`ids` was begun); set_aside (the sequence when `ids` last became `older_ids`). After a deletion there is only `deleted`,
+the receipt, until the tombstone expires.
 """
 
 from __future__ import annotations

@@ -146,12 +146,15 @@ class RedisUserDirectory(UserDirectory):
     @override
     async def begin_merge(self, user: UserKey, into: UserKey) -> MergeClaim:
         keys = self._keys.user(user)
-        outcome, *about = await _BEGIN_MERGE.run(self._client, [keys.state, keys.items], [into.digest])
+        outcome, *about = await _BEGIN_MERGE.run(
+            self._client, [keys.state, keys.items], [into.digest, secrets.token_hex(8)]
+        )
         if outcome == b"other":
             raise merging_elsewhere()
         if outcome == b"deleted":
             return MergeClaim(into.digest, receipt=decode_receipt(about[0]))
-        return MergeClaim(into.digest, about[0].decode())
+        seen, merge = about
+        return MergeClaim(into.digest, seen.decode(), merge.decode())
 
     @override
     async def delete(self, user: UserKey, claim: MergeClaim | None = None) -> DeletionReceipt | None:

@@ -6,7 +6,7 @@
 --         for each user: tenant, user, number of events, and one string of all the events as
 --         papa_serving.feedback.entries makes it
 -- Reply "code sequence" for each event, then how many event ids were forgotten, all joined by spaces; the sequence is 0 for
---       what was refused
+--       what was refused, and for a merge's label that was brought before and whose id is forgotten
 local ACCEPTED, DUPLICATE, NO_ITEM, DELETED, FULL, REUSED, USER_FULL, NO_EVENT = 0, 1, 2, 3, 4, 5, 6, 7
 local HEAD = '>I4I4I4c8d'
 local stream, dead, users, group = KEYS[1], KEYS[2], KEYS[3], ARGV[3]
@@ -18,6 +18,8 @@ local room = tonumber(ARGV[1]) - redis.call('XLEN', stream)
 local ttl = tonumber(ARGV[2])
 local half_of_ids, forgotten = math.floor(tonumber(ARGV[4]) / 2), 0
 local most_ids = math.floor(math.max(tonumber(ARGV[4]), tonumber(ARGV[1])) / 2) -- while the older half must stay
+local MERGED_ID = '^merged/(%x+)/(%d+)$' -- of a label that a merge brings, gateway/transfer.py: the merge's name, its sequence
+local MERGES = 16 -- how many of the newest merges are remembered; the older ones have ended
 local UNKNOWN = string.rep('\0', 8) -- the digest of an event whose id was forgotten, see retry_dead_letter.lua
 local next_key, next_arg = 4, 5
 local reply = {}
@@ -68,7 +70,7 @@ local function append_user()
   local events, ids = unpack_events(ARGV[next_arg + 3], tonumber(ARGV[next_arg + 2]))
   next_key, next_arg = next_key + 5, next_arg + 4
   local fields = redis.call('HMGET', state, 'deleted', 'sequence', 'likes', 'dislikes', 'pending', 'version',
-    'ids_since', 'set_aside')
+    'ids_since', 'set_aside', 'merged')
   local deleted, sequence = fields[1], tonumber(fields[2]) or 0
   local likes, dislikes = tonumber(fields[3]) or 0, tonumber(fields[4]) or 0
   local waiting = tonumber(fields[5]) or 0
@@ -88,6 +90,12 @@ local function append_user()
   -- A user may have two halves of ids. When one is full it is set aside and the half before goes, if it may. Further ids
   -- are refused when there are too many meanwhile.
   local new_ids, room_for_ids = 0, older_must_stay and most_ids - ids_count or math.huge
+
+  -- By the merge's name, the sequence of the last label that it brought. Ids may be forgotten between two attempts.
+  local merges, brought, merged = {}, {}, false
+  for name, number in string.gmatch(fields[9] or '', '(%x+):(%d+)') do
+    merges[#merges + 1], brought[name] = name, tonumber(number)
+  end
 
   local function remember(id, said, is_there)
     new_ids = new_ids + (is_there and 0 or 1)
@@ -143,6 +151,10 @@ local function append_user()
       end
       return DUPLICATE, string.match(said, '^%d+', 9)
     end
+    local merge, number = string.match(event.id, MERGED_ID)
+    if merge and tonumber(number) <= (brought[merge] or 0) then
+      return DUPLICATE, 0
+    end
     if new_ids + (event.grade == 0 and 2 or 1) > room_for_ids then -- taking back writes the other's id too
       return USER_FULL, 0
     end
@@ -168,6 +180,10 @@ local function append_user()
       'n', sequence, 's', sample, 'r', revision, 'c', event.trace)
     remember(event.id, event.digest .. sequence .. (event.grade > 0 and '+' or '-'))
     pending_here[tostring(sequence)] = entry
+    if merge then
+      merges[#merges + 1] = not brought[merge] and merge or nil
+      brought[merge], merged = tonumber(number), true
+    end
     if event.grade > 0 then
       likes = likes + 1
     else
@@ -197,6 +213,13 @@ local function append_user()
     end
     if #new_pending > 0 then
       redis.call('ZADD', pending, unpack(new_pending))
+    end
+    if merged then
+      local newest = {}
+      for i = math.max(1, #merges - MERGES + 1), #merges do
+        newest[#newest + 1] = merges[i] .. ':' .. brought[merges[i]]
+      end
+      redis.call('HSET', state, 'merged', table.concat(newest, ' '))
     end
     if letters_gone > 0 then
       redis.call('HINCRBY', state, 'dead', -letters_gone)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 
 from papa_serving.contracts.errors import InvalidRequest, Violation
+from papa_serving.contracts.feedback import MERGED
 from papa_serving.contracts.identity import ID_RULE, is_id_text
 from papa_serving.contracts.limits import (
     ADAPTER_FILES,
@@ -123,6 +124,8 @@ def check_batch(request: feedback_pb2.SubmitFeedbackRequest, limits: GatewaySett
 def check_event(event: feedback_pb2.FeedbackEvent, path: str, limits: GatewaySettings, violations: Violations) -> None:
     """Checks one feedback event; `path` is "" or ends with a dot. The decoder checks the bytes of an image."""
     check_id(event.event_id, f"{path}event_id", violations)
+    if event.event_id.startswith(MERGED):
+        violations.append(Violation(f"{path}event_id", f"must not begin with {MERGED}, as the ids of merged labels do"))
     check_user(event.user, f"{path}user", violations)
     _check_target(event, path, limits, violations)
     _check_label(event, path, violations)

@@ -141,7 +141,9 @@ class FeedbackEvent(_message.Message):
     GRADE_FIELD_NUMBER: _builtins.int
     OCCURRED_AT_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
-    """Chosen by the caller, unique per user, 1 to 128 characters; a retry under the same id changes nothing."""
+    """Chosen by the caller, unique per user, 1 to 128 characters; a retry under the same id changes nothing. Ids that begin
+    with "merged/" belong to the labels that MergeUsers brings and are refused.
+    """
     item_id: _builtins.str
     """An item that Generate made for this user and whose time to live has not passed."""
     cancels: _builtins.str
