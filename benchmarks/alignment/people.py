@@ -31,7 +31,7 @@ from benchmarks.alignment.served import FIRST_SEED, TEACHING, read_taste, serve,
 from benchmarks.alignment.simulate import measures, shown_seeds
 from benchmarks.alignment.systems.ours import Ours
 from benchmarks.alignment.systems.registry import build
-from benchmarks.alignment.world import DATA, World, world
+from benchmarks.alignment.world import DATA, World, never_zero, world
 from papa.noise import Domain, Noise
 from papa.oracle import Oracle
 from papa.selection import Rule
@@ -76,8 +76,7 @@ class Graded(Likes):
 
     def alone(self, images: Tensor) -> Tensor:
         bright = ((images.flatten(1).mean(1) - self.middle) / self.width).clamp(-1, 1)
-        tenths = (5 * (super().alone(images) + bright)).round() / 10
-        return torch.where(tenths == 0, torch.full_like(tenths, 0.1), tenths)
+        return never_zero((super().alone(images) + bright) / 2)
 
 
 @dataclass(eq=False)

@@ -60,6 +60,12 @@ class Outcome:
     draws: float
 
 
+def teaching_items(system: Ours, count: int, teaching: float) -> frozenset[int]:
+    """The items of a page of `count` that are there to teach; none while the revision has no head."""
+    head = system.adapter.head
+    return frozenset() if head is None else explored(count, teaching_share(teaching, head.labels))
+
+
 @dataclass(frozen=True, eq=False)
 class Served:
     """The served items, and the first draw of each. Shape: samples [n, C, H, W], chances [n]: how likely each is liked,
@@ -75,10 +81,10 @@ class Served:
 def serve(system: Ours, seeds: list[int], rule: Rule, teaching: float) -> Served:
     """Generations of PAGE items each, as the service selects them; all of them are drawn in the same batches."""
     head = system.adapter.head
-    share = 0.0 if head is None else teaching_share(teaching, head.labels)
     questions = () if head is None else head.questions
     parts = [seeds[start : start + PAGE] for start in range(0, len(seeds), PAGE)]
-    pages = [Selection(part, rule, teaching=explored(len(part), share), questions=questions) for part in parts]
+    teach = [teaching_items(system, len(part), teaching) for part in parts]
+    pages = [Selection(part, rule, (), items, questions) for part, items in zip(parts, teach, strict=True)]
     wanted = {page: selection.first for page, selection in enumerate(pages)}
     found: dict[tuple[int, Candidate], Drawn] = {}
     served: dict[int, Drawn] = {}
@@ -142,7 +148,8 @@ def outcomes(run: Run, shared: World, system: Ours, count: int, rule: Rule, teac
     def outcome(samples: Tensor, chances: Tensor, draws: float) -> Outcome:
         return _outcome(shared, samples, chances, run.taste, draws, filtered)
 
-    plain, page = serve(system, seeds, rule, teaching=0.0), serve(system, seeds, rule, teaching)
+    plain = serve(system, seeds, rule, teaching=0.0)
+    page = serve(system, seeds, rule, teaching) if teaching_items(system, PAGE, teaching) else plain
     return {
         "raw": outcome(plain.raw, plain.raw_chances, 1.0),
         "served": outcome(plain.samples, plain.chances, plain.drawn / count),

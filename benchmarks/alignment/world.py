@@ -133,6 +133,10 @@ def _jpeg_size(pixels: np.ndarray) -> int:
 def graded(images: Tensor, score: str) -> Tensor:
     """The fine-grained user: "jpeg" likes what compresses well, "jpeg-" what does not; in steps of a tenth, never 0."""
     direction = -1.0 if score.endswith("-") else 1.0
-    grade = (direction * (JPEG_MIDDLE - jpeg_bytes(images)) / JPEG_WIDTH).clamp(-1, 1)
+    return never_zero((direction * (JPEG_MIDDLE - jpeg_bytes(images)) / JPEG_WIDTH).clamp(-1, 1))
+
+
+def never_zero(grade: Tensor) -> Tensor:
+    """Rounds grades to tenths, and those that would be 0 to the tenth of their sign; 0 itself counts as liked."""
     tenths = (grade * 10).round() / 10
     return torch.where(tenths == 0, 0.1 * torch.where(grade < 0, -1.0, 1.0), tenths)
