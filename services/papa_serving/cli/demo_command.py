@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,6 +32,9 @@ CLASSES = 10
 Taste = Annotated[
     str, typer.Option("--taste", help="Hidden taste: classes 0 to 9 of Fashion-MNIST, separated by commas.")
 ]
+Hard = Annotated[
+    str, typer.Option("--hard", help="Hidden taste of a second shopper, one that is hard to learn; empty for none.")
+]
 Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Rounds of rating.")]
 PerRound = Annotated[int, typer.Option("--per-round", min=1, max=64, help="Items rated a round.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=1_000_000, help="Of everything random.")]
@@ -49,6 +52,7 @@ Running = Annotated[
 
 def demo(
     taste: Taste = "5,7,9",
+    hard: Hard = "4,8",
     rounds: Rounds = 12,
     per_round: PerRound = 10,
     seed: Seed = 0,
@@ -57,29 +61,32 @@ def demo(
     address: Running = "",
     json: AsJson = False,
 ) -> None:
-    """Watch the service learn a hidden taste from a simulated shopper's likes.
+    """Watch the service learn hidden tastes from the likes of simulated shoppers.
 
-    Starts the whole service in a fresh folder and lets the shopper rate its items round by round. The exit code is 0
-    only if fresh samples then meet the taste.
+    Starts the whole service in a fresh folder and lets two shoppers rate its items round by round, the second with a
+    taste that is hard to learn. The exit code is 0 only if fresh samples then meet the first one's taste.
     """
     from papa_serving.local.stop_signals import Stopped
 
-    wanted, plan = _classes(taste), DemoPlan(rounds=rounds, per_round=per_round, seed=seed)
+    tastes = [_classes(taste), *([_classes(hard, "--hard")] if hard else [])]
+    plan = DemoPlan(rounds=rounds, per_round=per_round, seed=seed)
     check_writable(out)
     if json and not address:
         claim_document()  # Ray says on standard output that a worker died
     started = time.monotonic()
     try:
         with _service(address, backbone, per_round, voice(json)) as gateway, connect(gateway) as client:
-            shopper = Shopper(_oracle(), wanted)
-            result = _show(client, shopper, plan, voice(json))
+            shoppers = [Shopper(_oracle(), wanted) for wanted in tastes]
+            results = _show(client, shoppers, plan, voice(json))
     except Stopped as stopped:
         raise typer.Exit(130) from stopped
-    files = save(result, shopper, plan, time.monotonic() - started, out)
+    files = save(results, shoppers, plan, time.monotonic() - started, out)
     if json:
         print_text((out / "figures.json").read_text().rstrip("\n"))
     voice(json).print()
-    voice(json).print(table(result, shopper))
+    for each, shopper in zip(results, shoppers, strict=True):
+        voice(json).print(table(each, shopper))
+    result = results[0]
     voice(json).print(f"{', '.join(map(str, files))}\n")
     needed = goal(result.before.success)
     if not adapted(result):
@@ -89,13 +96,13 @@ def demo(
     voice(json).print(styled(("the loop has adapted", "green"), f"{figures} in {time.monotonic() - started:.0f} s"))
 
 
-def _classes(taste: str) -> frozenset[int]:
+def _classes(taste: str, option: str = "--taste") -> frozenset[int]:
     try:
         classes = frozenset(int(each) for each in taste.split(","))
     except ValueError:
         classes = frozenset()
     if not classes or not all(0 <= each < CLASSES for each in classes) or len(classes) == CLASSES:
-        raise Failure(f"--taste takes one to nine classes from 0 to 9, not {taste!r}", "for instance --taste 5,7,9")
+        raise Failure(f"{option} takes one to nine classes from 0 to 9, not {taste!r}", f"for instance {option} 5,7,9")
     return classes
 
 
@@ -136,7 +143,7 @@ def _service(address: str, backbone: str, per_round: int, console: Console) -> I
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _show(client: Client, shopper: Shopper, plan: DemoPlan, console: Console) -> DemoResult:
+def _show(client: Client, shoppers: Sequence[Shopper], plan: DemoPlan, console: Console) -> list[DemoResult]:
     """Runs the plan with a progress bar; without a terminal it prints one line per round."""
     columns = (
         SpinnerColumn(),
@@ -150,17 +157,24 @@ def _show(client: Client, shopper: Shopper, plan: DemoPlan, console: Console) ->
         stack.enter_context(progress)
         task = progress.add_task("measuring the backbone", total=plan.rounds)
 
-        def started(before: Evaluation) -> None:
-            console.print(f"a shopper with a hidden taste: {named(shopper.taste)}")
-            console.print(f"the backbone alone meets it in {before.success:.0%} of fresh samples")
+        def started(before: Sequence[Evaluation]) -> None:
+            for shopper, each in zip(shoppers, before, strict=True):
+                console.print(f"a shopper with a hidden taste: {named(shopper.taste)}")
+                console.print(f"the backbone alone meets it in {each.success:.0%} of fresh samples")
             progress.update(task, description="round 1")
 
-        def report(done: Round) -> None:
-            seen = f", fresh samples {done.success:.0%}" if done.success is not None else ""
-            console.print(
-                f"round {done.number:>2}: liked {done.liked:>2} of {done.shown}, learnt in {done.learning:.1f} s{seen}"
-            )
+        def report(rounds: Sequence[Round]) -> None:
+            console.print(_line(rounds))
+            done = rounds[0]
             doing = f"round {done.number + 1}" if done.number < plan.rounds else "measuring what was learnt"
             progress.update(task, completed=done.number, description=f"{doing} (liked {done.liked / done.shown:.0%})")
 
-        return run_demo(client, shopper, plan, started, report)
+        return run_demo(client, shoppers, plan, started, report)
+
+
+def _line(rounds: Sequence[Round]) -> str:
+    first, *others = rounds
+    also = "".join(f" and {each.liked:>2}" for each in others)
+    seen = f", fresh samples {first.success:.0%}" if first.success is not None else ""
+    learning = max(each.learning for each in rounds)
+    return f"round {first.number:>2}: liked {first.liked:>2}{also} of {first.shown}, learnt in {learning:.1f} s{seen}"

@@ -1,11 +1,11 @@
-"""The loop of the demo: generate, rate, wait for the new revision, repeat."""
+"""The loop of the demo: generate, rate, wait for the new revision, repeat; several shoppers at a time."""
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from papa_serving.client import Client, FeedbackEvent, UserState
 from papa_serving.demo.evaluation import Evaluation, evaluate
@@ -18,13 +18,14 @@ _LEARNING_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class DemoPlan:
-    """The plan: rounds of `per_round` rated items; `evaluation_items` fresh samples before and after, and
-    `glance_items` of them every `glance_every` rounds."""
+    """The plan: rounds of `per_round` rated items. The first shopper looks at `evaluation_items` fresh samples before
+    and after, and at `glance_items` of them every `glance_every` rounds; any other at `other_items` twice."""
 
     rounds: int = 12
     per_round: int = 10
     seed: int = 0
     evaluation_items: int = 100
+    other_items: int = 40
     glance_items: int = 30
     glance_every: int = 3
 
@@ -57,49 +58,82 @@ class DemoResult:
     state: UserState = field(repr=False)
 
 
-Report = Callable[[Round], None]
+Started = Callable[[Sequence[Evaluation]], None]
+Report = Callable[[Sequence[Round]], None]
+
+
+@dataclass
+class _Visit:
+    """One shopper's user, and what has happened so far."""
+
+    user: str
+    shopper: Shopper
+    seed: int
+    items: int
+    before: Evaluation
+    rounds: list[Round] = field(default_factory=list)
 
 
 def run_demo(
-    client: Client, shopper: Shopper, plan: DemoPlan, started: Callable[[Evaluation], None], report: Report
-) -> DemoResult:
-    """Teaches a new user's adapter. `started` gets the evaluation of the backbone, `report` each round as it ends.
+    client: Client, shoppers: Sequence[Shopper], plan: DemoPlan, started: Started, report: Report
+) -> list[DemoResult]:
+    """Teaches a new user's adapter for each shopper, all in the same rounds. `started` gets the evaluations of the
+    backbone, `report` the rounds as they end, each in the order of the shoppers.
 
     Raises Failure when feedback is refused or not learnt from in time, PapaError when a call fails.
     """
-    user = f"demo-{uuid.uuid4().hex[:12]}"
-    evaluation_seed = EVALUATION_SEED + plan.seed * 10_000
-    before = evaluate(client, user, shopper, evaluation_seed, plan.evaluation_items)
-    started(before)
-    rounds: list[Round] = []
+    visits = [_begun(client, shopper, plan, index) for index, shopper in enumerate(shoppers)]
+    started([visit.before for visit in visits])
     for number in range(1, plan.rounds + 1):
-        seed = plan.seed * 1_000_000 + number * 1_000
-        glance = number % plan.glance_every == 0 and number < plan.rounds
-        done = _round(client, user, shopper, number, plan.per_round, seed)
-        if glance:
-            seen = evaluate(client, user, shopper, evaluation_seed, plan.glance_items)
-            done = Round(**{**vars(done), "success": seen.success})
-        rounds.append(done)
+        done = _round(client, visits, number, plan)
+        if number % plan.glance_every == 0 and number < plan.rounds:
+            first = visits[0]
+            seen = evaluate(client, first.user, first.shopper, first.seed, plan.glance_items)
+            done[0] = replace(done[0], success=seen.success)
+        for visit, each in zip(visits, done, strict=True):
+            visit.rounds.append(each)
         report(done)
-    after = evaluate(client, user, shopper, evaluation_seed, plan.evaluation_items)
-    return DemoResult(user, before, after, tuple(rounds), client.get_user(user))
+    return [_ended(client, visit) for visit in visits]
 
 
-def _round(client: Client, user: str, shopper: Shopper, number: int, count: int, seed: int) -> Round:
+def _begun(client: Client, shopper: Shopper, plan: DemoPlan, index: int) -> _Visit:
+    user = f"demo-{uuid.uuid4().hex[:12]}"
+    seed = EVALUATION_SEED + plan.seed * 10_000 + index * plan.evaluation_items
+    items = plan.other_items if index else plan.evaluation_items
+    return _Visit(user, shopper, seed, items, evaluate(client, user, shopper, seed, items))
+
+
+def _ended(client: Client, visit: _Visit) -> DemoResult:
+    after = evaluate(client, visit.user, visit.shopper, visit.seed, visit.items)
+    return DemoResult(visit.user, visit.before, after, tuple(visit.rounds), client.get_user(visit.user))
+
+
+def _round(client: Client, visits: Sequence[_Visit], number: int, plan: DemoPlan) -> list[Round]:
+    """All shoppers rate before any of them waits, so that a trainer may learn from all in one batch."""
+    seed = plan.seed * 1_000_000 + number * 1_000
+    rated = [_rated(client, visit, plan.per_round, seed) for visit in visits]
+    done = []
+    for visit, (liked, generating, since) in zip(visits, rated, strict=True):
+        state = _wait_until_learnt(client, visit.user)
+        revision = state.current_revision.name if state.current_revision else ""
+        done.append(Round(number, plan.per_round, liked, revision, generating, time.monotonic() - since))
+    return done
+
+
+def _rated(client: Client, visit: _Visit, count: int, seed: int) -> tuple[int, float, float]:
+    """The number of liked items, the seconds until the items were there, and when the ratings were given."""
     started = time.monotonic()
-    generation = client.generate(user, count, seed=seed)
+    generation = client.generate(visit.user, count, seed=seed)
     generated = time.monotonic()
-    likes = shopper.likes(generation.items)
+    likes = visit.shopper.likes(generation.items)
     events = [
-        FeedbackEvent(user, 1.0 if liked else -1.0, item_id=item.item_id)
+        FeedbackEvent(visit.user, 1.0 if liked else -1.0, item_id=item.item_id)
         for item, liked in zip(generation.items, likes, strict=True)
     ]
     refused = [outcome.error for outcome in client.submit_feedback(events) if outcome.error]
     if refused:
         raise Failure(f"{len(refused)} of {count} ratings were refused: {refused[0].message}", refused[0].reason)
-    state = _wait_until_learnt(client, user)
-    revision = state.current_revision.name if state.current_revision else ""
-    return Round(number, count, sum(likes), revision, generated - started, time.monotonic() - generated)
+    return sum(likes), generated - started, generated
 
 
 def _wait_until_learnt(client: Client, user: str) -> UserState:

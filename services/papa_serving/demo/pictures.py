@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -15,17 +16,30 @@ _CELL, _FRAME, _GAP, _HEADER = 64, 4, 6, 28
 _LIKED, _PAPER, _INK = (22, 140, 70), (255, 255, 255), (30, 30, 30)
 
 
-def save_contact_sheet(result: DemoResult, path: Path) -> None:
-    """Saves the same seeds before (left) and after (right). Items that the shopper likes are framed."""
+def save_contact_sheet(results: Sequence[tuple[str, DemoResult]], path: Path) -> None:
+    """Saves, for each named taste, the same seeds before (left) and after (right). Liked items are framed."""
+    bands = [_band(taste, result) for taste, result in results]
+    gap = 4 * _GAP
+    page = Image.new("RGB", (bands[0].width, sum(band.height + gap for band in bands) - gap), _PAPER)
+    top = 0
+    for band in bands:
+        page.paste(band, (0, top))
+        top += band.height + gap
+    page.save(path)
+
+
+def _band(taste: str, result: DemoResult) -> Image.Image:
+    ratings = sum(each.shown for each in result.rounds)
     sheets = [
         _sheet(result.before, f"before: {result.before.success:.0%} to the shopper's taste"),
-        _sheet(result.after, f"after {sum(each.shown for each in result.rounds)} ratings: {result.after.success:.0%}"),
+        _sheet(result.after, f"after {ratings} ratings: {result.after.success:.0%}"),
     ]
     width = sum(sheet.width for sheet in sheets) + 4 * _GAP
-    page = Image.new("RGB", (width, sheets[0].height), _PAPER)
-    page.paste(sheets[0], (0, 0))
-    page.paste(sheets[1], (sheets[0].width + 4 * _GAP, 0))
-    page.save(path)
+    band = Image.new("RGB", (width, _HEADER + sheets[0].height), _PAPER)
+    ImageDraw.Draw(band).text((_GAP, _GAP), f"hidden taste: {taste}", fill=_INK, font_size=18)
+    band.paste(sheets[0], (0, _HEADER))
+    band.paste(sheets[1], (sheets[0].width + 4 * _GAP, _HEADER))
+    return band
 
 
 def _sheet(evaluation: Evaluation, title: str) -> Image.Image:

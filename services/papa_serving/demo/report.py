@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -48,15 +49,24 @@ def table(result: DemoResult, shopper: Shopper) -> Table:
     return rows
 
 
-def save(result: DemoResult, shopper: Shopper, plan: DemoPlan, seconds: float, folder: Path) -> list[Path]:
-    """Writes contact sheet, curve and figures, and returns their paths."""
+def save(
+    results: Sequence[DemoResult], shoppers: Sequence[Shopper], plan: DemoPlan, seconds: float, folder: Path
+) -> list[Path]:
+    """Writes contact sheet, curve and figures, and returns their paths. The curve is the first shopper's."""
     folder.mkdir(parents=True, exist_ok=True)
     sheet, curve, figures = (folder / name for name in ("contact_sheet.png", "curve.png", "figures.json"))
-    save_contact_sheet(result, sheet)
-    save_curve(result, curve)
-    document = {
+    tastes = [named(shopper.taste) for shopper in shoppers]
+    save_contact_sheet(list(zip(tastes, results, strict=True)), sheet)
+    save_curve(results[0], curve)
+    first, *others = map(_figures, results, shoppers)
+    document = {"plan": asdict(plan), "seconds": seconds, **first, "others": others}
+    figures.write_text(json.dumps(document, indent=2) + "\n")
+    return [sheet, curve, figures]
+
+
+def _figures(result: DemoResult, shopper: Shopper) -> dict[str, object]:
+    return {
         "taste": sorted(shopper.taste),
-        "plan": asdict(plan),
         "base_success": result.before.success,
         "final_success": result.after.success,
         "goal": goal(result.before.success),
@@ -64,8 +74,5 @@ def save(result: DemoResult, shopper: Shopper, plan: DemoPlan, seconds: float, f
         "base_coverage": result.before.coverage,
         "final_coverage": result.after.coverage,
         "dead_letters": result.state.dead_letters,
-        "seconds": seconds,
         "rounds": [asdict(each) for each in result.rounds],
     }
-    figures.write_text(json.dumps(document, indent=2) + "\n")
-    return [sheet, curve, figures]
