@@ -53,6 +53,11 @@ FEEDBACK_LABELS = Counter(
     "Accepted likes and dislikes, by how many labels their user had given, this one included: 1-10, 11-30, … 1001+.",
     ["label", "cohort"],
 )
+TYPED_EVENTS = Counter(
+    "papa_typed_events_total",
+    "Accepted events that have a type, by it: view, click, cart, purchase, like, dislike, skip.",
+    ["type"],
+)
 CATALOGUE_ITEMS = Counter(
     "papa_catalogue_items_total",
     "Items of catalogues by outcome: added, replaced, unchanged, deleted, or the reason of the refusal.",

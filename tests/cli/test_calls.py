@@ -95,9 +95,25 @@ async def test_feedback_is_acknowledged_event_by_event(papa_call: Call, service:
     assert (state["likes"], state["dislikes"], state["pending_events"]) == (1, 1, 2)
 
 
+async def test_feedback_tells_types_origin_and_notes(papa_call: Call, service: Service) -> None:
+    said = ["--event", "a=b=click", "--like", "c", "--generation", "g7", "--metadata", "page=home", "--tag", "spring"]
+    ended = await papa_call("feedback", "alice", *said)
+    assert ended.code == 0, ended.err
+    like, click = service.log.accepted
+    assert (click.item_id, click.attribution.type, like.attribution.type) == ("a=b", "click", "")
+    for event in (like, click):
+        assert event.attribution.generation_id == "g7"
+        assert (event.attribution.notes.metadata, event.attribution.notes.tags) == ({"page": "home"}, ("spring",))
+    refused = await papa_call("feedback", "alice", "--event", "a=share")
+    assert refused.code == 1
+    assert "must be one of view, click, cart, purchase, like, dislike, skip" in refused.err
+
+
 async def test_feedback_that_says_nothing_is_refused(papa: Papa) -> None:
     assert "there is nothing to say" in papa("feedback", "alice").err
     assert "--grade takes ITEM=GRADE" in papa("feedback", "alice", "--grade", "item").err
+    assert "--event takes ITEM=TYPE" in papa("feedback", "alice", "--event", "click").err
+    assert "--metadata takes KEY=TEXT" in papa("feedback", "alice", "--like", "i", "--metadata", "page").err
     assert "cannot be read" in papa("feedback", "alice", "--like-image", "nowhere.png").err
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from random import Random
 from typing import Any
 
 import pytest
 from papa_serving.catalogue.memory import MemoryCatalogues
+from papa_serving.contracts.attribution import KINDS, Attribution
 from papa_serving.contracts.errors import LineageConflict, StorageUnavailable, UserDeleted
 from papa_serving.contracts.feedback import FeedbackEvent, UserBatch
 from papa_serving.contracts.identity import UserKey
@@ -65,7 +67,7 @@ def merger(backend: Backend, revisions: MemoryRevisionStore, dies_at: int = 0) -
     left = [dies_at]
     parts = (backend.log, backend.users, backend.items, revisions)
     quotas, catalogues = quotas_of(backend.settings), MemoryCatalogues(CatalogueSettings())
-    return Merger(Backends(*(Failing(part, left) for part in parts), quotas, catalogues))
+    return Merger(Backends(*(Failing(part, left) for part in parts), quotas, catalogues, backend.activity))
 
 
 async def said_by(backend: Backend, user: UserKey) -> list[tuple[bytes, float]]:  # noqa: F811
@@ -106,6 +108,19 @@ async def test_labels_and_items_go_over_and_the_guest_is_gone(backend: Backend) 
     assert len(await said_by(backend, MEMBER)) == 5
     with pytest.raises(UserDeleted):
         await merger(backend, revisions).merge(GUEST, UserKey("shop", "another"))
+
+
+async def test_what_the_guest_was_shown_and_did_goes_over_once(backend: Backend) -> None:  # noqa: F811
+    await a_guest(backend)
+    bought = FeedbackEvent("b", GUEST, 1.0, item_id="liked", attribution=Attribution("purchase", "g1"))
+    await backend.log.append([bought])
+    await backend.activity.add(GUEST, "impression", b'{"generation_id":"g1"}')
+    for _ in range(2):
+        await merger(backend, MemoryRevisionStore()).merge(GUEST, MEMBER)
+    for kind in KINDS:
+        (record,) = [json.loads(each.data) for each in await backend.activity.kept(MEMBER, kind)]
+        assert record["generation_id"] == "g1"
+        assert record["at"] > 0, "when it happened to the guest"
 
 
 @pytest.mark.parametrize("dies_at", range(1, 12))

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from papa_serving.contracts import limits
+from papa_serving.contracts.attribution import Notes
 from papa_serving.contracts.errors import (
     InvalidRequest,
     QueueFull,
@@ -131,6 +132,7 @@ def test_wire() -> None:
         request_id="q", generation_id="g", tenant="t", user="u", count=3, seed=2**63 - 1, sampler="ddpm", steps=9,
         revision="base", exploration=-1, seconds_left=12.5, prompt="p", traceparent="tp",
         min_like_probability=0.75, overdraw=1.5, image=engine_pb2.ImageEncoding(format="webp", max_edge=64, quality=70),
+        notes=Notes({"page": "é"}, ("a",)).encode(),
     )  # fmt: skip
     spec = spec_from_wire(request)
     assert spec.user == UserKey("t", "u")
@@ -149,6 +151,7 @@ def test_wire() -> None:
         assert getattr(spec, name) == getattr(request, name)
     assert (spec.prompt, spec.traceparent) == ("p", "tp")
     assert spec.image == ImageEncoding("webp", 64, 70)
+    assert spec.notes == Notes({"page": "é"}, ("a",))
     request.ClearField("image")
     assert spec_from_wire(request).image == ImageEncoding("png"), "a gateway of a former release asks for nothing"
     assert 0 < spec.deadline - time.monotonic() <= 12.5
@@ -198,6 +201,7 @@ GOOD = {"generation_id": "g", "user": "u", "count": 1}
         ("image.format", engine_pb2.ImageEncoding(format="tiff")),
         ("image.max_edge", engine_pb2.ImageEncoding(max_edge=4_097)),
         ("image.quality", engine_pb2.ImageEncoding(quality=101)),
+        ("notes", b"[" * (limits.MAX_NOTES_BYTES + 1)), ("notes", b"[]"), ("notes", b"{"),
     ],
 )  # fmt: skip
 def test_the_engine_refuses_what_the_gateway_would(field: str, value: object) -> None:

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from papa_serving.attribution import open_activity
+from papa_serving.attribution.memory import MemoryActivityLog
+from papa_serving.contracts.attribution import ActivityLog
 from papa_serving.contracts.errors import ItemNotFound
 from papa_serving.contracts.feedback import FeedbackEvent, FeedbackLog, Lease, LoggedEvent, UserBatch
 from papa_serving.contracts.identity import UserKey
@@ -43,11 +46,13 @@ class Backend:
     log: FeedbackLog
     users: UserDirectory
     items: ItemStore
+    activity: ActivityLog
 
     async def close(self) -> None:
         await self.log.close()
         await self.users.close()
         await self.items.close()
+        await self.activity.close()
 
     async def own(self, user: UserKey, owner: str = "trainer", seconds: float = 30.0) -> Lease:
         lease = await self.log.acquire(user.partition(PARTITIONS), owner, seconds)
@@ -136,12 +141,13 @@ def event_id_quota(count: int, **others: Any) -> StoreSettings:
 
 
 def open_redis(settings: Settings) -> Backend:
-    return Backend(settings, open_log(settings), open_users(settings), open_items(settings))
+    return Backend(settings, open_log(settings), open_users(settings), open_items(settings), open_activity(settings))
 
 
 def _open_memory(settings: Settings) -> Backend:
     state = MemoryState(settings)
-    return Backend(settings, MemoryFeedbackLog(state), MemoryUserDirectory(state), MemoryItemStore(state))
+    stores = MemoryUserDirectory(state), MemoryItemStore(state), MemoryActivityLog(state)
+    return Backend(settings, MemoryFeedbackLog(state), *stores)
 
 
 @pytest.fixture(params=["memory", "redis", "cluster"])

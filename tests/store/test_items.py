@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from papa_serving.contracts.attribution import Notes
 from papa_serving.contracts.errors import ItemNotFound
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import BackboneInfo, StoredItem
@@ -20,7 +21,7 @@ BACKBONE = BackboneInfo("ab" * 32, "fashion_mnist", (1, 28, 28))
 async def test_an_item_is_found_as_it_was_stored(backend: Backend, user: UserKey) -> None:
     items = [
         StoredItem("i1", bytes(range(256)), "", "g1", 0),
-        StoredItem("i2", b"x", "000001-0a0b0c0d", "g1", 2**63 - 1),
+        StoredItem("i2", b"x", "000001-0a0b0c0d", "g1", 2**63 - 1, Notes({"page": "é"}, ("a", "b"))),
     ]
     await backend.items.put(user, items)
     assert [await backend.items.get(user, item.item_id) for item in items] == items

@@ -115,11 +115,16 @@ def as_toml(settings: Settings) -> str:
         absent = (
             value is None or isinstance(value, SecretStr) or (isinstance(value, str) and _shown(name, value) != value)
         )
-        assignment = (
-            ("# " if absent else "") + f"{field} = " + ("" if value is None else json.dumps(_shown(name, value)))
-        )
+        assignment = ("# " if absent else "") + f"{field} = " + ("" if value is None else _toml(_shown(name, value)))
         lines.append(assignment + (f"  # {info.description}" if info.description else ""))
     return "\n".join(lines)
+
+
+def _toml(value: object) -> str:
+    """A value in TOML, which writes tables otherwise than JSON."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(each)}" for key, each in value.items()) + "}"
+    return json.dumps(value)
 
 
 def _shown(name: str, value: object) -> object:

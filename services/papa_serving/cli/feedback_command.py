@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from papa_serving.cli.connection import Address, Tenant, UserId, connect
+from papa_serving.cli.generate_command import MetadataOption, Tags, notes_of
 from papa_serving.cli.output import AsJson, console, print_json, print_table, voice
 from papa_serving.client import FeedbackEvent
 from papa_serving.local.failure import Failure
@@ -21,6 +23,17 @@ LikedImages = Annotated[
     list[Path], typer.Option("--like-image", help="An image of your own catalogue.", dir_okay=False)
 ]
 DislikedImages = Annotated[list[Path], typer.Option("--dislike-image", help="The same, disliked.", dir_okay=False)]
+Typed = Annotated[
+    list[str],
+    typer.Option(
+        "--event",
+        metavar="ITEM=TYPE",
+        help="What the user did with an item: view, click, cart, purchase, like, dislike or skip; may be repeated.",
+    ),
+]
+GenerationId = Annotated[
+    str, typer.Option("--generation", metavar="ID", help="The generation that led to all of it.", show_default=False)
+]
 Wait = Annotated[bool, typer.Option("--wait", help="Return once the adapter has learnt all of it.")]
 
 
@@ -31,6 +44,10 @@ def feedback(
     grades: Grades = [],  # noqa: B006
     liked_images: LikedImages = [],  # noqa: B006
     disliked_images: DislikedImages = [],  # noqa: B006
+    typed: Typed = [],  # noqa: B006
+    generation: GenerationId = "",
+    metadata: MetadataOption = [],  # noqa: B006
+    tags: Tags = [],  # noqa: B006
     wait: Wait = False,
     address: Address = "",
     tenant: Tenant = "",
@@ -40,10 +57,13 @@ def feedback(
     events = [FeedbackEvent(user, 1.0, item_id=item) for item in likes]
     events += [FeedbackEvent(user, -1.0, item_id=item) for item in dislikes]
     events += [_graded(user, text) for text in grades]
+    events += [_typed(user, text) for text in typed]
     events += [FeedbackEvent(user, 1.0, image=_image(path)) for path in liked_images]
     events += [FeedbackEvent(user, -1.0, image=_image(path)) for path in disliked_images]
     if not events:
-        raise Failure("there is nothing to say", "name at least one --like, --dislike, --grade or --like-image")
+        raise Failure("there is nothing to say", "name at least one --like, --dislike, --grade or --event")
+    notes = notes_of(metadata)
+    events = [replace(each, generation_id=generation, metadata=notes, tags=tags) for each in events]
     with connect(address, tenant) as client:
         before = client.get_user(user).current_revision
         outcomes = client.submit_feedback(events)
@@ -77,6 +97,13 @@ def _graded(user: str, text: str) -> FeedbackEvent:
         return FeedbackEvent(user, float(grade), item_id=item)
     except ValueError as error:
         raise Failure(f"--grade takes ITEM=GRADE, not {text!r}", "for instance --grade 3f0c…=0.5") from error
+
+
+def _typed(user: str, text: str) -> FeedbackEvent:
+    item, equals, kind = text.rpartition("=")
+    if not equals or not item:
+        raise Failure(f"--event takes ITEM=TYPE, not {text!r}", "for instance --event 3f0c…=click")
+    return FeedbackEvent(user, item_id=item, type=kind)
 
 
 def _image(path: Path) -> bytes:

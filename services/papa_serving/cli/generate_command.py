@@ -16,6 +16,7 @@ from papa_serving.cli.output import AsJson, check_writable, console, print_json,
 from papa_serving.client import Generation, ImageFormat, ImageOptions, Item, PromptReading, Sampler
 from papa_serving.client.records import GenerateOptions
 from papa_serving.contracts.limits import MAX_EDGE, MAX_OVERDRAW, MAX_QUALITY
+from papa_serving.local.failure import Failure
 
 Count = Annotated[int, typer.Option("--count", "-n", min=1, help="Number of items.")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the first item; random when absent.")]
@@ -45,6 +46,10 @@ MaxEdge = Annotated[
 Quality = Annotated[
     int | None, typer.Option("--quality", min=1, max=MAX_QUALITY, help="Of webp and jpeg; the server's when absent.")
 ]
+MetadataOption = Annotated[
+    list[str], typer.Option("--metadata", metavar="KEY=TEXT", help="Your own note, kept; may be repeated.")
+]
+Tags = Annotated[list[str], typer.Option("--tag", metavar="TAG", help="Your own tag, kept; may be repeated.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the images.", file_okay=False)]
 Show = Annotated[
     bool | None,
@@ -68,6 +73,8 @@ def generate(
     image_format: Format = ImageFormat.PNG,
     max_edge: MaxEdge = None,
     quality: Quality = None,
+    metadata: MetadataOption = [],  # noqa: B006 - typer copies defaults
+    tags: Tags = [],  # noqa: B006
     out: Out = Path("items"),
     show: Show = None,
     address: Address = "",
@@ -81,6 +88,7 @@ def generate(
         "guidance_scale": guidance, "negative_prompt": negative_prompt or None,
         "min_like_probability": min_like_probability, "overdraw": overdraw,
         "image": ImageOptions(image_format, max_edge, quality),
+        "metadata": notes_of(metadata) or None, "tags": tags or None,
     }  # fmt: skip
     options = GenerateOptions(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[typeddict-item]
     check_writable(out)
@@ -104,6 +112,15 @@ def generate(
     for line in _readings(reading, words):
         console.print(line)
     console.print(f"{len(rows)} items by {made_by} in {generation.timings.total:.2f} s{_selected(generation, count)}")
+
+
+def notes_of(texts: Sequence[str]) -> dict[str, str]:
+    """The metadata that options give as KEY=TEXT. Raises Failure."""
+    pairs = [text.partition("=") for text in texts]
+    for key, equals, _ in pairs:
+        if not key or not equals:
+            raise Failure(f"--metadata takes KEY=TEXT, not {key!r}", "for instance --metadata page=home")
+    return {key: value for key, _, value in pairs}
 
 
 def _readings(reading: PromptReading | None, words: Sequence[str]) -> Iterator[str]:

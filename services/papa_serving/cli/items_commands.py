@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -40,5 +41,11 @@ def get(
         return
     print_fields({
         "item": found.item.item_id, "made by": found.revision or "the backbone", "seed": found.item.seed,
-        **({"prompt": found.prompt} if found.prompt else {}), "file": file,
+        **({"prompt": found.prompt} if found.prompt else {}),
+        **({"metadata": _told(found.metadata)} if found.metadata else {}),
+        **({"tags": ", ".join(found.tags)} if found.tags else {}), "file": file,
     })  # fmt: skip
+
+
+def _told(metadata: Mapping[str, str]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in sorted(metadata.items()))

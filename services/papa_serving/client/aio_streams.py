@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from types import TracebackType
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 import grpc
@@ -38,6 +38,7 @@ class AsyncItemStream(AsyncIterator[Item]):
     noise_version: int = 1
     acceptance: float = 1.0
     drawn: int = 0
+    arms: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, start: Callable[[], Items], attempts: Attempts, closed: Callable[[], bool]) -> None:
         self._start, self._attempts, self._closed = start, attempts, closed
@@ -63,6 +64,7 @@ class AsyncItemStream(AsyncIterator[Item]):
             self.prompt_reading = wire.prompt_reading(message)
             self.noise_version = message.noise_version or 1
             self.acceptance, self.drawn = wire.acceptance(message), message.drawn
+            self.arms = dict(message.arms)
 
     def cancel(self) -> None:
         """Ends the generation early; the next item raises CancelledError."""

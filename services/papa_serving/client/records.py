@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -59,7 +59,8 @@ class GenerateOptions(TypedDict, total=False):
     items, in [0, 1], drawn from the backbone. `guidance_scale`: how strictly the prompt is followed, in [1, 30]; 1 is
     not guided. `negative_prompt`: what the items should not show. `min_like_probability`: a floor in [0, 1], for fewer
     items rather than worse ones. `overdraw`: draws at most, in multiples of the items, in [1, 4]; 1 redraws nothing.
-    `image`: file format and size of the images.
+    `image`: file format and size of the images. `metadata` and `tags`: your own notes, which come back with each item
+    (`get_item`) and in exports.
     """
 
     prompt: str
@@ -73,6 +74,8 @@ class GenerateOptions(TypedDict, total=False):
     min_like_probability: float
     overdraw: float
     image: ImageOptions
+    metadata: Mapping[str, str]
+    tags: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ class UserGeneration:
 @dataclass(frozen=True)
 class ItemRecord:
     """An item that the service keeps. `revision` made it, "" for the backbone. `prompt` is what the backbone was given.
+    `metadata` and `tags` are the notes of the generation.
 
     `item.like_probability` is None and `item.exploring` False: both are told with the generation alone.
     """
@@ -138,6 +142,8 @@ class ItemRecord:
     generation_id: str
     revision: str
     prompt: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -168,7 +174,8 @@ class Generation:
     """All items of one generation; `revision` is "" where the backbone served. `prompt_reading` is None where the
     prompt was taken word for word. `request_id` finds the call in the service's logs. `noise_version` is that of the
     map from seeds to noise: a seed gives the same image again while it is the same. `acceptance` is the share of the
-    `drawn` draws that were accepted; with a floor there may be fewer items than were asked for.
+    `drawn` draws that were accepted; with a floor there may be fewer items than were asked for. `arms` names the arm of
+    each experiment that the user is in. Name the `generation_id` in the events that the items lead to.
     """
 
     generation_id: str
@@ -181,21 +188,27 @@ class Generation:
     noise_version: int = 1
     acceptance: float = 1.0
     drawn: int = 0
+    arms: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class FeedbackEvent:
-    """One label: of an item of this service (`item_id`), of an item of a catalogue (`catalogue_item`, and `catalogue`
-    unless it is the default one), or of your own encoded image (`image`).
+    """One label, or what a user did: of an item of this service (`item_id`), of an item of a catalogue
+    (`catalogue_item`, and `catalogue` unless it is the default one), or of your own encoded image (`image`).
 
     `taking_back` makes an event that takes back an earlier one instead (`cancels`, an event_id). `grade` is in [−1, 1]
     and not 0: a like is 1, a dislike −1. The `event_id` makes retries harmless. Keep the event when you retry, or give
     an id that your own system remembers. `occurred_at` None means now. `prompt` says what an `image` shows, for a
     backbone that takes prompts; an item has its own.
+
+    `type` says what the user did, in place of a grade: view, click, cart, purchase, like, dislike or skip. The
+    deployment decides what it is worth (`ServerInfo.event_weights`); one that is worth 0 is kept, and teaches nothing.
+    `generation_id` or `recommendation_id` says what led to the event. `metadata` and `tags` are your own notes. All of
+    these come back in exports.
     """
 
     user: str | User
-    grade: float
+    grade: float = 0.0
     item_id: str = ""
     image: bytes = field(default=b"", repr=False)
     event_id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -204,6 +217,11 @@ class FeedbackEvent:
     cancels: str = ""
     catalogue_item: str = ""
     catalogue: str = ""
+    type: str = ""
+    generation_id: str = ""
+    recommendation_id: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    tags: Sequence[str] = ()
 
     @classmethod
     def taking_back(cls, user: str | User, event_id: str) -> FeedbackEvent:
@@ -306,7 +324,8 @@ class ServerInfo:
     """A deployment: its version, its limits, and its backbone. `image_shape` is (channels, height, width) in pixels;
     before a generator has started there is no backbone, and name, hash and shape are "", "" and (0, 0, 0).
     `vocabulary` holds all words of its prompts where they are few, and nothing where any text is read. `overdraw` is
-    that of a generation that asks for none. `quotas` bound what one user may have."""
+    that of a generation that asks for none. `quotas` bound what one user may have. `event_weights` says what each type
+    of event is worth as a grade."""
 
     version: str
     limits: Limits
@@ -317,6 +336,7 @@ class ServerInfo:
     vocabulary: tuple[str, ...] = ()
     overdraw: float = 1.0
     quotas: Quotas = field(default_factory=Quotas)
+    event_weights: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from types import TracebackType
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 import grpc
@@ -36,6 +36,7 @@ class ItemStream(Iterator[Item]):
     noise_version: int = 1
     acceptance: float = 1.0
     drawn: int = 0
+    arms: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class ItemStream(Iterator[Item]):
             self.prompt_reading = wire.prompt_reading(message)
             self.noise_version = message.noise_version or 1
             self.acceptance, self.drawn = wire.acceptance(message), message.drawn
+            self.arms = dict(message.arms)
 
     def cancel(self) -> None:
         """Ends the generation early; the next item raises CallFailed (CANCELLED)."""

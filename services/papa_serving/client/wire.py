@@ -131,10 +131,8 @@ def event_message(event: FeedbackEvent, tenant: str) -> feedback_pb2.FeedbackEve
     except InvalidRequest as refused:
         violations += refused.violations
     violations += _set(message, "event_id", event.event_id)
-    if event.cancels:
-        violations += _set(message, "cancels", event.cancels)
-    else:
-        violations += _set(message, "grade", event.grade)
+    violations += _set_label(message, event)
+    violations += _set_attribution(message, event)
     if event.item_id:
         violations += _set(message, "item_id", event.item_id)
     if event.catalogue_item:
@@ -152,6 +150,32 @@ def event_message(event: FeedbackEvent, tenant: str) -> feedback_pb2.FeedbackEve
     if violations:
         raise InvalidRequest(violations)
     return message
+
+
+def _set_label(message: feedback_pb2.FeedbackEvent, event: FeedbackEvent) -> list[Violation]:
+    """Sets the type or the grade of an event, or the event that it takes back."""
+    if event.cancels:
+        return _set(message, "cancels", event.cancels)
+    if not event.type:
+        return _set(message, "grade", event.grade)
+    if event.grade:
+        return [Violation("grade", "does not go with a type, whose weight is the grade: give one of them")]
+    return _set(message, "type", event.type)
+
+
+def _set_attribution(message: feedback_pb2.FeedbackEvent, event: FeedbackEvent) -> list[Violation]:
+    """Sets what led to an event, and the caller's notes."""
+    violations: list[Violation] = []
+    origins = [name for name in ("generation_id", "recommendation_id") if getattr(event, name)]
+    if len(origins) > 1:
+        violations.append(Violation(origins[1], "an event has one origin: name a generation or a recommendation"))
+    for name in origins:
+        violations += _set(message, name, getattr(event, name))
+    try:
+        message.MergeFrom(feedback_pb2.FeedbackEvent(metadata=event.metadata, tags=event.tags))
+    except (AttributeError, TypeError, ValueError) as error:
+        violations.append(Violation("metadata", f"give texts, and tags as a list of texts ({error})"))
+    return violations
 
 
 def list_users_request(tenant: str, page_size: int, token: str) -> user_pb2.ListUsersRequest:
@@ -221,7 +245,14 @@ def user_generation(user: str | User, message: generation_pb2.GenerateManyRespon
 
 def item_record(message: generation_pb2.GetItemResponse) -> ItemRecord:
     """A kept item."""
-    return ItemRecord(item(message.item), message.generation_id, message.revision, message.prompt)
+    return ItemRecord(
+        item(message.item),
+        message.generation_id,
+        message.revision,
+        message.prompt,
+        dict(message.metadata),
+        tuple(message.tags),
+    )
 
 
 def timings(message: generation_pb2.Timings) -> Timings:
@@ -246,6 +277,7 @@ def generation(message: generation_pb2.GenerateResponse) -> Generation:
         noise_version=message.noise_version or 1,
         acceptance=acceptance(message),
         drawn=message.drawn,
+        arms=dict(message.arms),
     )
 
 
@@ -277,6 +309,7 @@ def server_info(message: info_pb2.GetServerInfoResponse) -> ServerInfo:
         vocabulary=tuple(backbone.vocabulary),
         overdraw=message.defaults.overdraw or 1.0,
         quotas=Quotas(**{name: getattr(message.quotas, name) for name in Quotas.__dataclass_fields__}),
+        event_weights=dict(message.event_weights),
     )
 
 

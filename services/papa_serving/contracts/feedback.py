@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from papa_serving.contracts.attribution import UNATTRIBUTED, Attribution
 from papa_serving.contracts.errors import PapaError
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import Revision
@@ -20,11 +21,12 @@ MERGED = "merged/"
 
 @dataclass(frozen=True)
 class FeedbackEvent:
-    """One label, or the withdrawal of one. `grade` is in [−1, 1] and not 0 (like = 1, dislike = −1). Exactly one of
-    `item_id`, `image`, `catalogue_item` and `cancels` says what it is about. `cancels` is the id of the event to take
-    back; its `grade` is 0. `catalogue_item` holds the names of a catalogue and of an item of it; then `image` is that
-    item's picture as it is now, and b"" where there is none to learn from, for the reason `missing`. Only an event that
-    is not known already needs the picture.
+    """One label, or the withdrawal of one, or an event that is no label. `grade` is in [−1, 1] and not 0 (like = 1,
+    dislike = −1). Exactly one of `item_id`, `image`, `catalogue_item` and `cancels` says what it is about. `cancels` is
+    the id of the event to take back; its `grade` is 0. An event that is no label has the grade 0 as well, and a type
+    in its `attribution`; its `image` is not kept. `catalogue_item` holds the names of a catalogue and of an item of it;
+    then `image` is that item's picture as it is now, and b"" where there is none to learn from, for the reason
+    `missing`. Only a label that is not known already needs the picture.
 
     `image` is a packed sample (papa_serving.contracts.samples) already in the backbone's shape. Times are seconds since
     the epoch. `traceparent` is the W3C trace context of the call, or "".
@@ -40,6 +42,12 @@ class FeedbackEvent:
     cancels: str = ""
     occurred_at: float = 0.0
     traceparent: str = ""
+    attribution: Attribution = UNATTRIBUTED
+
+    @property
+    def is_label(self) -> bool:
+        """Whether there is something to learn from it."""
+        return self.grade != 0
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from papa_serving.contracts.attribution import NO_NOTES, Notes
 from papa_serving.contracts.identity import UserKey
 
 
@@ -44,6 +45,7 @@ class GenerationSpec:
     min_like_probability: float = 0.0
     overdraw: float = 0.0
     image: ImageEncoding = ImageEncoding()
+    notes: Notes = NO_NOTES
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class RenderedItem:
     item: GeneratedItem
     generation_id: str
     prompt: str
+    notes: Notes = NO_NOTES
 
 
 @dataclass(frozen=True)

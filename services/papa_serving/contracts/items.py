@@ -6,19 +6,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from papa_serving.contracts.attribution import NO_NOTES, Notes
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
 class StoredItem:
-    """An item of one user. `sample` is the packed x0, and `revision` made it ("" for the base)."""
+    """An item of one user. `sample` is the packed x0, and `revision` made it ("" for the base). `notes` are the
+    caller's on the generation."""
 
     item_id: str
     sample: bytes
     revision: str
     generation_id: str
     seed: int
+    notes: Notes = NO_NOTES
 
 
 @dataclass(frozen=True)

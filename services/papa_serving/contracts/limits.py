@@ -31,6 +31,12 @@ MAX_EMBEDDED = 64
 """Pictures of one Embed."""
 MAX_ENGINE_MESSAGE_BYTES = 64 * 2**20
 """The largest message between gateway and engine: several large items, or an adapter."""
+MAX_NOTES = 16
+"""Entries of a caller's metadata, and tags."""
+MAX_NOTE_KEY, MAX_NOTE_VALUE = 64, 256
+"""Characters of a tag or of a key of metadata, and of a value."""
+MAX_NOTES_BYTES = 64 * 2**10
+"""The largest encoded notes between gateway and engine: more than the largest that are accepted."""
 ADAPTER_FILES = (
     "adapter_config.json",
     "adapter_model.safetensors",

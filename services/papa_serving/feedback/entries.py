@@ -1,10 +1,11 @@
 """The encoding of events for Redis: packed for append.lua, as fields of a stream's entry, and as outcome codes.
 
 append.lua takes the events of one user as one string, because every argument of a script costs time. Each event has a
-head of 28 bytes, big-endian: the lengths of event id, sample and traceparent (4 bytes each), an 8-byte digest of what
-the event says, and the grade as a double. Event id, sample and traceparent follow. The sample is empty when the event
-names an item, also one of a catalogue that has no picture to learn from. An event that takes another back has the grade
-0 and the other's id as its sample.
+head of 32 bytes, big-endian: the lengths of event id, sample, traceparent and note (4 bytes each), an 8-byte digest of
+what the event says, and the grade as a double. Event id, sample, traceparent and note follow. The sample is empty when
+the event names an item, also one of a catalogue that has no picture to learn from. An event that takes another back has
+the grade 0 and the other's id as its sample; one that is no label has the grade 0 and no sample. The note is what is
+kept of the event for attribution (`note`), empty for a bare label.
 
 Fields of an entry:
     t, u   tenant, user        e   event id       g   grade      n   sequence
@@ -20,7 +21,9 @@ import json
 import re
 import struct
 from collections.abc import Iterable, Mapping
+from typing import Any
 
+from papa_serving.contracts.attribution import to_json
 from papa_serving.contracts.errors import (
     BacklogFull,
     EventIdReused,
@@ -34,7 +37,7 @@ from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.trace import checked
 from papa_serving.store.records import user_deleted
 
-_HEAD = struct.Struct(">III8sd")
+_HEAD = struct.Struct(">IIII8sd")
 _ENTRY_ID = re.compile(r"\d{1,19}-\d{1,19}", re.ASCII)
 
 ACCEPTED, DUPLICATE, NO_ITEM, DELETED, FULL, REUSED, USER_FULL, NO_EVENT = range(8)
@@ -51,27 +54,51 @@ BACKLOG_RETRY_AFTER = 2.0
 
 
 def digest(event: FeedbackEvent) -> bytes:
-    """An 8-byte digest of what an event says. A retry has the same digest; another label under the same id has not."""
-    text = f"{float(event.grade)!r} {event.item_id} ".encode() + event.image
+    """An 8-byte digest of what an event says. A retry has the same digest; another label under the same id has not.
+
+    A type stands for its weight, which may be another when a retry comes.
+    """
+    label = event.attribution.type or repr(float(event.grade))
+    text = f"{label} {event.item_id} ".encode() + event.image
     if event.catalogue_item:  # not the picture: the item may have another, or be gone, when a retry comes
-        text = f"catalogue {json.dumps(event.catalogue_item)} {float(event.grade)!r}".encode()
+        text = f"catalogue {json.dumps(event.catalogue_item)} {label}".encode()
     if event.cancels:
         text = f"cancels {event.cancels}".encode()
     return hashlib.blake2b(text, digest_size=8).digest()
+
+
+def note(event: FeedbackEvent) -> bytes:
+    """What is kept of an event for attribution, a JSON object; b"" for a bare label."""
+    if not event.attribution and not event.cancels:
+        return b""
+    catalogue, item = event.catalogue_item or ("", "")
+    given: dict[str, Any] = {
+        "event_id": event.event_id,
+        "cancels": event.cancels,
+        "item_id": event.item_id,
+        "catalogue": catalogue,
+        "catalogue_item": item,
+        "grade": event.grade,
+        "occurred_at": event.occurred_at,
+    }
+    return to_json({name: value for name, value in given.items() if value} | event.attribution.fields())
+
+
+def needs_item(event: FeedbackEvent) -> bool:
+    """Whether append.lua looks up an item for the event. No item has an empty id: a catalogue's item without a picture
+    is one that is not there."""
+    return event.is_label and not event.image and not event.cancels
 
 
 def pack_events(events: Iterable[FeedbackEvent]) -> bytes:
     """Concatenates the events in the form that append.lua reads."""
     parts: list[bytes] = []
     for event in events:
-        event_id, trace = event.event_id.encode(), event.traceparent.encode()
-        sample = event.cancels.encode() if event.cancels else b"" if event.item_id else event.image
-        parts += (
-            _HEAD.pack(len(event_id), len(sample), len(trace), digest(event), event.grade),
-            event_id,
-            sample,
-            trace,
+        sample = (
+            event.cancels.encode() if event.cancels else b"" if event.item_id or not event.is_label else event.image
         )
+        contents = (event.event_id.encode(), sample, event.traceparent.encode(), note(event))
+        parts += (_HEAD.pack(*map(len, contents), digest(event), event.grade), *contents)
     return b"".join(parts)
 
 

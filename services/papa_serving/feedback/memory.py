@@ -32,6 +32,7 @@ from papa_serving.feedback.entries import (
     USER_FULL,
     digest,
     milliseconds,
+    note,
     order,
     refusal,
 )
@@ -220,7 +221,19 @@ class MemoryFeedbackLog(FeedbackLog):
                 return AppendResult(event.event_id, duplicate=True)
         if len(user.ids) + (2 if event.cancels else 1) > self._most_ids(event.user):
             return AppendResult(event.event_id, error=refusal(USER_FULL, event))
-        return self._cancel(event) if event.cancels else self._label(event)
+        result = self._cancel(event) if event.cancels else self._label(event) if event.is_label else self._noted(event)
+        if result.error is None and (kept := note(event)):
+            self._state.keep(user.attributed, kept, self._state.settings.attribution.events)
+        return result
+
+    def _noted(self, event: FeedbackEvent) -> AppendResult:
+        """Accepts an event that is no label: nothing waits for a trainer."""
+        user = self._state.user(event.user)
+        self._make_room(event.user, 1)
+        user.sequence += 1
+        user.ids[event.event_id] = (self._state.clock(), digest(event), user.sequence)
+        self._state.changed(event.user)
+        return AppendResult(event.event_id, user.sequence)
 
     def _label(self, event: FeedbackEvent) -> AppendResult:
         """Accepts a label that is new."""

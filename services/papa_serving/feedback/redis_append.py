@@ -17,7 +17,7 @@ from papa_serving import metrics
 from papa_serving.contracts.errors import PapaError, StorageUnavailable
 from papa_serving.contracts.feedback import AppendResult, FeedbackEvent
 from papa_serving.contracts.identity import UserKey
-from papa_serving.feedback.entries import ACCEPTED, DUPLICATE, USER_FULL, pack_events, refusal
+from papa_serving.feedback.entries import ACCEPTED, DUPLICATE, USER_FULL, needs_item, pack_events, refusal
 from papa_serving.store.redis_client import Argument, Client, call_all, unavailable
 from papa_serving.store.redis_keys import GROUP, Keys, PartitionKeys, UserKeys
 from papa_serving.store.redis_scripts import load
@@ -35,11 +35,14 @@ _APPEND = load(__package__, "append", bytes)
 
 @dataclass(frozen=True)
 class Bounds:
-    """Unapplied events of a partition, and of each user the time to live of event ids in ms and how many are kept."""
+    """Unapplied events of a partition, and of each user how many event ids and attributed events are kept; times to
+    live in ms."""
 
     backlog: int
     ttl: int
     ids: int
+    attributed: int
+    attributed_ttl: int
 
 
 class _ScriptCall:
@@ -66,11 +69,11 @@ class _ScriptCall:
         """The keys and arguments of append.lua."""
         keys: list[str] = [self._partition.events, self._partition.dead, self._partition.users]
         arguments: list[Argument] = [bounds.backlog, bounds.ttl, GROUP, bounds.ids]
+        arguments += [bounds.attributed, bounds.attributed_ttl]
         for user, (own, indices) in self._runs.items():
-            keys += (own.state, own.pending, own.letters, own.ids, own.older_ids)
+            keys += (own.state, own.pending, own.letters, own.ids, own.older_ids, own.attributed)
             of_user = [events[index] for index in indices]
-            # No item has an empty id: a catalogue's item without a picture is one that is not there.
-            keys += [own.item(event.item_id) for event in of_user if not event.image and not event.cancels]
+            keys += [own.item(event.item_id) for event in of_user if needs_item(event)]
             arguments += (user.tenant, user.user, len(of_user), pack_events(of_user))
         return keys, arguments
 

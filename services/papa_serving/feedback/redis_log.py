@@ -64,7 +64,14 @@ class RedisFeedbackLog(FeedbackLog):
         self._keys = keys
         self._revisions_kept = settings.store.user_revisions
         self._ids_ttl = _milliseconds(settings.store.event_id_ttl)
-        bounds = Bounds(settings.feedback.backlog_limit, self._ids_ttl, settings.store.user_event_ids)
+        kept = settings.attribution
+        bounds = Bounds(
+            settings.feedback.backlog_limit,
+            self._ids_ttl,
+            settings.store.user_event_ids,
+            kept.events,
+            _milliseconds(kept.ttl),
+        )
         self._appends = SharedAppend(Appender(client, keys, bounds).append)
 
     @override

@@ -53,7 +53,7 @@ async def _serve(settings: Settings) -> int:
         tracing.begin(settings.tracing, "papa-gateway")
         backends = open_backends(settings)
         token, overdraw = _engine_token(settings.generator), settings.generator.default_overdraw
-        gateway = Gateway(settings.gateway, backends, engine_token=token, overdraw=overdraw)
+        gateway = Gateway(settings.gateway, backends, None, token, overdraw, settings.attribution)
     except (ValueError, OSError) as error:
         log.error("%s", error)
         return FAILED

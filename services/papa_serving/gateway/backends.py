@@ -6,7 +6,9 @@ import logging
 from dataclasses import dataclass
 from time import monotonic
 
+from papa_serving.attribution import open_activity
 from papa_serving.catalogue import open_catalogues
+from papa_serving.contracts.attribution import ActivityLog
 from papa_serving.contracts.catalogue import Catalogues, Encoder
 from papa_serving.contracts.errors import GeneratorUnavailable, PapaError, StorageUnavailable
 from papa_serving.contracts.feedback import FeedbackLog
@@ -33,6 +35,7 @@ class Backends:
     revisions: RevisionStore
     quotas: Quotas
     catalogues: Catalogues
+    activity: ActivityLog
 
     async def close(self) -> None:
         """Closes connections."""
@@ -40,12 +43,14 @@ class Backends:
         await self.users.close()
         await self.items.close()
         await self.catalogues.close()
+        await self.activity.close()
 
 
 def open_backends(settings: Settings) -> Backends:
     """Opens what the configuration names. Each connects when it is first used. Raises ValueError for a bad URL."""
     stores = open_users(settings), open_items(settings), open_revisions(settings)
-    return Backends(open_log(settings), *stores, quotas_of(settings), open_catalogues(settings))
+    log, activity = open_log(settings), open_activity(settings)
+    return Backends(log, *stores, quotas_of(settings), open_catalogues(settings), activity)
 
 
 def quotas_of(settings: Settings) -> Quotas:

@@ -309,6 +309,7 @@ def _request(spec: GenerationSpec) -> engine_pb2.RunRequest:
         min_like_probability=spec.min_like_probability,
         overdraw=spec.overdraw,
         image=encoding_to_wire(spec.image),
+        notes=spec.notes.encode(),
     )
 
 

@@ -29,7 +29,7 @@ from papa_serving.gateway.engine_client import EngineClient
 from papa_serving.gateway.rpc.drain import Drain
 from papa_serving.gateway.rpc.edge import TRANSPORT_FACTOR, Edge
 from papa_serving.gateway.transfer import Adopter, Merger
-from papa_serving.settings import GatewaySettings
+from papa_serving.settings import AttributionSettings, GatewaySettings
 from papa_serving.settings.addresses import CannotBind, host_port
 from papa_serving.settings.exposure import exposed_gateway
 from papa_serving.stubs.serving.v1 import (
@@ -62,6 +62,7 @@ class Gateway:
         authenticate: Authenticate | None = None,
         engine_token: Callable[[], str] = str,
         overdraw: float = 1.0,
+        attribution: AttributionSettings = AttributionSettings(),  # noqa: B008 - frozen
     ) -> None:
         """`authenticate` replaces the authenticator that the settings describe, `engine_token` gives what the engine is
         shown, `overdraw` is the engine's default, to tell callers.
@@ -69,6 +70,7 @@ class Gateway:
         Raises ValueError for keys or certificates that cannot be used, and for a gateway that strangers could call.
         """
         self._settings, self._backends, self._overdraw = settings, backends, overdraw
+        self._attribution = attribution
         self._warning = "" if authenticate else exposed_gateway(settings)
         self._credentials = server_credentials(settings.tls)
         authenticate = authenticate or open_authenticator(settings.auth)
@@ -117,7 +119,7 @@ class Gateway:
     def _add_services(self) -> None:
         limits, backends = self._settings, self._backends
         backbone = KnownBackbone(backends.items)
-        reader = EventReader(limits, backbone, self._pictures, backends.catalogues)
+        reader = EventReader(limits, backbone, self._pictures, backends.catalogues, self._attribution)
         adopter = Adopter(self._engine, backends.users, backends.revisions, backends.log)
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(
             GenerationService(limits, self._engine, backbone), self._server
@@ -133,10 +135,12 @@ class Gateway:
                 self._drain,
                 adopter,
                 Merger(backends),
+                backends.activity,
             ),
             self._server,
         )
-        info_pb2_grpc.add_InfoServiceServicer_to_server(InfoService(limits, backends, self._overdraw), self._server)
+        info = InfoService(limits, backends, self._overdraw, self._attribution)
+        info_pb2_grpc.add_InfoServiceServicer_to_server(info, self._server)
         dead_letter_pb2_grpc.add_DeadLetterServiceServicer_to_server(DeadLetterService(backends.log), self._server)
         encoder = KnownEncoder(self._engine)
         items = ItemReader(limits, backbone, encoder, self._pictures)

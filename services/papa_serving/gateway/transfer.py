@@ -13,12 +13,13 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from papa_serving.contracts.attribution import KINDS, ActivityLog, Kind, Record, to_json
 from papa_serving.contracts.errors import (
     EventIdReused,
     EventNotFound,
@@ -47,7 +48,7 @@ from papa_serving.stubs.engine.v1 import engine_pb2
 
 log = logging.getLogger(__name__)
 
-MANIFEST, STATE = "manifest.json", "state.safetensors"
+MANIFEST, STATE, ACTIVITY = "manifest.json", "state.safetensors", "activity.jsonl"
 CHUNK_BYTES = 2**20
 PAGE, EVENTS_PAGE = 100, 200
 ATTEMPTS = 5
@@ -109,6 +110,16 @@ class Exporter:
             return await self._revisions.get(user, revision.name, name)
         except RevisionNotFound as error:
             raise RevisionDamaged(f"revision {revision.name} lacks {name}") from error
+
+
+async def activity_of(activity: ActivityLog, user: UserKey) -> bytes:
+    """What the user was shown and did, one JSON object a line; b"" where nothing is kept."""
+    lines = [
+        to_json({"kind": kind, "at": record.at, **json.loads(record.data)})
+        for kind in KINDS
+        for record in await activity.kept(user, kind)
+    ]
+    return b"".join(line + b"\n" for line in lines)
 
 
 class Adopter:
@@ -182,6 +193,7 @@ class Merger:
 
     def __init__(self, backends: Backends) -> None:
         self._log, self._users, self._items = backends.log, backends.users, backends.items
+        self._activity = backends.activity
         self._revisions = backends.revisions
         self._exporter = Exporter(backends.users, backends.revisions)
 
@@ -199,13 +211,25 @@ class Merger:
                 if shown := await self._items.of_user(guest):
                     await self._items.put(into, shown)
                 await self._append(guest, into, claim.merge)
+                activity = [(kind, record) for kind in KINDS for record in await self._activity.kept(guest, kind)]
                 receipt = await self._users.delete(guest, claim)
+                if receipt is not None:
+                    await self._hand_over(activity, into)
             elif receipt.merged_into != into.digest:
                 raise UserDeleted("the user to merge was deleted", field="from_user")
             if receipt is not None:
                 await self._revisions.delete_user(guest)
                 return receipt
         raise LineageConflict("the user to merge changes all the time: try again", retry_after=1.0)
+
+    async def _hand_over(self, activity: Sequence[tuple[Kind, Record]], into: UserKey) -> None:
+        """Adds the guest's activity to the member's, after the deletion, so that nothing is there twice. What a failure
+        leaves out stays out: a merge must not fail for it when the guest is gone."""
+        try:
+            for kind, record in activity:
+                await self._activity.add(into, kind, to_json({"at": record.at, **json.loads(record.data)}))
+        except StorageUnavailable as error:
+            log.warning("a merge could not keep what the guest was shown and did: %s", error)
 
     async def _append(self, guest: UserKey, into: UserKey, merge: str) -> None:
         waiting = [event async for event in self._waiting(guest)]

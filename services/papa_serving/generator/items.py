@@ -65,7 +65,7 @@ class Items:
         else:
             image = await self._decoded(sample, encoding)
         item = GeneratedItem(item_id, image, content_type(encoding), stored.seed, _index_of(item_id), stored.revision)
-        return RenderedItem(item, stored.generation_id, prompt)
+        return RenderedItem(item, stored.generation_id, prompt, stored.notes)
 
     async def _decoded(self, sample: NDArray[np.generic], encoding: ImageEncoding) -> bytes:
         """A caller who goes away frees the place only when the thread gets there: a decoding cannot be interrupted."""
@@ -103,10 +103,7 @@ class Items:
         with tracing.span("store items"):
             await self._store.put(
                 spec.user,
-                [
-                    StoredItem(item.item_id, pack_sample(x0, spec.prompt), item.revision, spec.generation_id, item.seed)
-                    for item, x0 in zip(items, samples, strict=True)
-                ],
+                [_stored(spec, item, x0) for item, x0 in zip(items, samples, strict=True)],
             )
         for item in items:
             metrics.GENERATED_ITEMS.labels("adapter" if item.revision else "base").inc()
@@ -122,6 +119,11 @@ class Items:
         pixels: NDArray[np.uint8] = to_pixels(self._denoiser.decode(samples)).numpy()
         kept = pixels if self._denoiser.sample_dtype == torch.uint8 else samples.half().numpy()
         return kept, [encode(image, encoding) for image in pixels]
+
+
+def _stored(spec: GenerationSpec, item: GeneratedItem, x0: NDArray[np.generic]) -> StoredItem:
+    sample = pack_sample(x0, spec.prompt)
+    return StoredItem(item.item_id, sample, item.revision, spec.generation_id, item.seed, spec.notes)
 
 
 def _item_id(generation_id: str, index: int) -> str:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from papa_serving.contracts import limits
+from papa_serving.contracts.attribution import Notes
 from papa_serving.contracts.catalogue import Encoder
 from papa_serving.contracts.errors import InvalidRequest, PapaError, Violation
 from papa_serving.contracts.generation import (
@@ -53,7 +54,16 @@ def spec_from_wire(request: engine_pb2.RunRequest) -> GenerationSpec:
         min_like_probability=request.min_like_probability,
         overdraw=request.overdraw,
         image=encoding_from_wire(request.image),
+        notes=_notes(request.notes),
     )
+
+
+def _notes(data: bytes) -> Notes:
+    """Raises InvalidRequest."""
+    try:
+        return Notes.decode(data)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InvalidRequest([Violation("notes", f"cannot be read: {error}")]) from error
 
 
 def encoding_from_wire(message: engine_pb2.ImageEncoding) -> ImageEncoding:
@@ -82,6 +92,7 @@ def check_run_request(request: engine_pb2.RunRequest) -> None:
         **_encoding_findings(request.image),
         "seconds_left": 0.0 <= request.seconds_left < math.inf,
         "traceparent": len(request.traceparent) <= limits.MAX_ID,
+        "notes": len(request.notes) <= limits.MAX_NOTES_BYTES,
     }
     _refuse(findings)
 
@@ -192,6 +203,7 @@ def rendered_to_wire(rendered: RenderedItem) -> engine_pb2.RenderItemResponse:
             generation_id=rendered.generation_id,
             revision=rendered.item.revision,
             prompt=rendered.prompt,
+            notes=rendered.notes.encode(),
         )
     )
 

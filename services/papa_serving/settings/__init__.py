@@ -1,5 +1,6 @@
 """The configuration: one schema, read once at the edge. Each room gets its section."""
 
+from papa_serving.settings.attribution import AttributionSettings
 from papa_serving.settings.schema import (
     AuthSettings,
     CatalogueSettings,
@@ -23,6 +24,7 @@ from papa_serving.settings.schema import (
 from papa_serving.settings.tracing import TracingSettings
 
 __all__ = [
+    "AttributionSettings",
     "AuthSettings",
     "CatalogueSettings",
     "ClientSettings",

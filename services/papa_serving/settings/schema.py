@@ -22,6 +22,7 @@ from pydantic_settings import (
 
 from papa_serving.contracts.limits import MAX_COUNT, MAX_OVERDRAW, MAX_REMEMBERED_LABELS, MAX_STEPS
 from papa_serving.settings.addresses import Host
+from papa_serving.settings.attribution import AttributionSettings
 from papa_serving.settings.section import Section, check_secret_file
 from papa_serving.settings.tracing import TracingSettings
 from papa_serving.settings.variables import FILE_VARIABLE, PREFIX, known_variables
@@ -394,6 +395,7 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     store: StoreSettings = StoreSettings()
     feedback: FeedbackSettings = FeedbackSettings()
+    attribution: AttributionSettings = AttributionSettings()
     trainer: TrainerSettings = TrainerSettings()
     generator: GeneratorSettings = GeneratorSettings()
     gateway: GatewaySettings = GatewaySettings()

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from typing_extensions import override
 
+from papa_serving.contracts.attribution import Record
 from papa_serving.contracts.errors import ItemNotFound, RevisionNotFound
 from papa_serving.contracts.feedback import DeadLetter, Lease, LoggedEvent
 from papa_serving.contracts.identity import UserKey, partition_of
@@ -57,6 +58,8 @@ class MemoryUser:
     set_aside: int = 0
     grades: dict[int, float] = field(default_factory=dict)
     items: dict[str, tuple[float, StoredItem]] = field(default_factory=dict)
+    attributed: list[Record] = field(default_factory=list)
+    impressions: list[Record] = field(default_factory=list)
     deletion: DeletionReceipt | None = None
     merging: str = ""
     merge: str = ""
@@ -196,6 +199,16 @@ class MemoryState:
         known = self._users.get(user)
         until, item = known.items.get(item_id, (0.0, None)) if known is not None else (0.0, None)
         return item if until > self.clock() else None
+
+    def keep(self, records: list[Record], data: bytes, most: int) -> None:
+        """Adds a record and removes those beyond `most`, or past their time to live."""
+        records.append(Record(self.clock(), data))
+        records[:] = self.alive(records)[-most:]
+
+    def alive(self, records: list[Record]) -> list[Record]:
+        """The records whose time to live has not passed."""
+        since = self.clock() - self.settings.attribution.ttl
+        return [record for record in records if record.at > since]
 
     def changed(self, user: UserKey) -> None:
         """Counts a change and wakes the watchers."""

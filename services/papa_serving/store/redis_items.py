@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing_extensions import override
 
 from papa_serving import metrics
+from papa_serving.contracts.attribution import Notes
 from papa_serving.contracts.errors import ItemNotFound
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import BackboneInfo, ItemStore, StoredItem
@@ -35,7 +36,7 @@ class RedisItemStore(ItemStore):
     @override
     async def put(self, user: UserKey, items: Sequence[StoredItem]) -> None:
         keys = self._keys.user(user)
-        values = [(i.item_id, i.sample, i.revision, i.generation_id, i.seed) for i in items]
+        values = [(i.item_id, i.sample, i.revision, i.generation_id, i.seed, i.notes.encode()) for i in items]
         script_keys = [keys.state, keys.items, *(keys.item(item.item_id) for item in items)]
         quota: list[Argument] = [self._ttl, self._kept, keys.item("")]
         removed = await _PUT.run(self._client, script_keys, [*quota, *(v for item in values for v in item)])
@@ -47,12 +48,14 @@ class RedisItemStore(ItemStore):
     async def get(self, user: UserKey, item_id: str) -> StoredItem:
         """Makes one look-up. The key contains the user's digest, so no user can reach another's item."""
         key = self._keys.user(user).item(item_id)
-        sample, revision, generation, seed = await call(
-            self._client, "HMGET", key, "sample", "revision", "generation", "seed"
+        sample, revision, generation, seed, notes = await call(
+            self._client, "HMGET", key, "sample", "revision", "generation", "seed", "notes"
         )
         if sample is None:
             raise ItemNotFound("no such item: never made for this user, or past its time to live")
-        return StoredItem(item_id, sample, revision.decode(), generation.decode(), int(seed))
+        return StoredItem(
+            item_id, sample, revision.decode(), generation.decode(), int(seed), Notes.decode(notes or b"")
+        )
 
     @override
     async def of_user(self, user: UserKey) -> list[StoredItem]:

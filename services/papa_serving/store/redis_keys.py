@@ -25,7 +25,10 @@ slot and one script can change them together; NN is the partition, D the user's 
     papa:{pNN}:user:D:lineage        zset    revision ids; score: their number, 1, 2, …
     papa:{pNN}:user:D:records        hash    revision id → its JSON (Revision)
     papa:{pNN}:user:D:items          zset    ids of the user's items; score: when they expire, in ms
-    papa:{pNN}:user:D:item:ID        hash    sample, revision, generation, seed; expires
+    papa:{pNN}:user:D:item:ID        hash    sample, revision, generation, seed, notes (JSON, absent without); expires
+    papa:{pNN}:user:D:attributed     stream  the user's newest events that say more than a label: a JSON object in the
+                                             field `d`; expires
+    papa:{pNN}:user:D:impressions    stream  what the user was shown, newest: a JSON object in the field `d`; expires
 
 Keys of one catalogue carry its own hash tag; C is its digest (CatalogueKey.digest), D that of its tenant. They may be
 in a Redis of their own (catalogue.url).
@@ -126,6 +129,16 @@ class UserKeys:
     def items(self) -> str:
         """The ids of the items."""
         return f"{self.state}:items"
+
+    @property
+    def attributed(self) -> str:
+        """Events with a type, an origin or notes."""
+        return f"{self.state}:attributed"
+
+    @property
+    def impressions(self) -> str:
+        """What the user was shown."""
+        return f"{self.state}:impressions"
 
     def item(self, item_id: str) -> str:
         """The key of one item. The id comes last, so it may contain any character."""

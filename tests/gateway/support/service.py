@@ -11,14 +11,22 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
+from papa_serving.attribution.memory import MemoryActivityLog
 from papa_serving.catalogue.memory import MemoryCatalogues
+from papa_serving.contracts.attribution import ActivityLog
 from papa_serving.contracts.catalogue import Catalogues
 from papa_serving.contracts.feedback import DeadLetter, FeedbackEvent
 from papa_serving.contracts.identity import UserKey
 from papa_serving.gateway.auth.identity import Authenticate
 from papa_serving.gateway.backends import Backends, quotas_of
 from papa_serving.gateway.server import Gateway
-from papa_serving.settings import CatalogueSettings, FeedbackSettings, GatewaySettings, Settings
+from papa_serving.settings import (
+    AttributionSettings,
+    CatalogueSettings,
+    FeedbackSettings,
+    GatewaySettings,
+    Settings,
+)
 from papa_serving.store.memory import MemoryState
 from papa_serving.stubs.serving.v1 import (
     catalogue_pb2_grpc,
@@ -45,11 +53,12 @@ OVERDRAW = 2.5
 class Service:
     """Started by the fixture; `stub` attributes speak to it over a real socket."""
 
-    def __init__(self) -> None:
-        self.state = MemoryState(Settings(feedback=FeedbackSettings(partitions=4)))
+    def __init__(self, attribution: AttributionSettings = AttributionSettings()) -> None:  # noqa: B008 - frozen
+        self.state = MemoryState(Settings(feedback=FeedbackSettings(partitions=4), attribution=attribution))
         self.log, self.users, self.items = Log(self.state), Users(self.state), Items(self.state)
         self.revisions = Revisions()
         self.catalogues: Catalogues = MemoryCatalogues(CatalogueSettings(max_items=50, max_catalogues=3))
+        self.activity: ActivityLog = MemoryActivityLog(self.state)
         self.engine = FakeEngine()
         self.gateway: Gateway
         self.channel: grpc.aio.Channel
@@ -61,9 +70,12 @@ class Service:
         limits = GatewaySettings(
             port=0, generator=address, **{"notice_seconds": 0.0, "drain_seconds": 60.0, **settings}
         )
-        parts = (self.log, self.users, self.items, self.revisions, quotas_of(self.state.settings), self.catalogues)
+        quotas = quotas_of(self.state.settings)
+        parts = (self.log, self.users, self.items, self.revisions, quotas, self.catalogues, self.activity)
         backends = Backends(*parts)
-        self.gateway = Gateway(limits, backends, authenticate, overdraw=OVERDRAW)
+        self.gateway = Gateway(
+            limits, backends, authenticate, overdraw=OVERDRAW, attribution=self.state.settings.attribution
+        )
         await self.gateway.start()
         self.channel = grpc.aio.insecure_channel(self.gateway.address)
         self.generation = generation_pb2_grpc.GenerationServiceStub(self.channel)

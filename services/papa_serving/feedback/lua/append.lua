@@ -1,14 +1,15 @@
 -- Appends events of one partition, user by user; what it accepts is complete before it answers.
 --
 -- KEYS  1 events stream, 2 dead stream, 3 users zset; then for each user: user hash, pending zset, letters zset, ids hash, older ids
---         hash, and the item hash of each of the user's events that names an item, in order
--- ARGV  1 backlog limit, 2 time to live of event ids in ms, 3 consumer group, 4 event ids of one user that are remembered; then
---         for each user: tenant, user, number of events, and one string of all the events as
+--         hash, attributed stream, and the item hash of each of the user's labels that names an item, in order
+-- ARGV  1 backlog limit, 2 time to live of event ids in ms, 3 consumer group, 4 event ids of one user that are remembered,
+--         5 attributed events of one user that are kept, 6 their time to live in ms; then for each user: tenant, user, number
+--         of events, and one string of all the events as
 --         papa_serving.feedback.entries makes it
 -- Reply "code sequence" for each event, then how many event ids were forgotten, all joined by spaces; the sequence is 0 for
 --       what was refused, and for a merge's label that was brought before and whose id is forgotten
 local ACCEPTED, DUPLICATE, NO_ITEM, DELETED, FULL, REUSED, USER_FULL, NO_EVENT = 0, 1, 2, 3, 4, 5, 6, 7
-local HEAD = '>I4I4I4c8d'
+local HEAD = '>I4I4I4I4c8d'
 local stream, dead, users, group = KEYS[1], KEYS[2], KEYS[3], ARGV[3]
 redis.call('ZCARD', users)
 redis.call('XLEN', dead) -- a key of another type fails before the first change, as in commit.lua
@@ -21,20 +22,24 @@ local most_ids = math.floor(math.max(tonumber(ARGV[4]), tonumber(ARGV[1])) / 2) 
 local MERGED_ID = '^merged/(%x+)/(%d+)$' -- of a label that a merge brings, gateway/transfer.py: the merge's name, its sequence
 local MERGES = 16 -- how many of the newest merges are remembered; the older ones have ended
 local UNKNOWN = string.rep('\0', 8) -- the digest of an event whose id was forgotten, see retry_dead_letter.lua
-local next_key, next_arg = 4, 5
+local most_attributed, attributed_ttl = ARGV[5], tonumber(ARGV[6])
+local next_key, next_arg = 4, 7
 local reply = {}
 
 local function unpack_events(packed, count)
   local events, ids, at = {}, {}, 1
   for i = 1, count do
-    local event, id_length, sample_length, trace_length = {}, nil, nil, nil
-    id_length, sample_length, trace_length, event.digest, event.grade, at = struct.unpack(HEAD, packed, at)
+    local event, id_length, sample_length, trace_length, note_length = {}, nil, nil, nil, nil
+    id_length, sample_length, trace_length, note_length, event.digest, event.grade, at = struct.unpack(HEAD, packed, at)
     event.id = string.sub(packed, at, at + id_length - 1)
     at = at + id_length
     event.sample = string.sub(packed, at, at + sample_length - 1)
     at = at + sample_length
     event.trace = string.sub(packed, at, at + trace_length - 1)
     at = at + trace_length
+    event.note = string.sub(packed, at, at + note_length - 1)
+    at = at + note_length
+    event.takes_back = event.grade == 0 and sample_length > 0
     events[i], ids[i] = event, event.id
   end
   return events, ids
@@ -62,13 +67,14 @@ local function recall(ids_key, older_key, older_count, ids)
 end
 
 local function append_user()
-  local state, pending, letters, ids_key, older_key = unpack(KEYS, next_key, next_key + 4)
+  local state, pending, letters, ids_key, older_key, attributed = unpack(KEYS, next_key, next_key + 5)
   local tenant, user = ARGV[next_arg], ARGV[next_arg + 1]
   local oldest = tonumber(redis.call('ZRANGE', pending, 0, 0, 'WITHSCORES')[2])
   redis.call('ZCARD', letters)
+  redis.call('XLEN', attributed)
   local ids_count, older_count = redis.call('HLEN', ids_key), redis.call('HLEN', older_key)
   local events, ids = unpack_events(ARGV[next_arg + 3], tonumber(ARGV[next_arg + 2]))
-  next_key, next_arg = next_key + 5, next_arg + 4
+  next_key, next_arg = next_key + 6, next_arg + 4
   local fields = redis.call('HMGET', state, 'deleted', 'sequence', 'likes', 'dislikes', 'pending', 'version',
     'ids_since', 'set_aside', 'merged')
   local deleted, sequence = fields[1], tonumber(fields[2]) or 0
@@ -86,7 +92,7 @@ local function append_user()
     end
   end
   local known = recall(ids_key, older_key, older_count, ids)
-  local said_here, ids_here, pending_here, letters_gone = {}, {}, {}, 0
+  local said_here, ids_here, pending_here, letters_gone, kept = {}, {}, {}, 0, 0
   -- A user may have two halves of ids. When one is full it is set aside and the half before goes, if it may. Further ids
   -- are refused when there are too many meanwhile.
   local new_ids, room_for_ids = 0, older_must_stay and most_ids - ids_count or math.huge
@@ -101,6 +107,14 @@ local function append_user()
     new_ids = new_ids + (is_there and 0 or 1)
     said_here[id] = said
     ids_here[#ids_here + 1], ids_here[#ids_here + 2] = id, said
+  end
+
+  -- Keeps what an accepted event says beside its label.
+  local function keep(event)
+    if event.note ~= '' then
+      redis.call('XADD', attributed, 'MAXLEN', most_attributed, '*', 'd', event.note)
+      kept = kept + 1
+    end
   end
 
   -- Takes an event back: of one that waits, or is dead, nothing is left; one that was applied is named to the trainer.
@@ -136,6 +150,7 @@ local function append_user()
       remember(id, string.sub(said, 1, 8) .. number .. 'x', newest)
     end
     remember(event.id, event.digest .. sequence .. 'x')
+    keep(event)
     return ACCEPTED, sequence
   end
 
@@ -155,11 +170,17 @@ local function append_user()
     if merge and tonumber(number) <= (brought[merge] or 0) then
       return DUPLICATE, 0
     end
-    if new_ids + (event.grade == 0 and 2 or 1) > room_for_ids then -- taking back writes the other's id too
+    if new_ids + (event.takes_back and 2 or 1) > room_for_ids then -- taking back writes the other's id too
       return USER_FULL, 0
     end
-    if event.grade == 0 then -- also where the backlog is full: it mostly makes room
+    if event.takes_back then -- also where the backlog is full: it mostly makes room
       return cancel(event)
+    end
+    if event.grade == 0 then -- no label: nothing waits for a trainer, and nothing is there to be taken back
+      sequence = sequence + 1
+      remember(event.id, event.digest .. sequence .. 'x')
+      keep(event)
+      return ACCEPTED, sequence
     end
     if room <= 0 then
       return FULL, 0
@@ -189,12 +210,13 @@ local function append_user()
     else
       dislikes = dislikes + 1
     end
+    keep(event)
     return ACCEPTED, sequence
   end
 
   for i, event in ipairs(events) do
     local item = nil
-    if event.sample == '' then
+    if event.sample == '' and event.grade ~= 0 then
       item, next_key = KEYS[next_key], next_key + 1
     end
     reply[#reply + 1], reply[#reply + 2] = judge(event, known[i], item)
@@ -233,6 +255,10 @@ local function append_user()
       else
         redis.call('PEXPIRE', key, ttl)
       end
+    end
+    if kept > 0 then
+      redis.call('XTRIM', attributed, 'MINID', math.max(0, now - attributed_ttl))
+      redis.call('PEXPIRE', attributed, attributed_ttl)
     end
     redis.pcall('PUBLISH', state, version)
   end

@@ -20,12 +20,14 @@ from papa_serving.gateway.rpc.drain import Drain
 from papa_serving.gateway.rpc.edge import Context
 from papa_serving.gateway.rpc.inflow import Inflow
 from papa_serving.gateway.rpc.status import public_message, retry_after
-from papa_serving.metrics import FEEDBACK_EVENTS, FEEDBACK_LABELS
+from papa_serving.metrics import FEEDBACK_EVENTS, FEEDBACK_LABELS, TYPED_EVENTS
 from papa_serving.settings import GatewaySettings
 from papa_serving.stubs.serving.v1 import feedback_pb2, feedback_pb2_grpc
 
 log = logging.getLogger(__name__)
 
+MAX_ORIGINS = 8
+"""Generations and recommendations that a span names as what its events came from."""
 MAX_EVENTS = 256
 MAX_BYTES = 4 * 2**20
 """The most that one stream buffers while its worker appends. Beyond it, HTTP/2's flow control stops the caller."""
@@ -55,7 +57,7 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
                 FEEDBACK_EVENTS.labels("INVALID_REQUEST").inc(len(converted))
                 validation.refuse(violations)
             results = await self._append(converted, request.events)
-            span.note({"papa.accepted": _accepted(results)})
+            span.note({"papa.accepted": _accepted(results), **_origins(request.events)})
         first = results[0].error
         if first is not None and all(result.error for result in results):
             raise first
@@ -98,7 +100,7 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
                 ]
                 _log_faults(results)
                 return results
-            span.note({"papa.accepted": _accepted(results)})
+            span.note({"papa.accepted": _accepted(results), **_origins(group)})
             return results
 
     async def _append(
@@ -128,11 +130,14 @@ def cohort_of(sequence: int) -> str:
 def _count(converted: Sequence[Converted], results: Sequence[AppendResult]) -> None:
     for outcome, number in Counter(map(_outcome_name, results)).items():
         FEEDBACK_EVENTS.labels(outcome).inc(number)
-    labels = Counter(
-        (cohort_of(result.sequence), event.grade > 0)
+    news = [
+        (event, result.sequence)
         for event, result in zip(converted, results, strict=True)
-        if isinstance(event, FeedbackEvent) and not event.cancels and result.error is None and not result.duplicate
-    )
+        if isinstance(event, FeedbackEvent) and result.error is None and not result.duplicate
+    ]
+    for kind, number in Counter(event.attribution.type for event, _ in news if event.attribution.type).items():
+        TYPED_EVENTS.labels(kind).inc(number)
+    labels = Counter((cohort_of(sequence), event.grade > 0) for event, sequence in news if event.is_label)
     for cohort in {cohort for cohort, _ in labels}:
         # Both labels, so that a cohort without likes shows a share of 0 instead of no share.
         FEEDBACK_LABELS.labels("like", cohort).inc(labels[cohort, True])
@@ -153,6 +158,14 @@ def _deadline(context: Context) -> float | None:
     """The deadline by the monotonic clock; None for a caller without one."""
     remaining = context.time_remaining()
     return None if remaining is None else time.monotonic() + remaining
+
+
+def _origins(messages: Sequence[feedback_pb2.FeedbackEvent]) -> dict[str, str]:
+    """The attributes of a span that say which generations and recommendations led to the events."""
+    generations = dict.fromkeys(each.generation_id for each in messages if each.generation_id)
+    recommendations = dict.fromkeys(each.recommendation_id for each in messages if each.recommendation_id)
+    named = {"papa.generation_id": generations, "papa.recommendation_id": recommendations}
+    return {name: ",".join(list(ids)[:MAX_ORIGINS]) for name, ids in named.items() if ids}
 
 
 def _accepted(results: Sequence[AppendResult]) -> int:

@@ -15,6 +15,7 @@ from contextlib import aclosing
 from google.protobuf.message import Message
 
 from papa_serving import tracing
+from papa_serving.contracts.attribution import Notes
 from papa_serving.contracts.errors import InvalidRequest, Status, Violation
 from papa_serving.contracts.generation import GenerationSpec, ImageEncoding
 from papa_serving.contracts.limits import MAX_RANDOM_SEED
@@ -164,11 +165,14 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
                 image=encoding_to_wire(_encoding(request.image)),
             )
         )
+        notes = Notes.decode(rendered.notes)
         response = generation_pb2.GetItemResponse(
             item=_item(rendered.item),
             generation_id=rendered.generation_id,
             revision=rendered.revision,
             prompt=rendered.prompt,
+            metadata=notes.metadata,
+            tags=notes.tags,
         )
         self._refuse_oversize(response, *_SMALLER)
         return response
@@ -204,7 +208,9 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
             min_like_probability=request.min_like_probability,
             overdraw=request.overdraw,
             image=_encoding(request.image),
+            notes=Notes(dict(request.metadata), tuple(request.tags)),
         )
+        tracing.current().note({"papa.generation_id": spec.generation_id})
         return spec, reading
 
     def _refuse_oversize(self, response: Message, field: str, advice: str) -> None:

@@ -21,9 +21,10 @@ from papa_serving.contracts.items import ItemStore
 from papa_serving.contracts.limits import MAX_GENERATIONS, MAX_ID, MAX_PROMPT, MAX_REMEMBERED_LABELS
 from papa_serving.gateway.backends import Backends
 from papa_serving.gateway.engine_client import EngineClient
+from papa_serving.gateway.rpc.admission import caller
 from papa_serving.gateway.rpc.drain import Drain
 from papa_serving.gateway.rpc.edge import Context
-from papa_serving.settings import GatewaySettings
+from papa_serving.settings import AttributionSettings, GatewaySettings
 from papa_serving.stubs.serving.v1 import info_pb2, info_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -120,7 +121,10 @@ class Readiness:
 class InfoService(info_pb2_grpc.InfoServiceServicer):
     """Reads the settings, and the backbone that a generator has announced."""
 
-    def __init__(self, limits: GatewaySettings, backends: Backends, overdraw: float) -> None:
+    def __init__(
+        self, limits: GatewaySettings, backends: Backends, overdraw: float, attribution: AttributionSettings
+    ) -> None:
+        self._attribution = attribution
         self._items, quotas = backends.items, backends.quotas
         self._defaults = info_pb2.Defaults(overdraw=overdraw)
         self._version = importlib.metadata.version("papa-serving")
@@ -147,7 +151,11 @@ class InfoService(info_pb2_grpc.InfoServiceServicer):
         self, request: info_pb2.GetServerInfoRequest, context: Context
     ) -> info_pb2.GetServerInfoResponse:
         answer = info_pb2.GetServerInfoResponse(
-            version=self._version, limits=self._limits, defaults=self._defaults, quotas=self._quotas
+            version=self._version,
+            limits=self._limits,
+            defaults=self._defaults,
+            quotas=self._quotas,
+            event_weights=self._attribution.weights_of(caller.get().identity.tenant),
         )
         if (known := await self._items.backbone_info()) is not None:
             channels, height, width = known.image_shape

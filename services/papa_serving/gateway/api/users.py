@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from google.protobuf import timestamp_pb2
 
+from papa_serving.contracts.attribution import ActivityLog
 from papa_serving.contracts.errors import InvalidRequest, RevisionNotFound, UserDeleted, Violation
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.limits import MAX_ID
@@ -19,7 +20,7 @@ from papa_serving.gateway.conversion import validation
 from papa_serving.gateway.rpc.admission import caller
 from papa_serving.gateway.rpc.drain import Drain
 from papa_serving.gateway.rpc.edge import Context
-from papa_serving.gateway.transfer import Adopter, Exporter, Merger, pieces, sha256
+from papa_serving.gateway.transfer import ACTIVITY, Adopter, Exporter, Merger, activity_of, pieces, sha256
 from papa_serving.metrics import REVISIONS
 from papa_serving.stubs.serving.v1 import types_pb2, user_pb2, user_pb2_grpc
 
@@ -45,11 +46,13 @@ class UserService(user_pb2_grpc.UserServiceServicer):
         drain: Drain,
         adopter: Adopter,
         merger: Merger,
+        activity: ActivityLog,
     ) -> None:
         """`partitions`: into how many the users are divided."""
         self._partitions = partitions
         self._users, self._revisions, self._drain = users, revisions, drain
         self._exporter, self._adopter, self._merger = Exporter(users, revisions), adopter, merger
+        self._activity = activity
 
     async def GetUser(self, request: user_pb2.GetUserRequest, context: Context) -> user_pb2.GetUserResponse:
         key = _key(request.user)
@@ -153,7 +156,7 @@ class UserService(user_pb2_grpc.UserServiceServicer):
     async def ExportUser(
         self, request: user_pb2.ExportUserRequest, context: Context
     ) -> AsyncIterator[user_pb2.ExportUserResponse]:
-        """Sends the state, all revision records, the files of one revision, then the manifests of all."""
+        """Sends the state, all revision records, the files of one revision, the manifests of all, then the activity."""
         violations: list[Violation] = []
         if request.revision:
             validation.check_revision(request.revision, violations)
@@ -168,6 +171,9 @@ class UserService(user_pb2_grpc.UserServiceServicer):
                     yield user_pb2.ExportUserResponse(chunk=chunk)
         async for name, data in self._exporter.history(state.user):
             for chunk in _chunks(name, data):
+                yield user_pb2.ExportUserResponse(chunk=chunk)
+        if activity := await activity_of(self._activity, state.user):
+            for chunk in _chunks(ACTIVITY, activity):
                 yield user_pb2.ExportUserResponse(chunk=chunk)
 
     async def ImportAdapter(

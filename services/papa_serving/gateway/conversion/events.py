@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from papa_serving import tracing
+from papa_serving.contracts.attribution import Attribution, Notes
 from papa_serving.contracts.catalogue import DEFAULT_CATALOGUE, CatalogueKey, Catalogues
 from papa_serving.contracts.errors import (
     EncoderChanged,
@@ -29,7 +30,7 @@ from papa_serving.gateway.conversion import validation
 from papa_serving.gateway.conversion.picture_reader import PictureReader
 from papa_serving.gateway.conversion.pictures import INCOMPLETE, BadPicture, begins_as_picture
 from papa_serving.gateway.rpc.admission import caller
-from papa_serving.settings import GatewaySettings
+from papa_serving.settings import AttributionSettings, GatewaySettings
 from papa_serving.stubs.serving.v1 import feedback_pb2, types_pb2
 
 Message = feedback_pb2.FeedbackEvent
@@ -54,9 +55,15 @@ class EventReader:
     """Validates and converts; images are decoded into the backbone's shape."""
 
     def __init__(
-        self, limits: GatewaySettings, backbone: KnownBackbone, pictures: PictureReader, catalogues: Catalogues
+        self,
+        limits: GatewaySettings,
+        backbone: KnownBackbone,
+        pictures: PictureReader,
+        catalogues: Catalogues,
+        attribution: AttributionSettings,
     ) -> None:
         self._limits, self._backbone, self._pictures, self._catalogues = limits, backbone, pictures, catalogues
+        self._attribution = attribution
 
     async def read(
         self, messages: Sequence[Message], path: Callable[[int], str], deadline: float | None = None
@@ -77,7 +84,7 @@ class EventReader:
             )
         )
         return [
-            _converted(message, findings[index], images[index], whose, arrived)
+            self._converted(message, findings[index], images[index], whose, arrived)
             for index, message in enumerate(messages)
         ]
 
@@ -103,8 +110,8 @@ class EventReader:
         if message.WhichOneof("target") not in ("image", "catalogue_item") or violations:
             return b""
         user = whose[message.user.tenant, message.user.user]
-        if isinstance(user, PapaError):
-            return user
+        if isinstance(user, PapaError) or not self._grade(message, user):
+            return b""  # refused with its user, or no label: nobody will learn from the picture
         try:
             backbone = await self._backbone.info()
             if message.WhichOneof("target") == "catalogue_item":
@@ -149,6 +156,43 @@ class EventReader:
             return _NoPicture(EncoderChanged(what, field=f"{path}catalogue_item"))
         return item.sample
 
+    def _grade(self, message: Message, user: UserKey) -> float:
+        """The grade of a valid event; 0 where it is no label."""
+        if message.cancels:
+            return 0.0
+        if message.type:
+            return _float32(self._attribution.weights_of(user.tenant)[message.type])
+        return _float32(message.grade) or _GRADES[message.signal]
+
+    def _converted(
+        self,
+        message: Message,
+        violations: list[Violation],
+        image: bytes | _NoPicture | PapaError,
+        whose: Mapping[Named, UserKey | PapaError],
+        arrived: float,
+    ) -> FeedbackEvent | PapaError:
+        if violations:
+            return InvalidRequest(violations)
+        if isinstance(image, PapaError):
+            return image
+        user = whose[message.user.tenant, message.user.user]
+        if isinstance(user, PapaError):
+            return user
+        return FeedbackEvent(
+            event_id=message.event_id,
+            user=user,
+            grade=self._grade(message, user),
+            cancels=message.cancels,
+            item_id=message.item_id,
+            image=b"" if isinstance(image, _NoPicture) else image,
+            catalogue_item=_named(message),
+            missing=image.why if isinstance(image, _NoPicture) else None,
+            occurred_at=_seconds(message) if message.HasField("occurred_at") else arrived,
+            traceparent=tracing.current().traceparent,
+            attribution=_attribution(message),
+        )
+
 
 def violations_of(results: Sequence[Converted]) -> list[Violation]:
     """All violations of a batch."""
@@ -170,31 +214,12 @@ def _charged(messages: Iterable[Message]) -> dict[Named, UserKey | PapaError]:
     return found
 
 
-def _converted(
-    message: Message,
-    violations: list[Violation],
-    image: bytes | _NoPicture | PapaError,
-    whose: Mapping[Named, UserKey | PapaError],
-    arrived: float,
-) -> FeedbackEvent | PapaError:
-    if violations:
-        return InvalidRequest(violations)
-    if isinstance(image, PapaError):
-        return image
-    user = whose[message.user.tenant, message.user.user]
-    if isinstance(user, PapaError):
-        return user
-    return FeedbackEvent(
-        event_id=message.event_id,
-        user=user,
-        grade=0.0 if message.cancels else _float32(message.grade) or _GRADES[message.signal],
-        cancels=message.cancels,
-        item_id=message.item_id,
-        image=b"" if isinstance(image, _NoPicture) else image,
-        catalogue_item=_named(message),
-        missing=image.why if isinstance(image, _NoPicture) else None,
-        occurred_at=_seconds(message) if message.HasField("occurred_at") else arrived,
-        traceparent=tracing.current().traceparent,
+def _attribution(message: Message) -> Attribution:
+    return Attribution(
+        type=message.type,
+        generation_id=message.generation_id,
+        recommendation_id=message.recommendation_id,
+        notes=Notes(dict(message.metadata), tuple(message.tags)),
     )
 
 

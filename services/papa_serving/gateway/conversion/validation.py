@@ -6,7 +6,9 @@ The functions append to `violations` instead of raising, so that a caller learns
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 
+from papa_serving.contracts.attribution import EVENT_WEIGHTS
 from papa_serving.contracts.errors import InvalidRequest, Violation
 from papa_serving.contracts.feedback import MERGED
 from papa_serving.contracts.identity import ID_RULE, is_id_text
@@ -16,6 +18,9 @@ from papa_serving.contracts.limits import (
     MAX_GENERATIONS,
     MAX_GUIDANCE,
     MAX_ID,
+    MAX_NOTE_KEY,
+    MAX_NOTE_VALUE,
+    MAX_NOTES,
     MAX_OVERDRAW,
     MAX_PROMPT,
     MAX_QUALITY,
@@ -77,6 +82,26 @@ def check_generation(request: GenerateRequest, limits: GatewaySettings, violatio
     if request.HasField("overdraw") and not 1.0 <= request.overdraw <= MAX_OVERDRAW:
         violations.append(Violation("overdraw", f"must be in [1, {MAX_OVERDRAW:g}]"))
     check_image_options(request.image, violations)
+    check_notes(request.metadata, request.tags, "", violations)
+
+
+def check_notes(metadata: Mapping[str, str], tags: Sequence[str], path: str, violations: Violations) -> None:
+    """Checks the caller's notes on a generation or on an event; `path` is "" or ends with a dot."""
+    what = f"must be 1 to {MAX_NOTE_KEY} characters: {ID_RULE}"
+    if len(metadata) > MAX_NOTES:
+        violations.append(Violation(f"{path}metadata", f"must have at most {MAX_NOTES} entries"))
+    elif not all(map(_is_note, metadata)):
+        violations.append(Violation(f"{path}metadata", f"each key {what}"))
+    elif any(len(value) > MAX_NOTE_VALUE for value in metadata.values()):
+        violations.append(Violation(f"{path}metadata", f"each value must be at most {MAX_NOTE_VALUE} characters"))
+    if len(tags) > MAX_NOTES:
+        violations.append(Violation(f"{path}tags", f"must be at most {MAX_NOTES}"))
+    elif not all(map(_is_note, tags)):
+        violations.append(Violation(f"{path}tags", f"each {what}"))
+
+
+def _is_note(text: str) -> bool:
+    return 1 <= len(text) <= MAX_NOTE_KEY and is_id_text(text)
 
 
 def check_many(request: generation_pb2.GenerateManyRequest) -> None:
@@ -129,6 +154,9 @@ def check_event(event: feedback_pb2.FeedbackEvent, path: str, limits: GatewaySet
     check_user(event.user, f"{path}user", violations)
     _check_target(event, path, limits, violations)
     _check_label(event, path, violations)
+    if origin := event.WhichOneof("origin"):
+        check_id(getattr(event, origin), f"{path}{origin}", violations)
+    check_notes(event.metadata, event.tags, path, violations)
     if event.HasField("occurred_at"):
         at = event.occurred_at
         if not FIRST_SECOND <= at.seconds <= LAST_SECOND or not 0 <= at.nanos < 1_000_000_000:
@@ -164,6 +192,16 @@ def _check_label(event: feedback_pb2.FeedbackEvent, path: str, violations: Viola
     if event.WhichOneof("target") == "cancels":
         if event.WhichOneof("label"):
             violations.append(Violation(f"{path}label", "does not go with cancels: to change a label, rate again"))
+        if event.type:
+            violations.append(Violation(f"{path}type", "does not go with cancels: what is taken back has its type"))
+        return
+    if event.type:
+        if event.type not in EVENT_WEIGHTS:
+            violations.append(Violation(f"{path}type", f"must be one of {', '.join(EVENT_WEIGHTS)}"))
+        if label := event.WhichOneof("label"):
+            violations.append(
+                Violation(f"{path}{label}", "does not go with a type, whose weight is the grade: give one of them")
+            )
         return
     match event.WhichOneof("label"):
         case "signal":
@@ -174,7 +212,7 @@ def _check_label(event: feedback_pb2.FeedbackEvent, path: str, violations: Viola
             if not MIN_GRADE <= abs(event.grade) <= 1.0:
                 violations.append(Violation(f"{path}grade", f"must be in [-1, 1], and at least {MIN_GRADE} from 0"))
         case _:
-            violations.append(Violation(f"{path}label", "give a signal or a grade"))
+            violations.append(Violation(f"{path}label", "give a signal, a grade or a type"))
 
 
 def check_users_page(request: user_pb2.ListUsersRequest, violations: Violations) -> None:

@@ -3,7 +3,7 @@
 --
 -- KEYS  1 user hash, 2 user's items zset, then the hash of each item; and the hashes of those that go, ARGV[3] .. item id
 -- ARGV  1 time to live in ms, 2 how many items of a user are kept, 3 start of the item keys,
---       then for each item: item id, sample, revision, generation, seed
+--       then for each item: item id, sample, revision, generation, seed, notes ("" for none)
 -- Reply how many of the oldest went, or -1 when the user is deleted
 local AT_ONCE = 1000
 local state, index = KEYS[1], KEYS[2]
@@ -18,9 +18,12 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local ttl, stored = tonumber(ARGV[1]), {}
 for i = 3, #KEYS do
-  local at = 4 + (i - 3) * 5
+  local at = 4 + (i - 3) * 6
   redis.call('HSET', KEYS[i], 'sample', ARGV[at + 1], 'revision', ARGV[at + 2], 'generation', ARGV[at + 3],
     'seed', ARGV[at + 4])
+  if ARGV[at + 5] ~= '' then
+    redis.call('HSET', KEYS[i], 'notes', ARGV[at + 5])
+  end
   redis.call('PEXPIRE', KEYS[i], ttl)
   redis.call('ZADD', index, now + ttl, ARGV[at])
   stored[ARGV[at]] = true

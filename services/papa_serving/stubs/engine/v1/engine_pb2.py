@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpapa/engine/v1/engine.proto\x12\x0epapa.engine.v1\"\x8d\x03\n\nRunRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\rgeneration_id\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0c\n\x04user\x18\x04 \x01(\t\x12\r\n\x05\x63ount\x18\x05 \x01(\r\x12\x0e\n\x06prompt\x18\x06 \x01(\t\x12\x0c\n\x04seed\x18\x07 \x01(\x04\x12\x0f\n\x07sampler\x18\x08 \x01(\t\x12\r\n\x05steps\x18\t \x01(\r\x12\x10\n\x08revision\x18\n \x01(\t\x12\x13\n\x0b\x65xploration\x18\x0b \x01(\x01\x12\x13\n\x0btraceparent\x18\r \x01(\t\x12\x10\n\x08guidance\x18\x0e \x01(\x01\x12\x17\n\x0fnegative_prompt\x18\x0f \x01(\t\x12\x14\n\x0cseconds_left\x18\x10 \x01(\x01\x12\x1c\n\x14min_like_probability\x18\x11 \x01(\x01\x12\x10\n\x08overdraw\x18\x12 \x01(\x01\x12,\n\x05image\x18\x13 \x01(\x0b\x32\x1d.papa.engine.v1.ImageEncodingJ\x04\x08\x0c\x10\rR\x08\x64\x65\x61\x64line\"B\n\rImageEncoding\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\t\x12\x10\n\x08max_edge\x18\x02 \x01(\r\x12\x0f\n\x07quality\x18\x03 \x01(\r\"\x96\x01\n\x0bRunResponse\x12*\n\x05items\x18\x01 \x01(\x0b\x32\x19.papa.engine.v1.ItemsDoneH\x00\x12\'\n\x04\x64one\x18\x02 \x01(\x0b\x32\x17.papa.engine.v1.RunDoneH\x00\x12)\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x18.papa.engine.v1.RunErrorH\x00\x42\x07\n\x05\x65vent\"\x84\x01\n\x11RenderItemRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\x0f\n\x07item_id\x18\x04 \x01(\t\x12,\n\x05image\x18\x05 \x01(\x0b\x32\x1d.papa.engine.v1.ImageEncoding\"{\n\x12RenderItemResponse\x12\x30\n\x08rendered\x18\x01 \x01(\x0b\x32\x1c.papa.engine.v1.RenderedItemH\x00\x12)\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x18.papa.engine.v1.RunErrorH\x00\x42\x08\n\x06result\"q\n\x0cRenderedItem\x12(\n\x04item\x18\x01 \x01(\x0b\x32\x1a.papa.engine.v1.EngineItem\x12\x15\n\rgeneration_id\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x0e\n\x06prompt\x18\x04 \x01(\t\"\xca\x01\n\x12PackAdapterRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61\x63kbone\x18\x02 \x01(\t\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12\x12\n\ncreated_at\x18\x04 \x01(\x01\x12<\n\x05\x66iles\x18\x05 \x03(\x0b\x32-.papa.engine.v1.PackAdapterRequest.FilesEntry\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"{\n\x13PackAdapterResponse\x12/\n\x06packed\x18\x01 \x01(\x0b\x32\x1d.papa.engine.v1.PackedAdapterH\x00\x12)\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x18.papa.engine.v1.RunErrorH\x00\x42\x08\n\x06result\"\x9a\x01\n\rPackedAdapter\x12\x37\n\x05\x66iles\x18\x01 \x03(\x0b\x32(.papa.engine.v1.PackedAdapter.FilesEntry\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nremembered\x18\x03 \x01(\r\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"C\n\x0c\x45mbedRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0f\n\x07samples\x18\x03 \x03(\x0c\"r\n\rEmbedResponse\x12,\n\x08\x65mbedded\x18\x01 \x01(\x0b\x32\x18.papa.engine.v1.EmbeddedH\x00\x12)\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x18.papa.engine.v1.RunErrorH\x00\x42\x08\n\x06result\"=\n\x08\x45mbedded\x12\x0f\n\x07\x65ncoder\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\r\x12\x12\n\nembeddings\x18\x03 \x03(\x0c\"W\n\tItemsDone\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.papa.engine.v1.EngineItem\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\r\n\x05\x64rawn\x18\x03 \x01(\r\"\xb7\x01\n\nEngineItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\r\n\x05index\x18\x05 \x01(\r\x12\x0f\n\x07\x61\x64\x61pter\x18\x06 \x01(\x08\x12\x1d\n\x10like_probability\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\texploring\x18\x08 \x01(\x08\x42\x13\n\x11_like_probability\"\xa4\x01\n\x07RunDone\x12\x10\n\x08revision\x18\x01 \x01(\t\x12\x16\n\x0equeued_seconds\x18\x02 \x01(\x01\x12\x19\n\x11\x64\x65noising_seconds\x18\x03 \x01(\x01\x12\x1c\n\x14\x61\x64\x61pter_load_seconds\x18\x04 \x01(\x01\x12\x15\n\rnoise_version\x18\x05 \x01(\r\x12\r\n\x05\x64rawn\x18\x06 \x01(\r\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x07 \x01(\r\"\xb3\x01\n\x08RunError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x1b\n\x13retry_after_seconds\x18\x03 \x01(\x01\x12\x38\n\x08metadata\x18\x04 \x03(\x0b\x32&.papa.engine.v1.RunError.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\xc4\x02\n\rEngineService\x12@\n\x03Run\x12\x1a.papa.engine.v1.RunRequest\x1a\x1b.papa.engine.v1.RunResponse0\x01\x12S\n\nRenderItem\x12!.papa.engine.v1.RenderItemRequest\x1a\".papa.engine.v1.RenderItemResponse\x12V\n\x0bPackAdapter\x12\".papa.engine.v1.PackAdapterRequest\x1a#.papa.engine.v1.PackAdapterResponse\x12\x44\n\x05\x45mbed\x12\x1c.papa.engine.v1.EmbedRequest\x1a\x1d.papa.engine.v1.EmbedResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpapa/engine/v1/engine.proto\x12\x0epapa.engine.v1\"\x9c\x03\n\nRunRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\rgeneration_id\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0c\n\x04user\x18\x04 \x01(\t\x12\r\n\x05\x63ount\x18\x05 \x01(\r\x12\x0e\n\x06prompt\x18\x06 \x01(\t\x12\x0c\n\x04seed\x18\x07 \x01(\x04\x12\x0f\n\x07sampler\x18\x08 \x01(\t\x12\r\n\x05steps\x18\t \x01(\r\x12\x10\n\x08revision\x18\n \x01(\t\x12\x13\n\x0b\x65xploration\x18\x0b \x01(\x01\x12\x13\n\x0btraceparent\x18\r \x01(\t\x12\x10\n\x08guidance\x18\x0e \x01(\x01\x12\x17\n\x0fnegative_prompt\x18\x0f \x01(\t\x12\x14\n\x0cseconds_left\x18\x10 \x01(\x01\x12\x1c\n\x14min_like_probability\x18\x11 \x01(\x01\x12\x10\n\x08overdraw\x18\x12 \x01(\x01\x12,\n\x05image\x18\x13 \x01(\x0b\x32\x1d.papa.engine.v1.ImageEncoding\x12\r\n\x05notes\x18\x14 \x01(\x0cJ\x04\x08\x0c\x10\rR\x08\x64\x65\x61\x64line\"B\n\rImageEncoding\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\t\x12\x10\n\x08max_edge\x18\x02 \x01(\r\x12\x0f\n\x07quality\x18\x03 \x01(\r\"\x96\x01\n\x0bRunResponse\x12*\n\x05items\x18\x01 \x01(\x0b\x32\x19.papa.engine.v1.ItemsDoneH\x00\x12\'\n\x04\x64one\x18\x02 \x01(\x0b\x32\x17.papa.engine.v1.RunDoneH\x00\x12)\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x18.papa.engine.v1.RunErrorH\x00\x42\x07\n\x05\x65vent\"\x84\x01\n\x11RenderItemRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\x0f\n\x07item_id\x18\x04 \x01(\t\x12,\n\x05image\x18\x05 \x01(\x0b\x32\x1d.papa.engine.v1.ImageEncoding\"{\n\x12RenderItemResponse\x12\x30\n\x08rendered\x18\x01 \x01(\x0b\x32\x1c.papa.engine.v1.RenderedItemH\x00\x12)\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x18.papa.engine.v1.RunErrorH\x00\x42\x08\n\x06result\"\x80\x01\n\x0cRenderedItem\x12(\n\x04item\x18\x01 \x01(\x0b\x32\x1a.papa.engine.v1.EngineItem\x12\x15\n\rgeneration_id\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x0e\n\x06prompt\x18\x04 \x01(\t\x12\r\n\x05notes\x18\x05 \x01(\x0c\"\xca\x01\n\x12PackAdapterRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61\x63kbone\x18\x02 \x01(\t\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12\x12\n\ncreated_at\x18\x04 \x01(\x01\x12<\n\x05\x66iles\x18\x05 \x03(\x0b\x32-.papa.engine.v1.PackAdapterRequest.FilesEntry\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"{\n\x13PackAdapterResponse\x12/\n\x06packed\x18\x01 \x01(\x0b\x32\x1d.papa.engine.v1.PackedAdapterH\x00\x12)\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x18.papa.engine.v1.RunErrorH\x00\x42\x08\n\x06result\"\x9a\x01\n\rPackedAdapter\x12\x37\n\x05\x66iles\x18\x01 \x03(\x0b\x32(.papa.engine.v1.PackedAdapter.FilesEntry\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nremembered\x18\x03 \x01(\r\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"C\n\x0c\x45mbedRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0f\n\x07samples\x18\x03 \x03(\x0c\"r\n\rEmbedResponse\x12,\n\x08\x65mbedded\x18\x01 \x01(\x0b\x32\x18.papa.engine.v1.EmbeddedH\x00\x12)\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x18.papa.engine.v1.RunErrorH\x00\x42\x08\n\x06result\"=\n\x08\x45mbedded\x12\x0f\n\x07\x65ncoder\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\r\x12\x12\n\nembeddings\x18\x03 \x03(\x0c\"W\n\tItemsDone\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.papa.engine.v1.EngineItem\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\r\n\x05\x64rawn\x18\x03 \x01(\r\"\xb7\x01\n\nEngineItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\r\n\x05index\x18\x05 \x01(\r\x12\x0f\n\x07\x61\x64\x61pter\x18\x06 \x01(\x08\x12\x1d\n\x10like_probability\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\texploring\x18\x08 \x01(\x08\x42\x13\n\x11_like_probability\"\xa4\x01\n\x07RunDone\x12\x10\n\x08revision\x18\x01 \x01(\t\x12\x16\n\x0equeued_seconds\x18\x02 \x01(\x01\x12\x19\n\x11\x64\x65noising_seconds\x18\x03 \x01(\x01\x12\x1c\n\x14\x61\x64\x61pter_load_seconds\x18\x04 \x01(\x01\x12\x15\n\rnoise_version\x18\x05 \x01(\r\x12\r\n\x05\x64rawn\x18\x06 \x01(\r\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x07 \x01(\r\"\xb3\x01\n\x08RunError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x1b\n\x13retry_after_seconds\x18\x03 \x01(\x01\x12\x38\n\x08metadata\x18\x04 \x03(\x0b\x32&.papa.engine.v1.RunError.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\xc4\x02\n\rEngineService\x12@\n\x03Run\x12\x1a.papa.engine.v1.RunRequest\x1a\x1b.papa.engine.v1.RunResponse0\x01\x12S\n\nRenderItem\x12!.papa.engine.v1.RenderItemRequest\x1a\".papa.engine.v1.RenderItemResponse\x12V\n\x0bPackAdapter\x12\".papa.engine.v1.PackAdapterRequest\x1a#.papa.engine.v1.PackAdapterResponse\x12\x44\n\x05\x45mbed\x12\x1c.papa.engine.v1.EmbedRequest\x1a\x1d.papa.engine.v1.EmbedResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,43 +38,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNERROR_METADATAENTRY']._loaded_options = None
   _globals['_RUNERROR_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_RUNREQUEST']._serialized_start=48
-  _globals['_RUNREQUEST']._serialized_end=445
-  _globals['_IMAGEENCODING']._serialized_start=447
-  _globals['_IMAGEENCODING']._serialized_end=513
-  _globals['_RUNRESPONSE']._serialized_start=516
-  _globals['_RUNRESPONSE']._serialized_end=666
-  _globals['_RENDERITEMREQUEST']._serialized_start=669
-  _globals['_RENDERITEMREQUEST']._serialized_end=801
-  _globals['_RENDERITEMRESPONSE']._serialized_start=803
-  _globals['_RENDERITEMRESPONSE']._serialized_end=926
-  _globals['_RENDEREDITEM']._serialized_start=928
-  _globals['_RENDEREDITEM']._serialized_end=1041
-  _globals['_PACKADAPTERREQUEST']._serialized_start=1044
-  _globals['_PACKADAPTERREQUEST']._serialized_end=1246
-  _globals['_PACKADAPTERREQUEST_FILESENTRY']._serialized_start=1202
-  _globals['_PACKADAPTERREQUEST_FILESENTRY']._serialized_end=1246
-  _globals['_PACKADAPTERRESPONSE']._serialized_start=1248
-  _globals['_PACKADAPTERRESPONSE']._serialized_end=1371
-  _globals['_PACKEDADAPTER']._serialized_start=1374
-  _globals['_PACKEDADAPTER']._serialized_end=1528
-  _globals['_PACKEDADAPTER_FILESENTRY']._serialized_start=1202
-  _globals['_PACKEDADAPTER_FILESENTRY']._serialized_end=1246
-  _globals['_EMBEDREQUEST']._serialized_start=1530
-  _globals['_EMBEDREQUEST']._serialized_end=1597
-  _globals['_EMBEDRESPONSE']._serialized_start=1599
-  _globals['_EMBEDRESPONSE']._serialized_end=1713
-  _globals['_EMBEDDED']._serialized_start=1715
-  _globals['_EMBEDDED']._serialized_end=1776
-  _globals['_ITEMSDONE']._serialized_start=1778
-  _globals['_ITEMSDONE']._serialized_end=1865
-  _globals['_ENGINEITEM']._serialized_start=1868
-  _globals['_ENGINEITEM']._serialized_end=2051
-  _globals['_RUNDONE']._serialized_start=2054
-  _globals['_RUNDONE']._serialized_end=2218
-  _globals['_RUNERROR']._serialized_start=2221
-  _globals['_RUNERROR']._serialized_end=2400
-  _globals['_RUNERROR_METADATAENTRY']._serialized_start=2353
-  _globals['_RUNERROR_METADATAENTRY']._serialized_end=2400
-  _globals['_ENGINESERVICE']._serialized_start=2403
-  _globals['_ENGINESERVICE']._serialized_end=2727
+  _globals['_RUNREQUEST']._serialized_end=460
+  _globals['_IMAGEENCODING']._serialized_start=462
+  _globals['_IMAGEENCODING']._serialized_end=528
+  _globals['_RUNRESPONSE']._serialized_start=531
+  _globals['_RUNRESPONSE']._serialized_end=681
+  _globals['_RENDERITEMREQUEST']._serialized_start=684
+  _globals['_RENDERITEMREQUEST']._serialized_end=816
+  _globals['_RENDERITEMRESPONSE']._serialized_start=818
+  _globals['_RENDERITEMRESPONSE']._serialized_end=941
+  _globals['_RENDEREDITEM']._serialized_start=944
+  _globals['_RENDEREDITEM']._serialized_end=1072
+  _globals['_PACKADAPTERREQUEST']._serialized_start=1075
+  _globals['_PACKADAPTERREQUEST']._serialized_end=1277
+  _globals['_PACKADAPTERREQUEST_FILESENTRY']._serialized_start=1233
+  _globals['_PACKADAPTERREQUEST_FILESENTRY']._serialized_end=1277
+  _globals['_PACKADAPTERRESPONSE']._serialized_start=1279
+  _globals['_PACKADAPTERRESPONSE']._serialized_end=1402
+  _globals['_PACKEDADAPTER']._serialized_start=1405
+  _globals['_PACKEDADAPTER']._serialized_end=1559
+  _globals['_PACKEDADAPTER_FILESENTRY']._serialized_start=1233
+  _globals['_PACKEDADAPTER_FILESENTRY']._serialized_end=1277
+  _globals['_EMBEDREQUEST']._serialized_start=1561
+  _globals['_EMBEDREQUEST']._serialized_end=1628
+  _globals['_EMBEDRESPONSE']._serialized_start=1630
+  _globals['_EMBEDRESPONSE']._serialized_end=1744
+  _globals['_EMBEDDED']._serialized_start=1746
+  _globals['_EMBEDDED']._serialized_end=1807
+  _globals['_ITEMSDONE']._serialized_start=1809
+  _globals['_ITEMSDONE']._serialized_end=1896
+  _globals['_ENGINEITEM']._serialized_start=1899
+  _globals['_ENGINEITEM']._serialized_end=2082
+  _globals['_RUNDONE']._serialized_start=2085
+  _globals['_RUNDONE']._serialized_end=2249
+  _globals['_RUNERROR']._serialized_start=2252
+  _globals['_RUNERROR']._serialized_end=2431
+  _globals['_RUNERROR_METADATAENTRY']._serialized_start=2384
+  _globals['_RUNERROR_METADATAENTRY']._serialized_end=2431
+  _globals['_ENGINESERVICE']._serialized_start=2434
+  _globals['_ENGINESERVICE']._serialized_end=2758
 # @@protoc_insertion_point(module_scope)

@@ -40,6 +40,7 @@ class RunRequest(_message.Message):
     MIN_LIKE_PROBABILITY_FIELD_NUMBER: _builtins.int
     OVERDRAW_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     generation_id: _builtins.str
     tenant: _builtins.str
@@ -68,6 +69,8 @@ class RunRequest(_message.Message):
     """0 for no floor."""
     overdraw: _builtins.float
     """0 for the default."""
+    notes: _builtins.bytes
+    """The caller's notes, to be kept with each item: JSON, empty for none."""
     @_builtins.property
     def image(self) -> Global___ImageEncoding: ...
     def __init__(
@@ -91,10 +94,11 @@ class RunRequest(_message.Message):
         min_like_probability: _builtins.float = ...,
         overdraw: _builtins.float = ...,
         image: Global___ImageEncoding | None = ...,
+        notes: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "exploration", b"exploration", "generation_id", b"generation_id", "guidance", b"guidance", "image", b"image", "min_like_probability", b"min_like_probability", "negative_prompt", b"negative_prompt", "overdraw", b"overdraw", "prompt", b"prompt", "request_id", b"request_id", "revision", b"revision", "sampler", b"sampler", "seconds_left", b"seconds_left", "seed", b"seed", "steps", b"steps", "tenant", b"tenant", "traceparent", b"traceparent", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "exploration", b"exploration", "generation_id", b"generation_id", "guidance", b"guidance", "image", b"image", "min_like_probability", b"min_like_probability", "negative_prompt", b"negative_prompt", "notes", b"notes", "overdraw", b"overdraw", "prompt", b"prompt", "request_id", b"request_id", "revision", b"revision", "sampler", b"sampler", "seconds_left", b"seconds_left", "seed", b"seed", "steps", b"steps", "tenant", b"tenant", "traceparent", b"traceparent", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -228,10 +232,13 @@ class RenderedItem(_message.Message):
     GENERATION_ID_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     revision: _builtins.str
     """Empty when the base made it."""
     prompt: _builtins.str
+    notes: _builtins.bytes
+    """As RunRequest.notes."""
     @_builtins.property
     def item(self) -> Global___EngineItem: ...
     def __init__(
@@ -241,10 +248,11 @@ class RenderedItem(_message.Message):
         generation_id: _builtins.str = ...,
         revision: _builtins.str = ...,
         prompt: _builtins.str = ...,
+        notes: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id", "item", b"item", "prompt", b"prompt", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id", "item", b"item", "notes", b"notes", "prompt", b"prompt", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,15 +26,17 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from papa_serving.stubs.serving.v1 import types_pb2 as papa_dot_serving_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epapa/serving/v1/feedback.proto\x12\x0fpapa.serving.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bpapa/serving/v1/types.proto\"G\n\x15SubmitFeedbackRequest\x12.\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.papa.serving.v1.FeedbackEvent\"L\n\x16SubmitFeedbackResponse\x12\x32\n\x08outcomes\x18\x01 \x03(\x0b\x32 .papa.serving.v1.FeedbackOutcome\"F\n\x15StreamFeedbackRequest\x12-\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1e.papa.serving.v1.FeedbackEvent\"K\n\x16StreamFeedbackResponse\x12\x31\n\x07outcome\x18\x01 \x01(\x0b\x32 .papa.serving.v1.FeedbackOutcome\"\xdd\x02\n\rFeedbackEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12#\n\x04user\x18\x02 \x01(\x0b\x32\x15.papa.serving.v1.User\x12\x11\n\x07item_id\x18\x03 \x01(\tH\x00\x12\x30\n\x05image\x18\x04 \x01(\x0b\x32\x1f.papa.serving.v1.CatalogueImageH\x00\x12\x11\n\x07\x63\x61ncels\x18\x08 \x01(\tH\x00\x12=\n\x0e\x63\x61talogue_item\x18\t \x01(\x0b\x32#.papa.serving.v1.NamedCatalogueItemH\x00\x12)\n\x06signal\x18\x05 \x01(\x0e\x32\x17.papa.serving.v1.SignalH\x01\x12\x0f\n\x05grade\x18\x06 \x01(\x01H\x01\x12/\n\x0boccurred_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\n\x06targetB\x07\n\x05label\"8\n\x12NamedCatalogueItem\x12\x11\n\tcatalogue\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x01(\t\">\n\x0e\x43\x61talogueImage\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x13\n\x06prompt\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_prompt\"\x8c\x01\n\x0f\x46\x65\x65\x64\x62\x61\x63kOutcome\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12+\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x1c.papa.serving.v1.FeedbackAckH\x00\x12/\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1e.papa.serving.v1.FeedbackErrorH\x00\x42\t\n\x07outcome\"j\n\rFeedbackError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t\x12\x1b\n\x13retry_after_seconds\x18\x05 \x01(\x01\"2\n\x0b\x46\x65\x65\x64\x62\x61\x63kAck\x12\x11\n\tduplicate\x18\x01 \x01(\x08\x12\x10\n\x08sequence\x18\x02 \x01(\x04*E\n\x06Signal\x12\x16\n\x12SIGNAL_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSIGNAL_LIKE\x10\x01\x12\x12\n\x0eSIGNAL_DISLIKE\x10\x02\x32\xdb\x01\n\x0f\x46\x65\x65\x64\x62\x61\x63kService\x12\x61\n\x0eSubmitFeedback\x12&.papa.serving.v1.SubmitFeedbackRequest\x1a\'.papa.serving.v1.SubmitFeedbackResponse\x12\x65\n\x0eStreamFeedback\x12&.papa.serving.v1.StreamFeedbackRequest\x1a\'.papa.serving.v1.StreamFeedbackResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epapa/serving/v1/feedback.proto\x12\x0fpapa.serving.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bpapa/serving/v1/types.proto\"G\n\x15SubmitFeedbackRequest\x12.\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.papa.serving.v1.FeedbackEvent\"L\n\x16SubmitFeedbackResponse\x12\x32\n\x08outcomes\x18\x01 \x03(\x0b\x32 .papa.serving.v1.FeedbackOutcome\"F\n\x15StreamFeedbackRequest\x12-\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1e.papa.serving.v1.FeedbackEvent\"K\n\x16StreamFeedbackResponse\x12\x31\n\x07outcome\x18\x01 \x01(\x0b\x32 .papa.serving.v1.FeedbackOutcome\"\xaa\x04\n\rFeedbackEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12#\n\x04user\x18\x02 \x01(\x0b\x32\x15.papa.serving.v1.User\x12\x11\n\x07item_id\x18\x03 \x01(\tH\x00\x12\x30\n\x05image\x18\x04 \x01(\x0b\x32\x1f.papa.serving.v1.CatalogueImageH\x00\x12\x11\n\x07\x63\x61ncels\x18\x08 \x01(\tH\x00\x12=\n\x0e\x63\x61talogue_item\x18\t \x01(\x0b\x32#.papa.serving.v1.NamedCatalogueItemH\x00\x12)\n\x06signal\x18\x05 \x01(\x0e\x32\x17.papa.serving.v1.SignalH\x01\x12\x0f\n\x05grade\x18\x06 \x01(\x01H\x01\x12/\n\x0boccurred_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04type\x18\n \x01(\t\x12\x17\n\rgeneration_id\x18\x0b \x01(\tH\x02\x12\x1b\n\x11recommendation_id\x18\x0c \x01(\tH\x02\x12>\n\x08metadata\x18\r \x03(\x0b\x32,.papa.serving.v1.FeedbackEvent.MetadataEntry\x12\x0c\n\x04tags\x18\x0e \x03(\t\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06targetB\x07\n\x05labelB\x08\n\x06origin\"8\n\x12NamedCatalogueItem\x12\x11\n\tcatalogue\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x01(\t\">\n\x0e\x43\x61talogueImage\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x13\n\x06prompt\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_prompt\"\x8c\x01\n\x0f\x46\x65\x65\x64\x62\x61\x63kOutcome\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12+\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x1c.papa.serving.v1.FeedbackAckH\x00\x12/\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1e.papa.serving.v1.FeedbackErrorH\x00\x42\t\n\x07outcome\"j\n\rFeedbackError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t\x12\x1b\n\x13retry_after_seconds\x18\x05 \x01(\x01\"2\n\x0b\x46\x65\x65\x64\x62\x61\x63kAck\x12\x11\n\tduplicate\x18\x01 \x01(\x08\x12\x10\n\x08sequence\x18\x02 \x01(\x04*E\n\x06Signal\x12\x16\n\x12SIGNAL_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSIGNAL_LIKE\x10\x01\x12\x12\n\x0eSIGNAL_DISLIKE\x10\x02\x32\xdb\x01\n\x0f\x46\x65\x65\x64\x62\x61\x63kService\x12\x61\n\x0eSubmitFeedback\x12&.papa.serving.v1.SubmitFeedbackRequest\x1a\'.papa.serving.v1.SubmitFeedbackResponse\x12\x65\n\x0eStreamFeedback\x12&.papa.serving.v1.StreamFeedbackRequest\x1a\'.papa.serving.v1.StreamFeedbackResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'papa_serving.stubs.serving.v1.feedback_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SIGNAL']._serialized_start=1190
-  _globals['_SIGNAL']._serialized_end=1259
+  _globals['_FEEDBACKEVENT_METADATAENTRY']._loaded_options = None
+  _globals['_FEEDBACKEVENT_METADATAENTRY']._serialized_options = b'8\001'
+  _globals['_SIGNAL']._serialized_start=1395
+  _globals['_SIGNAL']._serialized_end=1464
   _globals['_SUBMITFEEDBACKREQUEST']._serialized_start=113
   _globals['_SUBMITFEEDBACKREQUEST']._serialized_end=184
   _globals['_SUBMITFEEDBACKRESPONSE']._serialized_start=186
@@ -44,17 +46,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMFEEDBACKRESPONSE']._serialized_start=336
   _globals['_STREAMFEEDBACKRESPONSE']._serialized_end=411
   _globals['_FEEDBACKEVENT']._serialized_start=414
-  _globals['_FEEDBACKEVENT']._serialized_end=763
-  _globals['_NAMEDCATALOGUEITEM']._serialized_start=765
-  _globals['_NAMEDCATALOGUEITEM']._serialized_end=821
-  _globals['_CATALOGUEIMAGE']._serialized_start=823
-  _globals['_CATALOGUEIMAGE']._serialized_end=885
-  _globals['_FEEDBACKOUTCOME']._serialized_start=888
-  _globals['_FEEDBACKOUTCOME']._serialized_end=1028
-  _globals['_FEEDBACKERROR']._serialized_start=1030
-  _globals['_FEEDBACKERROR']._serialized_end=1136
-  _globals['_FEEDBACKACK']._serialized_start=1138
-  _globals['_FEEDBACKACK']._serialized_end=1188
-  _globals['_FEEDBACKSERVICE']._serialized_start=1262
-  _globals['_FEEDBACKSERVICE']._serialized_end=1481
+  _globals['_FEEDBACKEVENT']._serialized_end=968
+  _globals['_FEEDBACKEVENT_METADATAENTRY']._serialized_start=892
+  _globals['_FEEDBACKEVENT_METADATAENTRY']._serialized_end=939
+  _globals['_NAMEDCATALOGUEITEM']._serialized_start=970
+  _globals['_NAMEDCATALOGUEITEM']._serialized_end=1026
+  _globals['_CATALOGUEIMAGE']._serialized_start=1028
+  _globals['_CATALOGUEIMAGE']._serialized_end=1090
+  _globals['_FEEDBACKOUTCOME']._serialized_start=1093
+  _globals['_FEEDBACKOUTCOME']._serialized_end=1233
+  _globals['_FEEDBACKERROR']._serialized_start=1235
+  _globals['_FEEDBACKERROR']._serialized_end=1341
+  _globals['_FEEDBACKACK']._serialized_start=1343
+  _globals['_FEEDBACKACK']._serialized_end=1393
+  _globals['_FEEDBACKSERVICE']._serialized_start=1467
+  _globals['_FEEDBACKSERVICE']._serialized_end=1686
 # @@protoc_insertion_point(module_scope)

@@ -127,9 +127,31 @@ Global___StreamFeedbackResponse: _TypeAlias = StreamFeedbackResponse  # noqa: Y0
 
 @_typing.final
 class FeedbackEvent(_message.Message):
-    """One label, which says what one user thinks of one image, or the withdrawal of an earlier label."""
+    """One label, which says what one user thinks of one image; something that the user did with it; or the withdrawal of an
+    earlier event.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     EVENT_ID_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
@@ -140,6 +162,11 @@ class FeedbackEvent(_message.Message):
     SIGNAL_FIELD_NUMBER: _builtins.int
     GRADE_FIELD_NUMBER: _builtins.int
     OCCURRED_AT_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    GENERATION_ID_FIELD_NUMBER: _builtins.int
+    RECOMMENDATION_ID_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """Chosen by the caller, unique per user, 1 to 128 characters; a retry under the same id changes nothing. Ids that begin
     with "merged/" belong to the labels that MergeUsers brings and are refused.
@@ -154,6 +181,16 @@ class FeedbackEvent(_message.Message):
     signal: Global___Signal.ValueType
     grade: _builtins.float
     """Graded: in [-1, 1], not 0; below 0 is a dislike."""
+    type: _builtins.str
+    """What the user did, instead of a label: "view", "click", "cart", "purchase", "like", "dislike" or "skip". The
+    deployment decides what grade each is worth, for each tenant (attribution.weights); GetServerInfo tells the caller's.
+    A type that is worth 0, as a view is by default, is acknowledged, counted and kept for attribution, but is no label,
+    and its item need not exist any more. Refused together with a label.
+    """
+    generation_id: _builtins.str
+    """GenerateResponse.generation_id."""
+    recommendation_id: _builtins.str
+    """The id of a recommendation."""
     @_builtins.property
     def user(self) -> _types_pb2.User: ...
     @_builtins.property
@@ -170,6 +207,16 @@ class FeedbackEvent(_message.Message):
     def occurred_at(self) -> _timestamp_pb2.Timestamp:
         """When the user gave the label; the time of arrival when absent."""
 
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The caller's own notes, which come back in ExportUser: at most 16 entries, keys of 1 to 64 and values of at most 256
+        characters.
+        """
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 16, each of 1 to 64 characters; they come back as metadata does."""
+
     def __init__(
         self,
         *,
@@ -182,17 +229,26 @@ class FeedbackEvent(_message.Message):
         signal: Global___Signal.ValueType = ...,
         grade: _builtins.float = ...,
         occurred_at: _timestamp_pb2.Timestamp | None = ...,
+        type: _builtins.str = ...,
+        generation_id: _builtins.str = ...,
+        recommendation_id: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancels", b"cancels", "catalogue_item", b"catalogue_item", "grade", b"grade", "image", b"image", "item_id", b"item_id", "label", b"label", "occurred_at", b"occurred_at", "signal", b"signal", "target", b"target", "user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancels", b"cancels", "catalogue_item", b"catalogue_item", "generation_id", b"generation_id", "grade", b"grade", "image", b"image", "item_id", b"item_id", "label", b"label", "occurred_at", b"occurred_at", "origin", b"origin", "recommendation_id", b"recommendation_id", "signal", b"signal", "target", b"target", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancels", b"cancels", "catalogue_item", b"catalogue_item", "event_id", b"event_id", "grade", b"grade", "image", b"image", "item_id", b"item_id", "label", b"label", "occurred_at", b"occurred_at", "signal", b"signal", "target", b"target", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancels", b"cancels", "catalogue_item", b"catalogue_item", "event_id", b"event_id", "generation_id", b"generation_id", "grade", b"grade", "image", b"image", "item_id", b"item_id", "label", b"label", "metadata", b"metadata", "occurred_at", b"occurred_at", "origin", b"origin", "recommendation_id", b"recommendation_id", "signal", b"signal", "tags", b"tags", "target", b"target", "type", b"type", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_label: _TypeAlias = _typing.Literal["signal", "grade"]  # noqa: Y015
     _WhichOneofArgType_label: _TypeAlias = _typing.Literal["label", b"label"]  # noqa: Y015
+    _WhichOneofReturnType_origin: _TypeAlias = _typing.Literal["generation_id", "recommendation_id"]  # noqa: Y015
+    _WhichOneofArgType_origin: _TypeAlias = _typing.Literal["origin", b"origin"]  # noqa: Y015
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["item_id", "image", "cancels", "catalogue_item"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_label) -> _WhichOneofReturnType_label | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_origin) -> _WhichOneofReturnType_origin | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 

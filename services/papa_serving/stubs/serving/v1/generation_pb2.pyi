@@ -94,6 +94,26 @@ class GenerateRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     USER_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
@@ -107,6 +127,8 @@ class GenerateRequest(_message.Message):
     MIN_LIKE_PROBABILITY_FIELD_NUMBER: _builtins.int
     OVERDRAW_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     count: _builtins.int
     """Number of items, 1 to 64 (the upper limit is configurable)."""
     prompt: _builtins.str
@@ -150,6 +172,16 @@ class GenerateRequest(_message.Message):
     def image(self) -> Global___ImageOptions:
         """How the images are encoded; PNG at the backbone's size when absent."""
 
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The caller's own notes, kept with each item (GetItem) and with what was shown (ExportUser): at most 16 entries, keys
+        of 1 to 64 and values of at most 256 characters.
+        """
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 16, each of 1 to 64 characters; they are kept as metadata is."""
+
     def __init__(
         self,
         *,
@@ -166,10 +198,12 @@ class GenerateRequest(_message.Message):
         min_like_probability: _builtins.float | None = ...,
         overdraw: _builtins.float | None = ...,
         image: Global___ImageOptions | None = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_guidance_scale", b"_guidance_scale", "_min_like_probability", b"_min_like_probability", "_negative_prompt", b"_negative_prompt", "_overdraw", b"_overdraw", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "exploration", b"exploration", "guidance_scale", b"guidance_scale", "image", b"image", "min_like_probability", b"min_like_probability", "negative_prompt", b"negative_prompt", "overdraw", b"overdraw", "prompt", b"prompt", "revision", b"revision", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_guidance_scale", b"_guidance_scale", "_min_like_probability", b"_min_like_probability", "_negative_prompt", b"_negative_prompt", "_overdraw", b"_overdraw", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "count", b"count", "exploration", b"exploration", "guidance_scale", b"guidance_scale", "image", b"image", "min_like_probability", b"min_like_probability", "negative_prompt", b"negative_prompt", "overdraw", b"overdraw", "prompt", b"prompt", "revision", b"revision", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_guidance_scale", b"_guidance_scale", "_min_like_probability", b"_min_like_probability", "_negative_prompt", b"_negative_prompt", "_overdraw", b"_overdraw", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "count", b"count", "exploration", b"exploration", "guidance_scale", b"guidance_scale", "image", b"image", "metadata", b"metadata", "min_like_probability", b"min_like_probability", "negative_prompt", b"negative_prompt", "overdraw", b"overdraw", "prompt", b"prompt", "revision", b"revision", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "tags", b"tags", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exploration: _TypeAlias = _typing.Literal["exploration"]  # noqa: Y015
     _WhichOneofArgType__exploration: _TypeAlias = _typing.Literal["_exploration", b"_exploration"]  # noqa: Y015
@@ -255,6 +289,26 @@ class GenerateResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ArmsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     GENERATION_ID_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
@@ -264,7 +318,9 @@ class GenerateResponse(_message.Message):
     PROMPT_READING_FIELD_NUMBER: _builtins.int
     ACCEPTANCE_FIELD_NUMBER: _builtins.int
     DRAWN_FIELD_NUMBER: _builtins.int
+    ARMS_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
+    """Name it in the FeedbackEvents that the items lead to."""
     revision: _builtins.str
     """The revision that made the items; empty when SERVED_BY_BASE."""
     served_by: Global___ServedBy.ValueType
@@ -287,6 +343,12 @@ class GenerateResponse(_message.Message):
     def prompt_reading(self) -> Global___PromptReading:
         """Present where the prompt was not taken word for word."""
 
+    @_builtins.property
+    def arms(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The arm of each experiment that the user is in (experiments in the settings), by the experiment's name. An experiment
+        is missing where the request itself decides what its arms differ in.
+        """
+
     def __init__(
         self,
         *,
@@ -299,10 +361,11 @@ class GenerateResponse(_message.Message):
         prompt_reading: Global___PromptReading | None = ...,
         acceptance: _builtins.float = ...,
         drawn: _builtins.int = ...,
+        arms: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["prompt_reading", b"prompt_reading", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "drawn", b"drawn", "generation_id", b"generation_id", "items", b"items", "noise_version", b"noise_version", "prompt_reading", b"prompt_reading", "revision", b"revision", "served_by", b"served_by", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "arms", b"arms", "drawn", b"drawn", "generation_id", b"generation_id", "items", b"items", "noise_version", b"noise_version", "prompt_reading", b"prompt_reading", "revision", b"revision", "served_by", b"served_by", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -368,6 +431,26 @@ class StreamGenerateRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     USER_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
@@ -381,6 +464,8 @@ class StreamGenerateRequest(_message.Message):
     MIN_LIKE_PROBABILITY_FIELD_NUMBER: _builtins.int
     OVERDRAW_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     count: _builtins.int
     prompt: _builtins.str
     seed: _builtins.int
@@ -396,6 +481,10 @@ class StreamGenerateRequest(_message.Message):
     def user(self) -> _types_pb2.User: ...
     @_builtins.property
     def image(self) -> Global___ImageOptions: ...
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -412,10 +501,12 @@ class StreamGenerateRequest(_message.Message):
         min_like_probability: _builtins.float | None = ...,
         overdraw: _builtins.float | None = ...,
         image: Global___ImageOptions | None = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_guidance_scale", b"_guidance_scale", "_min_like_probability", b"_min_like_probability", "_negative_prompt", b"_negative_prompt", "_overdraw", b"_overdraw", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "exploration", b"exploration", "guidance_scale", b"guidance_scale", "image", b"image", "min_like_probability", b"min_like_probability", "negative_prompt", b"negative_prompt", "overdraw", b"overdraw", "prompt", b"prompt", "revision", b"revision", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_guidance_scale", b"_guidance_scale", "_min_like_probability", b"_min_like_probability", "_negative_prompt", b"_negative_prompt", "_overdraw", b"_overdraw", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "count", b"count", "exploration", b"exploration", "guidance_scale", b"guidance_scale", "image", b"image", "min_like_probability", b"min_like_probability", "negative_prompt", b"negative_prompt", "overdraw", b"overdraw", "prompt", b"prompt", "revision", b"revision", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exploration", b"_exploration", "_guidance_scale", b"_guidance_scale", "_min_like_probability", b"_min_like_probability", "_negative_prompt", b"_negative_prompt", "_overdraw", b"_overdraw", "_prompt", b"_prompt", "_revision", b"_revision", "_seed", b"_seed", "_steps", b"_steps", "count", b"count", "exploration", b"exploration", "guidance_scale", b"guidance_scale", "image", b"image", "metadata", b"metadata", "min_like_probability", b"min_like_probability", "negative_prompt", b"negative_prompt", "overdraw", b"overdraw", "prompt", b"prompt", "revision", b"revision", "sampler", b"sampler", "seed", b"seed", "steps", b"steps", "tags", b"tags", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exploration: _TypeAlias = _typing.Literal["exploration"]  # noqa: Y015
     _WhichOneofArgType__exploration: _TypeAlias = _typing.Literal["_exploration", b"_exploration"]  # noqa: Y015
@@ -462,6 +553,26 @@ class StreamGenerateResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ArmsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     GENERATION_ID_FIELD_NUMBER: _builtins.int
     ITEM_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
@@ -471,6 +582,7 @@ class StreamGenerateResponse(_message.Message):
     PROMPT_READING_FIELD_NUMBER: _builtins.int
     ACCEPTANCE_FIELD_NUMBER: _builtins.int
     DRAWN_FIELD_NUMBER: _builtins.int
+    ARMS_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     revision: _builtins.str
     served_by: Global___ServedBy.ValueType
@@ -487,6 +599,8 @@ class StreamGenerateResponse(_message.Message):
     def prompt_reading(self) -> Global___PromptReading:
         """In the last message, where the prompt was not taken word for word."""
 
+    @_builtins.property
+    def arms(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
         self,
         *,
@@ -499,10 +613,11 @@ class StreamGenerateResponse(_message.Message):
         prompt_reading: Global___PromptReading | None = ...,
         acceptance: _builtins.float = ...,
         drawn: _builtins.int = ...,
+        arms: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["item", b"item", "prompt_reading", b"prompt_reading", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "drawn", b"drawn", "generation_id", b"generation_id", "item", b"item", "noise_version", b"noise_version", "prompt_reading", b"prompt_reading", "revision", b"revision", "served_by", b"served_by", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "arms", b"arms", "drawn", b"drawn", "generation_id", b"generation_id", "item", b"item", "noise_version", b"noise_version", "prompt_reading", b"prompt_reading", "revision", b"revision", "served_by", b"served_by", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -634,10 +749,32 @@ Global___GetItemRequest: _TypeAlias = GetItemRequest  # noqa: Y015
 class GetItemResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ITEM_FIELD_NUMBER: _builtins.int
     GENERATION_ID_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     revision: _builtins.str
     """The revision that made the item; empty where it is SERVED_BY_BASE."""
@@ -649,6 +786,12 @@ class GetItemResponse(_message.Message):
         by rounding. like_probability and exploring are of the moment of the generation and are not kept.
         """
 
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The notes of the request that made the item."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -656,10 +799,12 @@ class GetItemResponse(_message.Message):
         generation_id: _builtins.str = ...,
         revision: _builtins.str = ...,
         prompt: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id", "item", b"item", "prompt", b"prompt", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id", "item", b"item", "metadata", b"metadata", "prompt", b"prompt", "revision", b"revision", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,25 +24,29 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apapa/serving/v1/info.proto\x12\x0fpapa.serving.v1\"\x16\n\x14GetServerInfoRequest\"\xd4\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\'\n\x06limits\x18\x02 \x01(\x0b\x32\x17.papa.serving.v1.Limits\x12+\n\x08\x62\x61\x63kbone\x18\x03 \x01(\x0b\x32\x19.papa.serving.v1.Backbone\x12+\n\x08\x64\x65\x66\x61ults\x18\x04 \x01(\x0b\x32\x19.papa.serving.v1.Defaults\x12\'\n\x06quotas\x18\x05 \x01(\x0b\x32\x17.papa.serving.v1.Quotas\"p\n\x06Quotas\x12\x11\n\trevisions\x18\x01 \x01(\x04\x12\r\n\x05items\x18\x02 \x01(\x04\x12\x11\n\tevent_ids\x18\x03 \x01(\x04\x12\x16\n\x0epending_events\x18\x04 \x01(\x04\x12\x19\n\x11remembered_labels\x18\x05 \x01(\x04\"\x1c\n\x08\x44\x65\x66\x61ults\x12\x10\n\x08overdraw\x18\x01 \x01(\x01\"\xe3\x01\n\x06Limits\x12\x19\n\x11max_message_bytes\x18\x01 \x01(\x04\x12\x12\n\nmax_events\x18\x02 \x01(\r\x12\x17\n\x0fmax_image_bytes\x18\x03 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x04 \x01(\x04\x12\x11\n\tmax_count\x18\x05 \x01(\r\x12\x11\n\tmax_steps\x18\x06 \x01(\r\x12\x1d\n\x15max_prompt_characters\x18\x07 \x01(\r\x12\x19\n\x11max_id_characters\x18\x08 \x01(\r\x12\x17\n\x0fmax_generations\x18\t \x01(\r\"\x8a\x01\n\x08\x42\x61\x63kbone\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rbackbone_hash\x18\x02 \x01(\t\x12\x10\n\x08\x63hannels\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\r\n\x05width\x18\x05 \x01(\r\x12\x14\n\x0ctakes_prompt\x18\x06 \x01(\x08\x12\x12\n\nvocabulary\x18\x07 \x03(\t2m\n\x0bInfoService\x12^\n\rGetServerInfo\x12%.papa.serving.v1.GetServerInfoRequest\x1a&.papa.serving.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apapa/serving/v1/info.proto\x12\x0fpapa.serving.v1\"\x16\n\x14GetServerInfoRequest\"\xda\x02\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\'\n\x06limits\x18\x02 \x01(\x0b\x32\x17.papa.serving.v1.Limits\x12+\n\x08\x62\x61\x63kbone\x18\x03 \x01(\x0b\x32\x19.papa.serving.v1.Backbone\x12+\n\x08\x64\x65\x66\x61ults\x18\x04 \x01(\x0b\x32\x19.papa.serving.v1.Defaults\x12\'\n\x06quotas\x18\x05 \x01(\x0b\x32\x17.papa.serving.v1.Quotas\x12O\n\revent_weights\x18\x06 \x03(\x0b\x32\x38.papa.serving.v1.GetServerInfoResponse.EventWeightsEntry\x1a\x33\n\x11\x45ventWeightsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"p\n\x06Quotas\x12\x11\n\trevisions\x18\x01 \x01(\x04\x12\r\n\x05items\x18\x02 \x01(\x04\x12\x11\n\tevent_ids\x18\x03 \x01(\x04\x12\x16\n\x0epending_events\x18\x04 \x01(\x04\x12\x19\n\x11remembered_labels\x18\x05 \x01(\x04\"\x1c\n\x08\x44\x65\x66\x61ults\x12\x10\n\x08overdraw\x18\x01 \x01(\x01\"\xe3\x01\n\x06Limits\x12\x19\n\x11max_message_bytes\x18\x01 \x01(\x04\x12\x12\n\nmax_events\x18\x02 \x01(\r\x12\x17\n\x0fmax_image_bytes\x18\x03 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x04 \x01(\x04\x12\x11\n\tmax_count\x18\x05 \x01(\r\x12\x11\n\tmax_steps\x18\x06 \x01(\r\x12\x1d\n\x15max_prompt_characters\x18\x07 \x01(\r\x12\x19\n\x11max_id_characters\x18\x08 \x01(\r\x12\x17\n\x0fmax_generations\x18\t \x01(\r\"\x8a\x01\n\x08\x42\x61\x63kbone\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rbackbone_hash\x18\x02 \x01(\t\x12\x10\n\x08\x63hannels\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\r\n\x05width\x18\x05 \x01(\r\x12\x14\n\x0ctakes_prompt\x18\x06 \x01(\x08\x12\x12\n\nvocabulary\x18\x07 \x03(\t2m\n\x0bInfoService\x12^\n\rGetServerInfo\x12%.papa.serving.v1.GetServerInfoRequest\x1a&.papa.serving.v1.GetServerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'papa_serving.stubs.serving.v1.info_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_GETSERVERINFORESPONSE_EVENTWEIGHTSENTRY']._loaded_options = None
+  _globals['_GETSERVERINFORESPONSE_EVENTWEIGHTSENTRY']._serialized_options = b'8\001'
   _globals['_GETSERVERINFOREQUEST']._serialized_start=47
   _globals['_GETSERVERINFOREQUEST']._serialized_end=69
   _globals['_GETSERVERINFORESPONSE']._serialized_start=72
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=284
-  _globals['_QUOTAS']._serialized_start=286
-  _globals['_QUOTAS']._serialized_end=398
-  _globals['_DEFAULTS']._serialized_start=400
-  _globals['_DEFAULTS']._serialized_end=428
-  _globals['_LIMITS']._serialized_start=431
-  _globals['_LIMITS']._serialized_end=658
-  _globals['_BACKBONE']._serialized_start=661
-  _globals['_BACKBONE']._serialized_end=799
-  _globals['_INFOSERVICE']._serialized_start=801
-  _globals['_INFOSERVICE']._serialized_end=910
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=418
+  _globals['_GETSERVERINFORESPONSE_EVENTWEIGHTSENTRY']._serialized_start=367
+  _globals['_GETSERVERINFORESPONSE_EVENTWEIGHTSENTRY']._serialized_end=418
+  _globals['_QUOTAS']._serialized_start=420
+  _globals['_QUOTAS']._serialized_end=532
+  _globals['_DEFAULTS']._serialized_start=534
+  _globals['_DEFAULTS']._serialized_end=562
+  _globals['_LIMITS']._serialized_start=565
+  _globals['_LIMITS']._serialized_end=792
+  _globals['_BACKBONE']._serialized_start=795
+  _globals['_BACKBONE']._serialized_end=933
+  _globals['_INFOSERVICE']._serialized_start=935
+  _globals['_INFOSERVICE']._serialized_end=1044
 # @@protoc_insertion_point(module_scope)

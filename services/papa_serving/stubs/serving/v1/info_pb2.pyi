@@ -37,11 +37,32 @@ Global___GetServerInfoRequest: _TypeAlias = GetServerInfoRequest  # noqa: Y015
 class GetServerInfoResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class EventWeightsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     VERSION_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     BACKBONE_FIELD_NUMBER: _builtins.int
     DEFAULTS_FIELD_NUMBER: _builtins.int
     QUOTAS_FIELD_NUMBER: _builtins.int
+    EVENT_WEIGHTS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """The version of the product, for instance "0.1.0"."""
     @_builtins.property
@@ -58,6 +79,10 @@ class GetServerInfoResponse(_message.Message):
     def quotas(self) -> Global___Quotas:
         """What one user may have."""
 
+    @_builtins.property
+    def event_weights(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """What each FeedbackEvent.type is worth as a grade, to the caller's tenant. Empty is a server that takes labels alone."""
+
     def __init__(
         self,
         *,
@@ -66,10 +91,11 @@ class GetServerInfoResponse(_message.Message):
         backbone: Global___Backbone | None = ...,
         defaults: Global___Defaults | None = ...,
         quotas: Global___Quotas | None = ...,
+        event_weights: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["backbone", b"backbone", "defaults", b"defaults", "limits", b"limits", "quotas", b"quotas"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backbone", b"backbone", "defaults", b"defaults", "limits", b"limits", "quotas", b"quotas", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backbone", b"backbone", "defaults", b"defaults", "event_weights", b"event_weights", "limits", b"limits", "quotas", b"quotas", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -506,7 +506,8 @@ class FileChunk(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"adapter_config.json", "adapter_model.safetensors", "state.safetensors" (what the user liked and disliked),
-    "taste.safetensors" (how likely the user likes other samples), "manifest.json", "history/REVISION.json".
+    "taste.safetensors" (how likely the user likes other samples), "manifest.json", "history/REVISION.json",
+    "activity.jsonl" (a JSON object a line: first the impressions, then the events, each the oldest first).
     """
     data: _builtins.bytes
     sha256: _builtins.str

@@ -155,7 +155,8 @@ class UserServiceServicer:
     def ExportUser(self, request, context):
         """Exports the data of a user: first the state, then the revisions, newest first, then files in chunks. The files of the
         chosen revision form a folder that plain peft loads. history/REVISION.json says which events each revision applied.
-        Unapplied events and items are not exported. FAILED_PRECONDITION if the revision is damaged.
+        activity.jsonl says what the user was shown and did, as far as it is kept. Pictures of items and of unapplied events
+        are not exported. FAILED_PRECONDITION if the revision is damaged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -59,7 +59,8 @@ class UserServiceStub:
     ExportUser: _grpc.UnaryStreamMultiCallable[_user_pb2.ExportUserRequest, _user_pb2.ExportUserResponse]
     """Exports the data of a user: first the state, then the revisions, newest first, then files in chunks. The files of the
     chosen revision form a folder that plain peft loads. history/REVISION.json says which events each revision applied.
-    Unapplied events and items are not exported. FAILED_PRECONDITION if the revision is damaged.
+    activity.jsonl says what the user was shown and did, as far as it is kept. Pictures of items and of unapplied events
+    are not exported. FAILED_PRECONDITION if the revision is damaged.
     """
     ImportAdapter: _grpc.UnaryUnaryMultiCallable[_user_pb2.ImportAdapterRequest, _user_pb2.ImportAdapterResponse]
     """Makes an adapter from elsewhere (ExportUser, or trained with peft) the user's current revision. It must fit: the same
@@ -98,7 +99,8 @@ class UserServiceAsyncStub(UserServiceStub):
     ExportUser: _aio.UnaryStreamMultiCallable[_user_pb2.ExportUserRequest, _user_pb2.ExportUserResponse]  # type: ignore[assignment]
     """Exports the data of a user: first the state, then the revisions, newest first, then files in chunks. The files of the
     chosen revision form a folder that plain peft loads. history/REVISION.json says which events each revision applied.
-    Unapplied events and items are not exported. FAILED_PRECONDITION if the revision is damaged.
+    activity.jsonl says what the user was shown and did, as far as it is kept. Pictures of items and of unapplied events
+    are not exported. FAILED_PRECONDITION if the revision is damaged.
     """
     ImportAdapter: _aio.UnaryUnaryMultiCallable[_user_pb2.ImportAdapterRequest, _user_pb2.ImportAdapterResponse]  # type: ignore[assignment]
     """Makes an adapter from elsewhere (ExportUser, or trained with peft) the user's current revision. It must fit: the same
@@ -188,7 +190,8 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_user_pb2.ExportUserResponse], _abc.AsyncIterator[_user_pb2.ExportUserResponse]]:
         """Exports the data of a user: first the state, then the revisions, newest first, then files in chunks. The files of the
         chosen revision form a folder that plain peft loads. history/REVISION.json says which events each revision applied.
-        Unapplied events and items are not exported. FAILED_PRECONDITION if the revision is damaged.
+        activity.jsonl says what the user was shown and did, as far as it is kept. Pictures of items and of unapplied events
+        are not exported. FAILED_PRECONDITION if the revision is damaged.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,114 @@
+"""Attribution: what users were shown, what they did, and which call led to it.
+
+A label teaches. What is here does not: it lets an owner tell afterwards which generation or recommendation an event
+came from. All of it is bounded per user, has a time to live, and goes with the user.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from papa_serving.contracts.identity import UserKey
+
+EVENT_WEIGHTS: Mapping[str, float] = {
+    "view": 0.0,
+    "click": 0.2,
+    "cart": 0.5,
+    "purchase": 1.0,
+    "like": 1.0,
+    "dislike": -1.0,
+    "skip": -0.2,
+}
+"""The types of events, and what each is worth as a grade by default. One that is worth 0 is no label."""
+
+
+@dataclass(frozen=True)
+class Notes:
+    """A caller's own notes on an event or on a generation, which come back unchanged."""
+
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.metadata or self.tags)
+
+    def fields(self) -> dict[str, Any]:
+        """What there is of them, for a JSON object."""
+        given = {"metadata": dict(self.metadata), "tags": list(self.tags)}
+        return {name: value for name, value in given.items() if value}
+
+    def encode(self) -> bytes:
+        """JSON; b"" for no notes."""
+        return to_json(self.fields()) if self else b""
+
+    @classmethod
+    def decode(cls, data: bytes) -> Notes:
+        """The inverse of `encode`. Raises ValueError."""
+        if not data:
+            return cls()
+        given = json.loads(data)
+        return cls(dict(given.get("metadata", {})), tuple(given.get("tags", ())))
+
+
+NO_NOTES = Notes()
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """What an event says beside its label: a type of EVENT_WEIGHTS, where it came from, and the caller's notes."""
+
+    type: str = ""
+    generation_id: str = ""
+    recommendation_id: str = ""
+    notes: Notes = NO_NOTES
+
+    def __bool__(self) -> bool:
+        return bool(self.type or self.generation_id or self.recommendation_id or self.notes)
+
+    def fields(self) -> dict[str, Any]:
+        """What there is of it, for a JSON object."""
+        given = {"type": self.type, "generation_id": self.generation_id, "recommendation_id": self.recommendation_id}
+        return {name: value for name, value in given.items() if value} | self.notes.fields()
+
+
+UNATTRIBUTED = Attribution()
+
+
+def to_json(value: object) -> bytes:
+    """Compact JSON in UTF-8."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+Kind = Literal["impression", "event"]
+KINDS: tuple[Kind, ...] = ("impression", "event")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One impression or event as it is kept; `at` is in seconds since the epoch, `data` a JSON object."""
+
+    at: float
+    data: bytes
+
+
+class ActivityLog(ABC):
+    """What users were shown and did. Every method may raise StorageUnavailable.
+
+    The log of feedback adds events itself, in the step that accepts them; see FeedbackEvent.attribution.
+    """
+
+    @abstractmethod
+    async def add(self, user: UserKey, kind: Kind, data: bytes) -> None:
+        """Keeps a record, a JSON object. Nothing is kept for a deleted user."""
+
+    @abstractmethod
+    async def kept(self, user: UserKey, kind: Kind) -> Sequence[Record]:
+        """The kept records whose time to live has not passed, the oldest first."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Closes connections."""
