@@ -42,6 +42,8 @@ from papa.taste import Head, Taste, likely
 
 CPU_ROWS = 128
 """Rows of one pass on a CPU: the activations of more rows no longer fit its caches."""
+FEATURE_ROWS = 64
+"""New samples of which features are computed in one pass."""
 QUESTIONS = 9
 """Questions that a head keeps: those of three pages of ten."""
 
@@ -174,7 +176,8 @@ def remember(denoiser: Denoiser, job: UpdateJob, config: UpdateConfig) -> Memory
         )
     noise = Noise(job.seed, Domain.UPDATE)
     fresh = Replay(labels.samples, labels.grades, torch.zeros(len(labels.grades), 0))
-    seen = denoiser.features(fresh.x0().to(denoiser.device)) if len(fresh) else torch.zeros(0, denoiser.feature_size)
+    chunks = [denoiser.features(x0.to(denoiser.device)) for x0 in fresh.x0().split(FEATURE_ROWS)] if len(fresh) else []
+    seen = torch.cat([torch.zeros(0, denoiser.feature_size, device=denoiser.device), *chunks])
     features = seen.cpu().to(torch.float16)
     joined = Replay.join(
         [job.adapter.replay, Replay(fresh.samples, labels.grades, features, labels.prompts, labels.sequences)]

@@ -58,6 +58,12 @@ TYPED_EVENTS = Counter(
     "Accepted events that have a type, by it: view, click, cart, purchase, like, dislike, skip.",
     ["type"],
 )
+IMPRESSIONS = Counter(
+    "papa_impressions_total",
+    "Generations and recommendations that were shown, by what became of the impression: kept, unsampled, limited (the "
+    "tenant's rate), dropped (storage is slow), failed.",
+    ["source", "outcome"],
+)
 CATALOGUE_ITEMS = Counter(
     "papa_catalogue_items_total",
     "Items of catalogues by outcome: added, replaced, unchanged, deleted, or the reason of the refusal.",

@@ -71,7 +71,9 @@ def _add(panel: str, *commands: Callable[..., None]) -> None:
 
 
 _add(SERVICE, up, demo, playground, gateway, metrics)
-_add(CALLS, generate, feedback, health, smoke)
+_add(CALLS, generate)
+app.add_typer(feedback, rich_help_panel=CALLS)
+_add(CALLS, health, smoke)
 backbone.command("train-latent")(train_latent)
 backbone.command("lora")(lora)
 users.command("export")(export_user)

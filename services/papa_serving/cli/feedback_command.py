@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typing_extensions import override
 
 from papa_serving.cli.connection import Address, Tenant, UserId, connect
+from papa_serving.cli.feedback_import import import_history
 from papa_serving.cli.generate_command import MetadataOption, Tags, notes_of
 from papa_serving.cli.output import AsJson, console, print_json, print_table, voice
 from papa_serving.client import FeedbackEvent
@@ -37,7 +40,27 @@ GenerationId = Annotated[
 Wait = Annotated[bool, typer.Option("--wait", help="Return once the adapter has learnt all of it.")]
 
 
-def feedback(
+class OfUsers(TyperGroup):
+    """`papa feedback USER …` is `papa feedback send USER …`: what is no command is a user."""
+
+    @override
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["send", *args]
+        return super().parse_args(ctx, args)
+
+
+feedback = typer.Typer(
+    name="feedback",
+    cls=OfUsers,
+    no_args_is_help=True,
+    help="Tell what users like and did: papa feedback USER …, or import a history.",
+)
+feedback.command("import")(import_history)
+
+
+@feedback.command()
+def send(
     user: UserId,
     likes: Likes = [],  # noqa: B006 - typer copies defaults
     dislikes: Dislikes = [],  # noqa: B006

@@ -78,6 +78,41 @@ class Attribution:
 UNATTRIBUTED = Attribution()
 
 
+@dataclass(frozen=True)
+class ShownItem:
+    """One item of an impression, with what was known of it."""
+
+    item_id: str
+    like_probability: float | None = None
+    exploring: bool = False
+
+    def fields(self) -> dict[str, Any]:
+        """What there is of it, for a JSON object."""
+        known = {} if self.like_probability is None else {"like_probability": round(self.like_probability, 6)}
+        return {"item_id": self.item_id, **known, **({"exploring": True} if self.exploring else {})}
+
+
+@dataclass(frozen=True)
+class Impression:
+    """What a user was shown by one generation or recommendation. `catalogue` is that of recommended items, `arms` the
+    arm of each experiment that the user was in."""
+
+    origin: Literal["generation_id", "recommendation_id"]
+    origin_id: str
+    items: Sequence[ShownItem]
+    revision: str = ""
+    catalogue: str = ""
+    arms: Mapping[str, str] = field(default_factory=dict)
+    notes: Notes = NO_NOTES
+
+    def encode(self) -> bytes:
+        """A JSON object."""
+        given = {"revision": self.revision, "catalogue": self.catalogue, "arms": dict(self.arms)}
+        items = [item.fields() for item in self.items]
+        said = {name: value for name, value in given.items() if value}
+        return to_json({self.origin: self.origin_id, "items": items, **said, **self.notes.fields()})
+
+
 def to_json(value: object) -> bytes:
     """Compact JSON in UTF-8."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

@@ -26,6 +26,7 @@ from papa_serving.gateway.conversion.catalogue_items import ItemReader
 from papa_serving.gateway.conversion.events import EventReader
 from papa_serving.gateway.conversion.picture_reader import PictureReader
 from papa_serving.gateway.engine_client import EngineClient
+from papa_serving.gateway.impressions import Impressions
 from papa_serving.gateway.rpc.drain import Drain
 from papa_serving.gateway.rpc.edge import TRANSPORT_FACTOR, Edge
 from papa_serving.gateway.transfer import Adopter, Merger
@@ -70,7 +71,7 @@ class Gateway:
         Raises ValueError for keys or certificates that cannot be used, and for a gateway that strangers could call.
         """
         self._settings, self._backends, self._overdraw = settings, backends, overdraw
-        self._attribution = attribution
+        self._attribution, self._impressions = attribution, Impressions(backends.activity, attribution)
         self._warning = "" if authenticate else exposed_gateway(settings)
         self._credentials = server_credentials(settings.tls)
         authenticate = authenticate or open_authenticator(settings.auth)
@@ -114,6 +115,7 @@ class Gateway:
             await self._probes.stop(None)
         await self._pictures.close()
         await self._engine.close()
+        await self._impressions.close()
         await self._backends.close()
 
     def _add_services(self) -> None:
@@ -122,7 +124,7 @@ class Gateway:
         reader = EventReader(limits, backbone, self._pictures, backends.catalogues, self._attribution)
         adopter = Adopter(self._engine, backends.users, backends.revisions, backends.log)
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(
-            GenerationService(limits, self._engine, backbone), self._server
+            GenerationService(limits, self._engine, backbone, self._impressions), self._server
         )
         feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(
             FeedbackService(limits, backends.log, reader, self._drain), self._server

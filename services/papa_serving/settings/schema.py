@@ -133,7 +133,9 @@ class TrainerSettings(Section):
     threads: int = Field(2, ge=1, description="torch threads per actor")
     min_labels: int = Field(10, ge=1, description="new labels of a user that start an update at once")
     max_wait: float = Field(2.0, ge=0, description="seconds the oldest label waits when there are fewer")
-    max_labels: int = Field(64, ge=1, description="labels that one update consumes at most")
+    max_labels: int = Field(
+        256, ge=1, description="labels that one update consumes at most; an imported user is then ready in one update"
+    )
     lease: float = Field(10.0, gt=0, description="seconds of a partition lease; a dead trainer's work waits this long")
     poll: float = Field(0.05, gt=0, description="seconds between looks at an idle log")
     max_attempts: int = Field(

@@ -71,23 +71,31 @@ class Intake:
                 self._gatherings[partition] = Gathering(lease)
 
     async def _read(self, gathering: Gathering) -> None:
+        """Reads the partition to its end, or until there are enough.
+
+        A user's events that were accepted together are then trained on together, wherever a read of the log cuts them.
+        """
         try:
-            events = await self._feedback.read(gathering.lease, gathering.cursor, EVENTS_PER_READ)
-            if not events:
-                return
-            reach("after_read")
-            flaws = await self._worker.run(self._flaws, events)
-            await self._bury_flawed(gathering, events, flaws)
+            while await self._read_page(gathering) == EVENTS_PER_READ and len(gathering) < EVENTS_PER_PARTITION:
+                continue
         except Fenced:
             self._ownership.lost(gathering.lease)
             self.forget(gathering)
-            return
         except StorageDamaged as error:
             self._damaged_until[gathering.lease.partition] = monotonic() + DAMAGE_PAUSE
             _log.error("a partition cannot be read: %s", error, extra={"partition": gathering.lease.partition})
-            return
+
+    async def _read_page(self, gathering: Gathering) -> int:
+        """Reads the next events of a partition and returns how many there were."""
+        events = await self._feedback.read(gathering.lease, gathering.cursor, EVENTS_PER_READ)
+        if not events:
+            return 0
+        reach("after_read")
+        flaws = await self._worker.run(self._flaws, events)
+        await self._bury_flawed(gathering, events, flaws)
         gathering.add((event for event in events if not flaws[event.entry_id]), monotonic())
         gathering.cursor = events[-1].entry_id
+        return len(events)
 
     def _flaws(self, events: list[LoggedEvent]) -> dict[str, str]:
         """Flaws by entry. Runs in the worker's thread, since encoding many prompts would delay renewals of leases."""

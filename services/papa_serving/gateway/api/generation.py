@@ -9,13 +9,13 @@ import secrets
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
 from google.protobuf.message import Message
 
 from papa_serving import tracing
-from papa_serving.contracts.attribution import Notes
+from papa_serving.contracts.attribution import Impression, Notes, ShownItem
 from papa_serving.contracts.errors import InvalidRequest, Status, Violation
 from papa_serving.contracts.generation import GenerationSpec, ImageEncoding
 from papa_serving.contracts.limits import MAX_RANDOM_SEED
@@ -23,6 +23,7 @@ from papa_serving.contracts.vocabulary import Reading, Vocabulary
 from papa_serving.gateway.backends import KnownBackbone
 from papa_serving.gateway.conversion import validation
 from papa_serving.gateway.engine_client import EngineClient, Event, encoding_to_wire
+from papa_serving.gateway.impressions import Impressions
 from papa_serving.gateway.rpc.admission import caller
 from papa_serving.gateway.rpc.edge import Context, count, ending, logged
 from papa_serving.gateway.rpc.status import public_message, retry_after
@@ -64,19 +65,22 @@ _PROMPTING = ("prompt", "guidance_scale", "negative_prompt")
 class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
     """Translates between the public contract and the engine's."""
 
-    def __init__(self, limits: GatewaySettings, engine: EngineClient, backbone: KnownBackbone) -> None:
-        self._limits, self._engine, self._backbone = limits, engine, backbone
+    def __init__(
+        self, limits: GatewaySettings, engine: EngineClient, backbone: KnownBackbone, impressions: Impressions
+    ) -> None:
+        self._limits, self._engine, self._backbone, self._impressions = limits, engine, backbone, impressions
 
     async def Generate(
         self, request: generation_pb2.GenerateRequest, context: Context
     ) -> generation_pb2.GenerateResponse:
-        response = await self._generate(request, context)
+        response, spec = await self._generate(request, context)
         self._refuse_oversize(response, *_FEWER)
+        self._impressions.keep(spec.user, _impression(spec, response.revision, response.items))
         return response
 
     async def _generate(
         self, request: generation_pb2.GenerateRequest, context: Context
-    ) -> generation_pb2.GenerateResponse:
+    ) -> tuple[generation_pb2.GenerateResponse, GenerationSpec]:
         started = time.monotonic()
         spec, reading = await self._spec(request, context)
         response = generation_pb2.GenerateResponse(generation_id=spec.generation_id, prompt_reading=_reading(reading))
@@ -89,13 +93,14 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
                     response.revision, response.served_by = event.revision, _served_by(bool(event.revision))
                     _end(response, event, started)
         response.items.extend(sorted(items, key=lambda item: item.index))
-        return response
+        return response, spec
 
     async def StreamGenerate(
         self, request: generation_pb2.StreamGenerateRequest, context: Context
     ) -> AsyncIterator[generation_pb2.StreamGenerateResponse]:
         started = time.monotonic()
         spec, reading = await self._spec(request, context)
+        shown: list[generation_pb2.Item] = []
         async with aclosing(self._engine.run(spec, _Charges(spec))) as events:
             async for event in events:
                 response = generation_pb2.StreamGenerateResponse(
@@ -107,12 +112,16 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
                     _end(response, event, started)
                     if said := _reading(reading):
                         response.prompt_reading.CopyFrom(said)
+                    self._impressions.keep(spec.user, _impression(spec, event.revision, shown))
                     yield response
                     return
                 for item in event.items:
                     response.item.CopyFrom(_item(item))
                     self._refuse_oversize(response, *_SMALLER)
                     yield response
+                    shown.append(generation_pb2.Item())
+                    shown[-1].CopyFrom(response.item)
+                    shown[-1].ClearField("image")
 
     async def GenerateMany(
         self, request: generation_pb2.GenerateManyRequest, context: Context
@@ -138,9 +147,10 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
     ) -> generation_pb2.GenerateManyResponse:
         code, started = "OK", time.monotonic()
         try:
-            generation = await self._generate(request, context)
+            generation, spec = await self._generate(request, context)
             response = generation_pb2.GenerateManyResponse(index=index, generation=generation)
             self._refuse_oversize(response, *_FEWER)
+            self._impressions.keep(spec.user, _impression(spec, generation.revision, generation.items))
         except asyncio.CancelledError:
             code = ending(context)
             raise
@@ -272,6 +282,14 @@ def _item(item: engine_pb2.EngineItem) -> generation_pb2.Item:
         like_probability=item.like_probability if item.HasField("like_probability") else None,
         exploring=item.exploring,
     )
+
+
+def _impression(spec: GenerationSpec, revision: str, items: Sequence[generation_pb2.Item]) -> Impression:
+    shown = [
+        ShownItem(item.item_id, item.like_probability if item.HasField("like_probability") else None, item.exploring)
+        for item in items
+    ]
+    return Impression("generation_id", spec.generation_id, shown, revision, notes=spec.notes)
 
 
 def _served_by(adapter: bool) -> generation_pb2.ServedBy.ValueType:

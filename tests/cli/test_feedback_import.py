@@ -1,0 +1,223 @@
+"""`papa feedback import`: a history in order, each event once, whatever happens on the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from papa_serving.cli import feedback_import
+from papa_serving.cli.feedback_history import LONGEST_LINE, Line, lines_of
+from papa_serving.cli.feedback_import import BATCH, jobs
+from papa_serving.contracts.errors import BacklogFull, StorageUnavailable
+from papa_serving.contracts.feedback import AppendResult, FeedbackEvent
+
+from tests.cli.conftest import Ended, Papa
+from tests.gateway.support.service import Service
+
+Call = Callable[..., Awaitable[Ended]]
+
+
+def write(lines: Sequence[object], name: str = "history.jsonl") -> Path:
+    path = Path(name)
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return path
+
+
+def history(users: int, events: int) -> list[dict[str, object]]:
+    """Events of several users in the order of time: one of each, then the next of each."""
+    return [
+        {"user": f"u{user}", "item_id": f"i{event}", "type": ("click", "purchase", "skip")[event % 3]}
+        for event in range(events)
+        for user in range(users)
+    ]
+
+
+def said(service: Service) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for event in service.log.accepted:
+        found.setdefault(event.user.user, []).append(event.item_id)
+    return found
+
+
+async def test_a_history_is_imported_in_order_and_once(papa_call: Call, service: Service) -> None:
+    write(history(7, 90))
+    first = await papa_call("feedback", "import", "history.jsonl", "--json")
+    assert first.code == 0, first.err
+    assert first.json == {
+        "lines": 630, "users": 7, "types": {"click": 210, "purchase": 210, "skip": 210}, "accepted": 630,
+        "duplicates": 0, "refused": 0, "reasons": [], "dry_run": False,
+    }  # fmt: skip
+    assert said(service) == {f"u{user}": [f"i{event}" for event in range(90)] for user in range(7)}
+    again = await papa_call("feedback", "import", "history.jsonl", "--json")
+    assert (again.json["accepted"], again.json["duplicates"]) == (0, 630)
+    assert len(service.log.accepted) == 630
+
+
+async def test_all_that_a_user_did_arrives_together(papa_call: Call, service: Service, monkeypatch: Any) -> None:
+    calls: list[set[str]] = []
+    append = service.log.append
+
+    async def watched(events: Sequence[FeedbackEvent]) -> list[AppendResult]:
+        calls.append({event.user.user for event in events})
+        return await append(events)
+
+    monkeypatch.setattr(service.log, "append", watched)
+    write(history(5, 200))
+    assert (await papa_call("feedback", "import", "history.jsonl")).code == 0
+    assert sorted(user for call in calls for user in call) == [f"u{user}" for user in range(5)]
+
+
+async def test_equal_lines_are_several_events_and_own_ids_are_kept(papa_call: Call, service: Service) -> None:
+    line = {"user": "ann", "item_id": "i", "type": "click"}
+    write([line, line, {**line, "event_id": "mine"}, {**line, "event_id": "mine"}])
+    ended = await papa_call("feedback", "import", "history.jsonl", "--json")
+    assert (ended.json["accepted"], ended.json["duplicates"]) == (3, 1)
+    assert service.log.accepted[-1].event_id == "mine"
+
+
+async def test_every_field_arrives(papa_call: Call, service: Service) -> None:
+    write([
+        {
+            "user": "ann", "tenant": "shop", "item_id": "i", "grade": -0.5, "occurred_at": "2026-01-02T03:04:05Z",
+            "generation_id": "g7", "metadata": {"page": "home"}, "tags": ["spring"], "event_id": None,
+        },
+        {"user": "ann", "tenant": "shop", "item_id": "i", "type": "view", "occurred_at": 12.5},
+    ])  # fmt: skip
+    ended = await papa_call("feedback", "import", "history.jsonl")
+    assert ended.code == 0, ended.err
+    first, second = service.log.accepted
+    assert (first.user.tenant, first.grade, first.occurred_at) == ("shop", -0.5, 1_767_323_045.0)
+    assert (first.attribution.generation_id, first.attribution.notes.metadata) == ("g7", {"page": "home"})
+    assert (second.attribution.type, second.occurred_at) == ("view", 12.5)
+
+
+BAD = [
+    ("{", "is no JSON"),
+    ("[]", "is no JSON object"),
+    ({"user": "ann", "item_id": "i", "type": "share"}, "must be one of view, click"),
+    ({"user": "ann", "item_id": "i", "type": "click", "grade": 1}, "does not go with a type"),
+    ({"user": "ann", "item_id": "i", "grade": 7}, "must be in [-1, 1]"),
+    ({"user": "ann", "item_id": "i", "grade": True}, "grade: must be a number"),
+    ({"user": "ann", "type": "click"}, "name an item_id"),
+    ({"item_id": "i", "type": "click"}, "user.user: must be 1 to 128"),
+    ({"user": "ann", "item_id": 7, "type": "click"}, "item_id: must be a text"),
+    ({"user": "ann", "item_id": "i", "type": "click", "what": 1}, "there is no field what"),
+    ({"user": "ann", "item_id": "i", "type": "click", "occurred_at": "yesterday"}, "occurred_at"),
+    ({"user": "ann", "item_id": "i", "type": "click", "metadata": {"a": 1}}, "metadata: must be an object of texts"),
+    ({"user": "ann", "item_id": "i", "type": "click", "tags": "a"}, "tags: must be a list of texts"),
+    ({"user": "ann", "image": "nowhere.png", "grade": 1}, "nowhere.png"),
+    ("[" * 3000, "is no JSON"),
+    ('{"user": "' + "x" * LONGEST_LINE + '"}', "a line may have"),
+]
+
+
+async def test_a_dry_run_sends_nothing_and_says_what_is_wrong(papa_call: Call, service: Service) -> None:
+    file = write([*(line for line, _ in BAD), "", *history(2, 3)])
+    file.write_bytes(file.read_bytes() + b'{"user": "\xff"}\n')
+    ended = await papa_call("feedback", "import", "history.jsonl", "--dry-run", "--json")
+    assert ended.code == 1
+    report = ended.json
+    assert (report["lines"], report["users"], report["refused"]) == (len(BAD) + 7, 2, len(BAD) + 1)
+    assert report["types"] == {"click": 2, "purchase": 2, "skip": 2}
+    reasons = {each["line"]: each["reason"] for each in report["reasons"]}
+    for number, (_, why) in enumerate(BAD, 1):
+        assert why in reasons[number], number
+    assert service.log.groups == []
+    sent = await papa_call("feedback", "import", "history.jsonl")
+    assert sent.code == 1
+    assert "line 1: is no JSON" in sent.err
+    assert len(service.log.accepted) == 6, "the others are imported"
+
+
+async def test_what_the_service_refuses_is_told_line_by_line(papa_call: Call, service: Service) -> None:
+    service.log.missing = {"i0", "i1"}
+    write(history(1, 3))
+    ended = await papa_call("feedback", "import", "history.jsonl", "--json")
+    assert ended.code == 1
+    assert [each["line"] for each in ended.json["reasons"]] == [1, 2]
+    assert "no such item" in ended.json["reasons"][0]["reason"]
+    write(history(1, 2))
+    ended = await papa_call("feedback", "import", "history.jsonl", "--json")
+    assert [each["line"] for each in ended.json["reasons"]] == [1, 2], "also where nothing of a call is accepted"
+
+
+async def test_a_full_service_is_waited_for_and_the_order_stays(
+    papa_call: Call, service: Service, monkeypatch: Any
+) -> None:
+    append, full = service.log.append, [3]
+
+    async def with_little_room(events: Sequence[FeedbackEvent]) -> list[AppendResult]:
+        if not full[0]:
+            return await append(events)
+        full[0] -= 1
+        error = BacklogFull("full", retry_after=0.01)
+        results = [AppendResult(events[0].event_id, error=error)]
+        return results + await append(events[1:2]) + [AppendResult(each.event_id, error=error) for each in events[2:]]
+
+    monkeypatch.setattr(service.log, "append", with_little_room)
+    write([{**line, "event_id": f"e{number}"} for number, line in enumerate(history(2, 40))])
+    ended = await papa_call("feedback", "import", "history.jsonl", "--json")
+    assert (ended.code, ended.json["refused"]) == (0, 0), ended.err
+    assert ended.json["accepted"] + ended.json["duplicates"] == 80
+    assert {user: sorted(items) for user, items in said(service).items()} == {
+        user: sorted(f"i{event}" for event in range(40)) for user in ("u0", "u1")
+    }
+    assert said(service)["u1"] == [f"i{event}" for event in range(40)], "nothing overtakes what was refused"
+
+
+async def test_an_import_gives_up_on_a_service_that_stays_full(
+    papa_call: Call, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feedback_import, "PATIENCE", 0.05)
+    write([{**line, "event_id": f"e{number}"} for number, line in enumerate(history(1, 3))])
+    service.log.refusals = {f"e{number}": BacklogFull("full", retry_after=0.02) for number in range(3)}
+    ended = await papa_call("feedback", "import", "history.jsonl")
+    assert ended.code == 1
+    assert "run the import again to go on" in ended.err
+
+
+async def test_an_import_that_died_goes_on_where_it_was(papa_call: Call, service: Service, monkeypatch: Any) -> None:
+    append, calls = service.log.append, [0]
+
+    async def dying(events: Sequence[FeedbackEvent]) -> list[AppendResult]:
+        calls[0] += 1
+        if calls[0] > 3:
+            raise StorageUnavailable("away")
+        return await append(events)
+
+    monkeypatch.setattr(feedback_import, "PATIENCE", 0.05)
+    monkeypatch.setattr(service.log, "append", dying)
+    write(history(6, 200))
+    assert (await papa_call("feedback", "import", "history.jsonl")).code == 1
+    there = len(service.log.accepted)
+    assert 0 < there < 1_200
+    monkeypatch.setattr(service.log, "append", append)
+    ended = await papa_call("feedback", "import", "history.jsonl", "--json")
+    assert (ended.json["accepted"], ended.json["duplicates"]) == (1_200 - there, there)
+    assert said(service) == {f"u{user}": [f"i{event}" for event in range(200)] for user in range(6)}
+
+
+def test_a_user_is_in_one_call_or_has_calls_of_their_own() -> None:
+    def lines(count: int) -> list[Line]:
+        return [Line(number, b"") for number in range(count)]
+
+    sizes = [len(job) for job in jobs(map(lines, (100, 100, 100, BATCH, 1, 2 * BATCH + 1, 255, 1)))]
+    assert sizes == [200, 100, BATCH, 1, 2 * BATCH + 1, BATCH]
+
+
+def test_a_long_line_takes_no_memory(tmp_path: Path) -> None:
+    file = tmp_path / "long.jsonl"
+    file.write_bytes(b"x" * (3 * LONGEST_LINE) + b"\nlast\n")
+    first, last = lines_of(file)
+    assert len(first.text) <= LONGEST_LINE + 2
+    assert (last.number, last.text) == (2, b"last")
+
+
+def test_parquet_without_its_library_says_what_to_install(papa: Papa) -> None:
+    Path("history.parquet").write_bytes(b"PAR1")
+    ended = papa("feedback", "import", "history.parquet", "--dry-run")
+    assert ended.code == 1
+    assert "pyarrow" in ended.err
