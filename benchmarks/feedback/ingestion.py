@@ -42,8 +42,8 @@ def measure(turns: int, per_turn: Mapping[str, int] = PER_TURN) -> tuple[dict[st
             feedback=FeedbackSettings(backlog_limit=10_000_000),
         )
         runner = stack.enter_context(asyncio.Runner())
-        runner.run(_store_items(settings))
-        process, address = stack.enter_context(_gateway(settings))
+        runner.run(store_items(settings))
+        process, address = stack.enter_context(gateway_process(settings))
         echo = stack.enter_context(_echo())
         gateway, other = runner.run(_open(address)), runner.run(_open(echo))
         stack.callback(lambda: runner.run(_close(gateway, other)))
@@ -72,7 +72,8 @@ def _seconds(processes: list[psutil.Process]) -> list[float]:
     return [sum(process.cpu_times()[:2]) for process in processes]
 
 
-async def _store_items(settings: Settings) -> None:
+async def store_items(settings: Settings) -> None:
+    """The items that `events` names."""
     items = open_items(settings)
     sample = pack_sample(np.zeros(SHAPE, np.uint8))
     await items.publish_backbone(BackboneInfo("bench", "bench", SHAPE))
@@ -92,7 +93,8 @@ async def _close(*senders: Sender) -> None:
 
 
 @contextmanager
-def _gateway(settings: Settings) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def gateway_process(settings: Settings) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A gateway in a process of its own, and its address."""
     environment = {**os.environ, **settings_environment(settings)}
     command = [sys.executable, "-m", "papa_serving.gateway"]
     with (
