@@ -12,6 +12,7 @@ BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 PAGES = sorted([ROOT / "README.md", ROOT / "ARCHITECTURE.md", *(ROOT / "docs").rglob("*.md")])
 RUN_AGAINST_A_SERVICE = ("README.md", "docs/quickstart.md")
 RUN_WITH_A_PICTURE = "docs/catalogue.md"
+RUN_FOR_ITS_EVENT = "docs/attribution.md"
 """Pages that test_against_a_service.py runs."""
 
 

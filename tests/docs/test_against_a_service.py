@@ -16,7 +16,14 @@ from PIL import Image
 from tests.cli.conftest import Papa
 from tests.demo.conftest import learner, papa
 from tests.demo.learner import Learner
-from tests.docs.support import ROOT, RUN_AGAINST_A_SERVICE, RUN_WITH_A_PICTURE, blocks, command_lines
+from tests.docs.support import (
+    ROOT,
+    RUN_AGAINST_A_SERVICE,
+    RUN_FOR_ITS_EVENT,
+    RUN_WITH_A_PICTURE,
+    blocks,
+    command_lines,
+)
 from tests.gateway.support.fixtures import service, unstarted
 from tests.gateway.support.service import Service
 
@@ -36,6 +43,13 @@ async def test_the_page_of_catalogues_runs_where_there_is_a_picture(service: Ser
     assert "Put.ADDED" in await run_page(RUN_WITH_A_PICTURE, service, tmp_path)
     (stored,) = (await service.catalogues.page(CatalogueKey("default", "default"), 10, "")).items
     assert stored.metadata == {"kind": "shoe", "price": 49.5}
+
+
+async def test_the_page_of_attribution_runs(service: Service, tmp_path: Path) -> None:
+    await run_page(RUN_FOR_ITS_EVENT, service, tmp_path)
+    (event,) = service.log.accepted
+    assert (event.attribution.type, event.attribution.notes.tags) == ("click", ("spring",))
+    assert event.item_id.startswith(event.attribution.generation_id)
 
 
 async def run_page(page: str, service: Service, folder: Path) -> str:

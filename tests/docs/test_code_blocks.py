@@ -24,6 +24,7 @@ from tests.docs.support import (
     PAGES,
     ROOT,
     RUN_AGAINST_A_SERVICE,
+    RUN_FOR_ITS_EVENT,
     RUN_WITH_A_PICTURE,
     blocks,
     command_lines,
@@ -60,7 +61,12 @@ def test_what_is_not_run_parses() -> None:
 def test_every_page_with_python_is_run() -> None:
     """Each is in one of the tests that run pages; a page with more Python must be added to one."""
     written = {page for page, language, _ in every_block() if language == "python"}
-    assert written - PARSED_ALONE == {"docs/researcher-guide.md", RUN_WITH_A_PICTURE, *RUN_AGAINST_A_SERVICE}
+    assert written - PARSED_ALONE == {
+        "docs/researcher-guide.md",
+        RUN_WITH_A_PICTURE,
+        RUN_FOR_ITS_EVENT,
+        *RUN_AGAINST_A_SERVICE,
+    }
 
 
 FORMULAS = {"docs/algorithm.md"}

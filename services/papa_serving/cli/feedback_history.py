@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
@@ -171,17 +172,16 @@ def _bounded(source: IO[bytes]) -> Iterator[bytes]:
 def parquet_lines(file: Path) -> Iterator[Line]:
     """The rows of a Parquet file, each as its JSON line. Raises Failure without pyarrow, or for a file that is none."""
     try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
+        pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ModuleNotFoundError as missing:
         raise Failure("Parquet needs pyarrow", "pip install pyarrow, or convert the file to JSONL") from missing
     number = 0
     try:
-        for rows in ParquetFile(file).iter_batches(1_000):
+        for rows in parquet.ParquetFile(file).iter_batches(1_000):
             for row in rows.to_pylist():
                 number += 1
                 yield Line(number, json.dumps(row, default=_plain, ensure_ascii=False).encode())
-    except (OSError, ArrowException) as error:
+    except (OSError, pyarrow.ArrowException) as error:
         raise Failure(f"{file} cannot be read: {error}") from error
 
 
