@@ -37,7 +37,7 @@ class Impressions:
         self._under_way: set[asyncio.Task[None]] = set()
 
     def keep(self, user: UserKey, impression: Impression) -> None:
-        """Keeps what `user` was shown, if it is in the sample. Returns at once; a failure is logged and counted."""
+        """Keeps what `user` was shown, if it is in the sample. Returns at once; a failure is counted."""
         source, now = impression.origin.removesuffix("_id"), self._clock()
         if not sampled(impression.origin_id, self._share):
             IMPRESSIONS.labels(source, "unsampled").inc()
@@ -64,7 +64,7 @@ class Impressions:
             await self._activity.add(user, "impression", impression.encode())
         except PapaError as error:
             IMPRESSIONS.labels(source, "failed").inc()
-            log.warning("an impression was not kept: %s", error, extra={"reason": error.reason})
+            log.debug("an impression was not kept: %s", error, extra={"reason": error.reason})
         else:
             IMPRESSIONS.labels(source, "kept").inc()
 
