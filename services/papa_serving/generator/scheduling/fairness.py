@@ -12,6 +12,10 @@ Two rules, both on rows, because a row of one step is the unit of service here:
   users with far smaller claims, a user runs only as many rows as lengthen the step by a bounded share of its time. No
   share is zero: less than one row in each step is one row in some of them.
 
+The published schedulers themselves were tried (docs/results/schedulers.md). They are work-conserving, so that a flood
+fills the batch and lengthens everybody's steps: beside it the p99 of others is 4 to 39 times that without it where a
+step's fixed part is 0.5 to 8 rows, and 1.4 to 3.7 times with the two rules.
+
 A row that makes room loses nothing but time: it waits with its state and goes on where it stopped.
 """
 
