@@ -267,6 +267,16 @@ async def test_a_check_that_finds_lost_revisions_fails_its_job(server: Server, t
     await place.raw.aclose()
 
 
+def test_nothing_is_left_in_redis_whatever_the_items_are_called(server: Server, tmp_path: Path) -> None:
+    """The ids of a catalogue's items are any printable text."""
+    with redis.Redis.from_url(server.url) as client:
+        for item in ("shoe 17", 'it\'s "red"', "a\\b", "*", "schön", "👟"):
+            client.set(f"papa:{{c0}}:item:{item}", "")
+        client.set("another:key", "")
+        Shell(tmp_path, NO_CLUSTER).run(against(server, "## Uninstall"))
+        assert client.keys() == [b"another:key"]
+
+
 def test_two_passwords_are_good_while_one_is_rotated(server: Server, tmp_path: Path) -> None:
     """The commands of the page, up to where the old one goes, and then that."""
     rotation = sections()["### The password of a Redis"]
