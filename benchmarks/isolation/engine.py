@@ -42,6 +42,11 @@ class EngineService(engine_pb2_grpc.EngineServiceServicer):
     ) -> engine_pb2.EmbedResponse:
         return engine_pb2.EmbedResponse(error=wire.run_error(PapaError("not measured")))
 
+    async def Judge(  # noqa: N802
+        self, request: engine_pb2.JudgeRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> engine_pb2.JudgeResponse:
+        return engine_pb2.JudgeResponse(error=wire.run_error(PapaError("not measured")))
+
     async def PackAdapter(  # noqa: N802
         self, request: engine_pb2.PackAdapterRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> engine_pb2.PackAdapterResponse:

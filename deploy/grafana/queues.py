@@ -24,6 +24,25 @@ BOARD = Board(
                 eventful=True,
             ),
             Panel(
+                "Recommendations by what they are based on",
+                "Taste, backbone (new users), or the reason of the failure, per second.",
+                "cps",
+                [Query(rate("papa_recommendations_total", "outcome"), "{{outcome}}")],
+                Form.STACK,
+                eventful=True,
+            ),
+            Panel(
+                "Recommended items by reason",
+                "Near what the model draws, near what was liked, or explores, per second; and what Rank ordered.",
+                "cps",
+                [
+                    Query(rate("papa_recommended_items_total", "reason"), "{{reason}}"),
+                    Query(rate("papa_ranked_items_total"), "ranked"),
+                ],
+                Form.STACK,
+                eventful=True,
+            ),
+            Panel(
                 "Backlog",
                 "Accepted events that no revision has applied.",
                 "short",

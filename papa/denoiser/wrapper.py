@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from threading import Lock
 from typing import Any, Literal, cast
@@ -200,6 +201,11 @@ class Denoiser:
         """F, the length of `features`."""
         return int(self.features(torch.zeros(1, *self.sample_shape, device=self.device)).shape[1])
 
+    @property
+    def unrated(self) -> StoredPool | None:
+        """The samples that came with the backbone, without their features."""
+        return self._unrated
+
     @cached_property
     def pool(self) -> Pool | None:
         """The samples that came with the backbone, and their features. The first call runs the backbone over them."""
@@ -218,10 +224,16 @@ class Denoiser:
         Shape: x0 [n, C, H, W] → [n, F] float32.
         """
         seen: list[Tensor] = []
-        handle = self._middle().register_forward_hook(lambda _module, _inputs, output: seen.append(_states(output)))
+
+        def stop(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor | None, ...]) -> None:
+            seen.append(_states(output))
+            raise _FeaturesReached
+
+        handle = self._middle().register_forward_hook(stop)
         try:
             t = torch.full((len(x0),), self.schedule.level(FEATURE_TIMESTEP), device=x0.device)
-            self.epsilon(self.schedule.alpha(t, x0) * x0, t)
+            with suppress(_FeaturesReached):  # the blocks behind are more than half of the work
+                self.epsilon(self.schedule.alpha(t, x0) * x0, t)
         finally:
             handle.remove()
         # A U-Net's is [n, F, h, w], a transformer's [n, tokens, F].
@@ -276,6 +288,10 @@ class Denoiser:
         if self.prediction == "v_prediction":
             return alpha * output + sigma * x
         return (x - alpha * output) / sigma
+
+
+class _FeaturesReached(Exception):
+    """Ends a pass of the backbone once its features are known."""
 
 
 def _keep_in_float32(module: nn.Module) -> None:

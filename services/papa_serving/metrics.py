@@ -69,6 +69,17 @@ CATALOGUE_ITEMS = Counter(
     "Items of catalogues by outcome: added, replaced, unchanged, deleted, or the reason of the refusal.",
     ["outcome"],
 )
+RECOMMENDATIONS = Counter(
+    "papa_recommendations_total",
+    "Recommendations by what they are based on (taste, backbone), or the reason of the failure.",
+    ["outcome"],
+)
+RECOMMENDED_ITEMS = Counter(
+    "papa_recommended_items_total",
+    "Recommended items by why they were chosen: near_drawn, near_liked, explores.",
+    ["reason"],
+)
+RANKED_ITEMS = Counter("papa_ranked_items_total", "Items and pictures that Rank has ordered.")
 FEEDBACK_BACKLOG = Gauge(
     "papa_feedback_backlog_events",
     "Accepted events that no revision has applied yet, over owned partitions.",

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from papa_serving.attribution.memory import MemoryActivityLog
 from papa_serving.feedback.memory import MemoryFeedbackLog
 from papa_serving.settings import FeedbackSettings, Settings
-from papa_serving.store.memory import MemoryItemStore, MemoryState, MemoryUserDirectory
+from papa_serving.store.memory import MemoryItemStore, MemorySeenItems, MemoryState, MemoryUserDirectory
 from redis.asyncio import Redis
 
 from tests.store.support import PARTITIONS, Backend, open_redis, redis_settings
@@ -30,8 +31,8 @@ async def clocked(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
 
         settings = Settings(feedback=FeedbackSettings(partitions=PARTITIONS), data_dir=tmp_path)
         state = MemoryState(settings, lambda: time.time() - step)
-        stores = MemoryFeedbackLog(state), MemoryUserDirectory(state), MemoryItemStore(state)
-        yield Backend(settings, *stores), set_back
+        stores = MemoryUserDirectory(state), MemoryItemStore(state), MemoryActivityLog(state), MemorySeenItems(state)
+        yield Backend(settings, MemoryFeedbackLog(state), *stores), set_back
         return
     url = request.getfixturevalue("redis_server").url
     backend, raw = open_redis(redis_settings(url, tmp_path)), Redis.from_url(url, protocol=2)

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
+from papa_serving.attribution.memory import MemoryActivityLog
 from papa_serving.feedback.memory import MemoryFeedbackLog
 from papa_serving.local.redis_process import RedisProcess
 from papa_serving.settings import FeedbackSettings, Settings
-from papa_serving.store.memory import MemoryItemStore, MemoryState, MemoryUserDirectory
+from papa_serving.store.memory import MemoryItemStore, MemorySeenItems, MemoryState, MemoryUserDirectory
 
 from tests.feedback.loop_machine import LoopMachine
 from tests.store.support import PARTITIONS, Backend, open_redis, redis_settings
@@ -33,7 +34,8 @@ def budget(examples: int, *phases: Phase) -> settings:
 def memory(folder: Path) -> Backend:
     given = Settings(feedback=FeedbackSettings(partitions=PARTITIONS), data_dir=folder)
     state = MemoryState(given)
-    return Backend(given, MemoryFeedbackLog(state), MemoryUserDirectory(state), MemoryItemStore(state))
+    stores = MemoryUserDirectory(state), MemoryItemStore(state), MemoryActivityLog(state), MemorySeenItems(state)
+    return Backend(given, MemoryFeedbackLog(state), *stores)
 
 
 def test_the_loop_in_memory(tmp_path: Path) -> None:

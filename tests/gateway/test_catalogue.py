@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
 
 import grpc
@@ -14,43 +13,15 @@ from papa_serving.contracts.samples import unpack_sample
 from papa_serving.gateway.auth.identity import Identity, Scope
 from papa_serving.stubs.engine.v1 import engine_pb2
 from papa_serving.stubs.serving.v1 import catalogue_pb2, feedback_pb2, types_pb2
-from PIL import Image
 
 from tests.gateway.support.service import Service, refusal
+from tests.gateway.support.stock import Catalogue, New, Value, item, pictured, png, put
 
 ADDED, REPLACED, UNCHANGED = (
     catalogue_pb2.PUT_RESULT_ADDED,
     catalogue_pb2.PUT_RESULT_REPLACED,
     catalogue_pb2.PUT_RESULT_UNCHANGED,
 )
-Put, New, Value, Catalogue = (
-    catalogue_pb2.PutItemsRequest,
-    catalogue_pb2.NewItem,
-    catalogue_pb2.MetadataValue,
-    catalogue_pb2.Catalogue,
-)
-
-
-def png(shade: int = 200) -> bytes:
-    data = io.BytesIO()
-    Image.new("L", (28, 28), shade).save(data, "PNG")
-    return data.getvalue()
-
-
-def item(item_id: str, shade: int = 200, **metadata: Value) -> New:
-    """An item by its embedding: quicker to take than a picture."""
-    embedding = catalogue_pb2.Embedding(values=[shade, 1.0, 1.0, 1.0], encoder="the-encoder")
-    return New(item_id=item_id, embedding=embedding, metadata=metadata)
-
-
-def pictured(item_id: str, shade: int = 200, **metadata: Value) -> New:
-    return New(item_id=item_id, image=png(shade), metadata=metadata)
-
-
-async def put(service: Service, *items: New, tenant: str = "", name: str = "") -> list[catalogue_pb2.PutItemsResponse]:
-    catalogue = Catalogue(tenant=tenant, name=name)
-    requests = [Put(catalogue=catalogue, item=each) for each in items]
-    return [response async for response in service.catalogue.PutItems(iter(requests))]
 
 
 def results(responses: Iterable[catalogue_pb2.PutItemsResponse]) -> list[int | str]:

@@ -67,7 +67,8 @@ def merger(backend: Backend, revisions: MemoryRevisionStore, dies_at: int = 0) -
     left = [dies_at]
     parts = (backend.log, backend.users, backend.items, revisions)
     quotas, catalogues = quotas_of(backend.settings), MemoryCatalogues(CatalogueSettings())
-    return Merger(Backends(*(Failing(part, left) for part in parts), quotas, catalogues, backend.activity))
+    left_alone = quotas, catalogues, backend.activity, backend.seen
+    return Merger(Backends(*(Failing(part, left) for part in parts), *left_alone))
 
 
 async def said_by(backend: Backend, user: UserKey) -> list[tuple[bytes, float]]:  # noqa: F811

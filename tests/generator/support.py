@@ -30,6 +30,7 @@ from papa.adapter import Adapter, new_adapter
 from papa.config import UpdateConfig
 from papa.denoiser import Conditions, Denoiser
 from papa.lora import LoraConfig
+from papa.replay import Replay
 from papa.revision_files import MANIFEST_FILE, Origin, digest, pack
 from papa.sampler import sample
 from papa.schedule import NoiseSchedule
@@ -234,13 +235,14 @@ class World:
         spoil: Callable[[dict[str, bytes]], Files] = dict,
         maker: Denoiser | None = None,
         head: Head | None = None,
+        replay: Replay | None = None,
     ) -> Tensor:
         """Stores a revision and points at it. `spoil` changes its files after their sha256 was taken; `maker` is the
         denoiser whose layout and backbone it is made for."""
         maker = maker or self.denoiser
         weights = random_weights(maker, len(revision)) if weights is None else weights
         origin = Origin(backbone_hash=maker.backbone_hash, parent=parent, created_at=time.time())
-        replay = new_adapter(maker).replay
+        replay = new_adapter(maker).replay if replay is None else replay
         files = pack(Adapter(weights, replay, head=head), maker.layout, UpdateConfig(), origin)
         await self.revisions.put(user, revision, spoil(files))
         known = self.state.user(user)

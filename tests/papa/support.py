@@ -15,6 +15,7 @@ from papa.config import UpdateConfig
 from papa.denoiser import Denoiser
 from papa.lora import LoraConfig
 from papa.noise import Noise
+from papa.pool import StoredPool
 from papa.schedule import NoiseSchedule
 from papa.updating import Labels, update
 
@@ -72,3 +73,18 @@ def edit(path: Path, **changes: object) -> None:
     """Changes fields of a JSON file; `...` removes one."""
     content = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({name: value for name, value in content.items() if value is not ...}))
+
+
+def shades(*values: int) -> torch.Tensor:
+    """Pictures of nearly one shade each. Shape: [n, 1, 8, 8] uint8."""
+    noise = torch.randint(-4, 5, (len(values), 1, 8, 8), generator=torch.Generator().manual_seed(len(values)))
+    return (torch.tensor(values)[:, None, None, None] + noise).clamp(0, 255).to(torch.uint8)
+
+
+def with_pool(samples: torch.Tensor | None) -> Denoiser:
+    pool = None if samples is None else StoredPool(samples)
+    return Denoiser(tiny_unet(), NoiseSchedule.linear(), (1, 8, 8), "epsilon", LoraConfig(rank=2), unrated=pool)
+
+
+def likes_bright() -> Labels:
+    return Labels(shades(*[240] * 6, *[15] * 6), torch.tensor([1.0] * 6 + [-1.0] * 6))

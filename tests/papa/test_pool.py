@@ -12,31 +12,15 @@ from safetensors.torch import save_file
 from papa.adapter import new_adapter
 from papa.backbone.draw_pool import draw_pool
 from papa.config import UpdateConfig
-from papa.denoiser import SHIPPED, Denoiser, load_denoiser
+from papa.denoiser import SHIPPED, load_denoiser
 from papa.lora import LoraConfig
 from papa.pool import FIRST_SEED, POOL_FILE, StoredPool, read_pool, write_pool
-from papa.schedule import NoiseSchedule
 from papa.updating import Labels, UpdateJob, update, update_many
 from tests.papa.pipelines import saved, stable_diffusion
-from tests.papa.support import drawn_by, tiny_denoiser, tiny_unet
+from tests.papa.support import drawn_by, likes_bright, shades, tiny_denoiser, with_pool
 
 SHAPE = (1, 8, 8)
 CONFIG = UpdateConfig(steps=2, like_rows=6, dislike_rows=4, pool_share=0.5)
-
-
-def shades(*values: int) -> torch.Tensor:
-    """Pictures of nearly one shade each. Shape: [n, 1, 8, 8] uint8."""
-    noise = torch.randint(-4, 5, (len(values), *SHAPE), generator=torch.Generator().manual_seed(len(values)))
-    return (torch.tensor(values)[:, None, None, None] + noise).clamp(0, 255).to(torch.uint8)
-
-
-def with_pool(samples: torch.Tensor | None) -> Denoiser:
-    pool = None if samples is None else StoredPool(samples)
-    return Denoiser(tiny_unet(), NoiseSchedule.linear(), SHAPE, "epsilon", LoraConfig(rank=2), unrated=pool)
-
-
-def likes_bright() -> Labels:
-    return Labels(shades(*[240] * 6, *[15] * 6), torch.tensor([1.0] * 6 + [-1.0] * 6))
 
 
 def test_a_pool_is_the_backbones_own_samples_and_the_same_each_time() -> None:

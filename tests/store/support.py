@@ -20,14 +20,15 @@ from papa_serving.contracts.errors import ItemNotFound
 from papa_serving.contracts.feedback import FeedbackEvent, FeedbackLog, Lease, LoggedEvent, UserBatch
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import ItemStore, StoredItem
+from papa_serving.contracts.recommending import SeenItems
 from papa_serving.contracts.revisions import Revision, RevisionStore, UserDirectory, UserState, revision_name
 from papa_serving.feedback import open_log
 from papa_serving.feedback.memory import MemoryFeedbackLog
 from papa_serving.local.redis_process import RedisProcess
 from papa_serving.settings import FeedbackSettings, RedisSettings, Settings, StoreSettings
-from papa_serving.store import open_items, open_revisions, open_users
+from papa_serving.store import open_items, open_revisions, open_seen, open_users
 from papa_serving.store.census import Kind, census
-from papa_serving.store.memory import MemoryItemStore, MemoryState, MemoryUserDirectory
+from papa_serving.store.memory import MemoryItemStore, MemorySeenItems, MemoryState, MemoryUserDirectory
 from redis.asyncio import Redis
 
 from tests.store.redis_nodes import RedisClusterNodes
@@ -47,12 +48,14 @@ class Backend:
     users: UserDirectory
     items: ItemStore
     activity: ActivityLog
+    seen: SeenItems
 
     async def close(self) -> None:
         await self.log.close()
         await self.users.close()
         await self.items.close()
         await self.activity.close()
+        await self.seen.close()
 
     async def own(self, user: UserKey, owner: str = "trainer", seconds: float = 30.0) -> Lease:
         lease = await self.log.acquire(user.partition(PARTITIONS), owner, seconds)
@@ -141,12 +144,13 @@ def event_id_quota(count: int, **others: Any) -> StoreSettings:
 
 
 def open_redis(settings: Settings) -> Backend:
-    return Backend(settings, open_log(settings), open_users(settings), open_items(settings), open_activity(settings))
+    stores = open_users(settings), open_items(settings), open_activity(settings), open_seen(settings)
+    return Backend(settings, open_log(settings), *stores)
 
 
 def _open_memory(settings: Settings) -> Backend:
     state = MemoryState(settings)
-    stores = MemoryUserDirectory(state), MemoryItemStore(state), MemoryActivityLog(state)
+    stores = MemoryUserDirectory(state), MemoryItemStore(state), MemoryActivityLog(state), MemorySeenItems(state)
     return Backend(settings, MemoryFeedbackLog(state), *stores)
 
 

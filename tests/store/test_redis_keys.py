@@ -33,6 +33,7 @@ async def fill(backend: Backend, user: UserKey) -> None:
     await backend.log.begin_attempt(lease, UserBatch(user, await backend.pending(lease)))
     await backend.log.bury(lease, (await backend.pending(lease))[:1], "poison")
     await backend.log.heartbeat("trainer", 30)
+    await backend.seen.add(user, CatalogueKey(user.tenant, "summer"), ["shoe"])
     catalogues = open_catalogues(backend.settings)
     embedding = np.ones(2, "<f2").tobytes()
     await catalogues.put(CatalogueKey(user.tenant, "summer"), CatalogueItem("shoe", embedding, "encoder"))
@@ -104,6 +105,7 @@ async def test_what_should_expire_does(redis_backend: Backend, raw: Redis, user:
         "call",
         "item",
         "items",
+        "seen",
     }
 
 

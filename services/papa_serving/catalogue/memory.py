@@ -34,6 +34,8 @@ class MemoryCatalogues(Catalogues):
     def __init__(self, settings: CatalogueSettings) -> None:
         self._settings = settings
         self._catalogues: dict[CatalogueKey, dict[str, CatalogueItem]] = {}
+        self._directions: dict[CatalogueKey, NDArray[np.float32]] = {}
+        """Of all items of a catalogue, in order, since its last change. Shape: [n, F], of length 1."""
 
     @override
     async def encoder(self, catalogue: CatalogueKey) -> str:
@@ -49,18 +51,22 @@ class MemoryCatalogues(Catalogues):
         known = item.item_id in items
         if not known and len(items) >= settings.max_items:
             raise CatalogueFull(f"the catalogue holds {settings.max_items} items and may hold no more")
+        self._directions.pop(catalogue, None)
         self._catalogues.setdefault(catalogue, {})[item.item_id] = replace(item, updated_at=time.time())
         return Put.REPLACED if known else Put.ADDED
 
     @override
     async def delete(self, catalogue: CatalogueKey, item_ids: Sequence[str]) -> int:
         items = self._items(catalogue)
+        self._directions.pop(catalogue, None)
         return sum(items.pop(item_id, None) is not None for item_id in item_ids)
 
     @override
-    async def get(self, catalogue: CatalogueKey, item_ids: Sequence[str]) -> list[CatalogueItem | None]:
-        items = self._items(catalogue)
-        return [items.get(item_id) for item_id in item_ids]
+    async def get(
+        self, catalogue: CatalogueKey, item_ids: Sequence[str], *, pictures: bool = True
+    ) -> list[CatalogueItem | None]:
+        found = map(self._items(catalogue).get, item_ids)
+        return [item if item is None or pictures else replace(item, sample=b"") for item in found]
 
     @override
     async def fingerprints(self, catalogue: CatalogueKey, item_ids: Sequence[str]) -> list[str]:
@@ -87,13 +93,15 @@ class MemoryCatalogues(Catalogues):
     async def search(
         self, catalogue: CatalogueKey, vector: NDArray[np.float32], count: int, filters: Sequence[Filter] = ()
     ) -> list[Near]:
-        items = [item for item in self._items(catalogue).values() if passes(item.metadata, filters)]
+        items = list(self._items(catalogue).values())
         if not items:
             return []
-        vectors = np.stack([item.vector for item in items])
-        cosines = vectors @ vector / (np.linalg.norm(vectors, axis=1) * np.linalg.norm(vector) + 1e-12)
-        nearest = np.argsort(-cosines, kind="stable")[:count]
-        return [Near(items[index].item_id, float(1 + cosines[index]) / 2) for index in nearest]
+        if catalogue not in self._directions:
+            vectors = np.stack([item.vector for item in items])
+            self._directions[catalogue] = vectors / (np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-12)
+        cosines = self._directions[catalogue] @ (vector / (np.linalg.norm(vector) + 1e-12))
+        passing = [index for index in np.argsort(-cosines, kind="stable") if passes(items[index].metadata, filters)]
+        return [Near(items[index].item_id, float(1 + cosines[index]) / 2) for index in passing[:count]]
 
     @override
     async def close(self) -> None:

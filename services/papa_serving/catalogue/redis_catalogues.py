@@ -52,7 +52,7 @@ THOROUGH = 4
 """Searches of all items at once."""
 DELETED_AT_ONCE = 50
 """Items that one script removes: it blocks the server, for about 10 ms."""
-_FIELDS = ("embedding", "encoder", "metadata", "sample", "fingerprint", "updated")
+_FIELDS = ("embedding", "encoder", "metadata", "fingerprint", "updated")
 _UNKNOWN_COMMAND = re.compile(r"unknown .*command", re.IGNORECASE)
 
 
@@ -105,9 +105,12 @@ class RedisCatalogues(Catalogues):
         return deleted
 
     @override
-    async def get(self, catalogue: CatalogueKey, item_ids: Sequence[str]) -> list[CatalogueItem | None]:
+    async def get(
+        self, catalogue: CatalogueKey, item_ids: Sequence[str], *, pictures: bool = True
+    ) -> list[CatalogueItem | None]:
         keys = self._keys(catalogue)
-        replies = await self._all([("HMGET", keys.item(each), *_FIELDS) for each in item_ids])
+        fields = [*_FIELDS, *(["sample"] if pictures else [])]
+        replies = await self._all([("HMGET", keys.item(each), *fields) for each in item_ids])
         return [_item(item_id, *reply) for item_id, reply in zip(item_ids, replies, strict=True)]
 
     @override
@@ -247,9 +250,9 @@ def _item(
     embedding: bytes | None,
     encoder: bytes,
     metadata: bytes,
-    sample: bytes,
     fingerprint: bytes,
     updated: bytes,
+    sample: bytes = b"",
 ) -> CatalogueItem | None:
     if embedding is None:
         return None

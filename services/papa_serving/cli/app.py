@@ -23,6 +23,7 @@ from papa_serving.cli.items_commands import items
 from papa_serving.cli.latent_commands import lora, train_latent
 from papa_serving.cli.output import complain, print_text
 from papa_serving.cli.playground_command import playground
+from papa_serving.cli.recommend_command import recommend
 from papa_serving.cli.service_commands import gateway, metrics, up
 from papa_serving.cli.setup_commands import config, doctor, version
 from papa_serving.cli.store_commands import store
@@ -33,6 +34,7 @@ from papa_serving.local.failure import Failure
 SERVICE, CALLS, SETUP = "The service", "Calling a running service", "Setting up"
 
 HINTS = {
+    "CATALOGUE_NOT_FOUND": "papa catalogue list prints them, papa catalogue import fills one",
     "CATALOGUE_UNSUPPORTED": "papa doctor says which Redis is in use",
     "CALL_FAILED": "does a service run there? papa up starts one, --address names another",
     "UNAUTHENTICATED": "the settings client.token and client.token_file say who you are",
@@ -71,7 +73,7 @@ def _add(panel: str, *commands: Callable[..., None]) -> None:
 
 
 _add(SERVICE, up, demo, playground, gateway, metrics)
-_add(CALLS, generate)
+_add(CALLS, generate, recommend)
 app.add_typer(feedback, rich_help_panel=CALLS)
 _add(CALLS, health, smoke)
 backbone.command("train-latent")(train_latent)

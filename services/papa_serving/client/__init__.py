@@ -12,6 +12,8 @@ from papa_serving.client.aio import AsyncClient
 from papa_serving.client.connection import Tls
 from papa_serving.client.errors import CallFailed, WrongEventLoop
 from papa_serving.client.records import (
+    AnyOf,
+    Between,
     Catalogue,
     CatalogueItem,
     CatalogueList,
@@ -30,6 +32,11 @@ from papa_serving.client.records import (
     Put,
     PutOutcome,
     Quotas,
+    RankedItem,
+    Ranking,
+    Reason,
+    Recommendation,
+    RecommendedItem,
     Revision,
     Sampler,
     ServedBy,
@@ -46,6 +53,7 @@ from papa_serving.client.sync import Client
 from papa_serving.contracts.errors import (
     BacklogFull,
     CatalogueFull,
+    CatalogueNotFound,
     CatalogueUnsupported,
     CredentialExpired,
     DeadlineExceeded,
@@ -71,13 +79,16 @@ from papa_serving.contracts.errors import (
 )
 
 __all__ = [
+    "AnyOf",
     "AsyncClient",
     "BacklogFull",
+    "Between",
     "CallFailed",
     "Catalogue",
     "CatalogueFull",
     "CatalogueItem",
     "CatalogueList",
+    "CatalogueNotFound",
     "CatalogueUnsupported",
     "Client",
     "CredentialExpired",
@@ -107,7 +118,12 @@ __all__ = [
     "PutOutcome",
     "QueueFull",
     "Quotas",
+    "RankedItem",
+    "Ranking",
     "RateLimited",
+    "Reason",
+    "Recommendation",
+    "RecommendedItem",
     "Retry",
     "Revision",
     "RevisionDamaged",

@@ -24,6 +24,7 @@ from papa_serving.client.many import in_calls
 from papa_serving.client.records import (
     CatalogueItem,
     CatalogueList,
+    Condition,
     DeadLetter,
     DeletionReceipt,
     FeedbackEvent,
@@ -35,6 +36,8 @@ from papa_serving.client.records import (
     NewItem,
     Outcome,
     PutOutcome,
+    Ranking,
+    Recommendation,
     Revision,
     ServerInfo,
     User,
@@ -351,6 +354,41 @@ class AsyncClient:
     async def catalogues(self) -> CatalogueList:
         """The tenant's catalogues, and the encoder that items are embedded by."""
         return await self._run(self._calls.catalogues())
+
+    async def recommend(
+        self,
+        user: str | User,
+        count: int = 10,
+        *,
+        catalogue: str = "",
+        filters: Mapping[str, Condition] | None = None,
+        diversity: float | None = None,
+        exclude_seen: bool | None = None,
+        min_like_probability: float | None = None,
+        exploration: float | None = None,
+    ) -> Recommendation:
+        """Chooses items of a catalogue for a user. Raises CatalogueNotFound, EncoderChanged, UserDeleted.
+
+        `filters` maps keys of the metadata to what their values must pass, for instance
+        {"kind": "shoe", "price": Between(high=50)}. What is None is the service's default.
+        """
+        call = self._calls.recommend(
+            user,
+            count,
+            filters or {},
+            catalogue=catalogue,
+            diversity=diversity,
+            exclude_seen=exclude_seen,
+            min_like_probability=min_like_probability,
+            exploration=exploration,
+        )
+        return await self._run(call)
+
+    async def rank(
+        self, user: str | User, item_ids: Sequence[str] = (), *, images: Sequence[bytes] = (), catalogue: str = ""
+    ) -> Ranking:
+        """Orders items of a catalogue, or encoded pictures, by how likely the user likes each."""
+        return await self._run(self._calls.rank(user, item_ids, images, catalogue))
 
     async def is_serving(self, service: str = "papa.serving.v1.GenerationService", *, timeout: float = 5.0) -> bool:
         """The health of one of the gateway's services; False when nobody answers."""

@@ -9,11 +9,12 @@ from typing import Any, Generic, TypeVar, get_type_hints
 
 from grpc_health.v1 import health_pb2_grpc
 
-from papa_serving.client import catalogue_wire, wire
+from papa_serving.client import catalogue_wire, recommend_wire, wire
 from papa_serving.client.batches import without_excess
 from papa_serving.client.records import (
     CatalogueItem,
     CatalogueList,
+    Condition,
     DeadLetter,
     DeletionReceipt,
     FeedbackEvent,
@@ -24,6 +25,8 @@ from papa_serving.client.records import (
     Limits,
     NewItem,
     Outcome,
+    Ranking,
+    Recommendation,
     Revision,
     ServerInfo,
     User,
@@ -44,6 +47,7 @@ from papa_serving.stubs.serving.v1 import (
     generation_pb2_grpc,
     info_pb2,
     info_pb2_grpc,
+    recommend_pb2_grpc,
     types_pb2,
     user_pb2,
     user_pb2_grpc,
@@ -77,6 +81,7 @@ class Stubs:
         self.feedback: Any = feedback_pb2_grpc.FeedbackServiceStub(channel)
         self.users: Any = user_pb2_grpc.UserServiceStub(channel)
         self.catalogue: Any = catalogue_pb2_grpc.CatalogueServiceStub(channel)
+        self.recommend: Any = recommend_pb2_grpc.RecommendServiceStub(channel)
         self.dead_letters: Any = dead_letter_pb2_grpc.DeadLetterServiceStub(channel)
         self.info: Any = info_pb2_grpc.InfoServiceStub(channel)
         self.health: Any = health_pb2_grpc.HealthStub(channel)
@@ -310,6 +315,22 @@ class Calls:
         return UnaryCall(
             lambda stubs: stubs.catalogue.ListCatalogues, request, catalogue_wire.catalogues, self._timeouts.user
         )
+
+    def recommend(
+        self, user: str | User, count: int, filters: Mapping[str, Condition], **fields: object
+    ) -> UnaryCall[Recommendation]:
+        """RecommendService.Recommend."""
+        request = recommend_wire.recommend_request(self.user(user), count, filters, **fields)
+        return UnaryCall(
+            lambda stubs: stubs.recommend.Recommend, request, recommend_wire.recommendation, self._timeouts.user
+        )
+
+    def rank(
+        self, user: str | User, item_ids: Sequence[str], images: Sequence[bytes], catalogue: str
+    ) -> UnaryCall[Ranking]:
+        """RecommendService.Rank."""
+        request = recommend_wire.rank_request(self.user(user), item_ids, images, catalogue)
+        return UnaryCall(lambda stubs: stubs.recommend.Rank, request, recommend_wire.ranking, self._timeouts.generate)
 
     def _catalogue(self, name: str) -> catalogue_pb2.Catalogue:
         return catalogue_wire.catalogue_message(name, self._tenant)

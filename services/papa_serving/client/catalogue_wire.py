@@ -71,8 +71,14 @@ def outcome(message: catalogue_pb2.PutItemsResponse) -> PutOutcome:
 
 def item(message: catalogue_pb2.CatalogueItem) -> CatalogueItem:
     """One stored item."""
-    metadata = {key: _value(value) for key, value in message.metadata.items()}
-    return CatalogueItem(message.item_id, metadata, message.updated_at.ToDatetime(UTC), message.has_image)
+    return CatalogueItem(
+        message.item_id, metadata(message.metadata), message.updated_at.ToDatetime(UTC), message.has_image
+    )
+
+
+def metadata(messages: Mapping[str, catalogue_pb2.MetadataValue]) -> dict[str, MetadataValue]:
+    """The metadata of one item."""
+    return {key: _value(value) for key, value in messages.items()}
 
 
 def catalogues(message: catalogue_pb2.ListCataloguesResponse) -> CatalogueList:
@@ -82,7 +88,7 @@ def catalogues(message: catalogue_pb2.ListCataloguesResponse) -> CatalogueList:
 
 
 def _item_message(item: NewItem) -> catalogue_pb2.NewItem:
-    message = catalogue_pb2.NewItem(item_id=item.item_id, metadata=_metadata(item.metadata))
+    message = catalogue_pb2.NewItem(item_id=item.item_id, metadata=_metadata_messages(item.metadata))
     if item.embedding:
         message.embedding.CopyFrom(catalogue_pb2.Embedding(values=item.embedding, encoder=item.encoder))
     else:
@@ -90,8 +96,8 @@ def _item_message(item: NewItem) -> catalogue_pb2.NewItem:
     return message
 
 
-def _metadata(metadata: Mapping[str, MetadataValue]) -> dict[str, catalogue_pb2.MetadataValue]:
-    return {key: _value_message(value) for key, value in metadata.items()}
+def _metadata_messages(values: Mapping[str, MetadataValue]) -> dict[str, catalogue_pb2.MetadataValue]:
+    return {key: _value_message(value) for key, value in values.items()}
 
 
 def _value_message(value: MetadataValue) -> catalogue_pb2.MetadataValue:

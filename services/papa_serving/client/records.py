@@ -305,6 +305,9 @@ class Limits:
     max_prompt_characters: int = 1_000
     max_id_characters: int = 128
     max_generations: int = 100
+    max_recommended: int = 64
+    max_ranked: int = 256
+    max_ranked_images: int = 16
 
 
 @dataclass(frozen=True)
@@ -411,6 +414,79 @@ class PutOutcome:
     item_id: str
     result: Put | None = None
     error: PapaError | None = None
+
+
+class Reason(Enum):
+    """Why an item was recommended."""
+
+    NEAR_DRAWN = "near what your model draws"
+    NEAR_LIKED = "near what you liked"
+    EXPLORES = "explores"
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """A filter: the value is one of these texts, or, where the value is several texts, one of them is."""
+
+    texts: tuple[str, ...]
+    of_several: bool = False
+
+
+@dataclass(frozen=True)
+class Between:
+    """A filter: the value is a number of at least `low` and at most `high`; None is no bound."""
+
+    low: float | None = None
+    high: float | None = None
+
+
+Condition = AnyOf | Between | str | float | bool
+"""What an item's value must pass: a filter, or the text, the number or the flag that it must be."""
+
+
+@dataclass(frozen=True)
+class RecommendedItem:
+    """An item of a catalogue that was chosen for a user. `like_probability` is None where the labels do not say."""
+
+    item_id: str
+    like_probability: float | None
+    reason: Reason
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """Items of a catalogue for a user, in the order in which to show them.
+
+    `personal` is false where nothing is known of the user, who then gets the spread of what the backbone draws.
+    `revision` is that whose taste this is, "" for none.
+    """
+
+    recommendation_id: str
+    items: tuple[RecommendedItem, ...]
+    revision: str
+    personal: bool
+
+
+@dataclass(frozen=True)
+class RankedItem:
+    """An item or a picture that was ranked: its position in the request, and its id, "" for a picture."""
+
+    index: int
+    item_id: str
+    like_probability: float | None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Items or pictures, the likeliest to be liked first; in the order of the request where nothing is known.
+
+    `missing` are ids that the catalogue does not have.
+    """
+
+    items: tuple[RankedItem, ...]
+    missing: tuple[str, ...]
+    revision: str
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from papa_serving.client.many import in_calls
 from papa_serving.client.records import (
     CatalogueItem,
     CatalogueList,
+    Condition,
     DeadLetter,
     DeletionReceipt,
     FeedbackEvent,
@@ -32,6 +33,8 @@ from papa_serving.client.records import (
     NewItem,
     Outcome,
     PutOutcome,
+    Ranking,
+    Recommendation,
     Revision,
     ServerInfo,
     User,
@@ -366,6 +369,41 @@ class Client:
     def catalogues(self) -> CatalogueList:
         """The tenant's catalogues, and the encoder that items are embedded by."""
         return self._run(self._calls.catalogues())
+
+    def recommend(
+        self,
+        user: str | User,
+        count: int = 10,
+        *,
+        catalogue: str = "",
+        filters: Mapping[str, Condition] | None = None,
+        diversity: float | None = None,
+        exclude_seen: bool | None = None,
+        min_like_probability: float | None = None,
+        exploration: float | None = None,
+    ) -> Recommendation:
+        """Chooses items of a catalogue for a user. Raises CatalogueNotFound, EncoderChanged, UserDeleted.
+
+        `filters` maps keys of the metadata to what their values must pass, for instance
+        {"kind": "shoe", "price": Between(high=50)}. What is None is the service's default.
+        """
+        call = self._calls.recommend(
+            user,
+            count,
+            filters or {},
+            catalogue=catalogue,
+            diversity=diversity,
+            exclude_seen=exclude_seen,
+            min_like_probability=min_like_probability,
+            exploration=exploration,
+        )
+        return self._run(call)
+
+    def rank(
+        self, user: str | User, item_ids: Sequence[str] = (), *, images: Sequence[bytes] = (), catalogue: str = ""
+    ) -> Ranking:
+        """Orders items of a catalogue, or encoded pictures, by how likely the user likes each."""
+        return self._run(self._calls.rank(user, item_ids, images, catalogue))
 
     def is_serving(self, service: str = "papa.serving.v1.GenerationService", *, timeout: float = 5.0) -> bool:
         """The health of one of the gateway's services; False when nobody answers."""

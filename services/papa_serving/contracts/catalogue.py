@@ -142,8 +142,11 @@ class Catalogues(ABC):
         """Removes items and returns how many there were. Once this returns, no search finds them."""
 
     @abstractmethod
-    async def get(self, catalogue: CatalogueKey, item_ids: Sequence[str]) -> list[CatalogueItem | None]:
-        """The items of these ids, in order; None for one that is not there."""
+    async def get(
+        self, catalogue: CatalogueKey, item_ids: Sequence[str], *, pictures: bool = True
+    ) -> list[CatalogueItem | None]:
+        """The items of these ids, in order; None for one that is not there. Without `pictures` their samples are
+        empty."""
 
     @abstractmethod
     async def fingerprints(self, catalogue: CatalogueKey, item_ids: Sequence[str]) -> list[str]:

@@ -84,6 +84,12 @@ class CatalogueUnsupported(PapaError):
     status, reason = Status.FAILED_PRECONDITION, "CATALOGUE_UNSUPPORTED"
 
 
+class CatalogueNotFound(PapaError):
+    """The tenant has no catalogue of this name, or it holds no item."""
+
+    status, reason = Status.NOT_FOUND, "CATALOGUE_NOT_FOUND"
+
+
 class EncoderChanged(PapaError):
     """The embedding was made by another encoder than those of the catalogue, with which it cannot be compared."""
 

@@ -29,6 +29,14 @@ MAX_STEPS = 4_000
 """Denoising steps of one item: the longest schedule of published backbones. The engine takes at most T of its own."""
 MAX_EMBEDDED = 64
 """Pictures of one Embed."""
+MAX_JUDGED = 512
+"""Embeddings of one Judge."""
+MAX_RECOMMENDED = 64
+"""Items of one Recommend."""
+MAX_RANKED = 256
+"""Items of one Rank."""
+MAX_RANKED_IMAGES = 16
+"""Pictures of one Rank: each costs a pass of the backbone."""
 MAX_ENGINE_MESSAGE_BYTES = 64 * 2**20
 """The largest message between gateway and engine: several large items, or an adapter."""
 MAX_NOTES = 16

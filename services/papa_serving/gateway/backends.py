@@ -13,11 +13,12 @@ from papa_serving.contracts.catalogue import Catalogues, Encoder
 from papa_serving.contracts.errors import GeneratorUnavailable, PapaError, StorageUnavailable
 from papa_serving.contracts.feedback import FeedbackLog
 from papa_serving.contracts.items import BackboneInfo, ItemStore
+from papa_serving.contracts.recommending import SeenItems
 from papa_serving.contracts.revisions import Quotas, RevisionStore, UserDirectory
 from papa_serving.feedback import open_log
 from papa_serving.gateway.engine_client import EngineClient
 from papa_serving.settings import Settings
-from papa_serving.store import open_items, open_revisions, open_users
+from papa_serving.store import open_items, open_revisions, open_seen, open_users
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Backends:
     quotas: Quotas
     catalogues: Catalogues
     activity: ActivityLog
+    seen: SeenItems
 
     async def close(self) -> None:
         """Closes connections."""
@@ -44,13 +46,15 @@ class Backends:
         await self.items.close()
         await self.catalogues.close()
         await self.activity.close()
+        await self.seen.close()
 
 
 def open_backends(settings: Settings) -> Backends:
     """Opens what the configuration names. Each connects when it is first used. Raises ValueError for a bad URL."""
     stores = open_users(settings), open_items(settings), open_revisions(settings)
     log, activity = open_log(settings), open_activity(settings)
-    return Backends(log, *stores, quotas_of(settings), open_catalogues(settings), activity)
+    catalogues, seen = open_catalogues(settings), open_seen(settings)
+    return Backends(log, *stores, quotas_of(settings), catalogues, activity, seen)
 
 
 def quotas_of(settings: Settings) -> Quotas:

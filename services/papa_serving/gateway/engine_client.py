@@ -24,6 +24,7 @@ from papa_serving.contracts.errors import (
     error_from_reason,
 )
 from papa_serving.contracts.generation import GenerationSpec, ImageEncoding
+from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.limits import MAX_ENGINE_MESSAGE_BYTES
 from papa_serving.logs import request_id
 from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
@@ -43,6 +44,7 @@ RETRY_PAUSE = 0.1
 PACK_SECONDS = 30.0
 RENDER_SECONDS = 30.0
 EMBED_SECONDS = 60.0
+JUDGE_SECONDS = 30.0
 REST_SECONDS, REST_PAUSE = 0.5, 0.05
 """How long the rest of a run that its caller has left is read at most, and how long one event of it may take.
 
@@ -179,6 +181,19 @@ class EngineClient:
         if response.WhichOneof("result") != "embedded":
             raise _reported(response.error)
         return response.embedded
+
+    async def judge(self, user: UserKey, embeddings: Sequence[bytes] = (), kinds: bool = False) -> engine_pb2.Judgement:
+        """How likely a user likes embedded pictures, at most MAX_JUDGED, and the kinds of the user's taste.
+
+        Raises what the engine reports, GeneratorUnavailable, DeadlineExceeded.
+        """
+        request = engine_pb2.JudgeRequest(
+            request_id=request_id.get(), tenant=user.tenant, user=user.user, embeddings=embeddings, kinds=kinds
+        )
+        response: engine_pb2.JudgeResponse = await self._ask("Judge", request, JUDGE_SECONDS)
+        if response.WhichOneof("result") != "judgement":
+            raise _reported(response.error)
+        return response.judgement
 
     async def _ask(self, method: str, request: Any, seconds: float) -> Any:
         """One unary call, tried once more on a new connection where the first was refused or lost."""

@@ -17,6 +17,7 @@ from papa_serving.gateway.api.dead_letters import DeadLetterService
 from papa_serving.gateway.api.feedback import FeedbackService
 from papa_serving.gateway.api.generation import GenerationService
 from papa_serving.gateway.api.health import SERVICES, InfoService, Readiness
+from papa_serving.gateway.api.recommend import RecommendService
 from papa_serving.gateway.api.users import UserService
 from papa_serving.gateway.auth.bearer import open_authenticator
 from papa_serving.gateway.auth.identity import Authenticate
@@ -39,6 +40,7 @@ from papa_serving.stubs.serving.v1 import (
     feedback_pb2_grpc,
     generation_pb2_grpc,
     info_pb2_grpc,
+    recommend_pb2_grpc,
     user_pb2_grpc,
 )
 
@@ -148,6 +150,12 @@ class Gateway:
         items = ItemReader(limits, backbone, encoder, self._pictures)
         catalogue_pb2_grpc.add_CatalogueServiceServicer_to_server(
             CatalogueService(limits, backends.catalogues, self._engine, encoder, items, self._drain), self._server
+        )
+        recommend_pb2_grpc.add_RecommendServiceServicer_to_server(
+            RecommendService(
+                limits, backends.catalogues, self._engine, encoder, backends.seen, backbone, self._pictures
+            ),
+            self._server,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, self._server)
         if self._probes is not None:

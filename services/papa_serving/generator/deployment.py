@@ -70,6 +70,7 @@ class GeneratorReplica:
         self._settings = settings.generator
         self._image_shape, self._encoder = room.backbone_info.image_shape, room.encoder
         self._engine, self._generator, self._packer = room.engine, room.generator, room.packer
+        self._tastes = room.tastes
         self._forgetting = asyncio.create_task(forget_deleted_users(stores.users, room.adapters, FORGET_SECONDS))
         self._engine.start()
         # The readiness probe of the pod looks for this file of a started replica.
@@ -148,6 +149,21 @@ class GeneratorReplica:
             _log.exception("pictures could not be embedded")
             return engine_pb2.EmbedResponse(error=wire.run_error(PapaError("the generator failed")))
 
+    async def Judge(  # noqa: N802
+        self, request: engine_pb2.JudgeRequest, grpc_context: RayServegRPCContext
+    ) -> engine_pb2.JudgeResponse:
+        """EngineService.Judge."""
+        try:
+            self._admit(grpc_context)
+            logs.request_id.set(request.request_id)
+            return engine_pb2.JudgeResponse(judgement=await self._tastes.judge(request))
+        except PapaError as error:
+            _log.info("nothing is said of a taste", extra={"reason": error.reason, "detail": error.message})
+            return engine_pb2.JudgeResponse(error=wire.run_error(error))
+        except Exception:
+            _log.exception("a taste could not be told")
+            return engine_pb2.JudgeResponse(error=wire.run_error(PapaError("the generator failed")))
+
     def _admit(self, context: RayServegRPCContext) -> None:
         """Raises Unauthenticated, which is the call's status as well, for a caller without the token."""
         try:
@@ -164,6 +180,7 @@ class GeneratorReplica:
         """
         settings = reconfigured(self._settings, changes)
         self._generator.change(defaults(settings), settings.guidance)
+        self._tastes.teaching = settings.teaching
         _log.info("the defaults of generations", extra={name: getattr(settings, name) for name in LIVE})
 
     def check_health(self) -> None:

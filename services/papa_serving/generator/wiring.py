@@ -21,6 +21,7 @@ from papa_serving.generator.items import Items
 from papa_serving.generator.packing import Packer
 from papa_serving.generator.prompting import Prompter
 from papa_serving.generator.slots import Slots
+from papa_serving.generator.tastes import Tastes
 from papa_serving.settings import GeneratorSettings, Settings
 
 
@@ -43,6 +44,7 @@ class Room:
     packer: Packer
     backbone_info: BackboneInfo
     encoder: Encoder
+    tastes: Tastes
 
 
 def assemble(settings: Settings, stores: Stores) -> Room:
@@ -61,7 +63,10 @@ def assemble(settings: Settings, stores: Stores) -> Room:
     prompter = Prompter(denoiser, mine.guidance)
     generator = Generator(engine, adapters, Items(stores.items, denoiser), defaults(mine), prompter)
     packer = Packer(Adoption.of(denoiser, learning, settings.trainer.gate.max_norm))
-    return Room(engine, generator, adapters, packer, backbone_info(settings.backbone, denoiser), encoder_of(denoiser))
+    info, encoder = backbone_info(settings.backbone, denoiser), encoder_of(denoiser)
+    tastes = Tastes(adapters, stores.revisions, denoiser.unrated, engine.embedder, encoder.size)
+    tastes.teaching = mine.teaching
+    return Room(engine, generator, adapters, packer, info, encoder, tastes)
 
 
 def defaults(settings: GeneratorSettings) -> Defaults:

@@ -59,6 +59,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("ZRANGEBYLEX", "KEY", "-", "+"),
     ("ZREVRANGEBYSCORE", "KEY", "1", "0"),
     ("ZREMRANGEBYSCORE", "KEY", "2", "3"),
+    ("ZREMRANGEBYRANK", "KEY", "5", "6"),
     ("ZREM", "KEY", "m"),
     ("UNLINK", "KEY"),
     ("XGROUP", "CREATE", "KEY", "g", "0", "MKSTREAM"),

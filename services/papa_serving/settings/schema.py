@@ -78,6 +78,10 @@ class StoreSettings(Section):
     user_items: int = Field(
         10_000, ge=64, description="newest items of one user that feedback may name; older ones go before item_ttl"
     )
+    seen_ttl: float = Field(
+        86_400.0, gt=0, description="seconds during which Recommend does not repeat an item for a user"
+    )
+    user_seen: int = Field(500, ge=1, le=2_000, description="newest items of one user that Recommend does not repeat")
     user_event_ids: int = Field(
         100_000,
         ge=4 * MAX_REMEMBERED_LABELS,

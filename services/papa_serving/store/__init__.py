@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from papa_serving.contracts.items import ItemStore
+from papa_serving.contracts.recommending import SeenItems
 from papa_serving.contracts.revisions import RevisionStore, UserDirectory
 from papa_serving.settings import Settings
 
@@ -27,6 +28,17 @@ def open_items(settings: Settings) -> ItemStore:
 
     keys = Keys(settings.redis.prefix, settings.feedback.partitions)
     return RedisItemStore(connect(settings.redis), keys, settings.store)
+
+
+def open_seen(settings: Settings) -> SeenItems:
+    """What was recommended lately, on the Redis of the settings; connects when first used. Raises ValueError for a bad
+    URL."""
+    from papa_serving.store.redis_client import connect
+    from papa_serving.store.redis_keys import Keys
+    from papa_serving.store.redis_seen import RedisSeenItems
+
+    keys = Keys(settings.redis.prefix, settings.feedback.partitions)
+    return RedisSeenItems(connect(settings.redis), keys, settings.store)
 
 
 def open_revisions(settings: Settings) -> RevisionStore:

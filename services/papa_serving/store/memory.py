@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from typing_extensions import override
 
 from papa_serving.contracts.attribution import Record
-from papa_serving.contracts.errors import ItemNotFound, RevisionNotFound
+from papa_serving.contracts.catalogue import CatalogueKey
+from papa_serving.contracts.errors import ItemNotFound, RevisionNotFound, UserDeleted
 from papa_serving.contracts.feedback import DeadLetter, Lease, LoggedEvent
 from papa_serving.contracts.identity import UserKey, partition_of
 from papa_serving.contracts.items import BackboneInfo, ItemStore, StoredItem
+from papa_serving.contracts.recommending import SeenItems
 from papa_serving.contracts.revisions import (
     DeletionReceipt,
     Holding,
@@ -35,7 +37,7 @@ from papa_serving.contracts.revisions import (
 from papa_serving.settings import Settings
 from papa_serving.store.records import check_backbone, merging_elsewhere, no_revision, user_deleted
 
-__all__ = ["MemoryItemStore", "MemoryRevisionStore", "MemoryState", "MemoryUserDirectory"]
+__all__ = ["MemoryItemStore", "MemoryRevisionStore", "MemorySeenItems", "MemoryState", "MemoryUserDirectory"]
 
 
 @dataclass
@@ -44,7 +46,8 @@ class MemoryUser:
 
     `ids` maps an event id to its time, digest and sequence, and so does `older_ids`, which goes first. `set_aside`
     is the user's sequence when `ids` last became `older_ids`. `grades` maps the sequences of events that were not taken
-    back to their grades. `items` maps an item id to its time of expiry and the item.
+    back to their grades. `items` maps an item id to its time of expiry and the item,
+    `seen` the names of a catalogue and of its item to when it was recommended, the newest last.
     """
 
     likes: int = 0
@@ -60,6 +63,7 @@ class MemoryUser:
     items: dict[str, tuple[float, StoredItem]] = field(default_factory=dict)
     attributed: list[Record] = field(default_factory=list)
     impressions: list[Record] = field(default_factory=list)
+    seen: dict[tuple[str, str], float] = field(default_factory=dict)
     deletion: DeletionReceipt | None = None
     merging: str = ""
     merge: str = ""
@@ -407,6 +411,35 @@ class MemoryItemStore(ItemStore):
     @override
     async def backbone_info(self) -> BackboneInfo | None:
         return self._state.backbone_info
+
+    @override
+    async def close(self) -> None:
+        pass
+
+
+class MemorySeenItems(SeenItems):
+    """What was recommended lately."""
+
+    def __init__(self, state: MemoryState) -> None:
+        self._state = state
+
+    @override
+    async def of_user(self, user: UserKey, catalogue: CatalogueKey) -> frozenset[str]:
+        oldest = self._state.clock() - self._state.settings.store.seen_ttl
+        try:
+            seen = self._state.user(user).seen
+        except UserDeleted:
+            return frozenset()
+        return frozenset(item_id for (name, item_id), at in seen.items() if name == catalogue.name and at > oldest)
+
+    @override
+    async def add(self, user: UserKey, catalogue: CatalogueKey, item_ids: Sequence[str]) -> None:
+        seen, now = self._state.user(user).seen, self._state.clock()
+        for item_id in item_ids:
+            seen.pop((catalogue.name, item_id), None)
+            seen[catalogue.name, item_id] = now
+        for beyond in list(seen)[: max(0, len(seen) - self._state.settings.store.user_seen)]:
+            del seen[beyond]
 
     @override
     async def close(self) -> None:

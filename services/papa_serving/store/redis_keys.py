@@ -29,6 +29,8 @@ slot and one script can change them together; NN is the partition, D the user's 
     papa:{pNN}:user:D:attributed     stream  the user's newest events that say more than a label: a JSON object in the
                                              field `d`; expires
     papa:{pNN}:user:D:impressions    stream  what the user was shown, newest: a JSON object in the field `d`; expires
+    papa:{pNN}:user:D:seen           zset    catalogue, ASCII 0 and id of the items recommended lately; score: when, in
+                                             ms; expires
 
 Keys of one catalogue carry its own hash tag; C is its digest (CatalogueKey.digest), D that of its tenant. They may be
 in a Redis of their own (catalogue.url).
@@ -139,6 +141,11 @@ class UserKeys:
     def impressions(self) -> str:
         """What the user was shown."""
         return f"{self.state}:impressions"
+
+    @property
+    def seen(self) -> str:
+        """The items that were recommended lately."""
+        return f"{self.state}:seen"
 
     def item(self, item_id: str) -> str:
         """The key of one item. The id comes last, so it may contain any character."""

@@ -116,6 +116,10 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
         self.encoder = "the-encoder"
         self.embedded: list[engine_pb2.EmbedRequest] = []
         self.refusals: list[engine_pb2.RunError] = []
+        self.judged: list[engine_pb2.JudgeRequest] = []
+        self.tastes: dict[str, engine_pb2.Judgement] = {}
+        self.backbone: list[engine_pb2.Kind] = []
+        self.forgotten: dict[str, engine_pb2.RunError] = {}
         self.running = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.cancellations = 0
@@ -193,6 +197,27 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
             quarters = np.split(unpack_sample(sample).astype(np.float32).ravel(), EMBEDDING_SIZE)
             answer.embeddings.append(np.array([each.mean() + 1 for each in quarters], "<f2").tobytes())
         return engine_pb2.EmbedResponse(embedded=answer)
+
+    async def Judge(
+        self, request: engine_pb2.JudgeRequest, context: grpc.aio.ServicerContext
+    ) -> engine_pb2.JudgeResponse:
+        """Nobody is known but those in `tastes`, who like an item by the first number of its embedding ÷ 1,000. Kinds
+        of the backbone are `backbone`, if any. `forgotten` users get their error."""
+        self.judged.append(request)
+        if request.user in self.forgotten:
+            return engine_pb2.JudgeResponse(error=self.forgotten[request.user])
+        known = self.tastes.get(request.user)
+        answer = engine_pb2.Judgement()
+        if known is not None:
+            answer.CopyFrom(known)
+        if not request.kinds:
+            del answer.kinds[:]
+        elif not answer.kinds:
+            answer.kinds.extend(self.backbone)
+        if answer.labels:
+            firsts = [float(np.frombuffer(each, "<f2")[0]) for each in request.embeddings]
+            answer.probabilities.extend(float(first) / 1_000 for first in firsts)
+        return engine_pb2.JudgeResponse(judgement=answer)
 
     def _next_script(self, request: engine_pb2.RunRequest) -> list[Step]:
         if not self.scripts:

@@ -17,11 +17,12 @@ from papa_serving.stubs.serving.v1 import (
     feedback_pb2,
     generation_pb2,
     info_pb2,
+    recommend_pb2,
     types_pb2,
     user_pb2,
 )
 
-MODULES = (generation_pb2, feedback_pb2, user_pb2, dead_letter_pb2)
+MODULES = (generation_pb2, feedback_pb2, user_pb2, dead_letter_pb2, recommend_pb2)
 User = types_pb2.User
 
 OF_TENANT: dict[str, Message] = {
@@ -75,6 +76,8 @@ GOOD: dict[str, Callable[[User], Message]] = {
     "ListDeadLetters": lambda user: dead_letter_pb2.ListDeadLettersRequest(user=user, page_size=3),
     "RetryDeadLetter": lambda user: dead_letter_pb2.RetryDeadLetterRequest(user=user, letter_id="1-1"),
     "DropDeadLetter": lambda user: dead_letter_pb2.DropDeadLetterRequest(user=user, letter_id="1-1"),
+    "Recommend": lambda user: recommend_pb2.RecommendRequest(user=user, count=2),
+    "Rank": lambda user: recommend_pb2.RankRequest(user=user, item_ids=["shoe"]),
     "ExportUser": lambda user: user_pb2.ExportUserRequest(user=user),
     "ImportAdapter": lambda user: user_pb2.ImportAdapterRequest(user=user, backbone="b" * 64, files=FILES),
 }

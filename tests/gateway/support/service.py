@@ -17,6 +17,7 @@ from papa_serving.contracts.attribution import ActivityLog
 from papa_serving.contracts.catalogue import Catalogues
 from papa_serving.contracts.feedback import DeadLetter, FeedbackEvent
 from papa_serving.contracts.identity import UserKey
+from papa_serving.contracts.recommending import SeenItems
 from papa_serving.gateway.auth.identity import Authenticate
 from papa_serving.gateway.backends import Backends, quotas_of
 from papa_serving.gateway.server import Gateway
@@ -27,12 +28,13 @@ from papa_serving.settings import (
     GatewaySettings,
     Settings,
 )
-from papa_serving.store.memory import MemoryState
+from papa_serving.store.memory import MemorySeenItems, MemoryState
 from papa_serving.stubs.serving.v1 import (
     catalogue_pb2_grpc,
     dead_letter_pb2_grpc,
     feedback_pb2_grpc,
     generation_pb2_grpc,
+    recommend_pb2_grpc,
     user_pb2_grpc,
 )
 
@@ -59,6 +61,7 @@ class Service:
         self.revisions = Revisions()
         self.catalogues: Catalogues = MemoryCatalogues(CatalogueSettings(max_items=50, max_catalogues=3))
         self.activity: ActivityLog = MemoryActivityLog(self.state)
+        self.seen: SeenItems | None = None
         self.engine = FakeEngine()
         self.gateway: Gateway
         self.channel: grpc.aio.Channel
@@ -70,8 +73,8 @@ class Service:
         limits = GatewaySettings(
             port=0, generator=address, **{"notice_seconds": 0.0, "drain_seconds": 60.0, **settings}
         )
-        quotas = quotas_of(self.state.settings)
-        parts = (self.log, self.users, self.items, self.revisions, quotas, self.catalogues, self.activity)
+        quotas, seen = quotas_of(self.state.settings), MemorySeenItems(self.state) if self.seen is None else self.seen
+        parts = (self.log, self.users, self.items, self.revisions, quotas, self.catalogues, self.activity, seen)
         backends = Backends(*parts)
         self.gateway = Gateway(
             limits, backends, authenticate, overdraw=OVERDRAW, attribution=self.state.settings.attribution
@@ -82,6 +85,7 @@ class Service:
         self.feedback = feedback_pb2_grpc.FeedbackServiceStub(self.channel)
         self.user = user_pb2_grpc.UserServiceStub(self.channel)
         self.catalogue = catalogue_pb2_grpc.CatalogueServiceStub(self.channel)
+        self.recommend = recommend_pb2_grpc.RecommendServiceStub(self.channel)
         self.dead_letters = dead_letter_pb2_grpc.DeadLetterServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
 

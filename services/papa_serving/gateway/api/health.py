@@ -18,7 +18,15 @@ from grpc_health.v1 import health, health_pb2
 
 from papa_serving.contracts.errors import PapaError
 from papa_serving.contracts.items import ItemStore
-from papa_serving.contracts.limits import MAX_GENERATIONS, MAX_ID, MAX_PROMPT, MAX_REMEMBERED_LABELS
+from papa_serving.contracts.limits import (
+    MAX_GENERATIONS,
+    MAX_ID,
+    MAX_PROMPT,
+    MAX_RANKED,
+    MAX_RANKED_IMAGES,
+    MAX_RECOMMENDED,
+    MAX_REMEMBERED_LABELS,
+)
 from papa_serving.gateway.backends import Backends
 from papa_serving.gateway.engine_client import EngineClient
 from papa_serving.gateway.rpc.admission import caller
@@ -37,7 +45,10 @@ CATALOGUE = "papa.serving.v1.CatalogueService"
 INFO = "papa.serving.v1.InfoService"
 ON_STORAGE = (FEEDBACK, USER, DEAD_LETTERS, CATALOGUE, INFO)
 """Services whose health is that of the storage."""
-SERVICES = (GENERATION, *ON_STORAGE)
+RECOMMEND = "papa.serving.v1.RecommendService"
+ON_GENERATOR = (GENERATION, RECOMMEND)
+"""Services whose health is that of the generator."""
+SERVICES = (*ON_GENERATOR, *ON_STORAGE)
 """The gateway's own services."""
 UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 POLL_SECONDS = 1.0
@@ -94,7 +105,7 @@ class Readiness:
     async def _follow_generator(self) -> None:
         async with aclosing(self._generator.readiness(POLL_SECONDS)) as readiness:
             async for ready in readiness:
-                await self._set(ready, GENERATION)
+                await self._set(ready, *ON_GENERATOR)
 
     async def _follow_storage(self) -> None:
         ready = False
@@ -138,6 +149,9 @@ class InfoService(info_pb2_grpc.InfoServiceServicer):
             max_prompt_characters=MAX_PROMPT,
             max_id_characters=MAX_ID,
             max_generations=MAX_GENERATIONS,
+            max_recommended=MAX_RECOMMENDED,
+            max_ranked=MAX_RANKED,
+            max_ranked_images=MAX_RANKED_IMAGES,
         )
         self._quotas = info_pb2.Quotas(
             revisions=quotas.revisions,

@@ -30,6 +30,7 @@ MAX_METADATA_BYTES = 8 * 2**10
 """The most bytes of all keys and values of an item's metadata, as the message encodes them."""
 LARGEST_NUMBER = 1e15
 """Numbers of metadata are smaller in absolute value: beyond, not every whole one has a float of its own."""
+KEY_RULE = "a key has 1 to 64 letters, digits and underscores, and does not begin with a digit"
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
 
 
@@ -121,6 +122,11 @@ def check_catalogue(catalogue: catalogue_pb2.Catalogue, violations: list[Violati
             validation.check_id(text, f"catalogue.{name}", violations)
 
 
+def is_key(text: str) -> bool:
+    """Whether metadata may have this key (`KEY_RULE`)."""
+    return _KEY.fullmatch(text) is not None
+
+
 def value_to_wire(value: Value) -> catalogue_pb2.MetadataValue:
     """One value of the metadata in the public contract."""
     if isinstance(value, tuple):
@@ -155,9 +161,8 @@ def _check_metadata(item: catalogue_pb2.NewItem, violations: list[Violation]) ->
         violations.append(Violation("item.metadata", f"must have at most {MAX_METADATA_BYTES} bytes in all"))
         return
     for key, value in item.metadata.items():
-        if not _KEY.fullmatch(key):
-            what = "a key has 1 to 64 letters, digits and underscores, and does not begin with a digit"
-            violations.append(Violation("item.metadata", what))
+        if not is_key(key):
+            violations.append(Violation("item.metadata", KEY_RULE))
         elif advice := _advice(value):
             violations.append(Violation(f"item.metadata[{key!r}]", advice))
 

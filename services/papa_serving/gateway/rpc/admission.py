@@ -52,6 +52,8 @@ SCOPES: Mapping[str, frozenset[Scope]] = {
     "CatalogueService/GetItem": _CATALOGUE,
     "CatalogueService/ListItems": _CATALOGUE,
     "CatalogueService/ListCatalogues": _CATALOGUE,
+    "RecommendService/Recommend": _GENERATE,
+    "RecommendService/Rank": _GENERATE,
     "InfoService/GetServerInfo": _ANY,
     "DeadLetterService/ListDeadLetters": _ADMIN,
     "DeadLetterService/RetryDeadLetter": _ADMIN,

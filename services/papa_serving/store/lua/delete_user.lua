@@ -1,8 +1,8 @@
 -- Deletes a user: sets the tombstone and removes everything else that Redis holds of them, in one step.
 --
 -- KEYS  1 user hash, 2 pending zset, 3 letters zset, 4 ids hash, 5 older ids hash, 6 lineage zset, 7 records hash,
---       8 items zset, 9 attributed stream, 10 impressions stream, 11 events stream, 12 dead stream, 13 users zset; and the
---       item hashes, ARGV[4] .. item id, in the same slot
+--       8 items zset, 9 attributed stream, 10 impressions stream, 11 events stream, 12 dead stream, 13 users zset,
+--       14 seen zset; and the item hashes, ARGV[4] .. item id, in the same slot
 -- ARGV  1 receipt id, 2 time to live of the tombstone in ms, 3 consumer group, 4 start of the item keys;
 --       of a merge 5 digest of the other user, 6 what begin_merge.lua saw, else "" and ""; 7 the user's
 --       entry in the users zset
@@ -50,7 +50,7 @@ in_batches(items, function(ids)
   end
   alive = alive + redis.call('UNLINK', unpack(ids))
 end)
-redis.call('UNLINK', unpack(KEYS, 1, 10))
+redis.call('UNLINK', KEYS[14], unpack(KEYS, 1, 10))
 redis.call('ZREM', KEYS[13], ARGV[7])
 receipt = cjson.encode({
   receipt_id = ARGV[1],

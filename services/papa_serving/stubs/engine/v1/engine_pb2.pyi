@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -473,6 +474,161 @@ class Embedded(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Embedded: _TypeAlias = Embedded  # noqa: Y015
+
+@_typing.final
+class JudgeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    EMBEDDINGS_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    tenant: _builtins.str
+    user: _builtins.str
+    kinds: _builtins.bool
+    """Whether to name the kinds of the user's taste."""
+    @_builtins.property
+    def embeddings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """As Embedded gives them."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        user: _builtins.str = ...,
+        embeddings: _abc.Iterable[_builtins.bytes] | None = ...,
+        kinds: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embeddings", b"embeddings", "kinds", b"kinds", "request_id", b"request_id", "tenant", b"tenant", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JudgeRequest: _TypeAlias = JudgeRequest  # noqa: Y015
+
+@_typing.final
+class JudgeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JUDGEMENT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def judgement(self) -> Global___Judgement: ...
+    @_builtins.property
+    def error(self) -> Global___RunError: ...
+    def __init__(
+        self,
+        *,
+        judgement: Global___Judgement | None = ...,
+        error: Global___RunError | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "judgement", b"judgement", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "judgement", b"judgement", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["judgement", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___JudgeResponse: _TypeAlias = JudgeResponse  # noqa: Y015
+
+@_typing.final
+class Judgement(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    PROBABILITIES_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    TEACHING_FIELD_NUMBER: _builtins.int
+    revision: _builtins.str
+    """The newest revision, empty where the user has none."""
+    labels: _builtins.int
+    """Labels that the taste was made from, 0 where they do not say what is liked."""
+    teaching: _builtins.float
+    """The share of items that may teach now, by default."""
+    @_builtins.property
+    def probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """One for each embedding, in order; NaN for one that is not known. Empty where the labels do not say."""
+
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Kind]: ...
+    def __init__(
+        self,
+        *,
+        revision: _builtins.str = ...,
+        probabilities: _abc.Iterable[_builtins.float] | None = ...,
+        kinds: _abc.Iterable[Global___Kind] | None = ...,
+        labels: _builtins.int = ...,
+        teaching: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kinds", b"kinds", "labels", b"labels", "probabilities", b"probabilities", "revision", b"revision", "teaching", b"teaching"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Judgement: _TypeAlias = Judgement  # noqa: Y015
+
+@_typing.final
+class Kind(_message.Message):
+    """One kind of picture by which items are found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Origin:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Kind._Origin.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ORIGIN_UNSPECIFIED: Kind._Origin.ValueType  # 0
+        ORIGIN_DRAWN: Kind._Origin.ValueType  # 1
+        """What the user's model draws."""
+        ORIGIN_LIKED: Kind._Origin.ValueType  # 2
+        """What the user liked."""
+        ORIGIN_QUESTION: Kind._Origin.ValueType  # 3
+        """What would teach most."""
+        ORIGIN_BACKBONE: Kind._Origin.ValueType  # 4
+        """What the backbone draws."""
+
+    class Origin(_Origin, metaclass=_OriginEnumTypeWrapper): ...
+    ORIGIN_UNSPECIFIED: Kind.Origin.ValueType  # 0
+    ORIGIN_DRAWN: Kind.Origin.ValueType  # 1
+    """What the user's model draws."""
+    ORIGIN_LIKED: Kind.Origin.ValueType  # 2
+    """What the user liked."""
+    ORIGIN_QUESTION: Kind.Origin.ValueType  # 3
+    """What would teach most."""
+    ORIGIN_BACKBONE: Kind.Origin.ValueType  # 4
+    """What the backbone draws."""
+
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    origin: Global___Kind.Origin.ValueType
+    direction: _builtins.bytes
+    """Its direction among embeddings: float16, little endian."""
+    share: _builtins.float
+    """Its share of what is drawn, liked, asked or in the backbone; those of one origin sum to 1."""
+    def __init__(
+        self,
+        *,
+        origin: Global___Kind.Origin.ValueType = ...,
+        direction: _builtins.bytes = ...,
+        share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "origin", b"origin", "share", b"share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Kind: _TypeAlias = Kind  # noqa: Y015
 
 @_typing.final
 class ItemsDone(_message.Message):

@@ -55,6 +55,11 @@ class EngineServiceStub:
                 request_serializer=papa_dot_engine_dot_v1_dot_engine__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=papa_dot_engine_dot_v1_dot_engine__pb2.EmbedResponse.FromString,
                 _registered_method=True)
+        self.Judge = channel.unary_unary(
+                '/papa.engine.v1.EngineService/Judge',
+                request_serializer=papa_dot_engine_dot_v1_dot_engine__pb2.JudgeRequest.SerializeToString,
+                response_deserializer=papa_dot_engine_dot_v1_dot_engine__pb2.JudgeResponse.FromString,
+                _registered_method=True)
 
 
 class EngineServiceServicer:
@@ -89,6 +94,13 @@ class EngineServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Judge(self, request, context):
+        """Tells how likely a user likes embedded pictures, and the kinds that the user's taste is made of.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EngineServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -111,6 +123,11 @@ def add_EngineServiceServicer_to_server(servicer, server):
                     servicer.Embed,
                     request_deserializer=papa_dot_engine_dot_v1_dot_engine__pb2.EmbedRequest.FromString,
                     response_serializer=papa_dot_engine_dot_v1_dot_engine__pb2.EmbedResponse.SerializeToString,
+            ),
+            'Judge': grpc.unary_unary_rpc_method_handler(
+                    servicer.Judge,
+                    request_deserializer=papa_dot_engine_dot_v1_dot_engine__pb2.JudgeRequest.FromString,
+                    response_serializer=papa_dot_engine_dot_v1_dot_engine__pb2.JudgeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -222,6 +239,33 @@ class EngineService:
             '/papa.engine.v1.EngineService/Embed',
             papa_dot_engine_dot_v1_dot_engine__pb2.EmbedRequest.SerializeToString,
             papa_dot_engine_dot_v1_dot_engine__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Judge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/papa.engine.v1.EngineService/Judge',
+            papa_dot_engine_dot_v1_dot_engine__pb2.JudgeRequest.SerializeToString,
+            papa_dot_engine_dot_v1_dot_engine__pb2.JudgeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,8 @@ class EngineServiceStub:
     """Checks an adapter from elsewhere and makes the files of a revision of it; nothing is stored."""
     Embed: _grpc.UnaryUnaryMultiCallable[_engine_pb2.EmbedRequest, _engine_pb2.EmbedResponse]
     """Embeds pictures by the features that the taste heads use. Without samples it only names the encoder."""
+    Judge: _grpc.UnaryUnaryMultiCallable[_engine_pb2.JudgeRequest, _engine_pb2.JudgeResponse]
+    """Tells how likely a user likes embedded pictures, and the kinds that the user's taste is made of."""
 
 @_typing.type_check_only
 class EngineServiceAsyncStub(EngineServiceStub):
@@ -55,6 +57,8 @@ class EngineServiceAsyncStub(EngineServiceStub):
     """Checks an adapter from elsewhere and makes the files of a revision of it; nothing is stored."""
     Embed: _aio.UnaryUnaryMultiCallable[_engine_pb2.EmbedRequest, _engine_pb2.EmbedResponse]  # type: ignore[assignment]
     """Embeds pictures by the features that the taste heads use. Without samples it only names the encoder."""
+    Judge: _aio.UnaryUnaryMultiCallable[_engine_pb2.JudgeRequest, _engine_pb2.JudgeResponse]  # type: ignore[assignment]
+    """Tells how likely a user likes embedded pictures, and the kinds that the user's taste is made of."""
 
 class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
     """The internal service of a generator replica, called by gateways. Requests are already validated and authorised."""
@@ -90,5 +94,13 @@ class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_engine_pb2.EmbedResponse, _abc.Awaitable[_engine_pb2.EmbedResponse]]:
         """Embeds pictures by the features that the taste heads use. Without samples it only names the encoder."""
+
+    @_abc_1.abstractmethod
+    def Judge(
+        self,
+        request: _engine_pb2.JudgeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_engine_pb2.JudgeResponse, _abc.Awaitable[_engine_pb2.JudgeResponse]]:
+        """Tells how likely a user likes embedded pictures, and the kinds that the user's taste is made of."""
 
 def add_EngineServiceServicer_to_server(servicer: EngineServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -181,6 +181,9 @@ class Limits(_message.Message):
     MAX_PROMPT_CHARACTERS_FIELD_NUMBER: _builtins.int
     MAX_ID_CHARACTERS_FIELD_NUMBER: _builtins.int
     MAX_GENERATIONS_FIELD_NUMBER: _builtins.int
+    MAX_RECOMMENDED_FIELD_NUMBER: _builtins.int
+    MAX_RANKED_FIELD_NUMBER: _builtins.int
+    MAX_RANKED_IMAGES_FIELD_NUMBER: _builtins.int
     max_message_bytes: _builtins.int
     """Bytes of one message, encoded."""
     max_events: _builtins.int
@@ -199,6 +202,11 @@ class Limits(_message.Message):
     """Characters of an id."""
     max_generations: _builtins.int
     """Requests of one GenerateMany; 0 is a server without it."""
+    max_recommended: _builtins.int
+    """Items of one Recommend; 0 is a server without it."""
+    max_ranked: _builtins.int
+    """Items of one Rank, and pictures of one."""
+    max_ranked_images: _builtins.int
     def __init__(
         self,
         *,
@@ -211,10 +219,13 @@ class Limits(_message.Message):
         max_prompt_characters: _builtins.int = ...,
         max_id_characters: _builtins.int = ...,
         max_generations: _builtins.int = ...,
+        max_recommended: _builtins.int = ...,
+        max_ranked: _builtins.int = ...,
+        max_ranked_images: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_count", b"max_count", "max_events", b"max_events", "max_generations", b"max_generations", "max_id_characters", b"max_id_characters", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "max_prompt_characters", b"max_prompt_characters", "max_steps", b"max_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_count", b"max_count", "max_events", b"max_events", "max_generations", b"max_generations", "max_id_characters", b"max_id_characters", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "max_prompt_characters", b"max_prompt_characters", "max_ranked", b"max_ranked", "max_ranked_images", b"max_ranked_images", "max_recommended", b"max_recommended", "max_steps", b"max_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
