@@ -34,6 +34,8 @@ async def fill(backend: Backend, user: UserKey) -> None:
     await backend.log.bury(lease, (await backend.pending(lease))[:1], "poison")
     await backend.log.heartbeat("trainer", 30)
     await backend.seen.add(user, CatalogueKey(user.tenant, "summer"), ["shoe"])
+    await backend.activity.add(user, "impression", b"{}")
+    await backend.activity.add(user, "event", b"{}")
     catalogues = open_catalogues(backend.settings)
     embedding = np.ones(2, "<f2").tobytes()
     await catalogues.put(CatalogueKey(user.tenant, "summer"), CatalogueItem("shoe", embedding, "encoder"))
@@ -102,7 +104,9 @@ async def test_what_should_expire_does(redis_backend: Backend, raw: Redis, user:
     await fill(redis_backend, user)
     expiring = [key for key in await keys_of(redis_backend, raw) if await raw.pttl(key) > 0]
     assert {re.sub(r".*\}:(user:[0-9a-f]+:)?(\w+).*", r"\2", key) for key in expiring} == {
+        "attributed",
         "call",
+        "impressions",
         "item",
         "items",
         "seen",
