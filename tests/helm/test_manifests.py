@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import pytest
@@ -34,9 +35,24 @@ def test_examples_fit_the_custom_schemas(name):
             check(each)
 
 
-@pytest.mark.parametrize(("first", "second"), list(itertools.combinations(TOGGLES, 2)))
-def test_toggles_fit_together(first, second):
-    values = merged(merged(example("dev"), TOGGLES[first]), TOGGLES[second])
+def groups():
+    """Of up to five toggles, every two of which are in one group: the lines of the affine plane of order 5."""
+    lines = [[(row, (slope * row + begin) % 5) for row in range(5)] for slope in range(5) for begin in range(5)]
+    lines += [[(row, column) for column in range(5)] for row in range(5)]
+    numbered = dict(enumerate(TOGGLES))
+    found = [[numbered[5 * row + column] for row, column in line if 5 * row + column in numbered] for line in lines]
+    return [group for group in found if len(group) > 1]
+
+
+def test_every_two_toggles_are_in_a_group():
+    together = {pair for group in groups() for pair in itertools.combinations(group, 2)}
+    assert len(TOGGLES) <= 25
+    assert together >= set(itertools.combinations(TOGGLES, 2))
+
+
+@pytest.mark.parametrize("group", groups(), ids=" + ".join)
+def test_toggles_fit_together(group):
+    values = functools.reduce(merged, (TOGGLES[name] for name in group), example("dev"))
     for each in render(values):
         if each["kind"] not in CUSTOM:
             check(each)
