@@ -224,8 +224,23 @@ def _inlined(schema: Schema, definitions: Schema, section: str) -> Schema:
         if name in CHART_DECIDES.get(section, ()) or field.get("writeOnly"):
             continue
         reference = field.get("$ref")
-        properties[name] = _inlined(definitions[reference.split("/")[-1]], definitions, name) if reference else field
+        properties[name] = (
+            _inlined(definitions[reference.split("/")[-1]], definitions, name)
+            if reference
+            else _resolved(field, definitions)
+        )
     return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _resolved(value: Any, definitions: Schema) -> Any:
+    """The value with definitions in place of references to them, as in a table of named records."""
+    if isinstance(value, list):
+        return [_resolved(each, definitions) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if reference := value.get("$ref"):
+        return _without_noise(_resolved(definitions[reference.split("/")[-1]], definitions))
+    return {name: _resolved(each, definitions) for name, each in value.items()}
 
 
 def _without_noise(schema: Schema) -> Schema:

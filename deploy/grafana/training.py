@@ -31,6 +31,12 @@ BOARD = Board(
                 at_most=1,
             ),
             Panel(
+                "Experiments",
+                "Events per item shown, by arm: the estimate and its 95 % interval over users.",
+                "percentunit",
+                [Query(of("papa_experiment_rate"), "{{experiment}} {{arm}} {{measure}} {{bound}}")],
+            ),
+            Panel(
                 "Labels",
                 "Likes and dislikes per second.",
                 "cps",

@@ -64,6 +64,20 @@ IMPRESSIONS = Counter(
     "tenant's rate), dropped (storage is slow), failed.",
     ["source", "outcome"],
 )
+EXPERIMENT_SHOWN = Counter(
+    "papa_experiment_shown_total", "Items that users of an arm were shown.", ["experiment", "arm"]
+)
+EXPERIMENT_EVENTS = Counter(
+    "papa_experiment_events_total",
+    "Accepted events of users of an arm about what they were shown, by measure: click, like, purchase.",
+    ["experiment", "arm", "measure"],
+)
+EXPERIMENT_RATE = Gauge(
+    "papa_experiment_rate",
+    "Events per item shown in an arm, over all tenants: the estimate, and both ends of its 95 % interval over users.",
+    ["experiment", "arm", "measure", "bound"],
+    multiprocess_mode="livemostrecent",
+)
 CATALOGUE_ITEMS = Counter(
     "papa_catalogue_items_total",
     "Items of catalogues by outcome: added, replaced, unchanged, deleted, or the reason of the refusal.",

@@ -10,7 +10,8 @@ from papa_serving.attribution.memory import MemoryActivityLog
 from papa_serving.contracts.attribution import Impression, Kind, Record, ShownItem
 from papa_serving.contracts.errors import StorageUnavailable
 from papa_serving.contracts.identity import UserKey
-from papa_serving.gateway.impressions import MAX_UNDER_WAY, Impressions, sampled
+from papa_serving.gateway.behind import MAX_UNDER_WAY, Behind
+from papa_serving.gateway.impressions import Impressions, sampled
 from papa_serving.settings import AttributionSettings, Settings
 from papa_serving.store.memory import MemoryState
 from papa_serving.stubs.serving.v1 import generation_pb2, types_pb2
@@ -92,19 +93,21 @@ async def test_a_generation_does_not_fail_with_its_impression(unstarted: Service
 async def test_slow_storage_takes_no_call_and_no_memory() -> None:
     state = MemoryState(Settings())
     activity, before = Slow(state), counted("dropped")
-    impressions = Impressions(activity, AttributionSettings(impressions=1_000, tenant_impressions=0))
+    behind = Behind()
+    impressions = Impressions(activity, AttributionSettings(impressions=1_000, tenant_impressions=0), behind)
     for number in range(MAX_UNDER_WAY + 7):
         impressions.keep(ALICE_KEY, shown(number))
     assert counted("dropped") == before + 7
     activity.gate.set()
-    await impressions.close()
+    await behind.close()
     assert len(await activity.kept(ALICE_KEY, "impression")) == min(MAX_UNDER_WAY, Settings().attribution.impressions)
 
 
 async def test_a_tenant_has_a_rate_of_its_own() -> None:
     state, now = MemoryState(Settings()), [0.0]
     activity = MemoryActivityLog(state)
-    impressions = Impressions(activity, AttributionSettings(tenant_impressions=1.0), lambda: now[0])
+    behind = Behind()
+    impressions = Impressions(activity, AttributionSettings(tenant_impressions=1.0), behind, lambda: now[0])
     loud, quiet = UserKey("loud", "u"), UserKey("quiet", "u")
     for number in range(15):
         impressions.keep(loud, shown(number))
@@ -112,7 +115,7 @@ async def test_a_tenant_has_a_rate_of_its_own() -> None:
     now[0] = 2.0
     for number in range(15, 20):
         impressions.keep(loud, shown(number))
-    await impressions.close()
+    await behind.close()
     assert [len(await activity.kept(user, "impression")) for user in (loud, quiet)] == [12, 1]
 
 
@@ -129,9 +132,10 @@ def read(record: Record) -> str:
 
 async def test_what_is_not_in_the_sample_is_not_kept() -> None:
     activity = MemoryActivityLog(MemoryState(Settings()))
-    impressions = Impressions(activity, AttributionSettings(impression_share=0.5, tenant_impressions=0))
+    behind = Behind()
+    impressions = Impressions(activity, AttributionSettings(impression_share=0.5, tenant_impressions=0), behind)
     for number in range(100):
         impressions.keep(ALICE_KEY, shown(number))
-    await impressions.close()
+    await behind.close()
     found = [read(record) for record in await activity.kept(ALICE_KEY, "impression")]
     assert found == [f"g{number}" for number in range(100) if sampled(f"g{number}", 0.5)]

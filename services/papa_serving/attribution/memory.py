@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import astuple
 
 from typing_extensions import override
 
-from papa_serving.contracts.attribution import ActivityLog, Kind, Record
+from papa_serving.contracts.attribution import MEASURES, ActivityLog, ArmSums, Count, Kind, Record
 from papa_serving.contracts.errors import UserDeleted
 from papa_serving.contracts.identity import UserKey
 from papa_serving.store.memory import MemoryState
@@ -34,9 +35,32 @@ class MemoryActivityLog(ActivityLog):
             return []
 
     @override
+    async def count(self, user: UserKey, counts: Mapping[str, Count]) -> None:
+        with suppress(UserDeleted):
+            known = self._state.user(user).counts
+            for arm, new in counts.items():
+                before = known.get(arm, (0, 0, 0, 0))
+                known[arm] = tuple(map(sum, zip(before, astuple(new), strict=True)))
+
+    @override
+    async def sums(self, tenant: str, arms: Sequence[str]) -> Sequence[ArmSums]:
+        return [_summed(self._state.counts(tenant, arm)) for arm in arms]
+
+    @override
     async def close(self) -> None:
         pass
 
     def _of(self, user: UserKey, kind: Kind) -> list[Record]:
         known = self._state.user(user)
         return known.impressions if kind == "impression" else known.attributed
+
+
+def _summed(users: Sequence[tuple[int, ...]]) -> ArmSums:
+    """The sums over users, each with the items that were shown and the events of each measure."""
+    shown = [counts[0] for counts in users]
+    measures = {}
+    for at, measure in enumerate(MEASURES, 1):
+        hits = [counts[at] for counts in users]
+        cross = sum(x * n for x, n in zip(hits, shown, strict=True))
+        measures[measure] = (sum(hits), sum(x * x for x in hits), cross)
+    return ArmSums(len(users), sum(shown), sum(n * n for n in shown), measures)

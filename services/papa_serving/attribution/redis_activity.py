@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
+from redis.exceptions import RedisError
 from typing_extensions import override
 
-from papa_serving.contracts.attribution import ActivityLog, Kind, Record
+from papa_serving.contracts.attribution import MEASURES, SUMMED, ActivityLog, ArmSums, Count, Kind, Record, arm_sums
 from papa_serving.contracts.identity import UserKey
 from papa_serving.settings import AttributionSettings
-from papa_serving.store.redis_client import Client, call
+from papa_serving.store.redis_client import Argument, Client, call, call_all, unavailable
 from papa_serving.store.redis_keys import Keys, UserKeys
 from papa_serving.store.redis_replies import checked_replies
 from papa_serving.store.redis_scripts import load
 
 _ADD = load(__package__, "add_record", int)
+_COUNT = load(__package__, "count", int)
 
 
 @checked_replies()
@@ -38,6 +40,31 @@ class RedisActivityLog(ActivityLog):
         since = max(0, round(time.time() * 1000) - self._ttl)
         entries = await call(self._client, "XRANGE", _stream(self._keys.user(user), kind), since, "+")
         return [_record(entry_id, fields) for entry_id, fields in entries]
+
+    @override
+    async def count(self, user: UserKey, counts: Mapping[str, Count]) -> None:
+        keys = self._keys.user(user)
+        sums = keys.partition.sums(user.tenant), keys.partition.sums()
+        arguments: list[Argument] = [self._ttl]
+        for arm, new in counts.items():
+            arguments += [arm, new.shown, *(getattr(new, measure) for measure in MEASURES)]
+        await _COUNT.run(self._client, [keys.state, keys.counts, *sums], arguments)
+
+    @override
+    async def sums(self, tenant: str, arms: Sequence[str]) -> Sequence[ArmSums]:
+        """Reads the fields of these arms from every partition, together."""
+        fields = [f"{arm} {what}" for arm in arms for what in SUMMED]
+        if not fields:
+            return []
+        keys = [partition.sums(tenant) for partition in self._keys.partitions]
+        replies = await call_all(self._client, [("HMGET", key, *fields) for key in keys])
+        totals = [0] * len(fields)
+        for reply in replies:
+            if isinstance(reply, RedisError):
+                raise unavailable(reply)
+            totals = [total + int(value or 0) for total, value in zip(totals, reply, strict=True)]
+        size = len(SUMMED)
+        return [arm_sums(totals[at : at + size]) for at in range(0, len(totals), size)]
 
     @override
     async def close(self) -> None:

@@ -16,6 +16,7 @@ from papa_serving.cli.configuration import describe
 from papa_serving.cli.data_commands import data
 from papa_serving.cli.dead_letter_commands import deadletters
 from papa_serving.cli.demo_command import demo
+from papa_serving.cli.experiment_commands import experiment
 from papa_serving.cli.feedback_command import feedback
 from papa_serving.cli.generate_command import generate
 from papa_serving.cli.health_command import health, smoke
@@ -84,6 +85,7 @@ app.add_typer(items, rich_help_panel=CALLS)
 app.add_typer(users, rich_help_panel=CALLS)
 app.add_typer(adapters, rich_help_panel=CALLS)
 app.add_typer(catalogue, rich_help_panel=CALLS)
+app.add_typer(experiment, rich_help_panel=CALLS)
 app.add_typer(deadletters, rich_help_panel=CALLS)
 _add(SETUP, doctor)
 app.add_typer(store, rich_help_panel=SETUP)

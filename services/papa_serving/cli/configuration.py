@@ -18,7 +18,7 @@ from papa_serving.cli.output import complain
 from papa_serving.local.failure import Failure
 from papa_serving.settings import Settings
 from papa_serving.settings.secret_urls import shown
-from papa_serving.settings.variables import unknown_variables
+from papa_serving.settings.variables import plain, unknown_variables
 
 ConfigFile = Annotated[
     Path | None,
@@ -132,4 +132,4 @@ def _shown(name: str, value: object) -> object:
         return str(value)
     if isinstance(value, str) and ("://" in value or name.endswith("url")):
         return shown(value)
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, Path) else plain(value)

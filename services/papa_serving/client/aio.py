@@ -27,6 +27,7 @@ from papa_serving.client.records import (
     Condition,
     DeadLetter,
     DeletionReceipt,
+    ExperimentReport,
     FeedbackEvent,
     GenerateOptions,
     Generation,
@@ -193,6 +194,13 @@ class AsyncClient:
         info = await self._run(self._calls.server_info())
         self._limits = info.limits
         return info
+
+    async def experiments(self, *, tenant: str = "") -> list[ExperimentReport]:
+        """How the arms of the deployment's experiments differ, among the users of a tenant.
+
+        "" means the tenant of the client, then that of its credential. Needs the scope `admin`.
+        """
+        return await self._run(self._calls.experiments(tenant))
 
     async def get_user(self, user: str | User, *, timeout: float | None = None) -> UserState:
         """The user's present state; all zero for a user without feedback."""

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar, get_type_hints
 
 from grpc_health.v1 import health_pb2_grpc
 
-from papa_serving.client import catalogue_wire, recommend_wire, wire
+from papa_serving.client import catalogue_wire, experiment_wire, recommend_wire, wire
 from papa_serving.client.batches import without_excess
 from papa_serving.client.records import (
     CatalogueItem,
@@ -17,6 +17,7 @@ from papa_serving.client.records import (
     Condition,
     DeadLetter,
     DeletionReceipt,
+    ExperimentReport,
     FeedbackEvent,
     GenerateOptions,
     Generation,
@@ -41,6 +42,8 @@ from papa_serving.stubs.serving.v1 import (
     catalogue_pb2_grpc,
     dead_letter_pb2,
     dead_letter_pb2_grpc,
+    experiment_pb2,
+    experiment_pb2_grpc,
     feedback_pb2,
     feedback_pb2_grpc,
     generation_pb2,
@@ -82,6 +85,7 @@ class Stubs:
         self.users: Any = user_pb2_grpc.UserServiceStub(channel)
         self.catalogue: Any = catalogue_pb2_grpc.CatalogueServiceStub(channel)
         self.recommend: Any = recommend_pb2_grpc.RecommendServiceStub(channel)
+        self.experiments: Any = experiment_pb2_grpc.ExperimentServiceStub(channel)
         self.dead_letters: Any = dead_letter_pb2_grpc.DeadLetterServiceStub(channel)
         self.info: Any = info_pb2_grpc.InfoServiceStub(channel)
         self.health: Any = health_pb2_grpc.HealthStub(channel)
@@ -331,6 +335,13 @@ class Calls:
         """RecommendService.Rank."""
         request = recommend_wire.rank_request(self.user(user), item_ids, images, catalogue)
         return UnaryCall(lambda stubs: stubs.recommend.Rank, request, recommend_wire.ranking, self._timeouts.generate)
+
+    def experiments(self, tenant: str) -> UnaryCall[list[ExperimentReport]]:
+        """ExperimentService.GetReport."""
+        request = experiment_pb2.GetReportRequest(tenant=tenant or self._tenant)
+        return UnaryCall(
+            lambda stubs: stubs.experiments.GetReport, request, experiment_wire.reports, self._timeouts.user
+        )
 
     def _catalogue(self, name: str) -> catalogue_pb2.Catalogue:
         return catalogue_wire.catalogue_message(name, self._tenant)

@@ -373,6 +373,48 @@ class DeletionReceipt:
     """A description of data that is not removed yet."""
 
 
+@dataclass(frozen=True)
+class Interval:
+    """An estimate, and the ends of its 95 % confidence interval. Its unit is the user."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ArmRate:
+    """Events of one `measure` (click, like or purchase) per item shown. `difference` is the rate minus the baseline's,
+    and None for the baseline; `lift` is relative, and also None where too little was seen."""
+
+    measure: str
+    hits: int
+    rate: Interval
+    difference: Interval | None
+    lift: Interval | None
+
+
+@dataclass(frozen=True)
+class ArmReport:
+    """One arm of an experiment: its share of the users, the users seen, and the items that they were shown."""
+
+    arm: str
+    share: float
+    users: int
+    shown: int
+    rates: tuple[ArmRate, ...]
+
+
+@dataclass(frozen=True)
+class ExperimentReport:
+    """One experiment. The arms are compared with that named `baseline`."""
+
+    experiment: str
+    salt: str
+    baseline: str
+    arms: tuple[ArmReport, ...]
+
+
 MetadataValue = str | float | bool | tuple[str, ...]
 """A value of an item's metadata: a text, a number, a flag, or several texts such as labels."""
 

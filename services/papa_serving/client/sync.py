@@ -24,6 +24,7 @@ from papa_serving.client.records import (
     Condition,
     DeadLetter,
     DeletionReceipt,
+    ExperimentReport,
     FeedbackEvent,
     GenerateOptions,
     Generation,
@@ -204,6 +205,13 @@ class Client:
         info = self._run(self._calls.server_info())
         self._limits = info.limits
         return info
+
+    def experiments(self, *, tenant: str = "") -> list[ExperimentReport]:
+        """How the arms of the deployment's experiments differ, among the users of a tenant.
+
+        "" means the tenant of the client, then that of its credential. Needs the scope `admin`.
+        """
+        return self._run(self._calls.experiments(tenant))
 
     def get_user(self, user: str | User, *, timeout: float | None = None) -> UserState:
         """The user's present state; all zero for a user without feedback."""

@@ -130,6 +130,47 @@ class Record:
     data: bytes
 
 
+MEASURES = ("click", "like", "purchase")
+"""What experiments count beside the items that were shown."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """What is new of one user in one arm: items that were shown, and events by measure."""
+
+    shown: int = 0
+    click: int = 0
+    like: int = 0
+    purchase: int = 0
+
+
+@dataclass(frozen=True)
+class ArmSums:
+    """Sums over the users of an arm, where user i was shown n_i items and x_i events followed: users, Σ n, Σ n², and
+    for each measure (Σ x, Σ x², Σ x n)."""
+
+    users: int = 0
+    shown: int = 0
+    shown_squared: int = 0
+    measures: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+
+
+SUMMED = (
+    "users",
+    "shown",
+    "shown_squared",
+    *(f"{measure} {what}" for measure in MEASURES for what in ("hits", "hits_squared", "cross")),
+)
+"""The sums that are kept of an arm, in the order that `arm_sums` takes."""
+
+
+def arm_sums(values: Sequence[int]) -> ArmSums:
+    """The sums of an arm from the values of SUMMED."""
+    users, shown, shown_squared, *rest = values
+    measures = {measure: (rest[3 * at], rest[3 * at + 1], rest[3 * at + 2]) for at, measure in enumerate(MEASURES)}
+    return ArmSums(users, shown, shown_squared, measures)
+
+
 class ActivityLog(ABC):
     """What users were shown and did. Every method may raise StorageUnavailable.
 
@@ -143,6 +184,14 @@ class ActivityLog(ABC):
     @abstractmethod
     async def kept(self, user: UserKey, kind: Kind) -> Sequence[Record]:
         """The kept records whose time to live has not passed, the oldest first."""
+
+    @abstractmethod
+    async def count(self, user: UserKey, counts: Mapping[str, Count]) -> None:
+        """Adds to what is counted of a user, by arm ("EXPERIMENT@SALT/ARM"). Nothing is counted for a deleted user."""
+
+    @abstractmethod
+    async def sums(self, tenant: str, arms: Sequence[str]) -> Sequence[ArmSums]:
+        """The sums of each arm over a tenant's users, "" for those of all tenants."""
 
     @abstractmethod
     async def close(self) -> None:

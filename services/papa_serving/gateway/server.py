@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from papa_serving.contracts.channels import is_loopback
 from papa_serving.gateway.api.catalogue import CatalogueService
 from papa_serving.gateway.api.dead_letters import DeadLetterService
+from papa_serving.gateway.api.experiments import ExperimentService
 from papa_serving.gateway.api.feedback import FeedbackService
 from papa_serving.gateway.api.generation import GenerationService
 from papa_serving.gateway.api.health import SERVICES, InfoService, Readiness
@@ -23,10 +24,12 @@ from papa_serving.gateway.auth.bearer import open_authenticator
 from papa_serving.gateway.auth.identity import Authenticate
 from papa_serving.gateway.auth.tls import server_credentials
 from papa_serving.gateway.backends import Backends, KnownBackbone, KnownEncoder
+from papa_serving.gateway.behind import Behind
 from papa_serving.gateway.conversion.catalogue_items import ItemReader
 from papa_serving.gateway.conversion.events import EventReader
 from papa_serving.gateway.conversion.picture_reader import PictureReader
 from papa_serving.gateway.engine_client import EngineClient
+from papa_serving.gateway.experiments import Trials
 from papa_serving.gateway.impressions import Impressions
 from papa_serving.gateway.rpc.drain import Drain
 from papa_serving.gateway.rpc.edge import TRANSPORT_FACTOR, Edge
@@ -37,6 +40,7 @@ from papa_serving.settings.exposure import exposed_gateway
 from papa_serving.stubs.serving.v1 import (
     catalogue_pb2_grpc,
     dead_letter_pb2_grpc,
+    experiment_pb2_grpc,
     feedback_pb2_grpc,
     generation_pb2_grpc,
     info_pb2_grpc,
@@ -73,7 +77,9 @@ class Gateway:
         Raises ValueError for keys or certificates that cannot be used, and for a gateway that strangers could call.
         """
         self._settings, self._backends, self._overdraw = settings, backends, overdraw
-        self._attribution, self._impressions = attribution, Impressions(backends.activity, attribution)
+        self._attribution, self._behind = attribution, Behind()
+        self._impressions = Impressions(backends.activity, attribution, self._behind)
+        self._trials = Trials(backends.activity, attribution.experiments, self._behind)
         self._warning = "" if authenticate else exposed_gateway(settings)
         self._credentials = server_credentials(settings.tls)
         authenticate = authenticate or open_authenticator(settings.auth)
@@ -99,6 +105,7 @@ class Gateway:
             await self._probes.start()
         await self._readiness.start()
         await self._server.start()
+        self._trials.begin()
 
     async def drain(self) -> None:
         """NOT_SERVING first; then no new calls, and up to drain_seconds in all for those that run."""
@@ -117,7 +124,8 @@ class Gateway:
             await self._probes.stop(None)
         await self._pictures.close()
         await self._engine.close()
-        await self._impressions.close()
+        await self._trials.close()
+        await self._behind.close()
         await self._backends.close()
 
     def _add_services(self) -> None:
@@ -126,10 +134,10 @@ class Gateway:
         reader = EventReader(limits, backbone, self._pictures, backends.catalogues, self._attribution)
         adopter = Adopter(self._engine, backends.users, backends.revisions, backends.log)
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(
-            GenerationService(limits, self._engine, backbone, self._impressions), self._server
+            GenerationService(limits, self._engine, backbone, self._impressions, self._trials), self._server
         )
         feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(
-            FeedbackService(limits, backends.log, reader, self._drain), self._server
+            FeedbackService(limits, backends.log, reader, self._drain, self._trials), self._server
         )
         user_pb2_grpc.add_UserServiceServicer_to_server(
             UserService(
@@ -145,6 +153,7 @@ class Gateway:
         )
         info = InfoService(limits, backends, self._overdraw, self._attribution)
         info_pb2_grpc.add_InfoServiceServicer_to_server(info, self._server)
+        experiment_pb2_grpc.add_ExperimentServiceServicer_to_server(ExperimentService(self._trials), self._server)
         dead_letter_pb2_grpc.add_DeadLetterServiceServicer_to_server(DeadLetterService(backends.log), self._server)
         encoder = KnownEncoder(self._engine)
         items = ItemReader(limits, backbone, encoder, self._pictures)

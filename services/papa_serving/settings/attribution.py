@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from papa_serving.contracts.attribution import EVENT_WEIGHTS
+from papa_serving.settings.experiments import Experiments
 from papa_serving.settings.section import Section
 
 MIN_WEIGHT = 0.001
@@ -49,6 +50,10 @@ class AttributionSettings(Section):
         100.0, ge=0, description="impressions of one tenant that each gateway keeps per second; 0 is no limit"
     )
     ttl: float = Field(30 * 86_400.0, gt=0, description="seconds for which impressions and events are kept")
+
+    experiments: Experiments = Field(
+        {}, description="by name: salt, and arms by name with their share and what they set (docs/attribution.md)"
+    )
 
     def weights_of(self, tenant: str) -> Mapping[str, float]:
         """What each type is worth to a tenant."""

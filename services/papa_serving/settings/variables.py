@@ -89,4 +89,11 @@ def _values(name: str, value: object) -> list[tuple[str, str]]:
 def _text(value: object) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
-    return json.dumps(value) if isinstance(value, bool | list | tuple | dict) else str(value)
+    return json.dumps(plain(value)) if isinstance(value, bool | list | tuple | dict) else str(value)
+
+
+def plain(value: object) -> object:
+    """The value without models in it, for JSON and TOML; what is absent is left out."""
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
+    return value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else value

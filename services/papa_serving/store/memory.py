@@ -46,8 +46,9 @@ class MemoryUser:
 
     `ids` maps an event id to its time, digest and sequence, and so does `older_ids`, which goes first. `set_aside`
     is the user's sequence when `ids` last became `older_ids`. `grades` maps the sequences of events that were not taken
-    back to their grades. `items` maps an item id to its time of expiry and the item,
-    `seen` the names of a catalogue and of its item to when it was recommended, the newest last.
+    back to their grades. `items` maps an item id to its time of expiry and the item, `seen` the names of a catalogue
+    and of its item to when it was recommended, the newest last. `attributed` and `impressions` are what is kept for
+    attribution, the newest last; `counts` maps an arm to what the user was shown and did in it.
     """
 
     likes: int = 0
@@ -64,6 +65,7 @@ class MemoryUser:
     attributed: list[Record] = field(default_factory=list)
     impressions: list[Record] = field(default_factory=list)
     seen: dict[tuple[str, str], float] = field(default_factory=dict)
+    counts: dict[str, tuple[int, ...]] = field(default_factory=dict)
     deletion: DeletionReceipt | None = None
     merging: str = ""
     merge: str = ""
@@ -213,6 +215,11 @@ class MemoryState:
         """The records whose time to live has not passed."""
         since = self.clock() - self.settings.attribution.ttl
         return [record for record in records if record.at > since]
+
+    def counts(self, tenant: str, arm: str) -> list[tuple[int, ...]]:
+        """What users were shown and did in an arm, of one tenant or for "" of all."""
+        users = (known for user, known in self._users.items() if tenant in ("", user.tenant))
+        return [known.counts[arm] for known in users if arm in known.counts]
 
     def changed(self, user: UserKey) -> None:
         """Counts a change and wakes the watchers."""

@@ -14,6 +14,9 @@ slot and one script can change them together; NN is the partition, D the user's 
                                              score: 0
     papa:{pNN}:lease                 hash    owner (absent when free), epoch (never goes back), until (ms), length (of
                                              the lease when it was last prolonged, ms)
+    papa:{pNN}:sums                  hash    of experiments, "ARM WHAT" → sum over the partition's users (count.lua);
+                                             expires
+    papa:{pNN}:sums:D                hash    the same over the users of one tenant, by its digest; expires
     papa:{pNN}:call:TOKEN            string  what a call answered that must not happen twice; lives a minute
 
     papa:{pNN}:user:D                hash    the user's state, see below; a channel of this name tells of changes
@@ -28,6 +31,7 @@ slot and one script can change them together; NN is the partition, D the user's 
     papa:{pNN}:user:D:item:ID        hash    sample, revision, generation, seed, notes (JSON, absent without); expires
     papa:{pNN}:user:D:attributed     stream  the user's newest events that say more than a label: a JSON object in the
                                              field `d`; expires
+    papa:{pNN}:user:D:counts         hash    arm of an experiment → what the user was shown and did; expires
     papa:{pNN}:user:D:impressions    stream  what the user was shown, newest: a JSON object in the field `d`; expires
     papa:{pNN}:user:D:seen           zset    catalogue, ASCII 0 and id of the items recommended lately; score: when, in
                                              ms; expires
@@ -69,6 +73,10 @@ class PartitionKeys:
         self.dead = f"{self.root}:dead"
         self.lease = f"{self.root}:lease"
         self.users = f"{self.root}:users"
+
+    def sums(self, tenant: str = "") -> str:
+        """The key of what experiments sum up, over all users of the partition or those of one tenant."""
+        return f"{self.root}:sums:{UserKey(tenant, '').digest}" if tenant else f"{self.root}:sums"
 
     def call(self, token: str) -> str:
         """The key of the remembered answer of one call."""
@@ -146,6 +154,11 @@ class UserKeys:
     def seen(self) -> str:
         """The items that were recommended lately."""
         return f"{self.state}:seen"
+
+    @property
+    def counts(self) -> str:
+        """What the user was shown and did, by arm."""
+        return f"{self.state}:counts"
 
     def item(self, item_id: str) -> str:
         """The key of one item. The id comes last, so it may contain any character."""

@@ -162,8 +162,9 @@ class RedisUserDirectory(UserDirectory):
         keys = self._keys.user(user)
         partition = keys.partition
         script_keys = [keys.state, keys.pending, keys.letters, keys.ids, keys.older_ids, keys.lineage, keys.records]
-        script_keys += [keys.items, keys.attributed, keys.impressions]
-        script_keys += [partition.events, partition.dead, partition.users, keys.seen]
+        script_keys += [keys.items, keys.attributed, keys.impressions, keys.counts, keys.seen]
+        script_keys += [partition.events, partition.dead, partition.users]
+        script_keys += [partition.sums(user.tenant), partition.sums()]
         arguments: list[Argument] = [secrets.token_hex(16), self._tombstone_ttl, GROUP, keys.item("")]
         arguments += [claim.into, claim.seen] if claim is not None else ["", ""]
         arguments += [user_entry(user)]

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from papa_serving.stubs.serving.v1 import (
     catalogue_pb2,
     dead_letter_pb2,
+    experiment_pb2,
     feedback_pb2,
     generation_pb2,
     info_pb2,
@@ -41,6 +42,7 @@ OF_TENANT: dict[str, Message] = {
 WITHOUT_USER = {
     "InfoService/GetServerInfo",
     "UserService/ListUsers",
+    "ExperimentService/GetReport",
     *(f"CatalogueService/{name}" for name in OF_TENANT),
 }
 """Methods that name no user: no user's rate is a matter of theirs."""
@@ -159,4 +161,4 @@ def methods_of(*modules: Any) -> list[Method]:
 
 METHODS = [method for method in methods_of(*MODULES) if method.short not in WITHOUT_USER]
 """Those that name a user."""
-EVERY_METHOD = methods_of(*MODULES, catalogue_pb2, info_pb2)
+EVERY_METHOD = methods_of(*MODULES, catalogue_pb2, experiment_pb2, info_pb2)

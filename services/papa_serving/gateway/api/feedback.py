@@ -16,6 +16,7 @@ from papa_serving.contracts.errors import PapaError, Status
 from papa_serving.contracts.feedback import AppendResult, FeedbackEvent, FeedbackLog
 from papa_serving.gateway.conversion import validation
 from papa_serving.gateway.conversion.events import Converted, EventReader, violations_of
+from papa_serving.gateway.experiments import Trials
 from papa_serving.gateway.rpc.drain import Drain
 from papa_serving.gateway.rpc.edge import Context
 from papa_serving.gateway.rpc.inflow import Inflow
@@ -43,8 +44,10 @@ _FAULTS = (Status.UNAVAILABLE, Status.DATA_LOSS)
 class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
     """Converts events and appends them to the log."""
 
-    def __init__(self, limits: GatewaySettings, log: FeedbackLog, reader: EventReader, drain: Drain) -> None:
-        self._limits, self._log, self._reader, self._drain = limits, log, reader, drain
+    def __init__(
+        self, limits: GatewaySettings, log: FeedbackLog, reader: EventReader, drain: Drain, trials: Trials
+    ) -> None:
+        self._limits, self._log, self._reader, self._drain, self._trials = limits, log, reader, drain, trials
 
     async def SubmitFeedback(
         self, request: feedback_pb2.SubmitFeedbackRequest, context: Context
@@ -117,7 +120,7 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
             AppendResult(message.event_id, error=each) if isinstance(each, PapaError) else next(appended)
             for message, each in zip(messages, converted, strict=True)
         ]
-        _count(converted, results)
+        self._trials.did(event for event, _ in _count(converted, results))
         _log_faults(results)
         return results
 
@@ -127,7 +130,8 @@ def cohort_of(sequence: int) -> str:
     return COHORTS[bisect_left(_LAST, sequence)]
 
 
-def _count(converted: Sequence[Converted], results: Sequence[AppendResult]) -> None:
+def _count(converted: Sequence[Converted], results: Sequence[AppendResult]) -> list[tuple[FeedbackEvent, int]]:
+    """Counts outcomes, types and labels. Returns the events that are news, with their sequences."""
     for outcome, number in Counter(map(_outcome_name, results)).items():
         FEEDBACK_EVENTS.labels(outcome).inc(number)
     news = [
@@ -142,6 +146,7 @@ def _count(converted: Sequence[Converted], results: Sequence[AppendResult]) -> N
         # Both labels, so that a cohort without likes shows a share of 0 instead of no share.
         FEEDBACK_LABELS.labels("like", cohort).inc(labels[cohort, True])
         FEEDBACK_LABELS.labels("dislike", cohort).inc(labels[cohort, False])
+    return news
 
 
 def _log_faults(results: Sequence[AppendResult]) -> None:

@@ -9,8 +9,9 @@ import secrets
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from google.protobuf.message import Message
 
@@ -23,6 +24,7 @@ from papa_serving.contracts.vocabulary import Reading, Vocabulary
 from papa_serving.gateway.backends import KnownBackbone
 from papa_serving.gateway.conversion import validation
 from papa_serving.gateway.engine_client import EngineClient, Event, encoding_to_wire
+from papa_serving.gateway.experiments import Trials
 from papa_serving.gateway.impressions import Impressions
 from papa_serving.gateway.rpc.admission import caller
 from papa_serving.gateway.rpc.edge import Context, count, ending, logged
@@ -62,28 +64,46 @@ _PROMPTING = ("prompt", "guidance_scale", "negative_prompt")
 """The fields that mean something only for a backbone that takes a prompt."""
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A validated request: what the engine is to do, how the prompt was read, and the user's arms."""
+
+    spec: GenerationSpec
+    reading: Reading
+    arms: Mapping[str, str]
+
+
 class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
     """Translates between the public contract and the engine's."""
 
     def __init__(
-        self, limits: GatewaySettings, engine: EngineClient, backbone: KnownBackbone, impressions: Impressions
+        self,
+        limits: GatewaySettings,
+        engine: EngineClient,
+        backbone: KnownBackbone,
+        impressions: Impressions,
+        trials: Trials,
     ) -> None:
-        self._limits, self._engine, self._backbone, self._impressions = limits, engine, backbone, impressions
+        self._limits, self._engine, self._backbone = limits, engine, backbone
+        self._impressions, self._trials = impressions, trials
 
     async def Generate(
         self, request: generation_pb2.GenerateRequest, context: Context
     ) -> generation_pb2.GenerateResponse:
-        response, spec = await self._generate(request, context)
+        response, asked = await self._generate(request, context)
         self._refuse_oversize(response, *_FEWER)
-        self._impressions.keep(spec.user, _impression(spec, response.revision, response.items))
+        self._shown(asked, response.revision, response.items)
         return response
 
     async def _generate(
         self, request: generation_pb2.GenerateRequest, context: Context
-    ) -> tuple[generation_pb2.GenerateResponse, GenerationSpec]:
+    ) -> tuple[generation_pb2.GenerateResponse, _Asked]:
         started = time.monotonic()
-        spec, reading = await self._spec(request, context)
-        response = generation_pb2.GenerateResponse(generation_id=spec.generation_id, prompt_reading=_reading(reading))
+        asked = await self._spec(request, context)
+        spec = asked.spec
+        response = generation_pb2.GenerateResponse(
+            generation_id=spec.generation_id, prompt_reading=_reading(asked.reading), arms=asked.arms
+        )
         items: list[generation_pb2.Item] = []
         async with aclosing(self._engine.run(spec, _Charges(spec))) as events:
             async for event in events:
@@ -93,13 +113,14 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
                     response.revision, response.served_by = event.revision, _served_by(bool(event.revision))
                     _end(response, event, started)
         response.items.extend(sorted(items, key=lambda item: item.index))
-        return response, spec
+        return response, asked
 
     async def StreamGenerate(
         self, request: generation_pb2.StreamGenerateRequest, context: Context
     ) -> AsyncIterator[generation_pb2.StreamGenerateResponse]:
         started = time.monotonic()
-        spec, reading = await self._spec(request, context)
+        asked = await self._spec(request, context)
+        spec = asked.spec
         shown: list[generation_pb2.Item] = []
         async with aclosing(self._engine.run(spec, _Charges(spec))) as events:
             async for event in events:
@@ -110,9 +131,10 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
                 )
                 if isinstance(event, engine_pb2.RunDone):
                     _end(response, event, started)
-                    if said := _reading(reading):
+                    response.arms.update(asked.arms)
+                    if said := _reading(asked.reading):
                         response.prompt_reading.CopyFrom(said)
-                    self._impressions.keep(spec.user, _impression(spec, event.revision, shown))
+                    self._shown(asked, event.revision, shown)
                     yield response
                     return
                 for item in event.items:
@@ -147,10 +169,10 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
     ) -> generation_pb2.GenerateManyResponse:
         code, started = "OK", time.monotonic()
         try:
-            generation, spec = await self._generate(request, context)
+            generation, asked = await self._generate(request, context)
             response = generation_pb2.GenerateManyResponse(index=index, generation=generation)
             self._refuse_oversize(response, *_FEWER)
-            self._impressions.keep(spec.user, _impression(spec, generation.revision, generation.items))
+            self._shown(asked, generation.revision, generation.items)
         except asyncio.CancelledError:
             code = ending(context)
             raise
@@ -187,7 +209,12 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         self._refuse_oversize(response, *_SMALLER)
         return response
 
-    async def _spec(self, request: validation.GenerateRequest, context: Context) -> tuple[GenerationSpec, Reading]:
+    def _shown(self, asked: _Asked, revision: str, items: Sequence[generation_pb2.Item]) -> None:
+        """Notes what the answer shows, behind it."""
+        self._impressions.keep(asked.spec.user, _impression(asked, revision, items))
+        self._trials.shown(asked.spec.user, asked.arms, len(items))
+
+    async def _spec(self, request: validation.GenerateRequest, context: Context) -> _Asked:
         violations: list[Violation] = []
         validation.check_generation(request, self._limits, violations)
         vocabulary = Vocabulary()
@@ -200,28 +227,31 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         validation.refuse(violations)
         reading = vocabulary.read(request.prompt)
         remaining = context.time_remaining()
+        user = caller.get().charge(request.user, request.count)
+        assigned = self._trials.assign(user, [each.name for each, _ in request.ListFields()])
+        tried = assigned.options
         spec = GenerationSpec(
             request_id=request_id.get(),
             generation_id=uuid.uuid4().hex,
-            user=caller.get().charge(request.user, request.count),
+            user=user,
             count=request.count,
             seed=request.seed if request.HasField("seed") else _random_seed(request.count),
             prompt=reading.prompt,
             sampler=_SAMPLERS[request.sampler],
             steps=request.steps,
-            revision=request.revision,
-            exploration=request.exploration if request.HasField("exploration") else -1.0,
+            revision=request.revision or str(tried.get("revision", "")),
+            exploration=request.exploration if request.HasField("exploration") else float(tried.get("exploration", -1)),
             deadline=0.0 if remaining is None else time.monotonic() + remaining,
             traceparent=tracing.current().traceparent,
             guidance=request.guidance_scale if request.HasField("guidance_scale") else -1.0,
             negative_prompt=vocabulary.read(request.negative_prompt).prompt,
-            min_like_probability=request.min_like_probability,
-            overdraw=request.overdraw,
+            min_like_probability=request.min_like_probability or float(tried.get("min_like_probability", 0)),
+            overdraw=request.overdraw or float(tried.get("overdraw", 0)),
             image=_encoding(request.image),
             notes=Notes(dict(request.metadata), tuple(request.tags)),
         )
         tracing.current().note({"papa.generation_id": spec.generation_id})
-        return spec, reading
+        return _Asked(spec, reading, assigned.arms)
 
     def _refuse_oversize(self, response: Message, field: str, advice: str) -> None:
         """`response` is the message as it is sent. Raises InvalidRequest."""
@@ -284,12 +314,13 @@ def _item(item: engine_pb2.EngineItem) -> generation_pb2.Item:
     )
 
 
-def _impression(spec: GenerationSpec, revision: str, items: Sequence[generation_pb2.Item]) -> Impression:
+def _impression(asked: _Asked, revision: str, items: Sequence[generation_pb2.Item]) -> Impression:
     shown = [
         ShownItem(item.item_id, item.like_probability if item.HasField("like_probability") else None, item.exploring)
         for item in items
     ]
-    return Impression("generation_id", spec.generation_id, shown, revision, notes=spec.notes)
+    spec = asked.spec
+    return Impression("generation_id", spec.generation_id, shown, revision, arms=asked.arms, notes=spec.notes)
 
 
 def _served_by(adapter: bool) -> generation_pb2.ServedBy.ValueType:

@@ -43,7 +43,8 @@ USER = "papa.serving.v1.UserService"
 DEAD_LETTERS = "papa.serving.v1.DeadLetterService"
 CATALOGUE = "papa.serving.v1.CatalogueService"
 INFO = "papa.serving.v1.InfoService"
-ON_STORAGE = (FEEDBACK, USER, DEAD_LETTERS, CATALOGUE, INFO)
+EXPERIMENTS = "papa.serving.v1.ExperimentService"
+ON_STORAGE = (FEEDBACK, USER, DEAD_LETTERS, CATALOGUE, EXPERIMENTS, INFO)
 """Services whose health is that of the storage."""
 RECOMMEND = "papa.serving.v1.RecommendService"
 ON_GENERATOR = (GENERATION, RECOMMEND)

@@ -55,6 +55,7 @@ SCOPES: Mapping[str, frozenset[Scope]] = {
     "RecommendService/Recommend": _GENERATE,
     "RecommendService/Rank": _GENERATE,
     "InfoService/GetServerInfo": _ANY,
+    "ExperimentService/GetReport": _ADMIN,
     "DeadLetterService/ListDeadLetters": _ADMIN,
     "DeadLetterService/RetryDeadLetter": _ADMIN,
     "DeadLetterService/DropDeadLetter": _ADMIN,

@@ -1,8 +1,9 @@
 -- Deletes a user: sets the tombstone and removes everything else that Redis holds of them, in one step.
 --
 -- KEYS  1 user hash, 2 pending zset, 3 letters zset, 4 ids hash, 5 older ids hash, 6 lineage zset, 7 records hash,
---       8 items zset, 9 attributed stream, 10 impressions stream, 11 events stream, 12 dead stream, 13 users zset,
---       14 seen zset; and the item hashes, ARGV[4] .. item id, in the same slot
+--       8 items zset, 9 attributed stream, 10 impressions stream, 11 counts hash, 12 seen zset, 13 events stream,
+--       14 dead stream, 15 users zset, 16 sums of the tenant hash, 17 sums hash; and the item hashes, ARGV[4] .. item id,
+--       in the same slot
 -- ARGV  1 receipt id, 2 time to live of the tombstone in ms, 3 consumer group, 4 start of the item keys;
 --       of a merge 5 digest of the other user, 6 what begin_merge.lua saw, else "" and ""; 7 the user's
 --       entry in the users zset
@@ -31,18 +32,21 @@ local events = redis.call('ZRANGE', KEYS[2], 0, -1)
 local letters = redis.call('ZRANGE', KEYS[3], 0, -1)
 local items = redis.call('ZRANGE', KEYS[8], 0, -1)
 local revisions = redis.call('HLEN', KEYS[7])
-redis.call('XLEN', KEYS[11]) -- a key of another type fails before the first change
-redis.call('XLEN', KEYS[12])
-redis.call('ZCARD', KEYS[13])
+redis.call('XLEN', KEYS[13]) -- a key of another type fails before the first change
+redis.call('XLEN', KEYS[14])
+redis.call('ZCARD', KEYS[15])
+local counts = redis.call('HGETALL', KEYS[11])
+redis.call('HLEN', KEYS[16])
+redis.call('HLEN', KEYS[17])
 local time = redis.call('TIME')
 
 local alive = 0
 in_batches(events, function(ids)
-  redis.call('XDEL', KEYS[11], unpack(ids))
-  redis.call('XACK', KEYS[11], group, unpack(ids))
+  redis.call('XDEL', KEYS[13], unpack(ids))
+  redis.call('XACK', KEYS[13], group, unpack(ids))
 end)
 in_batches(letters, function(ids)
-  redis.call('XDEL', KEYS[12], unpack(ids))
+  redis.call('XDEL', KEYS[14], unpack(ids))
 end)
 in_batches(items, function(ids)
   for i, id in ipairs(ids) do
@@ -50,8 +54,32 @@ in_batches(items, function(ids)
   end
   alive = alive + redis.call('UNLINK', unpack(ids))
 end)
-redis.call('UNLINK', KEYS[14], unpack(KEYS, 1, 10))
-redis.call('ZREM', KEYS[13], ARGV[7])
+-- What experiments have counted of the user leaves the sums, see attribution/lua/count.lua.
+local function subtract(field, number)
+  for i = 16, 17 do
+    if redis.call('HEXISTS', KEYS[i], field) == 1 then
+      redis.call('HINCRBY', KEYS[i], field, -number)
+    end
+  end
+end
+for i = 1, #counts, 2 do
+  local arm, numbers = counts[i], {}
+  for number in string.gmatch(counts[i + 1], '%d+') do
+    numbers[#numbers + 1] = tonumber(number)
+  end
+  local shown = numbers[1]
+  subtract(arm .. ' users', 1)
+  subtract(arm .. ' shown', shown)
+  subtract(arm .. ' shown_squared', shown * shown)
+  for at, measure in ipairs({ 'click', 'like', 'purchase' }) do
+    local hits = numbers[at + 1]
+    subtract(arm .. ' ' .. measure .. ' hits', hits)
+    subtract(arm .. ' ' .. measure .. ' hits_squared', hits * hits)
+    subtract(arm .. ' ' .. measure .. ' cross', hits * shown)
+  end
+end
+redis.call('UNLINK', unpack(KEYS, 1, 12))
+redis.call('ZREM', KEYS[15], ARGV[7])
 receipt = cjson.encode({
   receipt_id = ARGV[1],
   deleted_at = time[1] * 1000 + math.floor(time[2] / 1000),
