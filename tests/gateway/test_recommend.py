@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import grpc
@@ -13,7 +14,7 @@ from papa_serving.gateway.auth.identity import Identity, Scope
 from papa_serving.stubs.engine.v1 import engine_pb2
 from papa_serving.stubs.serving.v1 import catalogue_pb2, recommend_pb2, types_pb2, user_pb2
 
-from tests.gateway.support.service import Service, refusal
+from tests.gateway.support.service import Service, eventually, refusal
 from tests.gateway.support.stock import LIKES_LARGE, SPREAD, item, pictured, png, put
 
 Recommend, Rank, Filter = recommend_pb2.RecommendRequest, recommend_pb2.RankRequest, recommend_pb2.Filter
@@ -50,6 +51,16 @@ async def test_the_likeliest_items_come_with_their_probability_reason_and_metada
         assert each.like_probability == pytest.approx(int(each.item_id[1:]) * 0.02, abs=1e-3)
         assert each.metadata["price"].number == int(each.item_id[1:])
     assert {each.reason for each in answer.items} <= {recommend_pb2.REASON_NEAR_DRAWN, recommend_pb2.REASON_NEAR_LIKED}
+
+
+async def test_a_recommendation_is_an_impression(shop: Service) -> None:
+    answer = await recommended(shop)
+    user = UserKey("default", ALICE.user)
+    await eventually(lambda: bool(shop.state.user(user).impressions))
+    (kept,) = (json.loads(record.data) for record in shop.state.user(user).impressions)
+    assert (kept["recommendation_id"], kept["catalogue"]) == (answer.recommendation_id, "default")
+    assert [item["item_id"] for item in kept["items"]] == names(answer)
+    assert kept["revision"] == answer.revision
 
 
 async def test_nothing_repeats_until_all_is_seen_unless_it_may(shop: Service) -> None:

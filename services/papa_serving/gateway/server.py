@@ -162,7 +162,14 @@ class Gateway:
         )
         recommend_pb2_grpc.add_RecommendServiceServicer_to_server(
             RecommendService(
-                limits, backends.catalogues, self._engine, encoder, backends.seen, backbone, self._pictures
+                limits,
+                backends.catalogues,
+                self._engine,
+                encoder,
+                backends.seen,
+                backbone,
+                self._pictures,
+                self._impressions,
             ),
             self._server,
         )

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from papa_serving import tracing
 from papa_serving.catalogue.recommender import Recommender
+from papa_serving.contracts.attribution import Impression, ShownItem
 from papa_serving.contracts.catalogue import DEFAULT_CATALOGUE, CatalogueKey, Catalogues
 from papa_serving.contracts.errors import CatalogueNotFound, EncoderChanged, InvalidRequest, PapaError, Violation
 from papa_serving.contracts.identity import UserKey
@@ -38,6 +39,7 @@ from papa_serving.gateway.conversion.filters import filters
 from papa_serving.gateway.conversion.picture_reader import PictureReader
 from papa_serving.gateway.conversion.pictures import INCOMPLETE, BadPicture, begins_as_picture
 from papa_serving.gateway.engine_client import EngineClient
+from papa_serving.gateway.impressions import Impressions
 from papa_serving.gateway.rpc.admission import caller
 from papa_serving.gateway.rpc.edge import Context
 from papa_serving.metrics import RANKED_ITEMS, RECOMMENDATIONS, RECOMMENDED_ITEMS
@@ -92,7 +94,9 @@ class RecommendService(recommend_pb2_grpc.RecommendServiceServicer):
         seen: SeenItems,
         backbone: KnownBackbone,
         pictures: PictureReader,
+        impressions: Impressions,
     ) -> None:
+        self._impressions = impressions
         self._limits, self._catalogues, self._engine, self._encoder = limits, catalogues, engine, encoder
         self._backbone, self._pictures = backbone, pictures
         self._recommender = Recommender(catalogues, EngineTastes(engine), seen)
@@ -112,6 +116,7 @@ class RecommendService(recommend_pb2_grpc.RecommendServiceServicer):
         for item in made.items:
             RECOMMENDED_ITEMS.labels(_REASON_NAMES[item.reason]).inc()
         tracing.current().note({"papa.basis": basis, "papa.items": len(made.items)})
+        self._impressions.keep(wish.user, _impression(name, wish, made))
         return _response(name, made)
 
     async def Rank(self, request: recommend_pb2.RankRequest, context: Context) -> recommend_pb2.RankResponse:
@@ -238,6 +243,11 @@ def _response(name: str, made: Recommendation) -> recommend_pb2.RecommendRespons
         revision=made.revision,
         basis=recommend_pb2.BASIS_TASTE if made.personal else recommend_pb2.BASIS_BACKBONE,
     )
+
+
+def _impression(name: str, wish: Wish, made: Recommendation) -> Impression:
+    shown = [ShownItem(item.item_id, item.like_probability, item.reason is Reason.EXPLORES) for item in made.items]
+    return Impression("recommendation_id", name, shown, made.revision, wish.catalogue.name)
 
 
 def _item(item: Recommended) -> recommend_pb2.RecommendedItem:
