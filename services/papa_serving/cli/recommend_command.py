@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json as json_format
+import math
+import re
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -20,7 +23,8 @@ Where = Annotated[
     typer.Option(
         "--where",
         metavar="KEY=VALUE",
-        help="Only items with this value, of one of several as a|b. For numbers also KEY>=VALUE and KEY<=VALUE, for "
+        help="Only items with this value, or with one of several texts as a|b. A bare number or flag is compared with "
+        "numbers or flags, and a text in double quotes with texts. For numbers also KEY>=VALUE and KEY<=VALUE, for "
         "keys of several texts KEY~VALUE. May be given several times.",
         show_default=False,
     ),
@@ -32,6 +36,8 @@ Floor = Annotated[
 ]
 Exploration = Annotated[float | None, typer.Option("--exploration", min=0, max=1, help="Share of items that teach.")]
 Seen = Annotated[bool, typer.Option("--seen", help="Also what was recommended lately.")]
+
+_WHERE = re.compile(r"([^=<>~]+)(>=|<=|=|~)(.*)", re.DOTALL)
 
 
 def recommend(
@@ -48,9 +54,7 @@ def recommend(
     json: AsJson = False,
 ) -> None:
     """Choose items of a catalogue for a user."""
-    filters = dict(map(_condition, where or ()))
-    if len(filters) < len(where or ()):
-        raise Failure("two --where name the same key", "give KEY=VALUE once, with several texts as a|b")
+    filters = _filters(where or ())
     with connect(address, tenant) as client:
         found = client.recommend(
             user,
@@ -70,40 +74,69 @@ def recommend(
         for each in found.items
     ]
     print_table("", ("item", "liked with", "why"), rows)
+    if not rows and any(isinstance(each, float) for each in filters.values()):
+        console.print(
+            "No item passes. A bare number is compared with numbers; a text of digits needs quotes: 'KEY=\"3\"'."
+        )
     if not found.personal:
         console.print(f"Nothing is known of {user} yet: these are near all kinds of what the backbone draws.")
 
 
+def _filters(where: Iterable[str]) -> dict[str, Condition]:
+    """The conditions by their keys; a lower and an upper bound of one key become one. Raises Failure."""
+    filters: dict[str, Condition] = {}
+    for key, condition in map(_condition, where):
+        filters[key] = _both(key, filters[key], condition) if key in filters else condition
+    return filters
+
+
+def _both(key: str, first: Condition, second: Condition) -> Between:
+    """Raises Failure unless these are one lower and one upper bound."""
+    if isinstance(first, Between) and isinstance(second, Between):
+        match first.low, first.high, second.low, second.high:
+            case low, None, None, high:
+                return Between(low, high)
+            case None, high, low, None:
+                return Between(low, high)
+    raise Failure(
+        f"two --where name the key {key}", "give it once, several texts as a|b, or one KEY>=VALUE and one KEY<=VALUE"
+    )
+
+
 def _condition(text: str) -> tuple[str, Condition]:
-    """One --where. Raises Failure."""
-    for sign in (">=", "<=", "~", "="):
-        key, found, value = text.partition(sign)
-        if found:
-            return key, _of_sign(text, sign, value)
-    raise _bad(text)
+    """One --where; the first operator ends the key. Raises Failure."""
+    found = _WHERE.fullmatch(text)
+    if found is None:
+        raise _bad(text)
+    key, sign, value = found.groups()
+    return key, _of_sign(text, sign, value)
 
 
 def _of_sign(text: str, sign: str, value: str) -> Condition:
+    if sign == "=":
+        return _plain(text, value)
     if sign == "~":
         return AnyOf(tuple(value.split("|")), of_several=True)
-    if sign == "=" and "|" in value:
-        return AnyOf(tuple(value.split("|")))
-    if sign == "=":
-        return _plain(value)
     try:
         number = float(value)
     except ValueError:
         raise _bad(text) from None
+    if not math.isfinite(number):
+        raise _bad(text)
     return Between(low=number) if sign == ">=" else Between(high=number)
 
 
-def _plain(value: str) -> Condition:
-    """A number or a flag where it is written as one, else a text."""
+def _plain(text: str, value: str) -> Condition:
+    """A number or a flag where it is written as one, else a text or several; in JSON's quotes always one text."""
     try:
-        read = json_format.loads(value)
+        read = json_format.loads(value, parse_int=float)
     except ValueError:
-        return value
-    return read if isinstance(read, bool | int | float) else value
+        read = None
+    if isinstance(read, bool | str) or (isinstance(read, float) and math.isfinite(read)):
+        return read
+    if value.startswith('"'):
+        raise _bad(text)
+    return AnyOf(tuple(value.split("|"))) if "|" in value else value
 
 
 def _bad(text: str) -> Failure:
