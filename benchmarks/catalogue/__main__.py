@@ -24,7 +24,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Appends the records of one cell, a JSON line each, or prints the tables of a file of them."""
     options = _parser().parse_args(arguments)
     if options.report is not None:
-        print(tables(json.loads(line) for line in options.report.read_text().splitlines()))
+        try:
+            print(tables(json.loads(line) for line in options.report.read_text().splitlines()))
+        except ValueError as error:
+            print(f"python -m benchmarks.catalogue: {error}", file=sys.stderr)
+            return 2
         return 0
     if options.taste is None:
         print("python -m benchmarks.catalogue: name a --taste, or a file to --report", file=sys.stderr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -32,15 +32,14 @@ CATALOGUE, USER = CatalogueKey("shop", "stock"), UserKey("shop", "shopper")
 class Ours(Recommending):
     """Learns what an update would learn of the labels for its head; the adapter itself is not needed to recommend."""
 
-    def __init__(self, stock: Stock, catalogues: MemoryCatalogues, seed: int) -> None:
-        self._stock, self._seed, self._pages = stock, seed, 0
+    def __init__(self, stock: Stock, catalogues: MemoryCatalogues) -> None:
+        self._stock = stock
         self._judge, self._shown = _Judge(stock), _Shown()
         self._recommender = Recommender(catalogues, self._judge, self._shown)
 
     @override
-    def page(self, count: int, exploring: bool) -> list[int]:
-        self._pages += 1
-        seed = 1_000 * self._seed + self._pages
+    def page(self, count: int, seed: int, exploring: bool, beside: Collection[int] = ()) -> list[int]:
+        self._shown.beside = frozenset(map(str, beside))
         wish = Wish(USER, CATALOGUE, count, seed, exploration=None if exploring else 0.0)
         made = asyncio.run(self._recommender.recommend(wish))
         return [int(each.item_id) for each in made.items]
@@ -110,14 +109,15 @@ class _Judge(TasteJudge):
 
 
 class _Shown(SeenItems):
-    """What has its label. A page that is only measured is not remembered."""
+    """What has its label, and what else the next page leaves out. A page that is only measured is not remembered."""
 
     def __init__(self) -> None:
         self.items: set[str] = set()
+        self.beside: frozenset[str] = frozenset()
 
     @override
     async def of_user(self, user: UserKey, catalogue: CatalogueKey) -> frozenset[str]:
-        return frozenset(self.items)
+        return self.beside | self.items
 
     @override
     async def add(self, user: UserKey, catalogue: CatalogueKey, item_ids: Sequence[str]) -> None:
