@@ -51,7 +51,7 @@ class Panel:
     """One panel; `unit` is one of Grafana's.
 
     `source` is "papa" for what the service counts itself, and else the exporter that must run for it to have data.
-    `eventful` panels show what must not happen, and are empty as long as it has not.
+    `eventful` panels show what may never happen, and are empty as long as it has not.
     """
 
     title: str

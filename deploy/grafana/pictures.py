@@ -112,7 +112,7 @@ def _draw_panel(panel: Panel, answers: Answers, axes: Axes, begin: float) -> Non
     if not lines:
         axes.set_xticks([])
         axes.set_yticks([])
-        said = "none, as it should be" if panel.eventful else "no data"
+        said = "nothing has happened" if panel.eventful else "no data"
         axes.text(0.5, 0.5, said, transform=axes.transAxes, ha="center", va="center", color=FAINT)
     elif panel.form is Form.NUMBER:
         _draw_number(panel, lines[0][1], axes)

@@ -35,6 +35,35 @@ BOARD = Board(
                 "Events per item shown, by arm: the estimate and its 95 % interval over users.",
                 "percentunit",
                 [Query(of("papa_experiment_rate"), "{{experiment}} {{arm}} {{measure}} {{bound}}")],
+                eventful=True,
+            ),
+            Panel(
+                "Counted by experiments",
+                "Items shown in an arm and events about them, per second; empty without experiments in the settings.",
+                "cps",
+                [
+                    Query(rate("papa_experiment_shown_total", "experiment, arm"), "{{experiment}} {{arm}} shown"),
+                    Query(
+                        rate("papa_experiment_events_total", "experiment, arm, measure"),
+                        "{{experiment}} {{arm}} {{measure}}",
+                    ),
+                ],
+                eventful=True,
+            ),
+            Panel(
+                "Typed events",
+                "Events per second by what users did; empty while callers send labels alone.",
+                "cps",
+                [Query(rate("papa_typed_events_total", "type"), "{{type}}")],
+                Form.STACK,
+                eventful=True,
+            ),
+            Panel(
+                "Impressions",
+                "Generations and recommendations that were shown, per second, by what became of the record.",
+                "cps",
+                [Query(rate("papa_impressions_total", "source, outcome"), "{{source}} {{outcome}}")],
+                Form.STACK,
             ),
             Panel(
                 "Labels",

@@ -70,7 +70,7 @@ def deployed(folder: Path, ray_folder: Path) -> Iterator[Deployed]:
                 steps=4,
                 max_rows=8,
                 max_queued_rows=16,
-                drain_seconds=20,
+                drain_seconds=120,
             ),
         )
         with in_environment({"PAPA_GENERATOR__TOKEN": TOKEN}):

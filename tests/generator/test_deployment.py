@@ -365,7 +365,7 @@ async def test_shutdown_says_so_first_and_lets_running_generations_finish(
     readiness = Readiness(gateway, items, Drain())
     await readiness.start()
     await until_serving(readiness, True)
-    call = stub.Run(request("fay", steps=1000), metadata=ROUTE, timeout=60)
+    call = stub.Run(request("fay", steps=1000), metadata=ROUTE, timeout=180)
     await asyncio.to_thread(until, lambda: service.metric(RUNNING) == 2)
     removal = threading.Thread(target=serve.delete, args=(NAME,))
     removal.start()
@@ -377,7 +377,7 @@ async def test_shutdown_says_so_first_and_lets_running_generations_finish(
     responses = await asyncio.to_thread(list, call)
     assert responses[-1].WhichOneof("event") == "done"
     assert len(items_of(responses)) == 2
-    await asyncio.to_thread(removal.join, 60)
+    await asyncio.to_thread(removal.join, 120)
     assert not removal.is_alive()
     await readiness.leave()
     await gateway.close()

@@ -204,7 +204,8 @@ def test_a_restart_of_everything_finds_every_adapter(
     state = client.get_user("ada")
     assert service.stop() == 0
     # A worker and the gateway send what they recorded last before they end.
-    (generation,) = [each for each in collector.spans if each.attributes.get("papa.generation_id") == last]
+    spans = [each for each in collector.spans if each.attributes.get("papa.generation_id") == last]
+    (generation,) = [each for each in spans if each.service == "papa-generator"]
     assert generation.parent in {each.span_id for each in collector.spans if each.service == "papa-gateway"}
     with papa_up(folder / "data", backbone, QUICK) as again, Client(again.grpc) as returned:
         assert returned.get_user("ada") == state

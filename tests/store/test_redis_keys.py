@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from papa_serving.catalogue import open_catalogues
+from papa_serving.contracts.attribution import Count
 from papa_serving.contracts.catalogue import CatalogueItem, CatalogueKey
 from papa_serving.contracts.feedback import FeedbackEvent, UserBatch
 from papa_serving.contracts.identity import UserKey
@@ -36,6 +37,7 @@ async def fill(backend: Backend, user: UserKey) -> None:
     await backend.seen.add(user, CatalogueKey(user.tenant, "summer"), ["shoe"])
     await backend.activity.add(user, "impression", b"{}")
     await backend.activity.add(user, "event", b"{}")
+    await backend.activity.count(user, {"arm": Count(shown=1)})
     catalogues = open_catalogues(backend.settings)
     embedding = np.ones(2, "<f2").tobytes()
     await catalogues.put(CatalogueKey(user.tenant, "summer"), CatalogueItem("shoe", embedding, "encoder"))
@@ -106,10 +108,12 @@ async def test_what_should_expire_does(redis_backend: Backend, raw: Redis, user:
     assert {re.sub(r".*\}:(user:[0-9a-f]+:)?(\w+).*", r"\2", key) for key in expiring} == {
         "attributed",
         "call",
+        "counts",
         "impressions",
         "item",
         "items",
         "seen",
+        "sums",
     }
 
 

@@ -66,6 +66,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("XADD", "KEY", "1-1", "f", "v"),
     ("XLEN", "KEY"),
     ("XRANGE", "KEY", "-", "+"),
+    ("XTRIM", "KEY", "MAXLEN", "1"),
     ("XREAD", "COUNT", "1", "STREAMS", "KEY", "0"),
     ("XPENDING", "KEY", "g"),
     ("XCLAIM", "KEY", "g", "c", "0", "1-1"),
