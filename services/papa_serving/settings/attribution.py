@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from papa_serving.contracts.attribution import EVENT_WEIGHTS
 from papa_serving.settings.experiments import Experiments
-from papa_serving.settings.section import Section
+from papa_serving.settings.section import LONGEST, Section
 
 MIN_WEIGHT = 0.001
 """The smallest weight in absolute value that is not 0, as of a grade."""
@@ -49,7 +49,7 @@ class AttributionSettings(Section):
     tenant_impressions: float = Field(
         100.0, ge=0, description="impressions of one tenant that each gateway keeps per second; 0 is no limit"
     )
-    ttl: float = Field(30 * 86_400.0, gt=0, description="seconds for which impressions and events are kept")
+    ttl: float = Field(30 * 86_400.0, gt=0, le=LONGEST, description="seconds for which impressions and events are kept")
 
     experiments: Experiments = Field(
         {}, description="by name: salt, and arms by name with their share and what they set (docs/attribution.md)"

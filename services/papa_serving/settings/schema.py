@@ -23,7 +23,7 @@ from pydantic_settings import (
 from papa_serving.contracts.limits import MAX_COUNT, MAX_OVERDRAW, MAX_REMEMBERED_LABELS, MAX_STEPS
 from papa_serving.settings.addresses import Host
 from papa_serving.settings.attribution import AttributionSettings
-from papa_serving.settings.section import Section, check_secret_file
+from papa_serving.settings.section import LONGEST, Section, check_secret_file
 from papa_serving.settings.tracing import TracingSettings
 from papa_serving.settings.variables import FILE_VARIABLE, PREFIX, known_variables
 
@@ -45,7 +45,7 @@ class RedisSettings(Section):
         "changes",
     )
     prefix: str = Field("papa", pattern=r"^[a-z0-9_-]{1,32}$", description="first part of every key")
-    socket_timeout: float = Field(5.0, gt=0, description="seconds for one command")
+    socket_timeout: float = Field(5.0, gt=0, le=LONGEST, description="seconds for one command")
     appendfsync: Literal["everysec", "always"] = Field("everysec", description="of the embedded server")
     require_persistence: bool = Field(True, description="refuse a Redis without AOF or that may evict keys")
 
@@ -65,13 +65,16 @@ class StoreSettings(Section):
         description="folder with one file for each variable of the object store's client (AWS_ACCESS_KEY_ID, …), as "
         "Kubernetes mounts a Secret; read again when one changes; the environment's variables when absent",
     )
-    item_ttl: float = Field(86_400.0, gt=0, description="seconds during which feedback may name an item")
+    item_ttl: float = Field(86_400.0, gt=0, le=LONGEST, description="seconds during which feedback may name an item")
     event_id_ttl: float = Field(
         7 * 86_400.0,
         gt=0,
+        le=LONGEST,
         description="seconds during which a retried event_id is recognised; while the event waits, it is in any case",
     )
-    tombstone_ttl: float = Field(86_400.0, gt=0, description="seconds before a deleted user id may be used afresh")
+    tombstone_ttl: float = Field(
+        86_400.0, gt=0, le=LONGEST, description="seconds before a deleted user id may be used afresh"
+    )
     user_revisions: int = Field(
         200, ge=2, description="newest revisions of one user that are kept; older ones go, never the one in use"
     )
@@ -79,14 +82,15 @@ class StoreSettings(Section):
         10_000, ge=64, description="newest items of one user that feedback may name; older ones go before item_ttl"
     )
     seen_ttl: float = Field(
-        86_400.0, gt=0, description="seconds during which Recommend does not repeat an item for a user"
+        86_400.0, gt=0, le=LONGEST, description="seconds during which Recommend does not repeat an item for a user"
     )
     user_seen: int = Field(500, ge=1, le=2_000, description="newest items of one user that Recommend does not repeat")
     user_event_ids: int = Field(
         100_000,
         ge=4 * MAX_REMEMBERED_LABELS,
         description="event ids of one user that are recognised, at least four times gateway.max_events; beyond it the "
-        "older half goes before event_id_ttl, but not while an event of that half waits",
+        "older half goes before event_id_ttl, but not while an event of that half waits; half as many more of "
+        "events that are no label",
     )
 
 
@@ -121,11 +125,16 @@ class TrainerAutoscalingSettings(Section):
 
     max_actors: int = Field(1, ge=1, description="trainer actors at most; fixed at trainer.actors when not above it")
     target_age: float = Field(
-        15.0, gt=0, description="seconds the oldest label may wait; well above max_wait plus the time of an update"
+        15.0,
+        gt=0,
+        le=LONGEST,
+        description="seconds the oldest label may wait; well above max_wait plus the time of an update",
     )
-    upscale_delay: float = Field(10.0, ge=0, description="seconds above the target before trainers are added")
+    upscale_delay: float = Field(
+        10.0, ge=0, le=LONGEST, description="seconds above the target before trainers are added"
+    )
     downscale_delay: float = Field(
-        300.0, ge=0, description="seconds below half the target before one is drained and removed"
+        300.0, ge=0, le=LONGEST, description="seconds below half the target before one is drained and removed"
     )
 
 
@@ -136,12 +145,14 @@ class TrainerSettings(Section):
     autoscaling: TrainerAutoscalingSettings = TrainerAutoscalingSettings()
     threads: int = Field(2, ge=1, description="torch threads per actor")
     min_labels: int = Field(10, ge=1, description="new labels of a user that start an update at once")
-    max_wait: float = Field(2.0, ge=0, description="seconds the oldest label waits when there are fewer")
+    max_wait: float = Field(2.0, ge=0, le=LONGEST, description="seconds the oldest label waits when there are fewer")
     max_labels: int = Field(
         256, ge=1, description="labels that one update consumes at most; an imported user is then ready in one update"
     )
-    lease: float = Field(10.0, gt=0, description="seconds of a partition lease; a dead trainer's work waits this long")
-    poll: float = Field(0.05, gt=0, description="seconds between looks at an idle log")
+    lease: float = Field(
+        10.0, gt=0, le=LONGEST, description="seconds of a partition lease; a dead trainer's work waits this long"
+    )
+    poll: float = Field(0.05, gt=0, le=LONGEST, description="seconds between looks at an idle log")
     max_attempts: int = Field(
         5, ge=3, description="attempts at an event before it is a dead letter; from the third on it is trained on alone"
     )
@@ -153,7 +164,7 @@ class TrainerSettings(Section):
         "auto", description="of products and convolutions; auto is bfloat16 where the device computes in it"
     )
     grace_seconds: float = Field(
-        3.0, ge=0, description="on shutdown, time for the running update before it is abandoned"
+        3.0, ge=0, le=LONGEST, description="on shutdown, time for the running update before it is abandoned"
     )
     gate: GateSettings = GateSettings()
 
@@ -206,7 +217,7 @@ class GeneratorSettings(Section):
         "switches overdraw and teaching off",
     )
     guidance: float = Field(5.0, ge=1, le=30, description="guidance scale of prompts, for backbones that take them")
-    drain_seconds: float = Field(60.0, gt=0, description="time to finish running generations on shutdown")
+    drain_seconds: float = Field(60.0, gt=0, le=LONGEST, description="time to finish running generations on shutdown")
 
     @property
     def default_overdraw(self) -> float:
@@ -246,13 +257,13 @@ class AuthSettings(Section):
     mode: Literal["none", "keys", "jwt"] = Field("none", description="keys are for development")
     keys_file: Path | None = Field(None, description="TOML file of static keys (docs/security.md), for mode keys")
     jwks: str = Field("", description="JWKS or PEM file, or https URL of a JWKS, for mode jwt")
-    refresh: float = Field(300.0, gt=0, description="seconds after which keys are read anew")
+    refresh: float = Field(300.0, gt=0, le=LONGEST, description="seconds after which keys are read anew")
     audience: str = Field("", description="that a JWT must be for")
     issuer: str = Field("", description="that a JWT must come from")
     algorithms: tuple[str, ...] = Field(
         ("RS256", "PS256", "ES256", "EdDSA"), min_length=1, description="signatures that are accepted"
     )
-    leeway: float = Field(30.0, ge=0, description="seconds that clocks may differ")
+    leeway: float = Field(30.0, ge=0, le=LONGEST, description="seconds that clocks may differ")
     tenant_claim: str = Field("tenant", min_length=1, description="claim with the tenant")
     user_claim: str = Field("user", min_length=1, description="claim with the one user; without it: the whole tenant")
     scope_claim: str = Field("scope", min_length=1, description="claim with the scopes, a list or separated by spaces")
@@ -289,7 +300,10 @@ class GatewaySettings(Section):
     insecure: bool = Field(False, description="let other machines call although nobody is asked who they are")
     generator: str = Field("127.0.0.1:9000", description="host:port of the generator's gRPC")
     engine_channel_age: float = Field(
-        60.0, gt=0, description="seconds until the generator's name is resolved anew; running calls end where they are"
+        60.0,
+        gt=0,
+        le=LONGEST,
+        description="seconds until the generator's name is resolved anew; running calls end where they are",
     )
     reflection: bool | None = Field(None, description="absent: on, unless callers must show a token")
     health_port: int | None = Field(
@@ -303,9 +317,14 @@ class GatewaySettings(Section):
     max_steps: int = Field(1000, ge=1, le=MAX_STEPS)
     max_events: int = Field(1000, ge=1, description="events of one SubmitFeedback")
     max_connection_age: float = Field(
-        1_800.0, gt=0, description="seconds until a connection is asked to begin anew, so that new gateways get load"
+        1_800.0,
+        gt=0,
+        le=LONGEST,
+        description="seconds until a connection is asked to begin anew, so that new gateways get load",
     )
-    connection_grace: float = Field(300.0, gt=0, description="seconds for the calls that then still run on it")
+    connection_grace: float = Field(
+        300.0, gt=0, le=LONGEST, description="seconds for the calls that then still run on it"
+    )
     max_image_bytes: int = Field(2**20, ge=64)
     max_image_pixels: int = Field(2**22, ge=64)
     max_concurrent_rpcs: int = Field(1024, ge=1, description="calls under way at once; one user holds half at most")
@@ -319,10 +338,13 @@ class GatewaySettings(Section):
     first_message_seconds: float = Field(
         30.0,
         gt=0,
+        le=LONGEST,
         description="from the start of a call to its first message; two while others wait to be read",
     )
-    drain_seconds: float = Field(20.0, ge=0, description="from the signal to the end, for calls that run")
-    notice_seconds: float = Field(1.0, ge=0, description="of those, between NOT_SERVING and the refusal of new calls")
+    drain_seconds: float = Field(20.0, ge=0, le=LONGEST, description="from the signal to the end, for calls that run")
+    notice_seconds: float = Field(
+        1.0, ge=0, le=LONGEST, description="of those, between NOT_SERVING and the refusal of new calls"
+    )
 
 
 class CatalogueSettings(Section):

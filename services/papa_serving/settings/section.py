@@ -7,6 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+LONGEST = 10 * 365 * 86_400.0
+"""The longest time that a setting in seconds may have, ten years: Redis and timers take no infinite one."""
+
 
 class Section(BaseModel):
     """Base of all sections: frozen, strict about unknown names."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, SecretStr, model_validator
 
-from papa_serving.settings.section import Section, check_secret_file, with_secret_of_file
+from papa_serving.settings.section import LONGEST, Section, check_secret_file, with_secret_of_file
 
 _HEADER = re.compile(r"([a-z0-9_.-]+)\s*=\s*([\x20-\x7e]+)")
 
@@ -32,7 +32,9 @@ class TracingSettings(Section):
     sample_ratio: float = Field(
         1.0, ge=0, le=1, description="share of the calls to record whose callers have not decided"
     )
-    timeout: float = Field(5.0, gt=0, description="seconds for one export; at most these delay a stop of the gateway")
+    timeout: float = Field(
+        5.0, gt=0, le=LONGEST, description="seconds for one export; at most these delay a stop of the gateway"
+    )
     queue: int = Field(2048, ge=512, description="spans that wait for the collector; what comes beyond is dropped")
 
     @model_validator(mode="before")
