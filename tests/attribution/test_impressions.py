@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+import grpc
 import pytest
 from papa_serving.attribution.memory import MemoryActivityLog
 from papa_serving.contracts.attribution import Impression, Kind, Record, ShownItem
@@ -14,6 +15,7 @@ from papa_serving.gateway.behind import MAX_UNDER_WAY, Behind
 from papa_serving.gateway.impressions import Impressions, sampled
 from papa_serving.settings import AttributionSettings, Settings
 from papa_serving.store.memory import MemoryState
+from papa_serving.stubs.engine.v1 import engine_pb2
 from papa_serving.stubs.serving.v1 import generation_pb2, types_pb2
 from prometheus_client import REGISTRY
 
@@ -56,6 +58,30 @@ async def test_every_kind_of_generation_is_an_impression(service: Service) -> No
     assert (first["metadata"], first["tags"], first["revision"]) == ({"page": "home"}, ["spring"], answer.revision)
     assert len(second["items"]) == 2  # type: ignore[arg-type]
     assert third["generation_id"] == many[0].generation.generation_id
+
+
+@pytest.mark.parametrize("ends", ["the caller leaves", "the engine fails"])
+async def test_a_stream_that_ends_early_is_an_impression_of_what_was_sent(service: Service, ends: str) -> None:
+    gate = asyncio.Event()
+
+    async def wait(request: engine_pb2.RunRequest, context: grpc.aio.ServicerContext) -> None:
+        await gate.wait()
+        await context.abort(grpc.StatusCode.INTERNAL, "broken")
+
+    service.engine.scripts = [[items(0), items(1), wait]]
+    stream = service.generation.StreamGenerate(generation_pb2.StreamGenerateRequest(user=ALICE, count=3))
+    seen = [(await stream.read()).item.item_id for _ in range(2)]
+    assert kept(service) == []
+    if ends == "the caller leaves":
+        stream.cancel()
+    else:
+        gate.set()
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stream.read()
+    await eventually(lambda: len(kept(service)) == 1)
+    gate.set()
+    (impression,) = kept(service)
+    assert [item["item_id"] for item in impression["items"]] == seen  # type: ignore[attr-defined]
 
 
 async def test_what_was_known_of_an_item_is_kept_with_it(service: Service) -> None:

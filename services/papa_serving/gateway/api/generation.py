@@ -122,28 +122,29 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         asked = await self._spec(request, context)
         spec = asked.spec
         shown: list[generation_pb2.Item] = []
-        async with aclosing(self._engine.run(spec, _Charges(spec))) as events:
-            async for event in events:
-                response = generation_pb2.StreamGenerateResponse(
-                    generation_id=spec.generation_id,
-                    revision=event.revision,
-                    served_by=_served_by(bool(event.revision)),
-                )
-                if isinstance(event, engine_pb2.RunDone):
-                    _end(response, event, started)
-                    response.arms.update(asked.arms)
-                    if said := _reading(asked.reading):
-                        response.prompt_reading.CopyFrom(said)
-                    self._shown(asked, event.revision, shown)
-                    yield response
-                    return
-                for item in event.items:
-                    response.item.CopyFrom(_item(item))
-                    self._refuse_oversize(response, *_SMALLER)
-                    yield response
-                    shown.append(generation_pb2.Item())
-                    shown[-1].CopyFrom(response.item)
-                    shown[-1].ClearField("image")
+        revision = ""
+        try:
+            async with aclosing(self._engine.run(spec, _Charges(spec))) as events:
+                async for event in events:
+                    revision = event.revision
+                    response = generation_pb2.StreamGenerateResponse(
+                        generation_id=spec.generation_id, revision=revision, served_by=_served_by(bool(revision))
+                    )
+                    if isinstance(event, engine_pb2.RunDone):
+                        _end(response, event, started)
+                        response.arms.update(asked.arms)
+                        if said := _reading(asked.reading):
+                            response.prompt_reading.CopyFrom(said)
+                        yield response
+                        return
+                    for item in event.items:
+                        response.item.CopyFrom(_item(item))
+                        self._refuse_oversize(response, *_SMALLER)
+                        shown.append(_without_image(response.item))
+                        yield response
+        finally:
+            if shown:  # also where the caller has seen enough, or the engine fails
+                self._shown(asked, revision, shown)
 
     async def GenerateMany(
         self, request: generation_pb2.GenerateManyRequest, context: Context
@@ -151,14 +152,17 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         """Runs up to MANY_AT_ONCE of the generations at the same time; a caller who does not read stops the rest."""
         validation.check_many(request)
         waiting = deque(enumerate(request.requests))
-        running: set[asyncio.Task[generation_pb2.GenerateManyResponse]] = set()
+        running: set[asyncio.Task[tuple[generation_pb2.GenerateManyResponse, _Asked | None]]] = set()
         try:
             while waiting or running:
                 while waiting and len(running) < MANY_AT_ONCE:
                     running.add(asyncio.create_task(self._one_of_many(*waiting.popleft(), context)))
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for finished in done:
-                    yield finished.result()
+                    response, asked = finished.result()
+                    if asked is not None:
+                        self._shown(asked, response.generation.revision, response.generation.items)
+                    yield response
         finally:
             for task in running:
                 task.cancel()
@@ -166,22 +170,22 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
 
     async def _one_of_many(
         self, index: int, request: generation_pb2.GenerateRequest, context: Context
-    ) -> generation_pb2.GenerateManyResponse:
-        code, started = "OK", time.monotonic()
+    ) -> tuple[generation_pb2.GenerateManyResponse, _Asked | None]:
+        """One response, and the request where items were made."""
+        code, started, asked = "OK", time.monotonic(), None
         try:
             generation, asked = await self._generate(request, context)
             response = generation_pb2.GenerateManyResponse(index=index, generation=generation)
             self._refuse_oversize(response, *_FEWER)
-            self._shown(asked, generation.revision, generation.items)
         except asyncio.CancelledError:
             code = ending(context)
             raise
         except Exception as error:
-            response = generation_pb2.GenerateManyResponse(index=index, error=_error(error))
+            response, asked = generation_pb2.GenerateManyResponse(index=index, error=_error(error)), None
             code = Status(response.error.code).name
         finally:
             count(ONE_OF_MANY, code, started)
-        return response
+        return response, asked
 
     async def GetItem(self, request: generation_pb2.GetItemRequest, context: Context) -> generation_pb2.GetItemResponse:
         violations: list[Violation] = []
@@ -312,6 +316,14 @@ def _item(item: engine_pb2.EngineItem) -> generation_pb2.Item:
         like_probability=item.like_probability if item.HasField("like_probability") else None,
         exploring=item.exploring,
     )
+
+
+def _without_image(item: generation_pb2.Item) -> generation_pb2.Item:
+    """What is needed of an item that was sent."""
+    kept = generation_pb2.Item()
+    kept.CopyFrom(item)
+    kept.ClearField("image")
+    return kept
 
 
 def _impression(asked: _Asked, revision: str, items: Sequence[generation_pb2.Item]) -> Impression:
