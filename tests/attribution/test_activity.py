@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 
-from papa_serving.contracts.attribution import Attribution, Kind, Notes
-from papa_serving.contracts.errors import EventIdReused
+from papa_serving.contracts.attribution import Attribution, Kind, Notes, Record
+from papa_serving.contracts.errors import EventIdReused, ItemNotFound
 from papa_serving.contracts.feedback import FeedbackEvent
 from papa_serving.contracts.identity import UserKey
 from papa_serving.settings import AttributionSettings
 
-from tests.store.support import Backend, OpenBackend, an_item, image_event
+from tests.store.support import Backend, OpenBackend, an_item, event_id_quota, image_event
 
 OTHER = UserKey("shop", "other")
 
@@ -101,3 +101,57 @@ async def test_a_deletion_takes_both_and_lets_none_in(backend: Backend, user: Us
     await backend.users.delete(user)
     await backend.activity.add(user, "impression", b"{}")
     assert await kept(backend, user) == await kept(backend, user, "impression") == []
+
+
+async def test_views_push_out_no_id_of_a_like(open_backend: OpenBackend, user: UserKey) -> None:
+    """Nor does taking them back. The newest views are known as well."""
+    backend = open_backend(store=event_id_quota(16))
+    await backend.log.append([image_event(user, "like")])
+    await backend.commit(user, 1)
+    for first in range(0, 40, 4):
+        views = [typed(user, f"v{number}", "view", 0.0) for number in range(first, first + 4)]
+        await backend.log.append(views)
+        assert all(each.duplicate for each in await backend.log.append(views))
+        await backend.log.append([FeedbackEvent(f"undo {first}", user, 0.0, cancels=f"v{first}")])
+    (again,) = await backend.log.append([image_event(user, "like")])
+    assert again.duplicate
+    (oldest,) = await backend.log.append([typed(user, "v0", "view", 0.0)])
+    assert not oldest.duplicate, "the ids of views are bounded"
+    assert (await backend.users.get(user)).likes == 1
+
+
+async def test_a_type_whose_item_is_gone_is_no_label_and_a_bare_grade_is_refused(
+    backend: Backend, user: UserKey
+) -> None:
+    late = typed(user, "late", "purchase", 1.0, "gone", generation_id="g1")
+    first, again, bare = await backend.log.append(
+        [late, late, FeedbackEvent("bare", user, 1.0, item_id="gone", attribution=Attribution(generation_id="g1"))]
+    )
+    assert (first.error, first.sequence, first.duplicate, first.item_gone) == (None, 1, False, True)
+    assert (again.sequence, again.duplicate, again.item_gone) == (1, True, True)
+    assert isinstance(bare.error, ItemNotFound)
+    (undone,) = await backend.log.append([FeedbackEvent("undo", user, 0.0, cancels="late")])
+    assert undone.error is None
+    state = await backend.users.get(user)
+    assert (state.likes, state.dislikes, state.pending) == (0, 0, 0)
+    assert [each["event_id"] for each in await kept(backend, user)] == ["late", "undo"]
+
+
+async def test_merged_records_stay_in_the_order_of_time_and_the_newest_are_kept(
+    open_backend: OpenBackend, user: UserKey
+) -> None:
+    backend = open_backend(attribution=AttributionSettings(events=4))
+    await backend.log.append([typed(user, f"own{n}", "view", 0.0) for n in range(3)])
+    now = (await backend.activity.kept(user, "event"))[0].at
+    records = [Record(now - age, b'{"event_id":"%d s ago"}' % age) for age in (40 * 86_400, 20, 10)]
+    for _ in range(2):
+        await backend.activity.merge(user, "event", records)
+        assert [each["event_id"] for each in await kept(backend, user)] == ["10 s ago", "own0", "own1", "own2"]
+    assert round(now - (await backend.activity.kept(user, "event"))[0].at, 2) == 10
+    await backend.log.append([typed(user, "new", "view", 0.0)])
+    assert [each["event_id"] for each in await kept(backend, user)] == ["own0", "own1", "own2", "new"]
+    await backend.activity.merge(OTHER, "event", records)
+    assert [each["event_id"] for each in await kept(backend, OTHER)] == ["20 s ago", "10 s ago"]
+    await backend.users.delete(user)
+    await backend.activity.merge(user, "event", records)
+    assert await kept(backend, user) == []

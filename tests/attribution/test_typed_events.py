@@ -109,8 +109,60 @@ async def test_a_view_needs_neither_item_nor_picture(service: Service) -> None:
     ]
     response = await service.feedback.SubmitFeedback(Submit(events=views))
     assert [each.ack.sequence for each in response.outcomes] == [1, 2]
-    refused = await refusal(service.feedback.SubmitFeedback(Submit(events=[event(2, "click", item_id="gone")])))
+    refused = await refusal(service.feedback.SubmitFeedback(Submit(events=[event(2, grade=0.5, item_id="gone")])))
     assert refused.reason == "ITEM_NOT_FOUND"
+
+
+async def test_a_purchase_of_an_item_that_is_gone_is_kept_and_said_to_teach_nothing(service: Service) -> None:
+    service.log.missing = {"gone"}
+    catalogue_item = feedback_pb2.NamedCatalogueItem(item_id="x")
+    late = [
+        event(0, "purchase", item_id="gone", generation_id="g7"),
+        Event(event_id="e1", user=ALICE, type="purchase", catalogue_item=catalogue_item),
+        event(2, "purchase"),
+    ]
+    liked = REGISTRY.get_sample_value("papa_feedback_labels_total", {"label": "like", "cohort": "1-10"}) or 0.0
+    for again in (False, True):
+        outcomes = (await service.feedback.SubmitFeedback(Submit(events=late))).outcomes
+        assert [(each.ack.item_gone, each.ack.duplicate) for each in outcomes] == [(True, again)] * 2 + [(False, again)]
+    found = await activity(service)
+    assert [(each["event_id"], each["type"], each.get("generation_id")) for each in found] == [
+        ("e0", "purchase", "g7"),
+        ("e1", "purchase", None),
+        ("e2", "purchase", None),
+    ]
+    now = REGISTRY.get_sample_value("papa_feedback_labels_total", {"label": "like", "cohort": "1-10"})
+    assert now == liked + 1, "what has no item is no label"
+    async with AsyncClient(service.gateway.address) as client:
+        (outcome,) = await client.submit_feedback(
+            [FeedbackEvent("alice", item_id="gone", type="cart", generation_id="g")]
+        )
+        assert outcome.accepted and outcome.item_gone
+
+
+async def test_the_export_has_one_line_for_a_record_and_the_weights_as_they_were_given(service: Service) -> None:
+    metadata = {"k": "a\u2028b\x85c\u2029d é"}
+    await service.feedback.SubmitFeedback(Submit(events=[event(0, "click", metadata=metadata)]))
+    data = b""
+    async for part in service.user.ExportUser(user_pb2.ExportUserRequest(user=ALICE)):
+        data += part.chunk.data if part.chunk.name == "activity.jsonl" else b""
+    (line,) = data.decode().splitlines()
+    assert json.loads(line)["metadata"] == metadata
+    assert '"grade":0.2,' in line and "é" in line
+
+
+async def test_notes_are_bounded_in_bytes_of_json_too(service: Service) -> None:
+    info = await info_pb2_grpc.InfoServiceStub(service.channel).GetServerInfo(info_pb2.GetServerInfoRequest())
+    most = info.limits.max_notes_bytes
+    fits = {f"k{n}": "v" * 245 for n in range(7)}
+    size = len(json.dumps({"metadata": fits}, separators=(",", ":")))
+    fits["rest"] = "v" * (most - size - len(',"rest":""'))
+    await service.feedback.SubmitFeedback(Submit(events=[event(0, "view", metadata=fits)]))
+    for over in ({**fits, "rest": fits["rest"] + "v"}, {f"k{n}": "\x01" * 256 for n in range(3)}):
+        refused = await refusal(service.feedback.SubmitFeedback(Submit(events=[event(1, "view", metadata=over)])))
+        assert str(most) in refused.violations["events[0].metadata"]
+        request = generation_pb2.GenerateRequest(user=ALICE, count=1, metadata=over)
+        assert list((await refusal(service.generation.Generate(request))).violations) == ["metadata"]
 
 
 async def test_the_notes_of_a_generation_come_back_with_its_items(service: Service) -> None:

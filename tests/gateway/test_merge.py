@@ -18,7 +18,7 @@ from papa_serving.feedback.entries import MERGES
 from papa_serving.gateway import transfer
 from papa_serving.gateway.backends import Backends, quotas_of
 from papa_serving.gateway.transfer import Merger, labels_of
-from papa_serving.settings import CatalogueSettings
+from papa_serving.settings import AttributionSettings, CatalogueSettings
 from papa_serving.store.memory import MemoryRevisionStore
 from papa_serving.store.redis_client import call
 from papa_serving.store.redis_users import RedisUserDirectory
@@ -121,10 +121,9 @@ async def test_what_the_guest_was_shown_and_did_goes_over_once(backend: Backend)
     for kind in KINDS:
         (record,) = [json.loads(each.data) for each in await backend.activity.kept(MEMBER, kind)]
         assert record["generation_id"] == "g1"
-        assert record["at"] > 0, "when it happened to the guest"
 
 
-@pytest.mark.parametrize("dies_at", range(1, 12))
+@pytest.mark.parametrize("dies_at", range(1, 13))
 async def test_a_merge_that_died_anywhere_is_finished_by_the_next(backend: Backend, dies_at: int) -> None:  # noqa: F811
     revisions = MemoryRevisionStore()
     await a_guest(backend)
@@ -161,7 +160,7 @@ async def test_what_is_taken_back_between_two_attempts_is_taken_back_from_the_me
     backend, revisions = open_backend(store=event_id_quota(4)), MemoryRevisionStore()  # noqa: F811
     await backend.append(GUEST, "1")
     with pytest.raises(StorageUnavailable):
-        await merger(backend, revisions, dies_at=9).merge(GUEST, MEMBER)
+        await merger(backend, revisions, dies_at=10).merge(GUEST, MEMBER)
     assert len(await said_by(backend, MEMBER)) == 1
     await backend.commit(MEMBER, 1)
     await backend.commit(GUEST, 1)
@@ -187,7 +186,7 @@ async def test_each_label_counts_once_whatever_happens_between_attempts(
     await backend.log.append(said[:6])
     for attempt in range(1, 5):
         with suppress(StorageUnavailable):
-            await merger(backend, revisions, dies_at=chance.randint(8, 18)).merge(GUEST, MEMBER)
+            await merger(backend, revisions, dies_at=chance.randint(9, 19)).merge(GUEST, MEMBER)
             break
         await backend.log.append(said[6 : 5 + attempt])
         for number in range(3):
@@ -199,6 +198,115 @@ async def test_each_label_counts_once_whatever_happens_between_attempts(
     learnt += [sample for sample, _ in await said_by(backend, MEMBER)]
     labels = [sample for sample in learnt if sample.startswith(b"guest")]
     assert attempt > 1 and labels == [event.image for event in said[: len(labels)]] and len(labels) >= 6
+
+
+async def cut(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """An attempt that brings all labels and dies before the guest is deleted."""
+    with monkeypatch.context() as patched:
+        patched.setattr(backend.users, "delete", Failing(backend.users, [1]).delete)
+        with pytest.raises(StorageUnavailable):
+            await merger(backend, MemoryRevisionStore()).merge(GUEST, MEMBER)
+
+
+async def test_a_dead_letter_that_is_retried_between_two_attempts_counts_once(
+    backend: Backend,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where it is retried twice, and applied after that."""
+    await a_guest(backend)
+    await cut(backend, monkeypatch)
+    lease = await backend.own(GUEST)
+    for number in range(2):
+        (letter,) = await backend.log.dead_letters(lease.partition)
+        assert await backend.log.retry_dead_letter(letter)
+        if number == 0:
+            await backend.log.bury(lease, (await backend.pending(lease, GUEST))[-1:], "again")
+    await merger(backend, MemoryRevisionStore()).merge(GUEST, MEMBER)
+    assert await said_by(backend, MEMBER) == ALL
+    assert ((await backend.users.get(MEMBER)).likes, (await backend.users.get(MEMBER)).dislikes) == (2, 1)
+
+
+async def test_what_is_taken_back_between_two_attempts_is_taken_back_wherever_it_was(
+    backend: Backend,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It waited, was dead, or was retried before."""
+    await a_guest(backend)
+    await backend.log.append([image_event(GUEST, "4", 1.0, b"fourth")])
+    lease = await backend.own(GUEST)
+    await backend.log.bury(lease, (await backend.pending(lease, GUEST))[-1:], "a test")
+    await cut(backend, monkeypatch)
+    letters = {letter.event.event_id: letter for letter in await backend.log.dead_letters(lease.partition)}
+    assert await backend.log.retry_dead_letter(letters["4"])
+    for number in ("1", "2", "4"):
+        (result,) = await backend.log.append([FeedbackEvent(f"undo {number}", GUEST, 0.0, cancels=number)])
+        assert result.error is None
+    await merger(backend, MemoryRevisionStore()).merge(GUEST, MEMBER)
+    assert await said_by(backend, MEMBER) == [(b"third", 0.5)]
+    assert ((await backend.users.get(MEMBER)).likes, (await backend.users.get(MEMBER)).dislikes) == (1, 0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_the_member_has_what_the_guest_said_at_last_whatever_happened_between_attempts(
+    backend: Backend,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+) -> None:
+    """Labels, dead letters, retries and taking back, in any order, between attempts that die."""
+    chance, given = Random(seed), dict[str, bytes]()
+    lease = await backend.own(GUEST)
+    for attempt in range(3):
+        for number in range(8):
+            act = chance.choice(("like", "like", "bury", "retry", "take back"))
+            waiting = await backend.log.pending(GUEST)
+            letters = await backend.log.dead_letters(lease.partition)
+            if act == "like":
+                name = f"{attempt}-{number}"
+                given[name] = name.encode()
+                await backend.log.append([image_event(GUEST, name, image=given[name])])
+            elif act == "bury" and waiting:
+                await backend.log.bury(lease, [chance.choice(waiting)], "a test")
+            elif act == "retry" and letters:
+                assert await backend.log.retry_dead_letter(chance.choice(letters))
+            elif act == "take back" and given:
+                name = chance.choice(sorted(given))
+                del given[name]
+                await backend.log.append([FeedbackEvent(f"undo {name}", GUEST, 0.0, cancels=name)])
+        if attempt < 2:
+            await cut(backend, monkeypatch)
+    await merger(backend, MemoryRevisionStore()).merge(GUEST, MEMBER)
+    assert sorted(sample for sample, _ in await said_by(backend, MEMBER)) == sorted(given.values())
+    assert (await backend.users.get(MEMBER)).likes == len(given)
+
+
+async def test_a_label_that_moves_while_labels_are_read_is_not_lost(
+    backend: Backend,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A dead letter is retried after the waiting events were read, and before the letters are."""
+    await a_guest(backend)
+    dead_letters, moves = backend.log.dead_letters, [1]
+
+    async def moving(*given: Any) -> Any:
+        if moves and moves.pop():
+            (letter,) = await dead_letters(*given)
+            assert await backend.log.retry_dead_letter(letter)
+        return await dead_letters(*given)
+
+    monkeypatch.setattr(backend.log, "dead_letters", moving)
+    await merger(backend, MemoryRevisionStore()).merge(GUEST, MEMBER)
+    assert sorted(await said_by(backend, MEMBER)) == sorted(ALL)
+
+
+async def test_a_member_keeps_the_newest_activity_of_both(open_backend: OpenBackend) -> None:  # noqa: F811
+    backend = open_backend(attribution=AttributionSettings(events=3))  # noqa: F811
+    for user in (GUEST, MEMBER):
+        for number in range(3):
+            view = FeedbackEvent(f"{user.user} {number}", user, 0.0, item_id="i", attribution=Attribution("view"))
+            await backend.log.append([view])
+    await merger(backend, MemoryRevisionStore()).merge(GUEST, MEMBER)
+    kept = [json.loads(each.data)["event_id"] for each in await backend.activity.kept(MEMBER, "event")]
+    assert kept == [f"member {number}" for number in range(3)]
 
 
 async def test_only_the_newest_merges_are_remembered(backend: Backend) -> None:  # noqa: F811

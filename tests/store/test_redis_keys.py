@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from papa_serving.catalogue import open_catalogues
-from papa_serving.contracts.attribution import Count
+from papa_serving.contracts.attribution import Attribution, Count
 from papa_serving.contracts.catalogue import CatalogueItem, CatalogueKey
 from papa_serving.contracts.feedback import FeedbackEvent, UserBatch
 from papa_serving.contracts.identity import UserKey
@@ -38,6 +38,7 @@ async def fill(backend: Backend, user: UserKey) -> None:
     await backend.activity.add(user, "impression", b"{}")
     await backend.activity.add(user, "event", b"{}")
     await backend.activity.count(user, {"arm": Count(shown=1)})
+    await backend.log.append([FeedbackEvent("view", user, 0.0, item_id="i1", attribution=Attribution("view"))])
     catalogues = open_catalogues(backend.settings)
     embedding = np.ones(2, "<f2").tobytes()
     await catalogues.put(CatalogueKey(user.tenant, "summer"), CatalogueItem("shoe", embedding, "encoder"))
@@ -112,6 +113,7 @@ async def test_what_should_expire_does(redis_backend: Backend, raw: Redis, user:
         "impressions",
         "item",
         "items",
+        "noted_ids",
         "seen",
         "sums",
     }

@@ -28,6 +28,15 @@ class MemoryActivityLog(ActivityLog):
             self._state.keep(self._of(user, kind), data, most)
 
     @override
+    async def merge(self, user: UserKey, kind: Kind, records: Sequence[Record]) -> None:
+        settings = self._state.settings.attribution
+        most = settings.impressions if kind == "impression" else settings.events
+        with suppress(UserDeleted):
+            known = self._of(user, kind)
+            news = [record for record in records if record not in known]
+            known[:] = self._state.alive(sorted([*known, *news], key=lambda record: record.at))[-most:]
+
+    @override
     async def kept(self, user: UserKey, kind: Kind) -> Sequence[Record]:
         try:
             return self._state.alive(self._of(user, kind))

@@ -17,6 +17,7 @@ from papa_serving.store.redis_replies import checked_replies
 from papa_serving.store.redis_scripts import load
 
 _ADD = load(__package__, "add_record", int)
+_MERGE = load(__package__, "merge_records", int)
 _COUNT = load(__package__, "count", int)
 
 
@@ -33,6 +34,14 @@ class RedisActivityLog(ActivityLog):
     async def add(self, user: UserKey, kind: Kind, data: bytes) -> None:
         keys = self._keys.user(user)
         await _ADD.run(self._client, [keys.state, _stream(keys, kind)], [self._most[kind], self._ttl, data])
+
+    @override
+    async def merge(self, user: UserKey, kind: Kind, records: Sequence[Record]) -> None:
+        keys = self._keys.user(user)
+        arguments: list[Argument] = [self._most[kind], self._ttl]
+        for record in records:
+            arguments += [round(record.at * 1000), record.data]
+        await _MERGE.run(self._client, [keys.state, _stream(keys, kind)], arguments)
 
     @override
     async def kept(self, user: UserKey, kind: Kind) -> Sequence[Record]:

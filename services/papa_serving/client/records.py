@@ -231,12 +231,16 @@ class FeedbackEvent:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result for one event: its number `sequence` in the order of its user's events, or an `error`."""
+    """The result for one event: its number `sequence` in the order of its user's events, or an `error`.
+
+    `item_gone` says that an event with a type was accepted but teaches nothing, because its item is not there any more.
+    """
 
     event_id: str
     sequence: int = 0
     duplicate: bool = False
     error: PapaError | None = None
+    item_gone: bool = False
 
     @property
     def accepted(self) -> bool:
@@ -308,6 +312,7 @@ class Limits:
     max_recommended: int = 64
     max_ranked: int = 256
     max_ranked_images: int = 16
+    max_notes_bytes: int = 2_048
 
 
 @dataclass(frozen=True)

@@ -212,7 +212,8 @@ def outcome(message: feedback_pb2.FeedbackOutcome) -> Outcome:
     """One acknowledgement or error."""
     if message.HasField("error"):
         return Outcome(message.event_id, error=error_of_outcome(message.error))
-    return Outcome(message.event_id, sequence=message.ack.sequence, duplicate=message.ack.duplicate)
+    ack = message.ack
+    return Outcome(message.event_id, sequence=ack.sequence, duplicate=ack.duplicate, item_gone=ack.item_gone)
 
 
 def served_by(value: generation_pb2.ServedBy.ValueType) -> ServedBy:

@@ -114,8 +114,11 @@ class Impression:
 
 
 def to_json(value: object) -> bytes:
-    """Compact JSON in UTF-8."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    """Compact JSON in UTF-8, on one line for every reader: line separators of Unicode are escaped as well."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_SEPARATORS).encode()
+
+
+_SEPARATORS = {ord(each): f"\\u{ord(each):04x}" for each in "\x85\u2028\u2029"}
 
 
 Kind = Literal["impression", "event"]
@@ -180,6 +183,11 @@ class ActivityLog(ABC):
     @abstractmethod
     async def add(self, user: UserKey, kind: Kind, data: bytes) -> None:
         """Keeps a record, a JSON object. Nothing is kept for a deleted user."""
+
+    @abstractmethod
+    async def merge(self, user: UserKey, kind: Kind, records: Sequence[Record]) -> None:
+        """Adds another user's records, each at its own time, within the same bounds: the newest of both stay. A record
+        that is there already is not added again. Nothing is kept for a deleted user."""
 
     @abstractmethod
     async def kept(self, user: UserKey, kind: Kind) -> Sequence[Record]:

@@ -52,12 +52,14 @@ class FeedbackEvent:
 
 @dataclass(frozen=True)
 class AppendResult:
-    """The result for one event: a `sequence` (1, 2, … per user) or an `error`."""
+    """The result for one event: a `sequence` (1, 2, … per user) or an `error`. `item_gone` says that an event with a
+    type was accepted as one that is no label, because its item is not there any more."""
 
     event_id: str
     sequence: int = 0
     duplicate: bool = False
     error: PapaError | None = None
+    item_gone: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,8 @@ class FeedbackLog(ABC):
     async def append(self, events: Sequence[FeedbackEvent]) -> list[AppendResult]:
         """Appends in order, each event durable and complete before its result says so.
 
-        One result per event, in order. Errors in results: ItemNotFound or `missing`, EventNotFound,
+        One result per event, in order. A label with a type whose item is not found is accepted as an event that is no
+        label (`AppendResult.item_gone`). Errors in results: ItemNotFound or `missing` otherwise, EventNotFound,
         UserDeleted, BacklogFull, UserBacklogFull, EventIdReused.
         Raises only when the outcome of the whole call is unknown. A retry with the same event_ids is then harmless.
         """

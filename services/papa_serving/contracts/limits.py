@@ -43,6 +43,8 @@ MAX_NOTES = 16
 """Entries of a caller's metadata, and tags."""
 MAX_NOTE_KEY, MAX_NOTE_VALUE = 64, 256
 """Characters of a tag or of a key of metadata, and of a value."""
+MAX_NOTES_SIZE = 2 * 2**10
+"""Bytes of a caller's metadata and tags together, as JSON: they are copied to each item of a generation."""
 MAX_NOTES_BYTES = 64 * 2**10
 """The largest encoded notes between gateway and engine: more than the largest that are accepted."""
 ADAPTER_FILES = (

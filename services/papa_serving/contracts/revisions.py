@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from papa_serving.contracts.errors import RevisionNotFound
 from papa_serving.contracts.identity import UserKey
@@ -117,12 +117,18 @@ class MergeClaim:
 
     `seen` identifies the user's state at that time. `merge` names the merge: every attempt has the same name, and a
     merge of a later user with the same id has another. `receipt` is set if the user was already deleted.
+
+    `ended` has the sequences of the user's events that were taken back since the merge began. `renumbered` maps the
+    sequence of a dead letter that was retried since to the one that it had before. Of both the newest thousand are
+    known.
     """
 
     into: str
     seen: str = ""
     merge: str = ""
     receipt: DeletionReceipt | None = None
+    ended: frozenset[int] = frozenset()
+    renumbered: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """The encoding of events for Redis: packed for append.lua, as fields of a stream's entry, and as outcome codes.
 
 append.lua takes the events of one user as one string, because every argument of a script costs time. Each event has a
-head of 32 bytes, big-endian: the lengths of event id, sample, traceparent and note (4 bytes each), an 8-byte digest of
-what the event says, and the grade as a double. Event id, sample, traceparent and note follow. The sample is empty when
+head of 33 bytes, big-endian: the lengths of event id, sample, traceparent and note (4 bytes each), an 8-byte digest of
+what the event says, the grade as a double, and 1 where it may do without its item, else 0.
+Event id, sample, traceparent and note follow. The sample is empty when
 the event names an item, also one of a catalogue that has no picture to learn from. An event that takes another back has
 the grade 0 and the other's id as its sample; one that is no label has the grade 0 and no sample. The note is what is
 kept of the event for attribution (`note`), empty for a bare label.
@@ -37,10 +38,10 @@ from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.trace import checked
 from papa_serving.store.records import user_deleted
 
-_HEAD = struct.Struct(">IIII8sd")
+_HEAD = struct.Struct(">IIII8sdB")
 _ENTRY_ID = re.compile(r"\d{1,19}-\d{1,19}", re.ASCII)
 
-ACCEPTED, DUPLICATE, NO_ITEM, DELETED, FULL, REUSED, USER_FULL, NO_EVENT = range(8)
+ACCEPTED, DUPLICATE, NO_ITEM, DELETED, FULL, REUSED, USER_FULL, NO_EVENT, NOTED, NOTED_BEFORE = range(10)
 """The outcomes of one appended event, as append.lua numbers them."""
 
 MERGED_ID = re.compile(rf"{MERGED}([0-9a-f]+)/([0-9]+)")
@@ -90,6 +91,11 @@ def needs_item(event: FeedbackEvent) -> bool:
     return event.is_label and not event.image and not event.cancels
 
 
+def does_without_item(event: FeedbackEvent) -> bool:
+    """Whether the event is accepted as no label where its item is gone: what the user did is then kept all the same."""
+    return bool(event.attribution.type) and isinstance(event.missing, ItemNotFound | None)
+
+
 def pack_events(events: Iterable[FeedbackEvent]) -> bytes:
     """Concatenates the events in the form that append.lua reads."""
     parts: list[bytes] = []
@@ -98,7 +104,7 @@ def pack_events(events: Iterable[FeedbackEvent]) -> bytes:
             event.cancels.encode() if event.cancels else b"" if event.item_id or not event.is_label else event.image
         )
         contents = (event.event_id.encode(), sample, event.traceparent.encode(), note(event))
-        parts += (_HEAD.pack(*map(len, contents), digest(event), event.grade), *contents)
+        parts += (_HEAD.pack(*map(len, contents), digest(event), event.grade, does_without_item(event)), *contents)
     return b"".join(parts)
 
 

@@ -31,6 +31,7 @@ from papa_serving.feedback.entries import (
     REUSED,
     USER_FULL,
     digest,
+    does_without_item,
     milliseconds,
     note,
     order,
@@ -175,6 +176,8 @@ class MemoryFeedbackLog(FeedbackLog):
             user.ids[event.event_id] = (self._state.clock(), what, sequence)
         if event.sequence in user.grades:
             user.grades[sequence] = user.grades.pop(event.sequence)
+        if user.merging:
+            user.renumbered[sequence] = user.renumbered.pop(event.sequence, event.sequence)
         return True
 
     @override
@@ -214,12 +217,13 @@ class MemoryFeedbackLog(FeedbackLog):
         if sequence and (now < at + self._state.settings.store.event_id_ttl or self._waits(event.user, sequence)):
             if what not in (b"", digest(event)):
                 return AppendResult(event.event_id, error=refusal(REUSED, event))
-            return AppendResult(event.event_id, sequence, duplicate=True)
+            return AppendResult(event.event_id, sequence, duplicate=True, item_gone=sequence in user.gone)
         if merged := MERGED_ID.fullmatch(event.event_id):
             merge, number = merged.group(1), int(merged.group(2))
             if number <= user.merged.get(merge, 0):
                 return AppendResult(event.event_id, duplicate=True)
-        if len(user.ids) + (2 if event.cancels else 1) > self._most_ids(event.user):
+        news = 2 if event.cancels else event.is_label
+        if news and len(user.ids) + news > self._most_ids(event.user):
             return AppendResult(event.event_id, error=refusal(USER_FULL, event))
         result = self._cancel(event) if event.cancels else self._label(event) if event.is_label else self._noted(event)
         if result.error is None and (kept := note(event)):
@@ -227,11 +231,12 @@ class MemoryFeedbackLog(FeedbackLog):
         return result
 
     def _noted(self, event: FeedbackEvent) -> AppendResult:
-        """Accepts an event that is no label: nothing waits for a trainer."""
-        user = self._state.user(event.user)
-        self._make_room(event.user, 1)
+        """Accepts an event that is no label: nothing waits for a trainer. Its id is kept apart, as in append.lua."""
+        user, half = self._state.user(event.user), max(1, self._state.settings.store.user_event_ids // 4)
+        if user.noted_ids and len(user.noted_ids) + 1 > half:
+            user.older_noted_ids, user.noted_ids = user.noted_ids, {}
         user.sequence += 1
-        user.ids[event.event_id] = (self._state.clock(), digest(event), user.sequence)
+        user.noted_ids[event.event_id] = (self._state.clock(), digest(event), user.sequence)
         self._state.changed(event.user)
         return AppendResult(event.event_id, user.sequence)
 
@@ -241,6 +246,10 @@ class MemoryFeedbackLog(FeedbackLog):
         if full := self._full(event.user):
             return AppendResult(event.event_id, error=refusal(full, event))
         item = self._state.item(event.user, event.item_id) if event.item_id else None
+        if item is None and not event.image and does_without_item(event):
+            noted = self._noted(event)
+            user.gone.add(noted.sequence)
+            return replace(noted, item_gone=True)
         if item is None and not event.image:
             return AppendResult(event.event_id, error=refusal(NO_ITEM, event))
         sample, revision = (item.sample, item.revision) if item else (event.image, "")
@@ -265,12 +274,15 @@ class MemoryFeedbackLog(FeedbackLog):
         if not number:
             return AppendResult(event.event_id, error=refusal(NO_EVENT, event))
         grade = user.grades.pop(number, 0.0)
+        if not grade:  # taken back before, or no label
+            return self._noted(event)
         said = user.said(event.cancels)
-        self._make_room(event.user, 1 + (bool(grade) and event.cancels not in user.ids))
-        if grade:
-            user.likes -= grade > 0
-            user.dislikes -= grade < 0
-            user.ids[event.cancels] = said
+        self._make_room(event.user, 1 + (event.cancels not in user.ids))
+        user.likes -= grade > 0
+        user.dislikes -= grade < 0
+        user.ids[event.cancels] = said
+        if user.merging:
+            user.ended.append(number)
         waiting = [key for key, each in part.events.items() if (each.user, each.sequence) == (event.user, number)]
         dead = [
             key for key, each in part.letters.items() if (each.event.user, each.event.sequence) == (event.user, number)
@@ -279,7 +291,7 @@ class MemoryFeedbackLog(FeedbackLog):
             del part.events[key]
         for key in dead:
             del part.letters[key]
-        if grade and not waiting and not dead:
+        if not waiting and not dead:
             sequence = self._accept(
                 LoggedEvent("", 0, event.event_id, event.user, 0.0, b"", "", 0.0, event.traceparent, 0, number)
             )

@@ -17,7 +17,16 @@ from papa_serving import metrics
 from papa_serving.contracts.errors import PapaError, StorageUnavailable
 from papa_serving.contracts.feedback import AppendResult, FeedbackEvent
 from papa_serving.contracts.identity import UserKey
-from papa_serving.feedback.entries import ACCEPTED, DUPLICATE, USER_FULL, needs_item, pack_events, refusal
+from papa_serving.feedback.entries import (
+    ACCEPTED,
+    DUPLICATE,
+    NOTED,
+    NOTED_BEFORE,
+    USER_FULL,
+    needs_item,
+    pack_events,
+    refusal,
+)
 from papa_serving.store.redis_client import Argument, Client, call_all, unavailable
 from papa_serving.store.redis_keys import GROUP, Keys, PartitionKeys, UserKeys
 from papa_serving.store.redis_scripts import load
@@ -72,6 +81,7 @@ class _ScriptCall:
         arguments += [bounds.attributed, bounds.attributed_ttl]
         for user, (own, indices) in self._runs.items():
             keys += (own.state, own.pending, own.letters, own.ids, own.older_ids, own.attributed)
+            keys += (own.noted_ids, own.older_noted_ids)
             of_user = [events[index] for index in indices]
             keys += [own.item(event.item_id) for event in of_user if needs_item(event)]
             arguments += (user.tenant, user.user, len(of_user), pack_events(of_user))
@@ -140,8 +150,9 @@ def _results(
     metrics.QUOTA_EFFECTS.labels("pending_events", "refused").inc(sum(code == USER_FULL for _, code, _ in outcomes))
     for index, code, sequence in outcomes:
         event_id = events[index].event_id
-        if code in (ACCEPTED, DUPLICATE):
-            yield index, AppendResult(event_id, sequence, code == DUPLICATE)
+        if code in (ACCEPTED, DUPLICATE, NOTED, NOTED_BEFORE):
+            duplicate, item_gone = code in (DUPLICATE, NOTED_BEFORE), code in (NOTED, NOTED_BEFORE)
+            yield index, AppendResult(event_id, sequence, duplicate, item_gone=item_gone)
         else:
             yield index, AppendResult(event_id, error=refusal(code, events[index]))
 

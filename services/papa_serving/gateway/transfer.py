@@ -2,8 +2,9 @@
 
 A guest and a member lie in different partitions, so that no script can merge them at once. Every step may be repeated:
 a label arrives under an event id that is made of the merge's name and the label's own sequence, the member's state has
-the last sequence that arrived, and the guest is deleted only if nothing has changed since the labels were read. Whoever
-calls again after a crash finds the rest to do.
+the last sequence that arrived, and the guest is deleted only if nothing has changed since the labels were read. The
+guest's state has what a later attempt could not see in the labels: which were taken back since the merge began, and
+which had another sequence then. Whoever calls again after a crash finds the rest to do.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +36,7 @@ from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import (
     BASE,
     DeletionReceipt,
+    MergeClaim,
     Revision,
     RevisionStore,
     UserDirectory,
@@ -115,11 +118,16 @@ class Exporter:
 async def activity_of(activity: ActivityLog, user: UserKey) -> bytes:
     """What the user was shown and did, one JSON object a line; b"" where nothing is kept."""
     lines = [
-        to_json({"kind": kind, "at": record.at, **json.loads(record.data)})
+        to_json({"kind": kind, "at": record.at, **_with_short_grade(json.loads(record.data))})
         for kind in KINDS
         for record in await activity.kept(user, kind)
     ]
     return b"".join(line + b"\n" for line in lines)
+
+
+def _with_short_grade(record: dict[str, Any]) -> dict[str, Any]:
+    """The grade as the shortest text that names the same float32, which it is: 0.2, not 0.20000000298023224."""
+    return record | {"grade": float(str(np.float32(record["grade"])))} if "grade" in record else record
 
 
 class Adopter:
@@ -210,8 +218,11 @@ class Merger:
             if receipt is None:
                 if shown := await self._items.of_user(guest):
                     await self._items.put(into, shown)
-                await self._append(guest, into, claim.merge)
-                activity = [(kind, record) for kind in KINDS for record in await self._activity.kept(guest, kind)]
+                labels, ended = await self._labels(guest, claim)
+                if (await self._users.begin_merge(guest, into)).seen != claim.seen:
+                    continue  # a label that moved while they were read may be missing among them
+                await self._append(labels, ended, into, claim.merge)
+                activity = {kind: await self._activity.kept(guest, kind) for kind in KINDS}
                 receipt = await self._users.delete(guest, claim)
                 if receipt is not None:
                     await self._hand_over(activity, into)
@@ -222,21 +233,29 @@ class Merger:
                 return receipt
         raise LineageConflict("the user to merge changes all the time: try again", retry_after=1.0)
 
-    async def _hand_over(self, activity: Sequence[tuple[Kind, Record]], into: UserKey) -> None:
-        """Adds the guest's activity to the member's, after the deletion, so that nothing is there twice. What a failure
-        leaves out stays out: a merge must not fail for it when the guest is gone."""
+    async def _hand_over(self, activity: Mapping[Kind, Sequence[Record]], into: UserKey) -> None:
+        """Adds the guest's activity to the member's, by time, after the deletion, so that what came meanwhile is there.
+        What a failure leaves out stays out: a merge must not fail for it when the guest is gone."""
         try:
-            for kind, record in activity:
-                await self._activity.add(into, kind, to_json({"at": record.at, **json.loads(record.data)}))
+            for kind, records in activity.items():
+                await self._activity.merge(into, kind, records)
         except StorageUnavailable as error:
             log.warning("a merge could not keep what the guest was shown and did: %s", error)
 
-    async def _append(self, guest: UserKey, into: UserKey, merge: str) -> None:
+    async def _labels(self, guest: UserKey, claim: MergeClaim) -> tuple[list[Label], set[int]]:
+        """The guest's labels, and the sequences of those that were taken back; each as it was when the merge began."""
         waiting = [event async for event in self._waiting(guest)]
-        ended = {event.cancels for event in waiting if event.cancels}
+        ended = {event.cancels for event in waiting if event.cancels} | claim.ended
         labels = [Label(each.sequence, each.sample, each.grade) for each in waiting if not each.cancels]
         labels += [label for label in await self._applied(guest) if label.sequence not in ended or not label.sequence]
-        labels.sort(key=lambda label: label.sequence)
+
+        def first(sequence: int) -> int:
+            return claim.renumbered.get(sequence, sequence)
+
+        labels = [replace(label, sequence=first(label.sequence)) for label in labels]
+        return sorted(labels, key=lambda label: label.sequence), set(map(first, ended))
+
+    async def _append(self, labels: Sequence[Label], ended: set[int], into: UserKey, merge: str) -> None:
         # First what was taken back since an earlier attempt: the labels may be so many that its id is forgotten.
         events = [
             FeedbackEvent(f"{MERGED}{merge}/end-{number}", into, 0.0, cancels=f"{MERGED}{merge}/{number}")

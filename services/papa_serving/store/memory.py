@@ -45,10 +45,12 @@ class MemoryUser:
     """One user.
 
     `ids` maps an event id to its time, digest and sequence, and so does `older_ids`, which goes first. `set_aside`
-    is the user's sequence when `ids` last became `older_ids`. `grades` maps the sequences of events that were not taken
-    back to their grades. `items` maps an item id to its time of expiry and the item, `seen` the names of a catalogue
-    and of its item to when it was recommended, the newest last. `attributed` and `impressions` are what is kept for
-    attribution, the newest last; `counts` maps an arm to what the user was shown and did in it.
+    is the user's sequence when `ids` last became `older_ids`. `noted_ids` and `older_noted_ids` are the same for events
+    that are no label, and `gone` has the sequences of those whose item was gone. `grades` maps the sequences of events
+    that were not taken back to their grades. `ended` and `renumbered` are those of MergeClaim. `items` maps an item id
+    to its time of expiry and the item, `seen` the names of a catalogue and of its item to when it was recommended, the
+    newest last. `attributed` and `impressions` are what is kept for attribution, the newest last; `counts` maps an arm
+    to what the user was shown and did in it.
     """
 
     likes: int = 0
@@ -60,6 +62,9 @@ class MemoryUser:
     ids: dict[str, tuple[float, bytes, int]] = field(default_factory=dict)
     older_ids: dict[str, tuple[float, bytes, int]] = field(default_factory=dict)
     set_aside: int = 0
+    noted_ids: dict[str, tuple[float, bytes, int]] = field(default_factory=dict)
+    older_noted_ids: dict[str, tuple[float, bytes, int]] = field(default_factory=dict)
+    gone: set[int] = field(default_factory=set)
     grades: dict[int, float] = field(default_factory=dict)
     items: dict[str, tuple[float, StoredItem]] = field(default_factory=dict)
     attributed: list[Record] = field(default_factory=list)
@@ -69,12 +74,16 @@ class MemoryUser:
     deletion: DeletionReceipt | None = None
     merging: str = ""
     merge: str = ""
+    ended: list[int] = field(default_factory=list)
+    renumbered: dict[int, int] = field(default_factory=dict)
     merged: dict[str, int] = field(default_factory=dict)
     """The last sequence that each merge into this user has delivered, oldest merge first."""
 
     def said(self, event_id: str) -> tuple[float, bytes, int]:
         """What is remembered of an event: its time, digest and sequence, all nothing for an unknown one."""
-        return self.ids.get(event_id) or self.older_ids.get(event_id, (0.0, b"", 0))
+        every = (self.ids, self.older_ids, self.noted_ids, self.older_noted_ids)
+        known = [ids[event_id] for ids in every if event_id in ids]
+        return max(known, key=lambda said: said[2], default=(0.0, b"", 0))
 
     @property
     def made(self) -> int:
@@ -240,7 +249,8 @@ class MemoryState:
         if known.merging not in ("", into.digest):
             raise merging_elsewhere()
         known.merging, known.merge = into.digest, known.merge or secrets.token_hex(8)
-        return MergeClaim(into.digest, self.seen(user), known.merge)
+        ended, renumbered = frozenset(known.ended), dict(known.renumbered)
+        return MergeClaim(into.digest, self.seen(user), known.merge, ended=ended, renumbered=renumbered)
 
     def delete(self, user: UserKey, claim: MergeClaim | None) -> DeletionReceipt | None:
         """Implements UserDirectory.delete."""

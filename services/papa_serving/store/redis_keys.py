@@ -25,6 +25,8 @@ slot and one script can change them together; NN is the partition, D the user's 
     papa:{pNN}:user:D:ids            hash    event id → 8 bytes digest of what was said, the sequence, then
                                              + (a like), - (a dislike) or x (taken back, or taking back)
     papa:{pNN}:user:D:older_ids      hash    the same, for older ids (`ids`, renamed)
+    papa:{pNN}:user:D:noted_ids      hash    the same, for events that are no label: x, or n where a label had no item
+    papa:{pNN}:user:D:noted_older_ids hash   the same, for older ids (`noted_ids`, renamed)
     papa:{pNN}:user:D:lineage        zset    revision ids; score: their number, 1, 2, …
     papa:{pNN}:user:D:records        hash    revision id → its JSON (Revision)
     papa:{pNN}:user:D:items          zset    ids of the user's items; score: when they expire, in ms
@@ -49,6 +51,8 @@ in a Redis of their own (catalogue.url).
 Fields of a user's state: likes, dislikes (accepted so far); pending, dead (events now in the stream, dead letters);
 sequence (of the last event); revisions (how many were ever made); current (revision id, "" for the base) and record
 (its JSON); version; merging (digest of the user that this one is being merged into) and merge (the name of that merge);
+ended (sequences of the newest events taken back since it began) and renumbered (NEW:FIRST sequence of the newest dead
+letters retried since);
 merged (for the newest merges into this user name:sequence, of the last label that was brought); ids_since (ms, when
 `ids` was begun); set_aside (the sequence when `ids` last became `older_ids`). After a deletion there is only `deleted`,
 the receipt, until the tombstone expires.
@@ -124,6 +128,16 @@ class UserKeys:
     def older_ids(self) -> str:
         """Event ids of the half before; they expire with the others."""
         return f"{self.state}:older_ids"
+
+    @property
+    def noted_ids(self) -> str:
+        """Event ids of events that are no label, the newest half."""
+        return f"{self.state}:noted_ids"
+
+    @property
+    def older_noted_ids(self) -> str:
+        """The half before."""
+        return f"{self.state}:noted_older_ids"
 
     @property
     def lineage(self) -> str:

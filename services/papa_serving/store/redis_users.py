@@ -153,8 +153,15 @@ class RedisUserDirectory(UserDirectory):
             raise merging_elsewhere()
         if outcome == b"deleted":
             return MergeClaim(into.digest, receipt=decode_receipt(about[0]))
-        seen, merge = about
-        return MergeClaim(into.digest, seen.decode(), merge.decode())
+        seen, merge, ended, renumbered = (each.decode() for each in about)
+        moved = (pair.partition(":") for pair in renumbered.split())
+        return MergeClaim(
+            into.digest,
+            seen,
+            merge,
+            ended=frozenset(map(int, ended.split())),
+            renumbered={int(number): int(first) for number, _, first in moved},
+        )
 
     @override
     async def delete(self, user: UserKey, claim: MergeClaim | None = None) -> DeletionReceipt | None:
@@ -164,7 +171,7 @@ class RedisUserDirectory(UserDirectory):
         script_keys = [keys.state, keys.pending, keys.letters, keys.ids, keys.older_ids, keys.lineage, keys.records]
         script_keys += [keys.items, keys.attributed, keys.impressions, keys.counts, keys.seen]
         script_keys += [partition.events, partition.dead, partition.users]
-        script_keys += [partition.sums(user.tenant), partition.sums()]
+        script_keys += [partition.sums(user.tenant), partition.sums(), keys.noted_ids, keys.older_noted_ids]
         arguments: list[Argument] = [secrets.token_hex(16), self._tombstone_ttl, GROUP, keys.item("")]
         arguments += [claim.into, claim.seen] if claim is not None else ["", ""]
         arguments += [user_entry(user)]

@@ -1,6 +1,7 @@
 -- Appends a dead letter's event again as the user's newest. Its id is remembered anew, with the new sequence, so that a
 -- retry stays a duplicate and taking it back finds it. Where the id was forgotten meanwhile, nobody knows the digest of what
--- was said: it is zero, and append.lua recognises the event by its id alone.
+-- was said: it is zero, and append.lua recognises the event by its id alone. While the user is being merged into another, the
+-- state remembers which sequence the event had when the merge began, see begin_merge.lua.
 --
 -- KEYS  1 events stream, 2 dead stream, 3 user hash, 4 pending zset, 5 letters zset, 6 call, 7 ids hash, 8 older ids hash
 -- ARGV  1 letter id, 2 time to live of the call in ms
@@ -39,6 +40,19 @@ if not known or tonumber(string.match(known, '^%d+', 9)) <= tonumber(said.n) the
 end
 redis.call('PERSIST', ids) -- while an event waits, see append.lua
 redis.call('PERSIST', older_ids)
+local merge = redis.call('HMGET', state, 'merging', 'renumbered')
+if merge[1] then
+  local RENUMBERED, moved, first = 1000, {}, tostring(said.n)
+  for number, before in string.gmatch(merge[2] or '', '(%d+):(%d+)') do
+    if number == first then
+      first = before
+    else
+      moved[#moved + 1] = number .. ':' .. before
+    end
+  end
+  moved[#moved + 1] = sequence .. ':' .. first
+  redis.call('HSET', state, 'renumbered', table.concat(moved, ' ', math.max(1, #moved - RENUMBERED + 1)))
+end
 redis.call('HINCRBY', state, 'pending', 1)
 redis.call('HINCRBY', state, 'dead', -1)
 redis.call('SET', call, 1, 'PX', ARGV[2])

@@ -120,7 +120,7 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
             AppendResult(message.event_id, error=each) if isinstance(each, PapaError) else next(appended)
             for message, each in zip(messages, converted, strict=True)
         ]
-        self._trials.did(event for event, _ in _count(converted, results))
+        self._trials.did(_count(converted, results))
         _log_faults(results)
         return results
 
@@ -130,23 +130,27 @@ def cohort_of(sequence: int) -> str:
     return COHORTS[bisect_left(_LAST, sequence)]
 
 
-def _count(converted: Sequence[Converted], results: Sequence[AppendResult]) -> list[tuple[FeedbackEvent, int]]:
-    """Counts outcomes, types and labels. Returns the events that are news, with their sequences."""
+def _count(converted: Sequence[Converted], results: Sequence[AppendResult]) -> list[FeedbackEvent]:
+    """Counts outcomes, types and labels. Returns the events that are news."""
     for outcome, number in Counter(map(_outcome_name, results)).items():
         FEEDBACK_EVENTS.labels(outcome).inc(number)
     news = [
-        (event, result.sequence)
+        (event, result)
         for event, result in zip(converted, results, strict=True)
         if isinstance(event, FeedbackEvent) and result.error is None and not result.duplicate
     ]
     for kind, number in Counter(event.attribution.type for event, _ in news if event.attribution.type).items():
         TYPED_EVENTS.labels(kind).inc(number)
-    labels = Counter((cohort_of(sequence), event.grade > 0) for event, sequence in news if event.is_label)
+    labels = Counter(
+        (cohort_of(result.sequence), event.grade > 0)
+        for event, result in news
+        if event.is_label and not result.item_gone
+    )
     for cohort in {cohort for cohort, _ in labels}:
         # Both labels, so that a cohort without likes shows a share of 0 instead of no share.
         FEEDBACK_LABELS.labels("like", cohort).inc(labels[cohort, True])
         FEEDBACK_LABELS.labels("dislike", cohort).inc(labels[cohort, False])
-    return news
+    return [event for event, _ in news]
 
 
 def _log_faults(results: Sequence[AppendResult]) -> None:
@@ -185,7 +189,7 @@ def _outcome_name(result: AppendResult) -> str:
 
 def _outcome(result: AppendResult) -> feedback_pb2.FeedbackOutcome:
     if result.error is None:
-        ack = feedback_pb2.FeedbackAck(duplicate=result.duplicate, sequence=result.sequence)
+        ack = feedback_pb2.FeedbackAck(duplicate=result.duplicate, sequence=result.sequence, item_gone=result.item_gone)
         return feedback_pb2.FeedbackOutcome(event_id=result.event_id, ack=ack)
     error = feedback_pb2.FeedbackError(
         code=int(result.error.status),

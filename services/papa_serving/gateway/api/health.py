@@ -21,6 +21,7 @@ from papa_serving.contracts.items import ItemStore
 from papa_serving.contracts.limits import (
     MAX_GENERATIONS,
     MAX_ID,
+    MAX_NOTES_SIZE,
     MAX_PROMPT,
     MAX_RANKED,
     MAX_RANKED_IMAGES,
@@ -153,6 +154,7 @@ class InfoService(info_pb2_grpc.InfoServiceServicer):
             max_recommended=MAX_RECOMMENDED,
             max_ranked=MAX_RANKED,
             max_ranked_images=MAX_RANKED_IMAGES,
+            max_notes_bytes=MAX_NOTES_SIZE,
         )
         self._quotas = info_pb2.Quotas(
             revisions=quotas.revisions,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from papa_serving.contracts.attribution import EVENT_WEIGHTS
+from papa_serving.contracts.attribution import EVENT_WEIGHTS, Notes
 from papa_serving.contracts.errors import InvalidRequest, Violation
 from papa_serving.contracts.feedback import MERGED
 from papa_serving.contracts.identity import ID_RULE, is_id_text
@@ -21,6 +21,7 @@ from papa_serving.contracts.limits import (
     MAX_NOTE_KEY,
     MAX_NOTE_VALUE,
     MAX_NOTES,
+    MAX_NOTES_SIZE,
     MAX_OVERDRAW,
     MAX_PROMPT,
     MAX_QUALITY,
@@ -87,7 +88,7 @@ def check_generation(request: GenerateRequest, limits: GatewaySettings, violatio
 
 def check_notes(metadata: Mapping[str, str], tags: Sequence[str], path: str, violations: Violations) -> None:
     """Checks the caller's notes on a generation or on an event; `path` is "" or ends with a dot."""
-    what = f"must be 1 to {MAX_NOTE_KEY} characters: {ID_RULE}"
+    what, before = f"must be 1 to {MAX_NOTE_KEY} characters: {ID_RULE}", len(violations)
     if len(metadata) > MAX_NOTES:
         violations.append(Violation(f"{path}metadata", f"must have at most {MAX_NOTES} entries"))
     elif not all(map(_is_note, metadata)):
@@ -98,6 +99,13 @@ def check_notes(metadata: Mapping[str, str], tags: Sequence[str], path: str, vio
         violations.append(Violation(f"{path}tags", f"must be at most {MAX_NOTES}"))
     elif not all(map(_is_note, tags)):
         violations.append(Violation(f"{path}tags", f"each {what}"))
+    if len(violations) > before:
+        return
+    size = len(Notes(dict(metadata), tuple(tags)).encode())
+    if size > MAX_NOTES_SIZE:
+        field = "metadata" if metadata else "tags"
+        many = f"makes {size} bytes of JSON with the tags; both together must be at most {MAX_NOTES_SIZE}"
+        violations.append(Violation(f"{path}{field}", many))
 
 
 def _is_note(text: str) -> bool:

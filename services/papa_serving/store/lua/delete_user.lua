@@ -2,7 +2,8 @@
 --
 -- KEYS  1 user hash, 2 pending zset, 3 letters zset, 4 ids hash, 5 older ids hash, 6 lineage zset, 7 records hash,
 --       8 items zset, 9 attributed stream, 10 impressions stream, 11 counts hash, 12 seen zset, 13 events stream,
---       14 dead stream, 15 users zset, 16 sums of the tenant hash, 17 sums hash; and the item hashes, ARGV[4] .. item id,
+--       14 dead stream, 15 users zset, 16 sums of the tenant hash, 17 sums hash, 18 noted ids hash,
+--       19 older noted ids hash; and the item hashes, ARGV[4] .. item id,
 --       in the same slot
 -- ARGV  1 receipt id, 2 time to live of the tombstone in ms, 3 consumer group, 4 start of the item keys;
 --       of a merge 5 digest of the other user, 6 what begin_merge.lua saw, else "" and ""; 7 the user's
@@ -79,6 +80,7 @@ for i = 1, #counts, 2 do
   end
 end
 redis.call('UNLINK', unpack(KEYS, 1, 12))
+redis.call('UNLINK', KEYS[18], KEYS[19])
 redis.call('ZREM', KEYS[15], ARGV[7])
 receipt = cjson.encode({
   receipt_id = ARGV[1],

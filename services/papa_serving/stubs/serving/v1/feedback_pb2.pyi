@@ -184,8 +184,8 @@ class FeedbackEvent(_message.Message):
     type: _builtins.str
     """What the user did, instead of a label: "view", "click", "cart", "purchase", "like", "dislike" or "skip". The
     deployment decides what grade each is worth, for each tenant (attribution.weights); GetServerInfo tells the caller's.
-    A type that is worth 0, as a view is by default, is acknowledged, counted and kept for attribution, but is no label,
-    and its item need not exist any more. Refused together with a label.
+    A type that is worth 0, as a view is by default, is acknowledged, counted and kept for attribution, but is no label.
+    So is any other whose item is not found any more; FeedbackAck.item_gone then says so. Refused together with a label.
     """
     generation_id: _builtins.str
     """GenerateResponse.generation_id."""
@@ -210,7 +210,7 @@ class FeedbackEvent(_message.Message):
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The caller's own notes, which come back in ExportUser: at most 16 entries, keys of 1 to 64 and values of at most 256
-        characters.
+        characters; with the tags at most 2,048 bytes of JSON (Limits.max_notes_bytes).
         """
 
     @_builtins.property
@@ -383,19 +383,25 @@ class FeedbackAck(_message.Message):
 
     DUPLICATE_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    ITEM_GONE_FIELD_NUMBER: _builtins.int
     duplicate: _builtins.bool
     """True when this event_id had been accepted before."""
     sequence: _builtins.int
     """The event's number in the order of this user's events, from 1."""
+    item_gone: _builtins.bool
+    """True when the event has a type, but its item is not found: never made for this user, or past its time to live. The
+    event is kept for attribution, and nothing is learnt from it.
+    """
     def __init__(
         self,
         *,
         duplicate: _builtins.bool = ...,
         sequence: _builtins.int = ...,
+        item_gone: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate", b"duplicate", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate", b"duplicate", "item_gone", b"item_gone", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -175,7 +175,7 @@ class GenerateRequest(_message.Message):
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The caller's own notes, kept with each item (GetItem) and with what was shown (ExportUser): at most 16 entries, keys
-        of 1 to 64 and values of at most 256 characters.
+        of 1 to 64 and values of at most 256 characters; with the tags at most 2,048 bytes of JSON (Limits.max_notes_bytes).
         """
 
     @_builtins.property

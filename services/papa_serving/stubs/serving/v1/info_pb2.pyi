@@ -184,6 +184,7 @@ class Limits(_message.Message):
     MAX_RECOMMENDED_FIELD_NUMBER: _builtins.int
     MAX_RANKED_FIELD_NUMBER: _builtins.int
     MAX_RANKED_IMAGES_FIELD_NUMBER: _builtins.int
+    MAX_NOTES_BYTES_FIELD_NUMBER: _builtins.int
     max_message_bytes: _builtins.int
     """Bytes of one message, encoded."""
     max_events: _builtins.int
@@ -207,6 +208,8 @@ class Limits(_message.Message):
     max_ranked: _builtins.int
     """Items of one Rank, and pictures of one."""
     max_ranked_images: _builtins.int
+    max_notes_bytes: _builtins.int
+    """Bytes of the metadata and tags of one event or generation, together and as JSON; 0 is a server that does not say."""
     def __init__(
         self,
         *,
@@ -222,10 +225,11 @@ class Limits(_message.Message):
         max_recommended: _builtins.int = ...,
         max_ranked: _builtins.int = ...,
         max_ranked_images: _builtins.int = ...,
+        max_notes_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_count", b"max_count", "max_events", b"max_events", "max_generations", b"max_generations", "max_id_characters", b"max_id_characters", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "max_prompt_characters", b"max_prompt_characters", "max_ranked", b"max_ranked", "max_ranked_images", b"max_ranked_images", "max_recommended", b"max_recommended", "max_steps", b"max_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_count", b"max_count", "max_events", b"max_events", "max_generations", b"max_generations", "max_id_characters", b"max_id_characters", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "max_notes_bytes", b"max_notes_bytes", "max_prompt_characters", b"max_prompt_characters", "max_ranked", b"max_ranked", "max_ranked_images", b"max_ranked_images", "max_recommended", b"max_recommended", "max_steps", b"max_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
