@@ -24,6 +24,7 @@ from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.items import BackboneInfo
 from papa_serving.contracts.samples import unpack_sample
 from papa_serving.gateway.api.feedback import MAX_BYTES, MAX_EVENTS
+from papa_serving.settings import AttributionSettings
 from papa_serving.stubs.serving.v1 import feedback_pb2, types_pb2
 from PIL import Image
 
@@ -42,9 +43,9 @@ def like(number: int, **fields: object) -> Event:
     return Event(**{"event_id": f"e{number}", "user": ALICE, "item_id": f"i{number}", "signal": LIKE, **fields})
 
 
-def png(size: tuple[int, int] = (28, 28)) -> bytes:
+def png(size: tuple[int, int] = (28, 28), grey: int = 200) -> bytes:
     data = io.BytesIO()
-    Image.new("L", size, 200).save(data, "PNG")
+    Image.new("L", size, grey).save(data, "PNG")
     return data.getvalue()
 
 
@@ -205,6 +206,34 @@ async def test_the_size_of_a_batch(service: Service, count: int) -> None:
     refused = await refusal(service.feedback.SubmitFeedback(Submit(events=[like(i) for i in range(count)])))
     assert set(refused.violations) == {"events"}
     assert service.log.accepted == []
+
+
+def typed(event_id: str, kind: str, grey: int) -> Submit:
+    picture = feedback_pb2.CatalogueImage(data=png(grey=grey))
+    return Submit(events=[Event(event_id=event_id, user=ALICE, type=kind, image=picture)])
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.5, 0.0), (0.0, 0.5), (0.5, 0.2)])
+async def test_a_retry_with_a_picture_is_known_under_another_weight(
+    unstarted: Service, before: float, after: float
+) -> None:
+    for weight in (before, after):  # weights are read when a gateway starts
+        changed = {"attribution": AttributionSettings(weights={"click": weight})}
+        unstarted.state.settings = unstarted.state.settings.model_copy(update=changed)
+        await unstarted.start(engine_up=weight == before)
+        response = await unstarted.feedback.SubmitFeedback(typed("e", "click", 10))
+        assert response.outcomes[0].ack.duplicate == (weight == after)
+        await unstarted.channel.close()
+        await unstarted.gateway.close()
+
+
+@pytest.mark.parametrize("kind", ["view", "click"])
+async def test_another_picture_under_one_id_is_refused(service: Service, kind: str) -> None:
+    await service.feedback.SubmitFeedback(typed("e", kind, 10))
+    again = await service.feedback.SubmitFeedback(typed("e", kind, 10))
+    assert again.outcomes[0].ack.duplicate
+    refused = await refusal(service.feedback.SubmitFeedback(typed("e", kind, 99)))
+    assert refused.reason == "EVENT_ID_REUSED"
 
 
 async def test_a_catalogue_image_arrives_in_the_shape_of_the_backbone(service: Service) -> None:

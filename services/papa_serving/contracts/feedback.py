@@ -28,8 +28,10 @@ class FeedbackEvent:
     then `image` is that item's picture as it is now, and b"" where there is none to learn from, for the reason
     `missing`. Only a label that is not known already needs the picture.
 
-    `image` is a packed sample (papa_serving.contracts.samples) already in the backbone's shape. Times are seconds since
-    the epoch. `traceparent` is the W3C trace context of the call, or "".
+    `image` is a packed sample (papa_serving.contracts.samples) already in the backbone's shape. `picture` is a digest
+    of the picture and prompt that the caller sent with a type: a retry is known by it whether or not the type's weight
+    makes the event a label, and so `image` a sample. Times are seconds since the epoch. `traceparent` is the W3C trace
+    context of the call, or "".
     """
 
     event_id: str
@@ -37,6 +39,7 @@ class FeedbackEvent:
     grade: float
     item_id: str = ""
     image: bytes = b""
+    picture: bytes = b""
     catalogue_item: tuple[str, str] | None = None
     missing: PapaError | None = None
     cancels: str = ""

@@ -57,10 +57,11 @@ BACKLOG_RETRY_AFTER = 2.0
 def digest(event: FeedbackEvent) -> bytes:
     """An 8-byte digest of what an event says. A retry has the same digest; another label under the same id has not.
 
-    A type stands for its weight, which may be another when a retry comes.
+    A type stands for its weight, which may be another when a retry comes. At the weight 0 no picture is decoded: a
+    typed event is therefore known by the picture as the caller sent it.
     """
     label = event.attribution.type or repr(float(event.grade))
-    text = f"{label} {event.item_id} ".encode() + event.image
+    text = f"{label} {event.item_id} ".encode() + (event.picture or event.image)
     if event.catalogue_item:  # not the picture: the item may have another, or be gone, when a retry comes
         text = f"catalogue {json.dumps(event.catalogue_item)} {label}".encode()
     if event.cancels:

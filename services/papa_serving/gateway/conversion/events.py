@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -186,6 +187,7 @@ class EventReader:
             cancels=message.cancels,
             item_id=message.item_id,
             image=b"" if isinstance(image, _NoPicture) else image,
+            picture=_picture(message),
             catalogue_item=_named(message),
             missing=image.why if isinstance(image, _NoPicture) else None,
             occurred_at=_seconds(message) if message.HasField("occurred_at") else arrived,
@@ -221,6 +223,14 @@ def _attribution(message: Message) -> Attribution:
         recommendation_id=message.recommendation_id,
         notes=Notes(dict(message.metadata), tuple(message.tags)),
     )
+
+
+def _picture(message: Message) -> bytes:
+    """A digest of the picture and prompt of a typed event as the caller sent them; b"" for other events."""
+    if not message.type or message.WhichOneof("target") != "image":
+        return b""
+    prompt = hashlib.blake2b(message.image.prompt.encode(), digest_size=16)
+    return prompt.digest() + hashlib.blake2b(message.image.data, digest_size=16).digest()
 
 
 def _named(message: Message) -> tuple[str, str] | None:
