@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from papa_serving.cli import feedback_import
-from papa_serving.cli.feedback_history import LONGEST_LINE, Line, lines_of
+from papa_serving.cli.feedback_history import LONGEST_LINE, History, Line, Tally, by_user, lines_of, users_in
 from papa_serving.cli.feedback_import import BATCH, jobs
 from papa_serving.contracts.errors import BacklogFull, StorageUnavailable
 from papa_serving.contracts.feedback import AppendResult, FeedbackEvent
+from papa_serving.gateway.auth.identity import Identity, Scope
+from papa_serving.settings import FeedbackSettings, GatewaySettings, Settings, StoreSettings
 
 from tests.cli.conftest import Ended, Papa
 from tests.gateway.support.service import Service
@@ -48,7 +52,7 @@ async def test_a_history_is_imported_in_order_and_once(papa_call: Call, service:
     assert first.code == 0, first.err
     assert first.json == {
         "lines": 630, "users": 7, "types": {"click": 210, "purchase": 210, "skip": 210}, "accepted": 630,
-        "duplicates": 0, "refused": 0, "reasons": [], "dry_run": False,
+        "duplicates": 0, "refused": 0, "reasons": [], "over_quota": [], "dry_run": False, "complete": True,
     }  # fmt: skip
     assert said(service) == {f"u{user}": [f"i{event}" for event in range(90)] for user in range(7)}
     again = await papa_call("feedback", "import", "history.jsonl", "--json")
@@ -109,6 +113,16 @@ BAD = [
     ({"user": "ann", "item_id": "i", "type": "click", "metadata": {"a": 1}}, "metadata: must be an object of texts"),
     ({"user": "ann", "item_id": "i", "type": "click", "tags": "a"}, "tags: must be a list of texts"),
     ({"user": "ann", "image": "nowhere.png", "grade": 1}, "nowhere.png"),
+    ({"user": "ann", "item_id": "i", "grade": 10**400}, "grade: must be in [-1, 1]"),
+    ({"user": "ann", "item_id": "i", "type": "click", "occurred_at": 10**400}, "occurred_at"),
+    ({"user": "ann", "item_id": "i", "type": "click", "occurred_at": "0001-01-01T00:00:00+14:00"}, "occurred_at"),
+    ({"user": "ann", "item_id": "i", "type": "click", "metadata": {"a": 10**400}}, "metadata: must be an object"),
+    ({"user": "ann", "item_id": "i", "type": "click", "tags": [10**400]}, "tags: must be a list of texts"),
+    ({"user": 10**400, "item_id": "i", "type": "click"}, "user: must be a text"),
+    ('{"user": "ann", "item_id": "i", "grade": ' + "1" * 5000 + "}", "is no JSON"),
+    ({"user": "ann", "cancels": "q", "type": "like"}, "does not go with cancels"),
+    ({"user": "ann", "cancels": "q", "grade": 1}, "does not go with cancels"),
+    ({"user": "ann", "image": "\0.png", "grade": 1}, "null byte"),
     ("[" * 3000, "is no JSON"),
     ('{"user": "' + "x" * LONGEST_LINE + '"}', "a line may have"),
 ]
@@ -174,9 +188,10 @@ async def test_an_import_gives_up_on_a_service_that_stays_full(
     monkeypatch.setattr(feedback_import, "PATIENCE", 0.05)
     write([{**line, "event_id": f"e{number}"} for number, line in enumerate(history(1, 3))])
     service.log.refusals = {f"e{number}": BacklogFull("full", retry_after=0.02) for number in range(3)}
-    ended = await papa_call("feedback", "import", "history.jsonl")
+    ended = await papa_call("feedback", "import", "history.jsonl", "--json")
     assert ended.code == 1
     assert "run the import again to go on" in ended.err
+    assert (ended.json["lines"], ended.json["accepted"], ended.json["complete"]) == (3, 0, False)
 
 
 async def test_an_import_that_died_goes_on_where_it_was(papa_call: Call, service: Service, monkeypatch: Any) -> None:
@@ -191,9 +206,10 @@ async def test_an_import_that_died_goes_on_where_it_was(papa_call: Call, service
     monkeypatch.setattr(feedback_import, "PATIENCE", 0.05)
     monkeypatch.setattr(service.log, "append", dying)
     write(history(6, 200))
-    assert (await papa_call("feedback", "import", "history.jsonl")).code == 1
+    ended = await papa_call("feedback", "import", "history.jsonl", "--json")
     there = len(service.log.accepted)
     assert 0 < there < 1_200
+    assert (ended.code, ended.json["complete"], ended.json["accepted"]) == (1, False, there)
     monkeypatch.setattr(service.log, "append", append)
     ended = await papa_call("feedback", "import", "history.jsonl", "--json")
     assert (ended.json["accepted"], ended.json["duplicates"]) == (1_200 - there, there)
@@ -216,8 +232,121 @@ def test_a_long_line_takes_no_memory(tmp_path: Path) -> None:
     assert (last.number, last.text) == (2, b"last")
 
 
-def test_parquet_without_its_library_says_what_to_install(papa: Papa) -> None:
-    Path("history.parquet").write_bytes(b"PAR1")
-    ended = papa("feedback", "import", "history.parquet", "--dry-run")
+async def test_a_tenant_out_of_reach_is_the_fault_of_its_lines(papa: Papa, unstarted: Service) -> None:
+    async def authenticate(_: object) -> Identity:
+        return Identity("shop", True, scopes=frozenset({Scope.FEEDBACK}))
+
+    await unstarted.start(authenticate=authenticate)
+    foreign = [{"user": "eve", "tenant": "rival", "item_id": f"i{each}", "type": "click"} for each in range(300)]
+    own = [{"user": "ann", "tenant": "shop", "item_id": "i", "type": "view"}]
+    write([*foreign, *history(3, 200), *own])
+    call = ("feedback", "import", "history.jsonl", "--json", "--address", unstarted.gateway.address)
+    ended = await asyncio.to_thread(papa, *call)
     assert ended.code == 1
-    assert "pyarrow" in ended.err
+    assert (ended.json["accepted"], ended.json["refused"], ended.json["complete"]) == (601, 300, True)
+    assert "does not reach this tenant" in ended.json["reasons"][299]["reason"]
+    assert {event.user.tenant for event in unstarted.log.accepted} == {"shop"}
+
+
+async def test_a_credential_without_the_method_ends_the_import(papa: Papa, unstarted: Service) -> None:
+    async def authenticate(_: object) -> Identity:
+        return Identity("shop", True, scopes=frozenset({Scope.GENERATE}))
+
+    await unstarted.start(authenticate=authenticate)
+    write(history(1, 3))
+    call = ("feedback", "import", "history.jsonl", "--json", "--address", unstarted.gateway.address)
+    ended = await asyncio.to_thread(papa, *call)
+    assert (ended.code, ended.json["complete"], ended.json["refused"]) == (1, False, 0)
+    assert "lacks a scope" in ended.err
+
+
+async def test_a_file_that_grew_or_changed_its_order_sends_what_is_new(papa_call: Call, service: Service) -> None:
+    line = {"user": "ann", "item_id": "i", "type": "click"}
+    others = history(2, 20)
+    write([line, *others, line])
+    assert (await papa_call("feedback", "import", "history.jsonl", "--json")).json["accepted"] == 42
+    new = {"user": "ann", "item_id": "new", "type": "click"}
+    write([new, line, *reversed(others), {**line, "tenant": "default"}, line])
+    ended = await papa_call("feedback", "import", "history.jsonl", "--json")
+    assert (ended.json["accepted"], ended.json["duplicates"]) == (2, 42)
+    assert [event.item_id for event in service.log.accepted[42:]] == ["new", "i"]
+
+
+async def test_imports_with_names_keep_equal_lines_apart(papa_call: Call, service: Service) -> None:
+    write([{"user": "ann", "item_id": "i", "type": "click"}], "monday.jsonl")
+    write([{"type": "click", "item_id": "i", "user": "ann"}], "tuesday.jsonl")
+
+    async def taken(file: str, *name: str) -> bool:
+        ended = await papa_call("feedback", "import", file, "--json", *name)
+        return bool(ended.json["accepted"])
+
+    assert [await taken("monday.jsonl"), await taken("tuesday.jsonl")] == [True, False]
+    assert [await taken("monday.jsonl", "--import", "mo"), await taken("tuesday.jsonl", "--import", "tu")] == [True] * 2
+    assert [await taken("monday.jsonl", "--import", "mo"), await taken("tuesday.jsonl", "--import", "tu")] == [
+        False
+    ] * 2
+    assert len(service.log.accepted) == 3
+
+
+async def test_a_user_with_and_without_a_tenant_is_one(papa_call: Call, service: Service, tmp_path: Path) -> None:
+    lines = [
+        {"user": "a", "item_id": f"i{each}", "type": "view"} | ({"tenant": "default"} if each % 2 else {})
+        for each in range(600)
+    ]
+    file = write(lines)
+    with by_user(lines_of(file), History(tmp_path, GatewaySettings()), 0, Tally(), 0) as parts:
+        assert [[len(user) for user in users_in(part)] for part in parts] == [[600]], "no two calls at once"
+    ended = await papa_call("feedback", "import", "history.jsonl", "--json")
+    assert (ended.json["accepted"], ended.json["users"]) == (600, 1)
+    assert said(service) == {"a": [f"i{each}" for each in range(600)]}
+
+
+async def test_users_with_more_lines_than_are_remembered_are_named(papa: Papa, unstarted: Service) -> None:
+    small = Settings(
+        store=StoreSettings(user_event_ids=4000), feedback=FeedbackSettings(partitions=4, backlog_limit=4000)
+    )
+    unstarted.state.settings = small
+    await unstarted.start()
+    views = [{"user": "u0", "item_id": f"i{each}", "type": "view"} for each in range(2001)]
+    write([*views, {"user": "fits", "item_id": "i", "type": "view"}])
+    write(["[store]", "user_event_ids = 4000", "[feedback]", "backlog_limit = 4000"], "papa.toml")
+    for way in (("--dry-run",), ("--address", unstarted.gateway.address)):
+        ended = await asyncio.to_thread(papa, "feedback", "import", "history.jsonl", "--json", *way)
+        assert ended.json["over_quota"] == ["u0"], way
+        assert "user u0 has more than 2,000 lines" in ended.err
+    assert len(unstarted.log.accepted) == 2002
+
+
+def test_pictures_are_files_in_the_folder_of_the_history(papa: Papa, tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside.png"
+    (inside / "folder").mkdir(parents=True)
+    for path in (inside / "fine.png", outside):
+        path.write_bytes(b"\x89PNG")
+    os.mkfifo(inside / "pipe")
+    (inside / "linked.png").symlink_to("fine.png")
+    (inside / "out.png").symlink_to(outside)
+    (inside / "zero.png").symlink_to("/dev/zero")
+    (inside / "loop.png").symlink_to("loop.png")
+    names = [
+        "fine.png",
+        "linked.png",
+        str(outside),
+        "../outside.png",
+        "out.png",
+        "zero.png",
+        "pipe",
+        "folder",
+        "loop.png",
+    ]
+    file = write([{"user": "ann", "image": name, "grade": 1} for name in names], str(inside / "history.jsonl"))
+    report = papa("feedback", "import", str(file), "--dry-run", "--json").json
+    assert [each["line"] for each in report["reasons"]] == [3, 4, 5, 6, 7, 8, 9]
+    reasons = [each["reason"] for each in report["reasons"]]
+    assert all("is not in the folder of the history" in why for why in reasons[:4])
+    assert "is no regular file" in reasons[4]
+
+
+async def test_users_called_like_a_command_are_addressed_by_send(papa_call: Call, service: Service) -> None:
+    for user in ("import", "send"):
+        assert (await papa_call("feedback", "send", user, "--like", "known")).code == 0
+    assert set(said(service)) == {"import", "send"}

@@ -77,6 +77,10 @@ FIGURES = {
         "docs/backend-guide.md",
         f"the newest {STORE.user_event_ids // 2:,} to {STORE.user_event_ids:,} (`store.user_event_ids`)",
     ),
+    "event ids of an import": (
+        "docs/attribution.md",
+        f"the newest {STORE.user_event_ids // 2:,} to {STORE.user_event_ids:,} (`store.user_event_ids`)",
+    ),
     "event ids": ("docs/backend-guide.md", "seconds (a week)" if STORE.event_id_ttl == 7 * 86_400 else "changed"),
     "items' life": ("docs/backend-guide.md", "(`store.item_ttl`, a day)" if STORE.item_ttl == 86_400 else "changed"),
     "streams without a credential": (

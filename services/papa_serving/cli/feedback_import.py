@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Annotated
 
 import typer
@@ -16,9 +16,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from papa_serving.cli.configuration import load
 from papa_serving.cli.connection import Address, Tenant, connect
-from papa_serving.cli.feedback_history import History, Line, Tally, by_user, lines_in, users_in
+from papa_serving.cli.feedback_history import (
+    UNREADABLE,
+    History,
+    Line,
+    Tally,
+    by_user,
+    lines_in,
+    user_of,
+    users_in,
+)
 from papa_serving.cli.output import AsJson, complain, print_fields, print_json, voice
 from papa_serving.client import Client, FeedbackEvent, Outcome, PapaError
+from papa_serving.contracts.errors import Forbidden, UserDeleted
 from papa_serving.local.failure import Failure
 from papa_serving.settings import GatewaySettings
 
@@ -31,7 +41,11 @@ LANES = 4
 PATIENCE = 600.0
 """Seconds for which a full service is asked again before the import ends."""
 SHOWN = 20
-"""Refused lines of which a person is told."""
+"""Refused lines, and users with too many of them, of which a person is told."""
+ANYBODY = "papa-import"
+"""A user who need not exist: the service's answer about them names the tenant of users without one."""
+BROKEN = ("CALL_FAILED", "UNAUTHENTICATED", "DEADLINE_EXCEEDED")
+"""Reasons that no event of a call is to blame for."""
 
 Sent = tuple[Line, FeedbackEvent]
 
@@ -43,6 +57,15 @@ def import_history(
             metavar="FILE", help="JSONL, or Parquet where pyarrow is installed.", exists=True, dir_okay=False
         ),
     ],
+    name: Annotated[
+        str,
+        typer.Option(
+            "--import",
+            metavar="NAME",
+            help="Keeps lines without event_id apart from equal ones of other imports, such as yesterday's file.",
+            show_default=False,
+        ),
+    ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the file and send nothing.")] = False,
     address: Address = "",
     tenant: Tenant = "",
@@ -54,21 +77,68 @@ def import_history(
     folder, or "cancels"), and "grade" or "type". It may have "event_id", "tenant", "catalogue", "occurred_at",
     "generation_id", "recommendation_id", "prompt", "metadata" and "tags".
 
-    Run it again to go on after an interruption: what the service has is a duplicate and changes nothing.
+    Run it again, with the same --import, to go on after an interruption: what the service has is a duplicate and
+    changes nothing.
+
+    Users who are called import or send are addressed by papa feedback send USER.
     """
-    read, tally = lines_in(file), Tally()
-    history = History(file.parent, load(None).gateway if dry_run else GatewaySettings(), tenant)
+    tally, complete = Tally(), False
+    try:
+        if dry_run:
+            _check(file, History(file.parent, load(None).gateway, tenant, name), tally, json)
+        else:
+            with connect(address, tenant) as client:
+                history = History(file.parent, GatewaySettings(), tenant or _home(client), name)
+                _send(client, file, history, tally, json)
+        complete = True
+    finally:
+        _report(tally, dry_run, complete, json)
+    if tally.refused:
+        raise typer.Exit(1)
+
+
+def _check(file: Path, history: History, tally: Tally, json: bool) -> None:
+    settings = load(None)
+    remembered = max(settings.store.user_event_ids, settings.feedback.backlog_limit) // 2
+    lines, size = lines_in(file)
     with _progress(json) as progress:
         task = progress.add_task("reading", total=None)
-        counted = _counted(read(), progress, task)
-        with by_user(counted, history, file.stat().st_size, tally) as parts:
-            if not dry_run:
-                progress.update(task, description="sending", total=tally.lines - tally.refused, completed=0)
-                with connect(address, tenant) as client:
-                    sender = Sender(client, history, tally, lambda: progress.advance(task))
-                    for part in parts:
-                        sender.send(users_in(part))
-    _report(tally, dry_run, json)
+        with by_user(_counted(lines, progress, task), history, size, tally, remembered):
+            pass
+    _warn(tally, remembered)
+
+
+def _send(client: Client, file: Path, history: History, tally: Tally, json: bool) -> None:
+    remembered = client.server_info().quotas.event_ids // 2  # the older half may go at any time
+    lines, size = lines_in(file)
+    with _progress(json) as progress:
+        task = progress.add_task("reading", total=None)
+        with by_user(_counted(lines, progress, task), history, size, tally, remembered) as parts:
+            _warn(tally, remembered)
+            progress.update(task, description="sending", total=tally.lines - tally.refused, completed=0)
+            sender = Sender(client, history, tally, lambda: progress.advance(task))
+            for part in parts:
+                sender.send(users_in(part))
+
+
+def _home(client: Client) -> str:
+    """The tenant of users without one; "" where the credential is one user's and may not ask about others."""
+    try:
+        return client.get_user(ANYBODY).tenant
+    except (Forbidden, UserDeleted):
+        return ""
+
+
+def _warn(tally: Tally, remembered: int) -> None:
+    """Says whose import cannot be repeated."""
+    for user in tally.over_quota[:SHOWN]:
+        complain(
+            f"user {user} has more than {remembered:,} lines, and of no user are more event ids sure to be remembered: "
+            "import these lines once, because a second import, also to go on, counts forgotten ones again "
+            "(store.user_event_ids)"
+        )
+    if (more := len(tally.over_quota) - SHOWN) > 0:
+        complain(f"and {more} more users; --json names up to a thousand")
 
 
 class Sender:
@@ -76,7 +146,7 @@ class Sender:
 
     def __init__(self, client: Client, history: History, tally: Tally, answered: Callable[[], None]) -> None:
         self._client, self._history, self._tally, self._answered = client, history, tally, answered
-        self._lock = Lock()
+        self._lock, self._stopped = Lock(), Event()
 
     def send(self, users: Iterable[Sequence[Line]]) -> None:
         """Sends the events of these users. Raises PapaError for what no waiting helps against."""
@@ -89,14 +159,18 @@ class Sender:
                     running.append(lanes.submit(self._run, job))
                 while running:
                     running.popleft().result()
-            finally:
+            except BaseException:
+                self._stopped.set()
                 for future in running:
                     future.cancel()
+                raise
 
     def _run(self, job: Sequence[Line]) -> None:
         for batch in self._batches(job):
             left, until = batch, time.monotonic() + PATIENCE
             while left:
+                if self._stopped.is_set():
+                    return
                 before = len(left)
                 left, error = self._submit(left)
                 if error is None:
@@ -107,7 +181,7 @@ class Sender:
                 elif time.monotonic() + pause > until:
                     what = f"the service has taken nothing for {PATIENCE:g} s: {error.message}"
                     raise Failure(what, "does a trainer run? run the import again to go on")
-                time.sleep(pause)
+                self._stopped.wait(pause)
 
     def _batches(self, lines: Sequence[Line]) -> Iterator[list[Sent]]:
         """Reads the events of lines and divides them into calls."""
@@ -116,7 +190,7 @@ class Sender:
         for line in lines:
             try:
                 event = self._history.event(line)
-            except (ValueError, OSError) as error:  # a picture that went since it was checked
+            except UNREADABLE as error:  # a picture that went since it was checked
                 self._count(line, str(error))
                 continue
             if batch and (len(batch) == BATCH or size + len(event.image) > BATCH_BYTES):
@@ -134,30 +208,37 @@ class Sender:
         """
         again: list[Sent] = []
         why: PapaError | None = None
-        waiting: set[object] = set()
+        waiting: set[str] = set()
         for (line, event), outcome in zip(batch, self._outcomes([event for _, event in batch]), strict=True):
             error = outcome.error
             if error is not None and error.retry_after:
                 why = error if why is None or error.retry_after > (why.retry_after or 0.0) else why
-                waiting.add(event.user)
-            if event.user in waiting:
+                waiting.add(user_of(event).user)
+            if user_of(event).user in waiting:
                 again.append((line, event))
             else:
                 self._count(line, error.message if error is not None else "", duplicate=outcome.duplicate)
         return again, why
 
     def _outcomes(self, events: Sequence[FeedbackEvent]) -> list[Outcome]:
-        """One outcome per event. A call of which nothing was accepted says why of its first event alone; a stream says
-        it of each."""
+        """One outcome per event. Raises PapaError for what no waiting helps against."""
+        try:
+            return self._submitted(events)
+        except PapaError as error:
+            if not error.retry_after:
+                raise
+            return [Outcome(event.event_id, error=error) for event in events]
+
+    def _submitted(self, events: Sequence[FeedbackEvent]) -> list[Outcome]:
+        """A call of which nothing was accepted says why of its first event alone; a stream says it of each. A stream is
+        refused as a whole only where the credential lacks the method."""
         try:
             return self._client.submit_feedback(events)
         except PapaError as error:
-            if error.retry_after:
-                return [Outcome(event.event_id, error=error) for event in events]
-            if error.reason in ("CALL_FAILED", "UNAUTHENTICATED", "FORBIDDEN", "DEADLINE_EXCEEDED"):
+            if error.retry_after or error.reason in BROKEN:
                 raise
-            with self._client.stream_feedback(events) as outcomes:
-                return list(outcomes)
+        with self._client.stream_feedback(events) as outcomes:
+            return list(outcomes)
 
     def _count(self, line: Line, why: str, *, duplicate: bool = False) -> None:
         with self._lock:
@@ -195,16 +276,18 @@ def _progress(json: bool) -> Progress:
     return Progress(*columns, console=voice(json), transient=True)
 
 
-def _report(tally: Tally, dry_run: bool, json: bool) -> None:
+def _report(tally: Tally, dry_run: bool, complete: bool, json: bool) -> None:
     if json:
         reasons = [{"line": number, "reason": why} for number, why in sorted(tally.reasons.items())]
-        print_json({**vars(tally), "types": dict(tally.types), "reasons": reasons, "dry_run": dry_run})
+        told = {"types": dict(tally.types), "reasons": reasons, "dry_run": dry_run, "complete": complete}
+        print_json({**vars(tally), **told})
     else:
         sent = {} if dry_run else {"accepted": tally.accepted, "duplicates": tally.duplicates}
-        print_fields({"lines": tally.lines, "users": tally.users, **tally.types, **sent, "refused": tally.refused})
+        early = {} if complete else {"complete": "no"}
+        print_fields(
+            {"lines": tally.lines, "users": tally.users, **tally.types, **sent, "refused": tally.refused, **early}
+        )
         for number, why in itertools.islice(sorted(tally.reasons.items()), SHOWN):
             complain(f"line {number}: {why}")
         if (more := tally.refused - SHOWN) > 0:
             complain(f"and {more} more; --json names up to a thousand")
-    if tally.refused:
-        raise typer.Exit(1)

@@ -154,8 +154,9 @@ def event_message(event: FeedbackEvent, tenant: str) -> feedback_pb2.FeedbackEve
 
 def _set_label(message: feedback_pb2.FeedbackEvent, event: FeedbackEvent) -> list[Violation]:
     """Sets the type or the grade of an event, or the event that it takes back."""
-    if event.cancels:
-        return _set(message, "cancels", event.cancels)
+    if event.cancels:  # a label beside it is sent as well: the service refuses it, where it would be lost here
+        given = [name for name in ("cancels", "type", "grade") if getattr(event, name)]
+        return [refused for name in given for refused in _set(message, name, getattr(event, name))]
     if not event.type:
         return _set(message, "grade", event.grade)
     if event.grade:
