@@ -14,7 +14,11 @@ import sys
 from pathlib import Path
 
 PROJECT = Path(__file__).parent.parent
-LOCKS = {"server.txt": ("server", "plots"), "gateway.txt": ("gateway",), "dev.txt": ("server", "plots", "dev")}
+LOCKS = {
+    "server.txt": ("server", "plots"),
+    "gateway.txt": ("gateway",),
+    "dev.txt": ("server", "plots", "parquet", "dev"),
+}
 OPTIONS = ("--strip-extras", "--allow-unsafe", "--no-emit-index-url", "--no-emit-find-links", "--no-emit-trusted-host")
 LOCAL_LABEL = re.compile(r"^([\w.-]+==[^\s+]+)\+\S+", re.MULTILINE)
 ITSELF = re.compile(r"^papa-serving @ .*\n(?:    #.*\n)*", re.MULTILINE)
