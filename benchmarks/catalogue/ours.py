@@ -30,17 +30,21 @@ CATALOGUE, USER = CatalogueKey("shop", "stock"), UserKey("shop", "shopper")
 
 
 class Ours(Recommending):
-    """Learns what an update would learn of the labels for its head; the adapter itself is not needed to recommend."""
+    """Learns what an update would learn of the labels for its head; the adapter itself is not needed to recommend.
 
-    def __init__(self, stock: Stock, catalogues: MemoryCatalogues) -> None:
-        self._stock = stock
+    `diversity` is that of the requests; the service's default when absent.
+    """
+
+    def __init__(self, stock: Stock, catalogues: MemoryCatalogues, diversity: float = Wish.diversity) -> None:
+        self._stock, self._diversity = stock, diversity
         self._judge, self._shown = _Judge(stock), _Shown()
         self._recommender = Recommender(catalogues, self._judge, self._shown)
 
     @override
     def page(self, count: int, seed: int, exploring: bool, beside: Collection[int] = ()) -> list[int]:
         self._shown.beside = frozenset(map(str, beside))
-        wish = Wish(USER, CATALOGUE, count, seed, exploration=None if exploring else 0.0)
+        exploration = None if exploring else 0.0
+        wish = Wish(USER, CATALOGUE, count, seed, diversity=self._diversity, exploration=exploration)
         made = asyncio.run(self._recommender.recommend(wish))
         return [int(each.item_id) for each in made.items]
 
@@ -77,11 +81,13 @@ class _Judge(TasteJudge):
         self._items: list[int] = []
         self._grades: list[float] = []
         self.head: Head | None = None
+        self._taste: Taste | None = None
         self._backbone = backbone_kinds(self._pool, stock.features.shape[1])
 
     def learn(self, items: Sequence[int], grades: Sequence[float]) -> None:
         self._items += items
         self._grades += grades
+        self._taste = None
         config, pool = UpdateConfig(), self._pool
         unrated = None if pool is None else pool.unrated
         features, known = self._stock.features[self._items], torch.tensor(self._grades)
@@ -92,6 +98,10 @@ class _Judge(TasteJudge):
 
     @override
     async def taste(self, user: UserKey) -> Taste:
+        self._taste = self._taste or self._of_labels()
+        return self._taste
+
+    def _of_labels(self) -> Taste:
         features, grades = self._stock.features[self._items], torch.tensor(self._grades)
         found = kinds(self.head, features, grades, self._pool)
         named = _named(Origin.DRAWN, found.drawn) + _named(Origin.LIKED, found.liked)

@@ -11,13 +11,11 @@ from typing import Any
 from papa_serving.attribution.lift import student
 
 from benchmarks.catalogue.rivals import RIVALS
-from benchmarks.catalogue.simulate import OURS, calibration_error
+from benchmarks.catalogue.simulate import OURS, SYSTEMS, calibration_error
 
 Record = Mapping[str, Any]
 Values = dict[tuple[str, tuple[int, ...]], float]
 """A figure for each data set and taste."""
-
-SYSTEMS = (OURS, *RIVALS)
 
 
 def _pooled(records: Sequence[Record]) -> float:

@@ -103,7 +103,7 @@ class NearestLiked(Scored):
 class Logistic(Scored):
     """Logistic regression: the least Σ log loss + `penalty` ‖w‖² / 2, by Newton's method in the span of the labels."""
 
-    penalty = 0.1
+    penalty = 0.3
 
     @override
     def fit(self, x: Floats, grades: Floats) -> None:
@@ -191,7 +191,7 @@ class Thompson(Linear):
 class DiverseLogistic(Logistic):
     """Logistic regression with the service's maximal marginal relevance."""
 
-    diversity = 0.3
+    diversity = 0.1
 
     @override
     def best(self, score: Floats, count: int) -> list[int]:
@@ -203,7 +203,7 @@ class DiverseLogistic(Logistic):
 class DiverseLinUcb(LinUcb):
     """LinUCB with the service's maximal marginal relevance, of its score as a chance, 0 for a grade of −1."""
 
-    diversity = 0.3
+    diversity = 0.1
 
     @override
     def best(self, score: Floats, count: int) -> list[int]:

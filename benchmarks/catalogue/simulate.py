@@ -21,7 +21,11 @@ PAGE = 10
 PAGES = 5
 """Pages that are measured after a number of labels, one after another without labels; each leaves out those before."""
 BINS = 10
+JUDGED = 2_000
+"""Items of which the calibration is judged, evenly spread over a larger catalogue."""
 OURS = "PAPA"
+LESS_DIVERSE = "PAPA, diversity 0.1"
+SYSTEMS = (OURS, LESS_DIVERSE, *RIVALS)
 
 Bins = list[tuple[int, float, int]]
 """For each bin of chances: items, the sum of their chances, and how many of them are liked."""
@@ -42,7 +46,8 @@ class Cell:
 def simulate(cell: Cell, stock: Stock) -> Iterator[dict[str, Any]]:
     """A record for each system and number of labels."""
     x = standardised(stock)
-    systems: dict[str, Recommending] = {OURS: Ours(stock, catalogue_of(stock))}
+    catalogues = catalogue_of(stock)
+    systems: dict[str, Recommending] = {OURS: Ours(stock, catalogues), LESS_DIVERSE: Ours(stock, catalogues, 0.1)}
     systems |= {name: rival(x) for name, rival in RIVALS.items()}
     for name, system in systems.items():
         yield from measured(cell, stock, name, system)
@@ -103,8 +108,8 @@ def _of_pages(stock: Stock, cell: Cell, pages: Sequence[Sequence[int]]) -> dict[
 def _calibration(
     system: Recommending, liked: np.ndarray, shown: Sequence[int], recommended: Sequence[int]
 ) -> dict[str, Any]:
-    """The expected calibration error over all items without a label, and the bins of the recommended ones."""
-    rest = np.setdiff1d(np.arange(len(liked)), shown)
+    """The expected calibration error over the items without a label, and the bins of the recommended ones."""
+    rest = np.setdiff1d(np.arange(0, len(liked), max(1, len(liked) // JUDGED)), shown)
     chances, own = system.chances(rest.tolist()), system.chances(recommended)
     return {
         "ece": None if chances is None else calibration_error(bins_of(chances, liked[rest])),

@@ -14,7 +14,7 @@ from benchmarks.catalogue import __main__ as command
 from benchmarks.catalogue import tuning
 from benchmarks.catalogue.report import tables
 from benchmarks.catalogue.rivals import RIVALS, Logistic
-from benchmarks.catalogue.simulate import OURS, PAGES, Cell, bins_of, calibration_error, simulate, standardised
+from benchmarks.catalogue.simulate import OURS, PAGES, SYSTEMS, Cell, bins_of, calibration_error, simulate, standardised
 from benchmarks.catalogue.stock import Stock
 from papa.pool import Pool
 
@@ -43,7 +43,7 @@ def records(easy: Stock) -> list[dict[str, Any]]:
 
 def test_every_system_is_measured_on_its_next_pages(records: list[dict[str, Any]]) -> None:
     assert [(each["system"], each["labels"]) for each in records] == [
-        (name, labels) for name in (OURS, *RIVALS) for labels in (10, 30)
+        (name, labels) for name in SYSTEMS for labels in (10, 30)
     ]
     for each in records:
         hits = [[one for one in page if one in (1, 3)] for page in each["classes"]]
@@ -55,7 +55,7 @@ def test_every_system_is_measured_on_its_next_pages(records: list[dict[str, Any]
 def test_who_learns_finds_what_is_liked_and_all_kinds_of_it(records: list[dict[str, Any]]) -> None:
     known = {each["system"]: each for each in records if each["labels"] == 30}
     assert (known[OURS]["precision"], known[OURS]["coverage"]) == (1.0, 1.0)
-    assert all(known[name]["precision"] > 0.95 for name in RIVALS if name != "random")
+    assert all(known[name]["precision"] > 0.8 for name in RIVALS if name != "random")
     assert [known[name]["coverage"] for name in ("LinUCB, diverse", "logistic, diverse")] == [1.0] * 2
     assert known["random"]["precision"] < 0.8
 
@@ -108,7 +108,7 @@ def of(system: str, taste: int, **fields: Any) -> dict[str, Any]:
 
 
 def every(taste: int, seed: int = 1, **ours: Any) -> list[dict[str, Any]]:
-    return [of(OURS, taste, seed=seed, **ours), *(of(name, taste, seed=seed) for name in RIVALS)]
+    return [of(OURS, taste, seed=seed, **ours), *(of(name, taste, seed=seed) for name in SYSTEMS[1:])]
 
 
 def line(written: str, start: str) -> str:
@@ -172,7 +172,7 @@ def test_the_command_appends_and_reports(
     monkeypatch.setattr(command, "stock", lambda *_: easy)
     out = tmp_path / "cells.jsonl"
     assert command.main(["--taste", "1,3", "--labels", "10", "--out", str(out)]) == 0
-    assert len([json.loads(line) for line in out.read_text().splitlines()]) == 1 + len(RIVALS)
+    assert len([json.loads(line) for line in out.read_text().splitlines()]) == len(SYSTEMS)
     assert command.main(["--report", str(out)]) == 0
     assert f"| {OURS} |" in capsys.readouterr().out
     with out.open("a") as more:
