@@ -97,7 +97,7 @@ class _Judge(TasteJudge):
             self.head = informed(self.head, regression, pool)
 
     @override
-    async def taste(self, user: UserKey) -> Taste:
+    async def taste(self, user: UserKey, encoder: str) -> Taste:
         self._taste = self._taste or self._of_labels()
         return self._taste
 
@@ -112,7 +112,9 @@ class _Judge(TasteJudge):
         return Taste("revision" if self._items else "", labels, named, teaching_share(TEACHING, labels))
 
     @override
-    async def probabilities(self, user: UserKey, embeddings: Sequence[bytes]) -> NDArray[np.float32]:
+    async def probabilities(
+        self, user: UserKey, encoder: str, embeddings: Sequence[bytes], revision: str
+    ) -> NDArray[np.float32]:
         assert self.head is not None
         rows = np.frombuffer(b"".join(embeddings), "<f2").reshape(len(embeddings), -1).astype(np.float32)
         return self.head.probability(torch.from_numpy(rows)).numpy()
@@ -130,8 +132,9 @@ class _Shown(SeenItems):
         return self.beside | self.items
 
     @override
-    async def add(self, user: UserKey, catalogue: CatalogueKey, item_ids: Sequence[str]) -> None:
+    async def add(self, user: UserKey, catalogue: CatalogueKey, item_ids: Sequence[str]) -> frozenset[str]:
         """`Ours.learn` remembers what was shown."""
+        return frozenset(item_ids)
 
     @override
     async def close(self) -> None:

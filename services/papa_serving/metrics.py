@@ -93,6 +93,7 @@ RECOMMENDED_ITEMS = Counter(
     "Recommended items by why they were chosen: near_drawn, near_liked, explores.",
     ["reason"],
 )
+RANKINGS = Counter("papa_rankings_total", "Calls of Rank: ranked, or the reason of the failure.", ["outcome"])
 RANKED_ITEMS = Counter("papa_ranked_items_total", "Items and pictures that Rank has ordered.")
 FEEDBACK_BACKLOG = Gauge(
     "papa_feedback_backlog_events",

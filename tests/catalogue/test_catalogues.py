@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from papa_serving.catalogue import open_catalogues, redis_catalogues
-from papa_serving.catalogue.memory import MemoryCatalogues, passes
+from papa_serving.catalogue.memory import MemoryCatalogues
+from papa_serving.catalogue.passing import passes
 from papa_serving.contracts.catalogue import (
     CatalogueItem,
     CatalogueKey,
@@ -21,6 +22,7 @@ from papa_serving.contracts.catalogue import (
     Filter,
     Metadata,
     Put,
+    Value,
 )
 from papa_serving.contracts.errors import CatalogueFull, CatalogueUnsupported, EncoderChanged
 from papa_serving.local.redis_process import RedisProcess
@@ -299,6 +301,56 @@ async def test_filters_pass_what_they_should(catalogues: Catalogues) -> None:
     for name, filters in FILTERS.items():
         expected = [item_id for item_id, metadata in METADATA.items() if passes(metadata, filters)]
         assert await found(catalogues, *filters) == expected, name
+
+
+VALUES: dict[str, Value] = {
+    "number": 49.5, "zero": 0.0, "one": 1.0, "negative": -3.0, "number as text": "49.5", "text": "shoe", "no text": "",
+    "true": True, "false": False, "true as text": "true", "several": ("new", "shoe"), "none of several": (),
+}  # fmt: skip
+"""Values of every type, some of which a looser comparison takes for one another."""
+CONDITIONS = [
+    *(
+        Filter("v", comparison, (number,))
+        for comparison in (IS, AT_LEAST, AT_MOST)
+        for number in (49.5, 0.0, 1.0, -5.0)
+    ),
+    *(Filter("v", IS, (flag,)) for flag in (True, False)),
+    *(
+        Filter("v", comparison, (text,))
+        for comparison in (IS, HAS)
+        for text in ("shoe", "", "new", "49.5", "true", "sho")
+    ),
+    Filter("v", HAS, ("old", "new")),
+    Filter("v", IS, ("49.5", "shoe")),
+]
+
+
+async def test_filters_never_take_a_value_for_one_of_another_type(catalogues: Catalogues) -> None:
+    for number, (item_id, value) in enumerate(VALUES.items()):
+        await catalogues.put(SUMMER, made(item_id, 1, number, v=value))
+    for each in CONDITIONS:
+        expected = [item_id for item_id, value in VALUES.items() if passes({"v": value}, [each])]
+        assert await found(catalogues, each) == expected, each
+
+
+def test_values_of_two_types_never_compare() -> None:
+    def passing(comparison: Comparison, *values: str | float | bool) -> set[str]:
+        return {item_id for item_id, value in VALUES.items() if passes({"v": value}, [Filter("v", comparison, values)])}
+
+    numbers = {"number", "zero", "one", "negative"}
+    assert passing(AT_MOST, 50.0) == passing(AT_LEAST, -5.0) == numbers
+    assert (passing(IS, True), passing(IS, 1.0)) == ({"true"}, {"one"})
+    assert (passing(IS, False), passing(IS, 0.0)) == ({"false"}, {"zero"})
+    assert (passing(IS, "shoe"), passing(HAS, "shoe"), passing(IS, "")) == ({"text"}, {"several"}, {"no text"})
+
+
+async def test_a_search_that_finds_fewer_than_asked_has_found_all(catalogues: Catalogues) -> None:
+    for number in range(40):
+        await catalogues.put(SUMMER, made(f"i{number}", np.cos(number), np.sin(number), even=number % 2 == 0))
+    assert len(set(await found(catalogues, count=41))) == 40
+    assert len(set(await found(catalogues, Filter("even", IS, (True,)), count=21))) == 20
+    both = await catalogues.embeddings(SUMMER, ["i0", "never"])
+    assert both == [np.array([1, 0], "<f2").tobytes(), b""]
 
 
 def test_the_filters_tell_items_apart() -> None:

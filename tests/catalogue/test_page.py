@@ -20,8 +20,8 @@ def kind(origin: Origin, share: float) -> Kind:
 def candidate(
     name: str, number: int, chance: float = math.nan, near: float = 0.9, at: Sequence[float] = ()
 ) -> Candidate:
-    place = at or np.random.default_rng(abs(hash(name)) % 2**32).normal(size=4)
-    return Candidate(name, {number: near}, np.array(place, np.float32), {}, chance)
+    place = at or np.random.default_rng(list(name.encode())).normal(size=4)
+    return Candidate(name, {number: near}, np.array(place, np.float32), chance)
 
 
 def names(chosen: Sequence[Chosen]) -> list[str]:

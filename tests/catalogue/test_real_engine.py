@@ -123,7 +123,7 @@ async def test_who_likes_bright_pictures_is_recommended_bright_ones(
     await world.commit(UserKey("shop", "alice"), "000001-aa", learnt.weights, head=learnt.head, replay=learnt.replay)
     port, encoder = server.add_insecure_port("127.0.0.1:0"), encoder_of(denoiser)
     with running(denoiser) as engine:
-        tastes = Tastes(world.adapters, world.revisions, denoiser.unrated, engine.embedder, encoder.size)
+        tastes = Tastes(world.adapters, world.revisions, denoiser.unrated, engine.embedder, encoder)
         replica = Replica(engine.embedder, encoder, tastes)
         engine_pb2_grpc.add_EngineServiceServicer_to_server(replica, server)
         await server.start()

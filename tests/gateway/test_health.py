@@ -18,7 +18,9 @@ from tests.gateway.support.fake_engine import done, items, wait
 from tests.gateway.support.service import Service, eventually, refusal
 from tests.ports import free_port
 
-GENERATION, FEEDBACK, USER = (f"papa.serving.v1.{name}Service" for name in ("Generation", "Feedback", "User"))
+GENERATION, FEEDBACK, USER, CATALOGUE, RECOMMEND = (
+    f"papa.serving.v1.{name}Service" for name in ("Generation", "Feedback", "User", "Catalogue", "Recommend")
+)
 ALICE = types_pb2.User(user="alice")
 
 
@@ -58,6 +60,30 @@ async def test_feedback_and_users_follow_storage(service: Service, monkeypatch: 
     service.items.failure = None
     for name in (FEEDBACK, USER):
         await service.until_serving(name)
+
+
+async def test_recommendations_follow_all_that_they_need(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("papa_serving.gateway.api.health.POLL_SECONDS", 0.02)
+    await service.until_serving(RECOMMEND)
+    encoder = service.catalogues.encoder
+    monkeypatch.setattr(service.catalogues, "encoder", _down)
+    for name in (RECOMMEND, CATALOGUE):
+        await service.until_serving(name, expected=False)
+    assert await service.serving(GENERATION) and await service.serving(FEEDBACK)
+    monkeypatch.setattr(service.catalogues, "encoder", encoder)
+    for name in (RECOMMEND, CATALOGUE):
+        await service.until_serving(name)
+    service.items.failure = StorageUnavailable("down")
+    await service.until_serving(RECOMMEND, expected=False)
+    service.items.failure = None
+    await service.until_serving(RECOMMEND)
+    await service.engine.die()
+    await service.until_serving(RECOMMEND, expected=False)
+    assert await service.serving(CATALOGUE)
+
+
+async def _down(catalogue: object) -> str:
+    raise StorageUnavailable("down")
 
 
 async def test_reflection_on(service: Service) -> None:

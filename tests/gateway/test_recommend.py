@@ -13,6 +13,7 @@ from papa_serving.contracts.limits import MAX_RANKED, MAX_RANKED_IMAGES, MAX_REC
 from papa_serving.gateway.auth.identity import Identity, Scope
 from papa_serving.stubs.engine.v1 import engine_pb2
 from papa_serving.stubs.serving.v1 import catalogue_pb2, recommend_pb2, types_pb2, user_pb2
+from prometheus_client import REGISTRY
 
 from tests.gateway.support.service import Service, eventually, refusal
 from tests.gateway.support.stock import LIKES_LARGE, SPREAD, item, pictured, png, put
@@ -112,17 +113,16 @@ async def test_deleted_items_are_never_recommended(shop: Service, monkeypatch: p
     """Not even one that is deleted while the page is made: another takes its place."""
     first = names(await recommended(shop, diversity=0.0, exclude_seen=False))
     await shop.catalogue.DeleteItems(catalogue_pb2.DeleteItemsRequest(item_ids=first[:2]))
-    search, get = shop.catalogues.search, shop.catalogues.get
+    embeddings = shop.catalogues.embeddings
     assert not set(first[:2]) & set(names(await recommended(shop, exclude_seen=False)))
 
     async def delete_after(*given: object, **named: object) -> object:
-        found = await get(*given, **named)
+        found = await embeddings(*given, **named)
         await shop.catalogues.delete(CatalogueKey("default", "default"), [first[2]])
         return found
 
-    monkeypatch.setattr(shop.catalogues, "get", delete_after)
+    monkeypatch.setattr(shop.catalogues, "embeddings", delete_after)
     page = names(await recommended(shop, diversity=0.0, exclude_seen=False))
-    assert search == shop.catalogues.search
     assert len(page) == 5
     assert not set(first[:3]) & set(page)
 
@@ -167,6 +167,67 @@ async def test_an_unknown_catalogue_and_a_former_encoder_are_told(shop: Service)
     shop.gateway._backends.catalogues.encoder = _another  # type: ignore[method-assign]
     refused = await refusal(recommended(shop))
     assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "ENCODER_CHANGED")
+
+
+async def test_a_backbone_that_has_just_changed_is_noticed_at_once(shop: Service) -> None:
+    """Though the gateway has asked for the encoder's name a moment ago."""
+    await recommended(shop)
+    shop.engine.encoder = "another-encoder"
+    for call in (recommended(shop), shop.recommend.Rank(Rank(user=ALICE, item_ids=["i01"]))):
+        refused = await refusal(call)
+        assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "ENCODER_CHANGED")
+    ranked = await shop.recommend.Rank(Rank(user=ALICE, images=[png(10)]))
+    assert len(ranked.items) == 1, "pictures are embedded anew"
+
+
+async def test_an_engine_that_judges_too_few_is_unavailable(shop: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = shop.engine.judge
+
+    async def short(request: engine_pb2.JudgeRequest) -> engine_pb2.JudgeResponse:
+        answer = await judge(request)
+        del answer.judgement.probabilities[1:]
+        return answer
+
+    monkeypatch.setattr(shop.engine, "judge", short)
+    for call in (recommended(shop), shop.recommend.Rank(Rank(user=ALICE, item_ids=["i01", "i02"]))):
+        refused = await refusal(call)
+        assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "GENERATOR_UNAVAILABLE")
+
+
+async def test_a_revision_between_two_questions_starts_the_call_again(shop: Service) -> None:
+    told = shop.engine.tastes["alice"]
+    newer = engine_pb2.Judgement()
+    newer.CopyFrom(told)
+    newer.revision = "000003-bb"
+
+    class Changing(dict[str, engine_pb2.Judgement]):
+        asked = 0
+
+        def get(self, key: str, default: object = None) -> engine_pb2.Judgement:  # type: ignore[override]
+            self.asked += 1
+            return told if self.asked == 1 else newer
+
+    shop.engine.tastes = Changing()
+    answer = await recommended(shop)
+    assert (answer.revision, len(answer.items)) == ("000003-bb", 5)
+
+
+async def test_every_outcome_is_counted(shop: Service) -> None:
+    def counted(name: str, outcome: str) -> float:
+        return REGISTRY.get_sample_value(name, {"outcome": outcome}) or 0.0
+
+    for name, call, outcome in (
+        ("papa_recommendations_total", lambda: recommended(shop, count=0), "INVALID_REQUEST"),
+        ("papa_recommendations_total", lambda: recommended(shop, catalogue="winter"), "CATALOGUE_NOT_FOUND"),
+        ("papa_rankings_total", lambda: shop.recommend.Rank(Rank(user=ALICE)), "INVALID_REQUEST"),
+        ("papa_rankings_total", lambda: shop.recommend.Rank(Rank(user=ALICE, images=[b"x" * 9])), "INVALID_REQUEST"),
+    ):
+        before = counted(name, outcome)
+        await refusal(call())
+        assert counted(name, outcome) == before + 1
+    before = counted("papa_rankings_total", "ranked")
+    await shop.recommend.Rank(Rank(user=ALICE, item_ids=["i01"]))
+    assert counted("papa_rankings_total", "ranked") == before + 1
 
 
 async def _another(catalogue: CatalogueKey) -> str:

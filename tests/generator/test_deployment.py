@@ -22,6 +22,7 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2
+from papa_serving.catalogue.memory import MemoryCatalogues
 from papa_serving.client import AsyncClient, Retry
 from papa_serving.contracts.errors import PapaError, Status, UserDeleted
 from papa_serving.contracts.feedback import FeedbackEvent, UserBatch
@@ -36,7 +37,7 @@ from papa_serving.gateway.rpc.drain import Drain
 from papa_serving.gateway.server import Gateway
 from papa_serving.generator.deployment import app, reconfigured
 from papa_serving.generator.wiring import defaults
-from papa_serving.settings import GatewaySettings, GeneratorSettings, Settings
+from papa_serving.settings import CatalogueSettings, GatewaySettings, GeneratorSettings, Settings
 from papa_serving.store import open_items, open_revisions, open_users
 from papa_serving.stubs.engine.v1 import engine_pb2, engine_pb2_grpc
 from PIL import Image
@@ -362,7 +363,7 @@ async def test_shutdown_says_so_first_and_lets_running_generations_finish(
 ) -> None:
     """The health that a gateway gives tells that no others are taken, while what was accepted still runs."""
     gateway, items = EngineClient(service.address, lambda: TOKEN), open_items(service.settings)
-    readiness = Readiness(gateway, items, Drain())
+    readiness = Readiness(gateway, items, MemoryCatalogues(CatalogueSettings()), Drain())
     await readiness.start()
     await until_serving(readiness, True)
     call = stub.Run(request("fay", steps=1000), metadata=ROUTE, timeout=180)

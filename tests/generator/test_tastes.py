@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from papa_serving.contracts.errors import InvalidRequest, QueueFull, UserDeleted
+from papa_serving.contracts.catalogue import Encoder
+from papa_serving.contracts.errors import EncoderChanged, InvalidRequest, QueueFull, UserDeleted
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.limits import MAX_JUDGED
 from papa_serving.generator.tastes import Tastes
@@ -46,7 +47,8 @@ def world(denoiser: Denoiser) -> Iterator[World]:
 
 def tastes(world: World) -> Tastes:
     denoiser = world.denoiser
-    made = Tastes(world.adapters, world.revisions, denoiser.unrated, world.engine.embedder, denoiser.feature_size)
+    encoder = Encoder("e", denoiser.feature_size)
+    made = Tastes(world.adapters, world.revisions, denoiser.unrated, world.engine.embedder, encoder)
     made.teaching = 0.3
     return made
 
@@ -72,8 +74,10 @@ def _refuse(*_: object) -> None:
     raise QueueFull("full")
 
 
-def asked(*embeddings: bytes, kinds: bool = False, user: UserKey = ANN) -> engine_pb2.JudgeRequest:
-    return engine_pb2.JudgeRequest(tenant=user.tenant, user=user.user, embeddings=embeddings, kinds=kinds)
+def asked(*embeddings: bytes, kinds: bool = False, user: UserKey = ANN, encoder: str = "e") -> engine_pb2.JudgeRequest:
+    return engine_pb2.JudgeRequest(
+        tenant=user.tenant, user=user.user, embeddings=embeddings, kinds=kinds, encoder=encoder
+    )
 
 
 def origins(answer: engine_pb2.Judgement) -> set[int]:
@@ -148,4 +152,10 @@ async def test_the_engine_refuses_what_no_gateway_sends(world: World) -> None:
         asked(good, user=UserKey("x" * 129, "u")),
     ):
         with pytest.raises(InvalidRequest):
+            await tastes(world).judge(request)
+
+
+async def test_embeddings_of_another_encoder_are_told_from_those_of_no_gateway(world: World) -> None:
+    for request in (asked(kinds=True, encoder="another"), asked(b"of another size", encoder="another")):
+        with pytest.raises(EncoderChanged, match="another"):
             await tastes(world).judge(request)

@@ -28,6 +28,15 @@ async def test_what_was_recommended_is_remembered_for_its_user_and_catalogue(bac
         assert await backend.seen.of_user(other, SUMMER) == frozenset()
 
 
+async def test_of_two_calls_at_once_one_gets_each_item(backend: Backend, user: UserKey) -> None:
+    names = [f"i{number}" for number in range(20)]
+    calls = [backend.seen.add(user, SUMMER, names[start : start + 12]) for start in (0, 4, 8, 0)]
+    shares = await asyncio.gather(*calls)
+    assert sorted(name for share in shares for name in share) == sorted(names)
+    assert await backend.seen.add(user, SUMMER, names) == frozenset()
+    assert await backend.seen.add(user, WINTER, ["i0"]) == {"i0"}, "another catalogue's item of the same name"
+
+
 async def test_the_window_keeps_the_newest(open_backend: OpenBackend, user: UserKey) -> None:
     backend = open_backend(store=StoreSettings(user_seen=3))
     for names in (["a"], ["b"], ["c"], ["a"], ["d"]):
@@ -42,8 +51,9 @@ async def test_the_window_expires(open_backend: OpenBackend, user: UserKey) -> N
     async with asyncio.timeout(60):
         while await backend.seen.of_user(user, SUMMER):  # noqa: ASYNC110 - nobody tells of an expiry
             await asyncio.sleep(0.02)
+    assert await backend.seen.add(user, SUMMER, ["a"]) == {"a"}, "it may be recommended again"
     await backend.seen.add(user, SUMMER, ["b"])
-    assert await backend.seen.of_user(user, SUMMER) <= {"b"}
+    assert await backend.seen.of_user(user, SUMMER) <= {"a", "b"}
 
 
 async def test_it_goes_with_its_user_and_does_not_come_back(backend: Backend, user: UserKey) -> None:

@@ -10,19 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from papa_serving.catalogue.passing import passes
 from papa_serving.contracts.catalogue import (
     CatalogueItem,
     CatalogueKey,
     CatalogueRecord,
     Catalogues,
-    Comparison,
     Filter,
     ListedItem,
-    Metadata,
     Near,
     Page,
     Put,
-    Value,
 )
 from papa_serving.contracts.errors import CatalogueFull, EncoderChanged
 from papa_serving.settings import CatalogueSettings
@@ -69,6 +67,10 @@ class MemoryCatalogues(Catalogues):
         return [item if item is None or pictures else replace(item, sample=b"") for item in found]
 
     @override
+    async def embeddings(self, catalogue: CatalogueKey, item_ids: Sequence[str]) -> list[bytes]:
+        return [item.embedding if item else b"" for item in await self.get(catalogue, item_ids)]
+
+    @override
     async def fingerprints(self, catalogue: CatalogueKey, item_ids: Sequence[str]) -> list[str]:
         return [item.fingerprint if item else "" for item in await self.get(catalogue, item_ids)]
 
@@ -109,22 +111,3 @@ class MemoryCatalogues(Catalogues):
 
     def _items(self, catalogue: CatalogueKey) -> dict[str, CatalogueItem]:
         return self._catalogues.get(catalogue, {})
-
-
-def passes(metadata: Metadata, filters: Sequence[Filter]) -> bool:
-    """Whether an item with this metadata passes all filters."""
-    return all(each.key in metadata and _passes(metadata[each.key], each) for each in filters)
-
-
-def _passes(value: Value, asked: Filter) -> bool:
-    match asked.comparison:
-        case Comparison.HAS:
-            return isinstance(value, tuple) and any(text in value for text in asked.values)
-        case Comparison.IS:
-            return not isinstance(value, tuple) and any(
-                value == other and isinstance(value, str) == isinstance(other, str) for other in asked.values
-            )
-        case Comparison.AT_LEAST:
-            return isinstance(value, float) and any(value >= float(other) for other in asked.values)
-        case Comparison.AT_MOST:
-            return isinstance(value, float) and any(value <= float(other) for other in asked.values)

@@ -20,14 +20,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from papa_serving.contracts.catalogue import Metadata
 from papa_serving.contracts.recommending import Kind, Origin, Taste
 
 DRAWN_PART = 0.5
 """The part of the page for what the model draws, where it is known what the user liked as well."""
 WORTHY = 0.7
 """A kind's best candidate must be at least so likely to be liked, in multiples of the page's best one."""
-
+SAMPLE = 128
+"""Candidates from which the scale of their distances is taken."""
 
 _TEACHING = (Origin.QUESTION, Origin.BACKBONE)
 
@@ -43,7 +43,6 @@ class Candidate:
     item_id: str
     near: Mapping[int, float]
     embedding: NDArray[np.float32]
-    metadata: Metadata
     chance: float = math.nan
 
 
@@ -78,25 +77,37 @@ def turns(taste: Taste, count: int, exploration: float, rng: np.random.Generator
 
 
 def compose(
-    candidates: Sequence[Candidate], kinds: Sequence[Kind], order: Sequence[int], count: int, diversity: float
+    candidates: Sequence[Candidate],
+    kinds: Sequence[Kind],
+    order: Sequence[int],
+    count: int,
+    diversity: float,
+    kept: Sequence[Chosen] = (),
 ) -> list[Chosen]:
-    """At most `count` candidates. For each turn in `order` it takes, of those that were found near that kind, the
-    largest (1 − δ) relevance − δ max similarity to what is chosen already (maximal marginal relevance: Carbonell &
-    Goldstein, SIGIR 1998), and for turns that are left the largest of all. δ is the `diversity`.
+    """At most `count` candidates, of which those in `kept` are the first, whatever they are worth; their kinds have had
+    their turns. For each other turn in `order` it takes, of those that were found near that kind, the largest
+    (1 − δ) relevance − δ max similarity to what is chosen already (maximal marginal relevance: Carbonell & Goldstein,
+    SIGIR 1998), and for turns that are left the largest of all. δ is the `diversity`.
 
     The relevance of a candidate is its chance; where that is not known, or where its label is to teach, it is how near
     to the kind it is. Two candidates are similar by exp(−d² / median), d the distance of their standardised embeddings.
     """
     if not candidates:
         return []
-    near = np.array([[each.near.get(kind, math.nan) for each in candidates] for kind in range(len(kinds))])
+    near = np.full((len(kinds), len(candidates)), math.nan)
+    for index, each in enumerate(candidates):
+        for kind, similarity in each.near.items():
+            near[kind, index] = similarity
     teaching = np.array([kind.origin in _TEACHING for kind in kinds])
     chances = np.array([each.chance for each in candidates])
     known = ~np.isnan(chances)
     page = _Page(np.stack([each.embedding for each in candidates]), count, diversity)
+    numbers = {each.item_id: index for index, each in enumerate(candidates)}
+    for chosen in kept:
+        page.keep(numbers[chosen.candidate.item_id], chosen.kind)
     # Of what is not known, nothing can be said against it.
     worthy = ~known | (chances >= WORTHY * chances[known].max(initial=0.0))
-    for kind in order:
+    for kind in _left(order, kept):
         found = ~np.isnan(near[kind])
         if teaching[kind]:
             page.take(near[kind], found, kind)
@@ -118,9 +129,19 @@ class _Page:
     """What is chosen so far."""
 
     def __init__(self, embeddings: NDArray[np.float32], count: int, diversity: float) -> None:
-        self._alike, self._count, self._diversity = _similarities(embeddings), count, diversity
+        values = embeddings.astype(np.float64)
+        self._z = (values - values.mean(0)) / (values.std(0) + 1e-6)
+        self._squares = (self._z**2).sum(1)
+        self._scale = self._median()
+        self._count, self._diversity = count, diversity
         self._nearest, self._free = np.zeros(len(embeddings)), np.ones(len(embeddings), bool)
         self.taken: list[tuple[int, int]] = []
+
+    def keep(self, index: int, kind: int) -> None:
+        """Takes this candidate."""
+        self.taken.append((index, kind))
+        self._free[index] = False
+        self._nearest = np.maximum(self._nearest, np.exp(-self._distances(np.array([index]))[0] / self._scale))
 
     def take(self, relevance: NDArray[np.float64], allowed: NDArray[np.bool_], kind: int) -> int:
         """Takes the best of those that are allowed and returns its index; -1 where the page is full or none is left."""
@@ -129,10 +150,30 @@ class _Page:
             return -1
         worth = (1 - self._diversity) * relevance - self._diversity * self._nearest
         best = int(np.where(allowed, worth, -np.inf).argmax())
-        self.taken.append((best, kind))
-        self._free[best] = False
-        self._nearest = np.maximum(self._nearest, self._alike[best])
+        self.keep(best, kind)
         return best
+
+    def _distances(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The squared distances of some candidates to all. Shape: [k] → [k, n]."""
+        products = self._z[rows] @ self._z.T
+        return np.maximum(self._squares[rows, None] + self._squares[None] - 2 * products, 0.0)
+
+    def _median(self) -> float:
+        """The median squared distance of two candidates that differ, by a sample of evenly spaced ones."""
+        size = len(self._z)
+        rows = np.arange(size) if size <= SAMPLE else np.linspace(0, size - 1, SAMPLE).astype(np.int64)
+        distances = self._distances(rows)[:, rows]
+        apart = distances[distances > 1e-9]
+        return float(np.median(apart)) if len(apart) else 1.0
+
+
+def _left(order: Sequence[int], kept: Sequence[Chosen]) -> list[int]:
+    """The turns in `order` without one for each of those kept, of its kind where there is one."""
+    left = list(order)
+    for chosen in kept:
+        if chosen.kind in left:
+            left.remove(chosen.kind)
+    return left
 
 
 def _of(taste: Taste, origin: Origin) -> list[int]:
@@ -156,14 +197,3 @@ def _interleaved(numbers: Iterable[int]) -> list[int]:
         seen[number] = seen.get(number, 0) + 1
         places.append(((seen[number] - 0.5) / totals[number], number))
     return [number for _, number in sorted(places, key=lambda place: place[0])]
-
-
-def _similarities(embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Shape: [n, F] → [n, n] in (0, 1]."""
-    values = embeddings.astype(np.float64)
-    z = (values - values.mean(0)) / (values.std(0) + 1e-6)
-    squares = (z**2).sum(1)
-    distances = np.maximum(squares[:, None] + squares[None] - 2 * z @ z.T, 0.0)
-    apart = distances[distances > 1e-9]
-    similar: NDArray[np.float64] = np.exp(-distances / (np.median(apart) if len(apart) else 1.0))
-    return similar

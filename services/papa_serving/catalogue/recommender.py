@@ -4,33 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import replace
-from itertools import zip_longest
+from collections.abc import Sequence
 
 import numpy as np
 
-from papa_serving.catalogue.page import Candidate, Chosen, compose, turns
-from papa_serving.contracts.catalogue import CatalogueKey, Catalogues, Filter
-from papa_serving.contracts.limits import MAX_JUDGED
+from papa_serving.catalogue.candidates import Candidates
+from papa_serving.catalogue.page import Chosen, compose, turns
+from papa_serving.catalogue.passing import passes
+from papa_serving.contracts.catalogue import Catalogues, Metadata
+from papa_serving.contracts.errors import CatalogueNotFound, GeneratorUnavailable
 from papa_serving.contracts.recommending import (
     REASONS,
-    Origin,
     Recommendation,
     Recommended,
     SeenItems,
     Taste,
+    TasteChanged,
     TasteJudge,
     Wish,
 )
 
-FOUND = 16
-"""Items that are looked for near a kind, beside what the page takes of it."""
-WIDER = 8
-"""How many times as many are looked for, near every kind, where those do not fill the page."""
-MOST_FOUND = 1_000
-"""Items that one search may find."""
+ROUNDS = 8
+"""How often the places of items that cannot be shown are filled anew."""
+RETRY_AFTER = 1.0
+"""Seconds."""
 
 
 class Recommender:
@@ -40,93 +37,103 @@ class Recommender:
         self._catalogues, self._judge, self._seen = catalogues, judge, seen
 
     async def recommend(self, wish: Wish) -> Recommendation:
-        """Chooses items and remembers that they were recommended. An item that is deleted meanwhile is left out.
+        """Chooses items by one revision of the taste, and remembers that they were recommended. An item that is deleted
+        or changed meanwhile is left out.
 
-        Raises UserDeleted, StorageUnavailable, CatalogueUnsupported, and what the judge raises.
+        Raises CatalogueNotFound, UserDeleted, StorageUnavailable, CatalogueUnsupported, GeneratorUnavailable where the
+        taste changes all the time, and what the judge raises.
         """
-        taste = await self._judge.taste(wish.user)
+        call = _Call(self._catalogues, self._judge, self._seen, wish)
+        try:
+            return await call.answer()
+        except TasteChanged:
+            pass
+        try:
+            return await call.answer()
+        except TasteChanged as error:
+            message = "the user's taste is changing: try again"
+            raise GeneratorUnavailable(message, retry_after=RETRY_AFTER) from error
+
+
+class _Call:
+    """One recommendation. What it has noted as recommended stays its own when it starts again."""
+
+    def __init__(self, catalogues: Catalogues, judge: TasteJudge, seen: SeenItems, wish: Wish) -> None:
+        self._catalogues, self._judge, self._seen, self._wish = catalogues, judge, seen, wish
+        self._noted: set[str] = set()
+
+    async def answer(self) -> Recommendation:
+        wish = self._wish
+        encoder = await self._catalogues.encoder(wish.catalogue)
+        if not encoder:
+            raise CatalogueNotFound("the tenant has no catalogue of this name with items in it", field="catalogue")
+        taste = await self._judge.taste(wish.user, encoder)
         exploration = taste.teaching if wish.exploration is None else wish.exploration
-        rng = np.random.default_rng(wish.seed)
-        order = turns(taste, wish.count, exploration, rng)
-        excluded = await self._seen.of_user(wish.user, wish.catalogue) if wish.exclude_seen else frozenset()
-        page = await self._page(wish, taste, order, excluded)
-        await self._seen.add(wish.user, wish.catalogue, [each.candidate.item_id for each in page])
-        items = [_recommended(taste, each) for each in page]
+        order = turns(taste, wish.count, exploration, np.random.default_rng(wish.seed))
+        candidates = Candidates(
+            self._catalogues, self._judge, wish, encoder, taste, order, await self._seen_elsewhere()
+        )
+        page, metadata = await self._page(taste, order, candidates)
+        items = [_recommended(taste, each, metadata[each.candidate.item_id]) for each in page]
         return Recommendation(items, taste.revision, taste.personal)
 
-    async def _page(self, wish: Wish, taste: Taste, order: Sequence[int], excluded: Collection[str]) -> list[Chosen]:
-        planned = {kind: FOUND + 4 * number for kind, number in Counter(order).items()}
-        candidates = await self._judged(wish, taste, planned, excluded)
-        page = compose(candidates, taste.kinds, order, wish.count, wish.diversity)
-        if len(page) < wish.count:
-            wider = min(MOST_FOUND, WIDER * (FOUND + wish.count) + len(excluded))
-            everywhere = [kind for kind, each in enumerate(taste.kinds) if each.origin is not Origin.QUESTION]
-            candidates = await self._judged(wish, taste, dict.fromkeys([*planned, *everywhere], wider), excluded)
-            page = compose(candidates, taste.kinds, order, wish.count, wish.diversity)
-        return await self._without_deleted(wish, taste, order, candidates, page)
-
-    async def _without_deleted(
-        self, wish: Wish, taste: Taste, order: Sequence[int], candidates: Sequence[Candidate], page: list[Chosen]
-    ) -> list[Chosen]:
-        """The page without items that were deleted since they were found; others take their places."""
-        while page:
-            known = await self._catalogues.fingerprints(wish.catalogue, [each.candidate.item_id for each in page])
-            gone = {each.candidate.item_id for each, found in zip(page, known, strict=True) if not found}
-            if not gone:
+    async def _page(
+        self, taste: Taste, order: Sequence[int], candidates: Candidates
+    ) -> tuple[list[Chosen], dict[str, Metadata]]:
+        """The page and the metadata of its items. The places of items that cannot be shown are filled anew."""
+        kept, metadata = list[Chosen](), dict[str, Metadata]()
+        await candidates.more()
+        for _ in range(ROUNDS):
+            page = await self._composed(taste, order, candidates, kept)
+            fresh = page[len(kept) :]
+            metadata |= await self._presentable(fresh)
+            noted = await self._note([each.candidate.item_id for each in fresh if each.candidate.item_id in metadata])
+            kept += [each for each in fresh if each.candidate.item_id in noted]
+            if len(kept) == len(page):
                 break
-            candidates = [each for each in candidates if each.item_id not in gone]
-            page = compose(candidates, taste.kinds, order, wish.count, wish.diversity)
-        return page
+            candidates.leave_out({each.candidate.item_id for each in fresh} - noted)
+            candidates.leave_out(await self._seen_elsewhere())
+        return kept, metadata
 
-    async def _judged(
-        self, wish: Wish, taste: Taste, planned: dict[int, int], excluded: Collection[str]
-    ) -> list[Candidate]:
-        """The candidates near the kinds that `planned` names, so many of each, with their chances."""
-        found = await self._found(wish.catalogue, taste, planned, wish.filters, excluded)
-        names = list(found)[:MAX_JUDGED]
-        items = await self._catalogues.get(wish.catalogue, names, pictures=False)
-        candidates = [
-            Candidate(item.item_id, found[item.item_id], item.vector, item.metadata)
-            for item in items
+    async def _composed(
+        self, taste: Taste, order: Sequence[int], candidates: Candidates, kept: Sequence[Chosen]
+    ) -> list[Chosen]:
+        """A page that begins with `kept`, with as many candidates as it takes to fill it."""
+        wish = self._wish
+        while True:
+            usable = candidates.usable
+            # In a thread, because it takes milliseconds in which no other call would be served.
+            page = await asyncio.to_thread(compose, usable, taste.kinds, order, wish.count, wish.diversity, kept)
+            if len(page) == wish.count or not await candidates.more():
+                return page
+
+    async def _presentable(self, chosen: Sequence[Chosen]) -> dict[str, Metadata]:
+        """The metadata of those that are still there, are what was judged, and pass the filters."""
+        names = [each.candidate.item_id for each in chosen]
+        items = await self._catalogues.get(self._wish.catalogue, names, pictures=False)
+        return {
+            item.item_id: item.metadata
+            for item, each in zip(items, chosen, strict=True)
             if item is not None
-        ]
-        if not taste.labels or not candidates:
-            return candidates
-        embeddings = [item.embedding for item in items if item is not None]
-        chances = (await self._judge.probabilities(wish.user, embeddings)).tolist()
-        judged = [replace(each, chance=chance) for each, chance in zip(candidates, chances, strict=True)]
-        return [each for each in judged if not each.chance < wish.min_like_probability]
+            and passes(item.metadata, self._wish.filters)
+            and np.array_equal(item.vector, each.candidate.embedding, equal_nan=True)
+        }
 
-    async def _found(
-        self,
-        catalogue: CatalogueKey,
-        taste: Taste,
-        planned: dict[int, int],
-        filters: Sequence[Filter],
-        excluded: Collection[str],
-    ) -> dict[str, dict[int, float]]:
-        """The kinds near which each item was found, with their similarity; first the nearest item of each kind, then
-        the second.
+    async def _seen_elsewhere(self) -> frozenset[str]:
+        """What other calls have recommended lately, where that is not to be repeated."""
+        if not self._wish.exclude_seen:
+            return frozenset()
+        return await self._seen.of_user(self._wish.user, self._wish.catalogue) - self._noted
 
-        As many items more are looked for as may have to be left out again, up to twice as many in all: where more of
-        them are left out, the wider search finds others.
-        """
-        numbers = [min(MOST_FOUND, count + min(count, len(excluded))) for count in planned.values()]
-        searches = await asyncio.gather(
-            *(
-                self._catalogues.search(catalogue, taste.kinds[kind].direction, number, filters)
-                for kind, number in zip(planned, numbers, strict=True)
-            )
-        )
-        found: dict[str, dict[int, float]] = {}
-        for nearest in zip_longest(*searches):
-            for kind, each in zip(planned, nearest, strict=True):
-                if each is not None and each.item_id not in excluded:
-                    found.setdefault(each.item_id, {})[kind] = each.similarity
-        return found
+    async def _note(self, item_ids: Sequence[str]) -> frozenset[str]:
+        """Notes items as recommended. Returns those that may be: not what another call has noted first."""
+        new = await self._seen.add(self._wish.user, self._wish.catalogue, item_ids)
+        may = frozenset(item_ids) & (new | self._noted) if self._wish.exclude_seen else frozenset(item_ids)
+        self._noted |= may
+        return may
 
 
-def _recommended(taste: Taste, chosen: Chosen) -> Recommended:
+def _recommended(taste: Taste, chosen: Chosen, metadata: Metadata) -> Recommended:
     item = chosen.candidate
     chance = None if math.isnan(item.chance) else item.chance
-    return Recommended(item.item_id, chance, REASONS[taste.kinds[chosen.kind].origin], item.metadata)
+    return Recommended(item.item_id, chance, REASONS[taste.kinds[chosen.kind].origin], metadata)

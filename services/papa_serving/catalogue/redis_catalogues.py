@@ -114,6 +114,12 @@ class RedisCatalogues(Catalogues):
         return [_item(item_id, *reply) for item_id, reply in zip(item_ids, replies, strict=True)]
 
     @override
+    async def embeddings(self, catalogue: CatalogueKey, item_ids: Sequence[str]) -> list[bytes]:
+        keys = self._keys(catalogue)
+        replies = await self._all([("HGET", keys.item(each), "embedding") for each in item_ids])
+        return [reply or b"" for reply in replies]
+
+    @override
     async def fingerprints(self, catalogue: CatalogueKey, item_ids: Sequence[str]) -> list[str]:
         keys = self._keys(catalogue)
         replies = await self._all([("HGET", keys.item(each), "fingerprint") for each in item_ids])
@@ -159,7 +165,7 @@ class RedisCatalogues(Catalogues):
         passing = expression(filters)
         with _vector_sets():
             if not passing:
-                found = await call(self._client, *asked)
+                found = await self._unfiltered(catalogue, asked, count)
             else:
                 found = await self._filtered(catalogue, [*asked, "FILTER", passing], count)
         return [Near(name.decode(), float(score)) for name, score in zip(found[::2], found[1::2], strict=True)]
@@ -167,6 +173,14 @@ class RedisCatalogues(Catalogues):
     @override
     async def close(self) -> None:
         await self._client.aclose()
+
+    async def _unfiltered(self, catalogue: CatalogueKey, asked: Sequence[Argument], count: int) -> Any:
+        """The reply of a search of the graph, and where it found too few, of all vectors: a walk may miss some."""
+        found = await call(self._client, *asked)
+        if len(found) == 2 * count or len(found) >= 2 * await self._count(catalogue):
+            return found
+        async with self._thorough:
+            return await call(self._client, *asked, "TRUTH")
 
     async def _filtered(self, catalogue: CatalogueKey, asked: Sequence[Argument], count: int) -> Any:
         """The reply of a search with a filter: of the graph where that is quicker and finds enough, else of all

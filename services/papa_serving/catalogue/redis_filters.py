@@ -1,8 +1,9 @@
 """Translates filters into the expressions of Redis vector sets, and metadata into the attributes that these read.
 
-A vector set compares texts by their raw JSON, looks for parts of texts, and knows neither booleans nor exponents. So a
-text stands for itself by a digest, which only equal texts share and nothing in it can end an expression; a flag is 1 or
-0; and a number is written out.
+A vector set compares texts by their raw JSON, looks for parts of texts, takes any value for a number, and knows neither
+booleans nor exponents. So the name of an attribute tells the type of its value, and a filter reads the attribute of its
+own type alone. A text stands for itself by a digest, which only equal texts share and nothing in it can end an
+expression; a flag is 1 or 0; and a number is written out.
 """
 
 from __future__ import annotations
@@ -12,17 +13,25 @@ import json
 from collections.abc import Sequence
 from decimal import Decimal
 
+from papa_serving.catalogue.passing import type_of
 from papa_serving.contracts.catalogue import Comparison, Filter, Metadata, Value
+
+_COMPARED = {Comparison.AT_LEAST: "number", Comparison.AT_MOST: "number", Comparison.HAS: "several"}
+"""The type of value that a comparison is about; IS is about that of the filter's own value."""
 
 
 def attributes(metadata: Metadata) -> str:
     """The attributes of an item, JSON."""
-    return json.dumps({key: _attribute(value) for key, value in metadata.items()})
+    return json.dumps({_name(key, type_of(value)): _attribute(value) for key, value in metadata.items()})
 
 
 def expression(filters: Sequence[Filter]) -> str:
     """The expression that holds for the items that pass all filters; "" without filters."""
     return " and ".join(f"({' or '.join(_conditions(each))})" for each in filters)
+
+
+def _name(key: str, kind: str) -> str:
+    return f"{kind}_{key}"
 
 
 def _attribute(value: Value) -> object:
@@ -34,11 +43,11 @@ def _attribute(value: Value) -> object:
 
 
 def _conditions(asked: Filter) -> list[str]:
-    operands = [_operand(value) for value in asked.values]
+    compared = [(_COMPARED.get(asked.comparison, type_of(value)), _operand(value)) for value in asked.values]
     if asked.comparison is Comparison.HAS:
-        return [f"{operand} in .{asked.key}" for operand in operands]
+        return [f"{operand} in .{_name(asked.key, kind)}" for kind, operand in compared]
     sign = {Comparison.IS: "==", Comparison.AT_LEAST: ">=", Comparison.AT_MOST: "<="}[asked.comparison]
-    return [f".{asked.key} {sign} {operand}" for operand in operands]
+    return [f".{_name(asked.key, kind)} {sign} {operand}" for kind, operand in compared]
 
 
 def _operand(value: str | float | bool) -> str:

@@ -149,6 +149,10 @@ class Catalogues(ABC):
         empty."""
 
     @abstractmethod
+    async def embeddings(self, catalogue: CatalogueKey, item_ids: Sequence[str]) -> list[bytes]:
+        """The embeddings of these items, in order; b"" for one that is not there."""
+
+    @abstractmethod
     async def fingerprints(self, catalogue: CatalogueKey, item_ids: Sequence[str]) -> list[str]:
         """What identifies the content of these items, in order; "" for one that is not there."""
 
@@ -164,7 +168,10 @@ class Catalogues(ABC):
     async def search(
         self, catalogue: CatalogueKey, vector: NDArray[np.float32], count: int, filters: Sequence[Filter] = ()
     ) -> list[Near]:
-        """The nearest items that pass all filters, the nearest first. Shape: vector [F]."""
+        """The nearest items that pass all filters, the nearest first. Fewer than `count` are all that pass.
+
+        Shape: vector [F].
+        """
 
     @abstractmethod
     async def close(self) -> None:

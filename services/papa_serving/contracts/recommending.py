@@ -57,18 +57,24 @@ class Taste:
         return any(kind.origin is not Origin.BACKBONE for kind in self.kinds)
 
 
+class TasteChanged(Exception):
+    """Another revision judges by now than the one whose kinds were named."""
+
+
 class TasteJudge(ABC):
-    """Knows the tastes of users. Raises UserDeleted, and what its transport raises."""
+    """Knows the tastes of users. Raises UserDeleted, EncoderChanged, and what its transport raises."""
 
     @abstractmethod
-    async def taste(self, user: UserKey) -> Taste:
-        """The taste of the user's newest revision."""
+    async def taste(self, user: UserKey, encoder: str) -> Taste:
+        """The taste of the user's newest revision, whose kinds are directions among the embeddings of `encoder`."""
 
     @abstractmethod
-    async def probabilities(self, user: UserKey, embeddings: Sequence[bytes]) -> NDArray[np.float32]:
-        """How likely the user likes each picture; NaN where that is not known. `embeddings` are float16, little endian.
+    async def probabilities(
+        self, user: UserKey, encoder: str, embeddings: Sequence[bytes], revision: str
+    ) -> NDArray[np.float32]:
+        """How likely the user likes each picture by `revision`, the taste's; NaN where that is not known.
 
-        Shape: [n].
+        `embeddings` are float16, little endian, by `encoder`. Shape: [n]. Raises TasteChanged.
         """
 
 
@@ -83,8 +89,9 @@ class SeenItems(ABC):
         """The ids of the items within the window."""
 
     @abstractmethod
-    async def add(self, user: UserKey, catalogue: CatalogueKey, item_ids: Sequence[str]) -> None:
-        """Adds items as the newest. Those beyond the window are forgotten. Raises UserDeleted."""
+    async def add(self, user: UserKey, catalogue: CatalogueKey, item_ids: Sequence[str]) -> frozenset[str]:
+        """Adds items as the newest, in one step, and returns those that were not within the window: of two calls at
+        once, one gets each. Items beyond the window are forgotten. Raises UserDeleted."""
 
     @abstractmethod
     async def close(self) -> None:

@@ -182,18 +182,26 @@ class EngineClient:
             raise _reported(response.error)
         return response.embedded
 
-    async def judge(self, user: UserKey, embeddings: Sequence[bytes] = (), kinds: bool = False) -> engine_pb2.Judgement:
-        """How likely a user likes embedded pictures, at most MAX_JUDGED, and the kinds of the user's taste.
+    async def judge(
+        self, user: UserKey, encoder: str, embeddings: Sequence[bytes] = (), kinds: bool = False
+    ) -> engine_pb2.Judgement:
+        """How likely a user likes pictures embedded by `encoder`, at most MAX_JUDGED, and the kinds of the user's
+        taste. There are as many probabilities as embeddings, or none.
 
-        Raises what the engine reports, GeneratorUnavailable, DeadlineExceeded.
+        Raises EncoderChanged, what else the engine reports, GeneratorUnavailable, DeadlineExceeded.
         """
         request = engine_pb2.JudgeRequest(
-            request_id=request_id.get(), tenant=user.tenant, user=user.user, embeddings=embeddings, kinds=kinds
-        )
+            request_id=request_id.get(), tenant=user.tenant, user=user.user, embeddings=embeddings, kinds=kinds,
+            encoder=encoder,
+        )  # fmt: skip
         response: engine_pb2.JudgeResponse = await self._ask("Judge", request, JUDGE_SECONDS)
         if response.WhichOneof("result") != "judgement":
             raise _reported(response.error)
-        return response.judgement
+        judgement = response.judgement
+        if len(judgement.probabilities) not in (0, len(embeddings)):
+            log.error("the engine judged %d of %d pictures", len(judgement.probabilities), len(embeddings))
+            raise GeneratorUnavailable("no generator answers at the moment", retry_after=RETRY_AFTER)
+        return judgement
 
     async def _ask(self, method: str, request: Any, seconds: float) -> Any:
         """One unary call, tried once more on a new connection where the first was refused or lost."""

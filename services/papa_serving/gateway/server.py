@@ -85,7 +85,7 @@ class Gateway:
         authenticate = authenticate or open_authenticator(settings.auth)
         self._drain, self._pictures = Drain(), PictureReader(settings.max_image_pixels)
         self._engine = EngineClient(settings.generator, engine_token, settings.engine_channel_age)
-        self._readiness = Readiness(self._engine, backends.items, self._drain)
+        self._readiness = Readiness(self._engine, backends.items, backends.catalogues, self._drain)
         edge = Edge(authenticate, settings)
         self._server = _server(edge, settings)
         self._probes = None if settings.health_port is None else _server(edge, settings)
@@ -165,7 +165,6 @@ class Gateway:
                 limits,
                 backends.catalogues,
                 self._engine,
-                encoder,
                 backends.seen,
                 backbone,
                 self._pictures,

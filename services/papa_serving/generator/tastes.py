@@ -19,7 +19,8 @@ from papa.replay import Replay
 from papa.revision_files import MANIFEST_FILE, STATE_FILE, AdapterDamagedError, unpack_replay
 from papa.selection import teaching_share
 from papa_serving.contracts import limits
-from papa_serving.contracts.errors import InvalidRequest, RevisionNotFound, Violation
+from papa_serving.contracts.catalogue import Encoder
+from papa_serving.contracts.errors import EncoderChanged, InvalidRequest, RevisionNotFound, Violation
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.revisions import RevisionStore
 from papa_serving.generator.adapters import Adapters, Resolved
@@ -42,12 +43,18 @@ class Tastes:
     """
 
     def __init__(
-        self, adapters: Adapters, revisions: RevisionStore, samples: StoredPool | None, embedder: Embedder, size: int
+        self,
+        adapters: Adapters,
+        revisions: RevisionStore,
+        samples: StoredPool | None,
+        embedder: Embedder,
+        encoder: Encoder,
     ) -> None:
         """`samples` are the backbone's pool, of which the engine computes the features when they are first needed;
-        `size` is F, the length of an embedding."""
+        `encoder` is what embeds."""
         self._adapters, self._revisions = adapters, revisions
-        self._samples, self._embedder, self._size = samples, embedder, size
+        self._samples, self._embedder = samples, embedder
+        self._encoder, self._size = encoder, encoder.size
         self._kinds: WeakKeyDictionary[HostAdapter, Kinds] = WeakKeyDictionary()
         self._embedding: asyncio.Task[Pool | None] | None = None
         self._backbone: Prototypes | None = None
@@ -57,8 +64,13 @@ class Tastes:
     async def judge(self, request: engine_pb2.JudgeRequest) -> engine_pb2.Judgement:
         """The probabilities of the given embeddings, and the kinds where they are asked for.
 
-        Raises InvalidRequest, UserDeleted, StorageUnavailable.
+        Raises EncoderChanged, InvalidRequest, UserDeleted, StorageUnavailable.
         """
+        if request.encoder != self._encoder.name:
+            raise EncoderChanged(
+                f"the catalogue was embedded by {request.encoder}, and this deployment embeds by "
+                f"{self._encoder.name}: import it again"
+            )
         features = torch.from_numpy(_embeddings(request, self._size))
         resolved = await self._adapters.resolve(UserKey(request.tenant, request.user), "")
         head = None if resolved is None else resolved.adapter.head

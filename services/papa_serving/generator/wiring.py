@@ -64,7 +64,7 @@ def assemble(settings: Settings, stores: Stores) -> Room:
     generator = Generator(engine, adapters, Items(stores.items, denoiser), defaults(mine), prompter)
     packer = Packer(Adoption.of(denoiser, learning, settings.trainer.gate.max_norm))
     info, encoder = backbone_info(settings.backbone, denoiser), encoder_of(denoiser)
-    tastes = Tastes(adapters, stores.revisions, denoiser.unrated, engine.embedder, encoder.size)
+    tastes = Tastes(adapters, stores.revisions, denoiser.unrated, engine.embedder, encoder)
     tastes.teaching = mine.teaching
     return Room(engine, generator, adapters, packer, info, encoder, tastes)
 

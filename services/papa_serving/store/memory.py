@@ -450,13 +450,15 @@ class MemorySeenItems(SeenItems):
         return frozenset(item_id for (name, item_id), at in seen.items() if name == catalogue.name and at > oldest)
 
     @override
-    async def add(self, user: UserKey, catalogue: CatalogueKey, item_ids: Sequence[str]) -> None:
+    async def add(self, user: UserKey, catalogue: CatalogueKey, item_ids: Sequence[str]) -> frozenset[str]:
         seen, now = self._state.user(user).seen, self._state.clock()
+        new = frozenset(item_ids) - await self.of_user(user, catalogue)
         for item_id in item_ids:
             seen.pop((catalogue.name, item_id), None)
             seen[catalogue.name, item_id] = now
         for beyond in list(seen)[: max(0, len(seen) - self._state.settings.store.user_seen)]:
             del seen[beyond]
+        return new
 
     @override
     async def close(self) -> None:

@@ -17,7 +17,7 @@ from papa_serving.store.redis_keys import Keys
 from papa_serving.store.redis_replies import checked_replies
 from papa_serving.store.redis_scripts import load
 
-_ADD = load(__package__, "add_seen", int)
+_ADD = load(__package__, "add_seen", int | list)
 
 
 @checked_replies()
@@ -37,11 +37,13 @@ class RedisSeenItems(SeenItems):
         return frozenset(member.removeprefix(start).decode() for member in found if member.startswith(start))
 
     @override
-    async def add(self, user: UserKey, catalogue: CatalogueKey, item_ids: Sequence[str]) -> None:
+    async def add(self, user: UserKey, catalogue: CatalogueKey, item_ids: Sequence[str]) -> frozenset[str]:
         keys = self._keys.user(user)
         members = [f"{catalogue.name}\0{item_id}" for item_id in item_ids]
-        if await _ADD.run(self._client, [keys.state, keys.seen], [self._ttl, self._kept, *members]) < 0:
+        reply = await _ADD.run(self._client, [keys.state, keys.seen], [self._ttl, self._kept, *members])
+        if isinstance(reply, int):
             raise user_deleted()
+        return frozenset(item_id for item_id, new in zip(item_ids, reply, strict=True) if new)
 
     @override
     async def close(self) -> None:

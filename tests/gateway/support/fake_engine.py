@@ -201,9 +201,14 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
     async def Judge(
         self, request: engine_pb2.JudgeRequest, context: grpc.aio.ServicerContext
     ) -> engine_pb2.JudgeResponse:
+        return await self.judge(request)
+
+    async def judge(self, request: engine_pb2.JudgeRequest) -> engine_pb2.JudgeResponse:
         """Nobody is known but those in `tastes`, who like an item by the first number of its embedding ÷ 1,000. Kinds
         of the backbone are `backbone`, if any. `forgotten` users get their error."""
         self.judged.append(request)
+        if request.encoder != self.encoder:
+            return engine_pb2.JudgeResponse(error=engine_pb2.RunError(reason="ENCODER_CHANGED", message="another"))
         if request.user in self.forgotten:
             return engine_pb2.JudgeResponse(error=self.forgotten[request.user])
         known = self.tastes.get(request.user)

@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2
 
+from papa_serving.contracts.catalogue import CatalogueKey, Catalogues
 from papa_serving.contracts.errors import PapaError
 from papa_serving.contracts.items import ItemStore
 from papa_serving.contracts.limits import (
@@ -45,13 +48,17 @@ DEAD_LETTERS = "papa.serving.v1.DeadLetterService"
 CATALOGUE = "papa.serving.v1.CatalogueService"
 INFO = "papa.serving.v1.InfoService"
 EXPERIMENTS = "papa.serving.v1.ExperimentService"
-ON_STORAGE = (FEEDBACK, USER, DEAD_LETTERS, CATALOGUE, EXPERIMENTS, INFO)
-"""Services whose health is that of the storage."""
 RECOMMEND = "papa.serving.v1.RecommendService"
-ON_GENERATOR = (GENERATION, RECOMMEND)
-"""Services whose health is that of the generator."""
-SERVICES = (*ON_GENERATOR, *ON_STORAGE)
+ON_GENERATOR = frozenset({GENERATION, RECOMMEND})
+"""Services that need the generator."""
+ON_CATALOGUES = frozenset({CATALOGUE, RECOMMEND})
+"""Services that need the Redis of the catalogues."""
+ON_STORAGE = frozenset({FEEDBACK, USER, DEAD_LETTERS, CATALOGUE, RECOMMEND, EXPERIMENTS, INFO})
+"""Services that need the Redis of redis.url."""
+SERVICES = (GENERATION, RECOMMEND, FEEDBACK, USER, DEAD_LETTERS, CATALOGUE, EXPERIMENTS, INFO)
 """The gateway's own services."""
+NO_CATALOGUE = CatalogueKey("", "")
+"""No caller's: to ask for it shows whether the catalogues answer."""
 UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 POLL_SECONDS = 1.0
 
@@ -85,18 +92,25 @@ class HealthService(health.aio.HealthServicer):  # type: ignore[misc, name-defin
 
 
 class Readiness:
-    """Keeps the statuses up to date. Generation follows the generator; all other services follow the
-    Redis of redis.url."""
+    """Keeps the statuses up to date: each service follows the generator, the Redis of redis.url and that of the
+    catalogues, as far as it needs them."""
 
-    def __init__(self, generator: EngineClient, items: ItemStore, drain: Drain) -> None:
+    def __init__(self, generator: EngineClient, items: ItemStore, catalogues: Catalogues, drain: Drain) -> None:
         self.servicer = HealthService(drain)
-        self._generator, self._items = generator, items
+        self._generator, self._items, self._catalogues = generator, items, catalogues
+        self._working: dict[frozenset[str], bool] = dict.fromkeys((ON_GENERATOR, ON_STORAGE, ON_CATALOGUES), False)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Begins to follow. Every service is NOT_SERVING until it has been seen to work."""
-        await self._set(False, *SERVICES)
-        self._tasks = [asyncio.create_task(self._follow_generator()), asyncio.create_task(self._follow_storage())]
+        for service in SERVICES:
+            await self.servicer.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
+        followed = (
+            self._follow_generator(),
+            self._follow("storage", ON_STORAGE, self._items.backbone_info),
+            self._follow("the catalogues' Redis", ON_CATALOGUES, partial(self._catalogues.encoder, NO_CATALOGUE)),
+        )
+        self._tasks = [asyncio.create_task(each) for each in followed]
 
     async def leave(self) -> None:
         """Sets every service to NOT_SERVING for good."""
@@ -107,27 +121,30 @@ class Readiness:
     async def _follow_generator(self) -> None:
         async with aclosing(self._generator.readiness(POLL_SECONDS)) as readiness:
             async for ready in readiness:
-                await self._set(ready, *ON_GENERATOR)
+                await self._set(ON_GENERATOR, ready)
 
-    async def _follow_storage(self) -> None:
+    async def _follow(self, name: str, services: frozenset[str], ask: Callable[[], Awaitable[object]]) -> None:
         ready = False
         while True:
             before = ready
             try:
-                await self._items.backbone_info()
+                await ask()
                 ready = True
             except PapaError as error:
                 ready = False
                 if before:
-                    log.warning("storage does not answer any more: %s", error.message)
+                    log.warning("%s does not answer any more: %s", name, error.message)
             if ready and not before:
-                log.info("storage answers")
-            await self._set(ready, *ON_STORAGE)
+                log.info("%s answers", name)
+            await self._set(services, ready)
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _set(self, ready: bool, *services: str) -> None:
-        status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+    async def _set(self, services: frozenset[str], works: bool) -> None:
+        """Notes whether what these services need works."""
+        self._working[services] = works
         for service in services:
+            ready = all(each for needing, each in self._working.items() if service in needing)
+            status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
             await self.servicer.set(service, status)
 
 

@@ -18,7 +18,7 @@ from papa_serving import tracing
 from papa_serving.catalogue.recommender import Recommender
 from papa_serving.contracts.attribution import Impression, ShownItem
 from papa_serving.contracts.catalogue import DEFAULT_CATALOGUE, CatalogueKey, Catalogues
-from papa_serving.contracts.errors import CatalogueNotFound, EncoderChanged, InvalidRequest, PapaError, Violation
+from papa_serving.contracts.errors import CatalogueNotFound, InvalidRequest, PapaError, Violation
 from papa_serving.contracts.identity import UserKey
 from papa_serving.contracts.limits import MAX_RANKED, MAX_RANKED_IMAGES, MAX_RECOMMENDED
 from papa_serving.contracts.recommending import (
@@ -29,10 +29,11 @@ from papa_serving.contracts.recommending import (
     Recommended,
     SeenItems,
     Taste,
+    TasteChanged,
     TasteJudge,
     Wish,
 )
-from papa_serving.gateway.backends import KnownBackbone, KnownEncoder
+from papa_serving.gateway.backends import KnownBackbone
 from papa_serving.gateway.conversion import validation
 from papa_serving.gateway.conversion.catalogue_items import value_to_wire
 from papa_serving.gateway.conversion.filters import filters
@@ -42,7 +43,7 @@ from papa_serving.gateway.engine_client import EngineClient
 from papa_serving.gateway.impressions import Impressions
 from papa_serving.gateway.rpc.admission import caller
 from papa_serving.gateway.rpc.edge import Context
-from papa_serving.metrics import RANKED_ITEMS, RECOMMENDATIONS, RECOMMENDED_ITEMS
+from papa_serving.metrics import RANKED_ITEMS, RANKINGS, RECOMMENDATIONS, RECOMMENDED_ITEMS
 from papa_serving.settings import GatewaySettings
 from papa_serving.stubs.engine.v1 import engine_pb2
 from papa_serving.stubs.serving.v1 import recommend_pb2, recommend_pb2_grpc
@@ -70,15 +71,18 @@ class EngineTastes(TasteJudge):
         self._engine = engine
 
     @override
-    async def taste(self, user: UserKey) -> Taste:
-        answer = await self._engine.judge(user, kinds=True)
+    async def taste(self, user: UserKey, encoder: str) -> Taste:
+        answer = await self._engine.judge(user, encoder, kinds=True)
         known = [_kind(each) for each in answer.kinds if each.origin in _ORIGINS]
         return Taste(answer.revision, answer.labels, known, answer.teaching)
 
     @override
-    async def probabilities(self, user: UserKey, embeddings: Sequence[bytes]) -> NDArray[np.float32]:
-        """All NaN where the labels do not say, as after a reset since the kinds were asked for."""
-        answer = await self._engine.judge(user, embeddings)
+    async def probabilities(
+        self, user: UserKey, encoder: str, embeddings: Sequence[bytes], revision: str
+    ) -> NDArray[np.float32]:
+        answer = await self._engine.judge(user, encoder, embeddings)
+        if answer.revision != revision:
+            raise TasteChanged(answer.revision)
         return np.array(answer.probabilities or [math.nan] * len(embeddings), np.float32)
 
 
@@ -90,23 +94,21 @@ class RecommendService(recommend_pb2_grpc.RecommendServiceServicer):
         limits: GatewaySettings,
         catalogues: Catalogues,
         engine: EngineClient,
-        encoder: KnownEncoder,
         seen: SeenItems,
         backbone: KnownBackbone,
         pictures: PictureReader,
         impressions: Impressions,
     ) -> None:
         self._impressions = impressions
-        self._limits, self._catalogues, self._engine, self._encoder = limits, catalogues, engine, encoder
+        self._limits, self._catalogues, self._engine = limits, catalogues, engine
         self._backbone, self._pictures = backbone, pictures
         self._recommender = Recommender(catalogues, EngineTastes(engine), seen)
 
     async def Recommend(
         self, request: recommend_pb2.RecommendRequest, context: Context
     ) -> recommend_pb2.RecommendResponse:
-        wish, name = self._wish(request)
         try:
-            await self._check_encoder(wish.catalogue)
+            wish, name = self._wish(request)
             made = await self._recommender.recommend(wish)
         except PapaError as error:
             RECOMMENDATIONS.labels(error.reason).inc()
@@ -120,25 +122,35 @@ class RecommendService(recommend_pb2_grpc.RecommendServiceServicer):
         return _response(name, made)
 
     async def Rank(self, request: recommend_pb2.RankRequest, context: Context) -> recommend_pb2.RankResponse:
+        try:
+            response = await self._ranking(request, context)
+        except PapaError as error:
+            RANKINGS.labels(error.reason).inc()
+            raise
+        RANKINGS.labels("ranked").inc()
+        RANKED_ITEMS.inc(len(response.items))
+        return response
+
+    async def _ranking(self, request: recommend_pb2.RankRequest, context: Context) -> recommend_pb2.RankResponse:
         user, catalogue = self._checked_rank(request)
         if request.images:
             remaining = context.time_remaining()
             deadline = None if remaining is None else time.monotonic() + remaining
-            embeddings: list[bytes | None] = list(await self._embedded(user, request.images, deadline))
+            encoder, embeddings = await self._embedded(user, request.images, deadline)
         else:
-            await self._check_encoder(catalogue)
-            found = await self._catalogues.get(catalogue, request.item_ids, pictures=False)
-            embeddings = [None if item is None else item.embedding for item in found]
-        known = [index for index, embedding in enumerate(embeddings) if embedding is not None]
-        judged = await self._engine.judge(user, [each for each in embeddings if each is not None])
+            encoder = await self._catalogues.encoder(catalogue)
+            if not encoder:
+                raise CatalogueNotFound("the tenant has no catalogue of this name with items in it", field="catalogue")
+            embeddings = await self._catalogues.embeddings(catalogue, request.item_ids)
+        known = [index for index, embedding in enumerate(embeddings) if embedding]
+        judged = await self._engine.judge(user, encoder, [each for each in embeddings if each])
         chances = dict(zip(known, judged.probabilities or [math.nan] * len(known), strict=True))
-        RANKED_ITEMS.inc(len(known))
         # What is not known comes last, and among equals the order of the request stays.
         ranked = sorted(known, key=lambda index: math.inf if math.isnan(chances[index]) else -chances[index])
         names = request.item_ids or [""] * len(embeddings)
         return recommend_pb2.RankResponse(
             items=[_ranked(index, names[index], chances[index]) for index in ranked],
-            missing=[name for name, embedding in zip(names, embeddings, strict=True) if embedding is None],
+            missing=[name for name, embedding in zip(names, embeddings, strict=True) if not embedding],
             revision=judged.revision,
         )
 
@@ -197,18 +209,10 @@ class RecommendService(recommend_pb2_grpc.RecommendServiceServicer):
         user = caller.get().charge(request.user, max(1, len(request.images)))
         return user, CatalogueKey(user.tenant, request.catalogue or DEFAULT_CATALOGUE)
 
-    async def _check_encoder(self, catalogue: CatalogueKey) -> None:
-        """Raises CatalogueNotFound, EncoderChanged."""
-        known = await self._catalogues.encoder(catalogue)
-        if not known:
-            raise CatalogueNotFound("the tenant has no catalogue of this name with items in it", field="catalogue")
-        if known != (present := (await self._encoder.get()).name):
-            raise EncoderChanged(
-                f"the catalogue was embedded by {known}, and this deployment embeds by {present}: import it again",
-                field="catalogue",
-            )
-
-    async def _embedded(self, user: UserKey, images: Sequence[bytes], deadline: float | None) -> Sequence[bytes]:
+    async def _embedded(
+        self, user: UserKey, images: Sequence[bytes], deadline: float | None
+    ) -> tuple[str, Sequence[bytes]]:
+        """The name of the encoder, and the embeddings."""
         shape = (await self._backbone.info()).image_shape
         decoded = await asyncio.gather(
             *(self._pictures.read(user, image, shape, deadline=deadline) for image in images), return_exceptions=True
@@ -225,7 +229,8 @@ class RecommendService(recommend_pb2_grpc.RecommendServiceServicer):
             if isinstance(each, BaseException):
                 raise each
             samples.append(each)
-        return (await self._engine.embed(user.tenant, samples)).embeddings
+        embedded = await self._engine.embed(user.tenant, samples)
+        return embedded.encoder, embedded.embeddings
 
 
 def _kind(message: engine_pb2.Kind) -> Kind:

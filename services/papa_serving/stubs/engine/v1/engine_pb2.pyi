@@ -484,11 +484,14 @@ class JudgeRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     EMBEDDINGS_FIELD_NUMBER: _builtins.int
     KINDS_FIELD_NUMBER: _builtins.int
+    ENCODER_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     tenant: _builtins.str
     user: _builtins.str
     kinds: _builtins.bool
     """Whether to name the kinds of the user's taste."""
+    encoder: _builtins.str
+    """What made the embeddings, and those that the kinds are for. The engine refuses another encoder than its own."""
     @_builtins.property
     def embeddings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """As Embedded gives them."""
@@ -501,10 +504,11 @@ class JudgeRequest(_message.Message):
         user: _builtins.str = ...,
         embeddings: _abc.Iterable[_builtins.bytes] | None = ...,
         kinds: _builtins.bool = ...,
+        encoder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embeddings", b"embeddings", "kinds", b"kinds", "request_id", b"request_id", "tenant", b"tenant", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embeddings", b"embeddings", "encoder", b"encoder", "kinds", b"kinds", "request_id", b"request_id", "tenant", b"tenant", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
