@@ -12,7 +12,6 @@ import importlib.metadata
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from functools import partial
 from typing import Any
 
 import grpc
@@ -108,7 +107,7 @@ class Readiness:
         followed = (
             self._follow_generator(),
             self._follow("storage", ON_STORAGE, self._items.backbone_info),
-            self._follow("the catalogues' Redis", ON_CATALOGUES, partial(self._catalogues.encoder, NO_CATALOGUE)),
+            self._follow("the catalogues' Redis", ON_CATALOGUES, lambda: self._catalogues.encoder(NO_CATALOGUE)),
         )
         self._tasks = [asyncio.create_task(each) for each in followed]
 
