@@ -27,7 +27,10 @@ BOARD = Board(
                 "Recommendations by what they are based on",
                 "Taste, backbone (new users), or the reason of the failure, per second.",
                 "cps",
-                [Query(rate("papa_recommendations_total", "outcome"), "{{outcome}}")],
+                [
+                    Query(rate("papa_recommendations_total", "outcome"), "{{outcome}}"),
+                    Query(rate("papa_rankings_total", "outcome"), "Rank: {{outcome}}"),
+                ],
                 Form.STACK,
                 eventful=True,
             ),
