@@ -225,7 +225,7 @@ RIVALS: dict[str, Callable[[Floats], Scored]] = {
 def _diverse(x: Floats, score: Floats, chances: Floats, count: int, diversity: float) -> list[int]:
     """The same choice as the service makes among items of one kind (`compose`)."""
     best = _largest(score, CANDIDATES)
-    candidates = [Candidate(str(each), {0: 1.0}, x[each].astype(np.float32), {}, float(chances[each])) for each in best]
+    candidates = [Candidate(str(each), {0: 1.0}, x[each].astype(np.float32), float(chances[each])) for each in best]
     kind = Kind(Origin.LIKED, x[best[0]].astype(np.float32), 1.0)
     chosen = compose(candidates, [kind], [], count, diversity)
     return [int(each.candidate.item_id) for each in chosen]

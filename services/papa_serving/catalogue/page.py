@@ -156,7 +156,8 @@ class _Page:
     def _distances(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """The squared distances of some candidates to all. Shape: [k] → [k, n]."""
         products = self._z[rows] @ self._z.T
-        return np.maximum(self._squares[rows, None] + self._squares[None] - 2 * products, 0.0)
+        squared: NDArray[np.float64] = np.maximum(self._squares[rows, None] + self._squares[None] - 2 * products, 0.0)
+        return squared
 
     def _median(self) -> float:
         """The median squared distance of two candidates that differ, by a sample of evenly spaced ones."""
