@@ -148,12 +148,13 @@ async def test_a_dry_run_sends_nothing_and_says_what_is_wrong(papa_call: Call, s
 
 async def test_what_the_service_refuses_is_told_line_by_line(papa_call: Call, service: Service) -> None:
     service.log.missing = {"i0", "i1"}
-    write(history(1, 3))
+    labels = [{"user": "ann", "item_id": f"i{each}", "grade": 1} for each in range(3)]
+    write(labels)
     ended = await papa_call("feedback", "import", "history.jsonl", "--json")
     assert ended.code == 1
     assert [each["line"] for each in ended.json["reasons"]] == [1, 2]
     assert "no such item" in ended.json["reasons"][0]["reason"]
-    write(history(1, 2))
+    write(labels[:2])
     ended = await papa_call("feedback", "import", "history.jsonl", "--json")
     assert [each["line"] for each in ended.json["reasons"]] == [1, 2], "also where nothing of a call is accepted"
 
@@ -313,7 +314,7 @@ async def test_users_with_more_lines_than_are_remembered_are_named(papa: Papa, u
     for way in (("--dry-run",), ("--address", unstarted.gateway.address)):
         ended = await asyncio.to_thread(papa, "feedback", "import", "history.jsonl", "--json", *way)
         assert ended.json["over_quota"] == ["u0"], way
-        assert "user u0 has more than 2,000 lines" in ended.err
+        assert "user u0 has more than 1,000 lines" in ended.err
     assert len(unstarted.log.accepted) == 2002
 
 

@@ -44,6 +44,9 @@ SHOWN = 20
 """Refused lines, and users with too many of them, of which a person is told."""
 ANYBODY = "papa-import"
 """A user who need not exist: the service's answer about them names the tenant of users without one."""
+SURE = 4
+"""The part of the quota of event ids that is sure to be remembered of events that are no label, which have half as many
+as labels: the older half may go at any time."""
 BROKEN = ("CALL_FAILED", "UNAUTHENTICATED", "DEADLINE_EXCEEDED")
 """Reasons that no event of a call is to blame for."""
 
@@ -99,7 +102,7 @@ def import_history(
 
 def _check(file: Path, history: History, tally: Tally, json: bool) -> None:
     settings = load(None)
-    remembered = max(settings.store.user_event_ids, settings.feedback.backlog_limit) // 2
+    remembered = max(settings.store.user_event_ids, settings.feedback.backlog_limit) // SURE
     lines, size = lines_in(file)
     with _progress(json) as progress:
         task = progress.add_task("reading", total=None)
@@ -109,7 +112,7 @@ def _check(file: Path, history: History, tally: Tally, json: bool) -> None:
 
 
 def _send(client: Client, file: Path, history: History, tally: Tally, json: bool) -> None:
-    remembered = client.server_info().quotas.event_ids // 2  # the older half may go at any time
+    remembered = client.server_info().quotas.event_ids // SURE
     lines, size = lines_in(file)
     with _progress(json) as progress:
         task = progress.add_task("reading", total=None)
