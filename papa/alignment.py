@@ -48,9 +48,21 @@ def frechet_distance(features: Tensor, reference: Tensor) -> float:
 def calibration_error(probabilities: Tensor, happened: Tensor, bins: int = 10) -> float:
     """Expected calibration error: Σ_b n_b / n · |mean p − share that happened| over equal bins of [0, 1] (Guo et al.,
     arXiv 1706.04599, eq. 3). Shape: probabilities [n], happened [n] bool."""
-    bin_of = (probabilities.double() * bins).long().clamp(max=bins - 1)
-    gap = probabilities.double() - happened.double()
-    return float(torch.zeros(bins, dtype=torch.float64).index_add(0, bin_of, gap).abs().sum() / len(gap))
+    return binned_calibration_error(calibration_bins(probabilities, happened, bins))
+
+
+def calibration_bins(probabilities: Tensor, happened: Tensor, bins: int = 10) -> Tensor:
+    """For each of equal bins of [0, 1]: samples, the sum of their probabilities, and how many happened. The bins of
+    several sets together are the sum of theirs. Shape: [n], [n] bool → [bins, 3] float64."""
+    chances = probabilities.double()
+    rows = torch.stack([torch.ones_like(chances), chances, happened.double()], dim=1)
+    bin_of = (chances * bins).long().clamp(max=bins - 1)
+    return torch.zeros(bins, 3, dtype=torch.float64).index_add(0, bin_of, rows)
+
+
+def binned_calibration_error(bins: Tensor) -> float:
+    """`calibration_error` of samples whose bins are known. Shape: [bins, 3]."""
+    return float((bins[:, 1] - bins[:, 2]).abs().sum() / bins[:, 0].sum())
 
 
 def labels_to(threshold: float, labels: Sequence[int], success: Sequence[float]) -> int | None:

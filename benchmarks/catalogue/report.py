@@ -20,8 +20,7 @@ Values = dict[tuple[str, tuple[int, ...]], float]
 
 def _pooled(records: Sequence[Record]) -> float:
     """The calibration error of all recommended items of these records together."""
-    together = [list(zip(*same, strict=True)) for same in zip(*(r["recommended"] for r in records), strict=True)]
-    return calibration_error([(sum(numbers), sum(chances), sum(likes)) for numbers, chances, likes in together])
+    return calibration_error([record["recommended"] for record in records])
 
 
 def _mean_of(field: str) -> Callable[[Sequence[Record]], float]:

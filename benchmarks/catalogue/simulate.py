@@ -14,13 +14,13 @@ import torch
 from benchmarks.catalogue.ours import Ours, catalogue_of
 from benchmarks.catalogue.rivals import RIVALS, Floats, Recommending
 from benchmarks.catalogue.stock import Stock
+from papa.alignment import binned_calibration_error, calibration_bins
 from papa.noise import Domain, Noise
 
 PAGE = 10
 """Items of a page, and so labels of a round."""
 PAGES = 5
 """Pages that are measured after a number of labels, one after another without labels; each leaves out those before."""
-BINS = 10
 JUDGED = 2_000
 """Items of which the calibration is judged, evenly spread over a larger catalogue."""
 OURS = "PAPA"
@@ -112,19 +112,17 @@ def _calibration(
     rest = np.setdiff1d(np.arange(0, len(liked), max(1, len(liked) // JUDGED)), shown)
     chances, own = system.chances(rest.tolist()), system.chances(recommended)
     return {
-        "ece": None if chances is None else calibration_error(bins_of(chances, liked[rest])),
+        "ece": None if chances is None else calibration_error([bins_of(chances, liked[rest])]),
         "recommended": None if own is None else bins_of(own, liked[list(recommended)]),
     }
 
 
 def bins_of(chances: Floats, liked: np.ndarray) -> Bins:
-    """Ten bins of equal width. Shape: [n], [n] bool."""
-    bins = np.minimum((chances * BINS).astype(int), BINS - 1)
-    parts = [bins == each for each in range(BINS)]
-    return [(int(part.sum()), round(float(chances[part].sum()), 4), int(liked[part].sum())) for part in parts]
+    """Ten bins of equal width, as a record holds them. Shape: [n], [n] bool."""
+    bins = calibration_bins(torch.from_numpy(chances), torch.from_numpy(liked)).tolist()
+    return [(int(items), round(sure, 4), int(likes)) for items, sure, likes in bins]
 
 
-def calibration_error(bins: Bins) -> float:
-    """The expected calibration error, Σ_b (n_b / n) |mean chance in bin b − share of likes in bin b| (Naeini, Cooper &
-    Hauskrecht, AAAI 2015)."""
-    return sum(abs(chances - likes) for _, chances, likes in bins) / sum(number for number, _, _ in bins)
+def calibration_error(parts: Sequence[Bins]) -> float:
+    """The calibration error of all items in these bins together."""
+    return binned_calibration_error(torch.tensor(parts, dtype=torch.float64).sum(0))

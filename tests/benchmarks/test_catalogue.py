@@ -94,7 +94,7 @@ def test_a_diverse_rival_takes_less_of_the_likeliest_kind(easy: Stock) -> None:
 
 def test_calibration_by_hand() -> None:
     def error(*chances: float) -> float:
-        return calibration_error(bins_of(np.array(chances), np.array([True, True, False, False])))
+        return calibration_error([bins_of(np.array(chances), np.array([True, True, False, False]))])
 
     assert error(1.0, 1.0, 0.0, 0.0) == 0.0
     assert error(0.95, 0.95, 0.05, 0.05) == pytest.approx(0.05)
