@@ -114,14 +114,18 @@ def unpack(files: Mapping[str, bytes], layout: AdapterLayout, hashes: tuple[str,
     manifest = _verified_manifest(files, sha256)
     tensors = read_tensors(_verified(files, manifest, STATE_FILE))
     iterate = _read_iterate(tensors, layout, layout.at_rank(int(manifest["lora"]["rank"]), manifest["lora"]["alpha"]))
-    replay = unpack_replay(files, sha256)
+    replay = _read_replay(tensors)
     head = unpack_head(files, sha256) if HEAD_FILE in files else None
     return Adapter(weights, replay, iterate, head)
 
 
 def unpack_replay(files: Mapping[str, bytes], sha256: str) -> Replay:
     """The replay of a revision alone, checked. `files` holds manifest and state. Raises AdapterDamagedError."""
-    tensors = read_tensors(_verified(files, _verified_manifest(files, sha256), STATE_FILE))
+    return _read_replay(read_tensors(_verified(files, _verified_manifest(files, sha256), STATE_FILE)))
+
+
+def _read_replay(tensors: Mapping[str, Tensor]) -> Replay:
+    """Raises AdapterDamagedError."""
     try:
         return read_replay(tensors)
     except KeyError as error:

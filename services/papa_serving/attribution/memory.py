@@ -22,19 +22,15 @@ class MemoryActivityLog(ActivityLog):
 
     @override
     async def add(self, user: UserKey, kind: Kind, data: bytes) -> None:
-        settings = self._state.settings.attribution
-        most = settings.impressions if kind == "impression" else settings.events
         with suppress(UserDeleted):
-            self._state.keep(self._of(user, kind), data, most)
+            self._state.keep(self._of(user, kind), data, self._most(kind))
 
     @override
     async def merge(self, user: UserKey, kind: Kind, records: Sequence[Record]) -> None:
-        settings = self._state.settings.attribution
-        most = settings.impressions if kind == "impression" else settings.events
         with suppress(UserDeleted):
             known = self._of(user, kind)
             news = [record for record in records if record not in known]
-            known[:] = self._state.alive(sorted([*known, *news], key=lambda record: record.at))[-most:]
+            known[:] = self._state.alive(sorted([*known, *news], key=lambda record: record.at))[-self._most(kind) :]
 
     @override
     async def kept(self, user: UserKey, kind: Kind) -> Sequence[Record]:
@@ -58,6 +54,10 @@ class MemoryActivityLog(ActivityLog):
     @override
     async def close(self) -> None:
         pass
+
+    def _most(self, kind: Kind) -> int:
+        settings = self._state.settings.attribution
+        return settings.impressions if kind == "impression" else settings.events
 
     def _of(self, user: UserKey, kind: Kind) -> list[Record]:
         known = self._state.user(user)

@@ -43,6 +43,13 @@ class Resolved:
     adapter: HostAdapter
     load_seconds: float = 0.0
 
+    @property
+    def labels(self) -> int:
+        """The labels that the taste head was made from; 0 without a head. A head of before that field says nothing of
+        them, and the revision counts the user's events."""
+        head = self.adapter.head
+        return 0 if head is None else head.labels or self.record.events_total
+
 
 class Adapters:
     """Looks on the device, then in host memory, then in the store. Belongs to one event loop; checking runs in worker

@@ -186,11 +186,9 @@ class Generator:
 
     def _teaching(self, spec: GenerationSpec, resolved: Resolved | None) -> float:
         """The share of the items that may teach; 0 without a head, or where the request sets its exploration."""
-        head = None if resolved is None else resolved.adapter.head
-        if resolved is None or head is None or spec.exploration >= 0:
+        if resolved is None or resolved.adapter.head is None or spec.exploration >= 0:
             return 0.0
-        # A head of before this field says nothing of its labels; the revision counts the user's events.
-        return teaching_share(self._defaults.teaching, head.labels or resolved.record.events_total)
+        return teaching_share(self._defaults.teaching, resolved.labels)
 
     async def _finished(self, spec: GenerationSpec, run: _Run, rows: FinishedRows) -> tuple[GeneratedItem, ...]:
         if not rows.served:

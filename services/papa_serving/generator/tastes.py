@@ -76,8 +76,7 @@ class Tastes:
         head = None if resolved is None else resolved.adapter.head
         answer = engine_pb2.Judgement(revision="" if resolved is None else resolved.record.name)
         if head is not None and resolved is not None:
-            # A head of before this field says nothing of its labels; the revision counts the user's events.
-            answer.labels = head.labels or resolved.record.events_total
+            answer.labels = resolved.labels
             answer.teaching = teaching_share(self.teaching, answer.labels)
             if len(features):
                 answer.probabilities.extend((await asyncio.to_thread(head.probability, features)).tolist())

@@ -26,9 +26,7 @@ class ExperimentService(experiment_pb2_grpc.ExperimentServiceServicer):
         if request.tenant:
             validation.check_id(request.tenant, "tenant", violations)
         validation.refuse(violations)
-        tenant = caller.get().charge_tenant(request.tenant)
-        if not caller.get().identity.bound and not request.tenant:
-            tenant = ""  # of all tenants; the caller's own was charged
+        tenant = caller.get().charge_tenants(request.tenant)
         return experiment_pb2.GetReportResponse(experiments=map(_report, await self._trials.report(tenant)))
 
 

@@ -67,9 +67,7 @@ class UserService(user_pb2_grpc.UserServiceServicer):
         validation.check_users_page(request, violations)
         after = user_of_token(request.page_token, violations)
         validation.refuse(violations)
-        tenant = caller.get().charge_tenant(request.tenant)
-        if not caller.get().identity.bound and not request.tenant:
-            tenant = ""  # of all tenants; the caller's own was charged
+        tenant = caller.get().charge_tenants(request.tenant)
         size, partition = request.page_size or DEFAULT_PAGE, 0 if after is None else after.partition(self._partitions)
         found: list[UserKey] = []
         while len(found) <= size and partition < self._partitions:

@@ -510,6 +510,12 @@ class Caller:
             self.meter.charge_tenant(named, cost)
         return named
 
+    def charge_tenants(self, tenant: str) -> str:
+        """The same for a request that is about all tenants where it names none and no credential binds the caller: ""
+        is returned then, and the caller's own tenant is charged."""
+        named = self.charge_tenant(tenant)
+        return named if self.identity.bound or tenant else ""
+
     def owe(self, user: UserKey, cost: float) -> None:
         """Charges a user whom the call has reached for work beyond what it was charged with at first."""
         if self.meter is not None:
